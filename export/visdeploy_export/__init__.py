@@ -1,0 +1,1 @@
+"""Checkpoint to bundle: graph, proof, manifest."""

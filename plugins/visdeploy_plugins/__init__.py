@@ -1,0 +1,1 @@
+"""Custom operators in C++/CUDA and their bindings."""

@@ -1,0 +1,1 @@
+"""The methods as torch modules, their losses, data sets and recipes."""

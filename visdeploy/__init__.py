@@ -1,0 +1,1 @@
+"""The runtime: bundles, predictor, streams, tracking, results. No torch."""

@@ -1,0 +1,207 @@
+"""The bundle manifest: everything the runtime needs to know about a graph (contract 1).
+
+A field that is unknown, missing or inconsistent is an error that names the field, never a guess.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from visdeploy.errors import BundleError
+
+SCHEMA_VERSION = 1
+DType = Literal["float32", "float16", "int64", "int32", "uint8", "bool"]
+Dim = Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class TensorSpec(_Strict):
+    """One graph input or output: name, dtype, shape (a string is a symbolic size)."""
+
+    name: str
+    dtype: DType
+    shape: list[Dim]
+
+
+class StateSpec(_Strict):
+    """One tensor of memory: what `output` gives in one step goes into `input` of the next.
+
+    Attributes:
+        input: Name of the graph input.
+        output: Name of the graph output.
+        dtype: Element type.
+        shape: Fixed shape.
+        initial: Value that fills the tensor before the first frame.
+    """
+
+    input: str
+    output: str
+    dtype: DType
+    shape: list[Annotated[int, Field(ge=0)]]
+    initial: float = 0.0
+
+
+class Preprocessing(_Strict):
+    """From an RGB uint8 frame to the `frame` input: resize, order channels, `(x - mean) / std`, pad.
+
+    Attributes:
+        channel_order: Order of the channels in the tensor.
+        mean: Per channel, in tensor order, on the 0..255 scale.
+        std: Per channel, in tensor order, on the 0..255 scale.
+        resize: `exact` scales straight to `height` x `width`; `shortest_edge` keeps the aspect ratio.
+        interpolation: `pil_bilinear` is Pillow's antialiased bilinear filter on uint8.
+        height: Target height (`exact`) or target of the shorter edge (`shortest_edge`).
+        width: Target width (`exact`) or largest longer edge (`shortest_edge`).
+        pad_divisor: Zero padding at the right and bottom up to a multiple of this.
+    """
+
+    channel_order: Literal["rgb", "bgr"]
+    mean: Annotated[list[float], Field(min_length=3, max_length=3)]
+    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
+    resize: Literal["exact", "shortest_edge"] = "exact"
+    interpolation: Literal["pil_bilinear"] = "pil_bilinear"
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    pad_divisor: Annotated[int, Field(ge=1)] = 1
+
+
+class Window(_Strict):
+    """How many frames one step takes: one (`online`), or clips of `length` frames every `stride` frames."""
+
+    mode: Literal["online", "clip"]
+    length: Annotated[int, Field(ge=1)] = 1
+    stride: Annotated[int, Field(ge=1)] = 1
+
+    @model_validator(mode="after")
+    def _online_is_one_frame(self) -> Window:
+        if self.mode == "online" and (self.length, self.stride) != (1, 1):
+            raise ValueError("an online window has length 1 and stride 1")
+        if self.stride > self.length:
+            raise ValueError("stride must not exceed length: frames would be skipped")
+        return self
+
+    @property
+    def overlap(self) -> int:
+        """Frames that two consecutive clips share."""
+        return self.length - self.stride
+
+
+class Provenance(_Strict):
+    """Where the bundle came from."""
+
+    checkpoint: str
+    checkpoint_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    created: str
+    visdeploy: str
+    torch: str
+    onnx: str
+
+
+class CustomOp(_Strict):
+    """One custom operator of the graph; its standard body travels as a local function of the file."""
+
+    domain: str
+    name: str
+    version: int
+
+
+class FileEntry(_Strict):
+    """Checksum and size of one file of the bundle."""
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size: Annotated[int, Field(ge=0)]
+
+
+class Tolerance(_Strict):
+    """What the parity certificate and the self-test allow."""
+
+    atol: Annotated[float, Field(gt=0)] = 1e-3
+    mask_iou: Annotated[float, Field(ge=0, le=1)] = 0.999
+
+
+class Manifest(_Strict):
+    """The whole manifest. `decode` and `tracking` are checked by the method that reads them."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    method: str
+    variant: str
+    classes: Annotated[list[str], Field(min_length=1)]
+    provenance: Provenance
+    preprocessing: Preprocessing
+    window: Window
+    opset: Annotated[int, Field(ge=20)]
+    inputs: Annotated[list[TensorSpec], Field(min_length=1)]
+    outputs: Annotated[list[TensorSpec], Field(min_length=1)]
+    state: list[StateSpec] = []
+    custom_ops: list[CustomOp] = []
+    decode: dict[str, Any] = {}
+    tracking: dict[str, Any] = {}
+    precision: Literal["fp32", "fp16"] = "fp32"
+    size_multiple: Annotated[int, Field(ge=1)] = 1
+    tolerance: Tolerance = Tolerance()
+    files: dict[str, FileEntry]
+
+    @field_validator("files")
+    @classmethod
+    def _paths_stay_inside(cls, files: dict[str, FileEntry]) -> dict[str, FileEntry]:
+        for name in files:
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts or "\\" in name or not path.parts or str(path) != name:
+                raise ValueError(f"file name {name!r} leaves the bundle folder")
+        return files
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        names = [t.name for t in self.inputs] + [s.input for s in self.state]
+        outs = [t.name for t in self.outputs] + [s.output for s in self.state]
+        for kind, listed in (("input", names), ("output", outs)):
+            if len(set(listed)) != len(listed):
+                raise ValueError(f"one {kind} name is listed twice: {sorted(listed)}")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("one class name is listed twice")
+        return self
+
+    @classmethod
+    def from_json(cls, text: str | bytes, *, where: str = "manifest.json") -> Manifest:
+        """Parse and check a manifest.
+
+        Raises:
+            BundleError: It is not JSON, is of a newer schema, or a field is unknown, missing or wrong.
+        """
+        try:
+            data = json.loads(text)
+        except (ValueError, UnicodeDecodeError, RecursionError) as error:
+            raise BundleError(
+                f"{where} is not valid JSON", seen=str(error), hint="The file is damaged; copy the bundle anew."
+            ) from error
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise BundleError(
+                f"{where} is of a newer schema",
+                seen=f"schema_version {version}",
+                expected=f"at most {SCHEMA_VERSION}",
+                hint="Install a newer visdeploy, or export the bundle again with this one.",
+            )
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise BundleError(
+                f"{where}: {_describe(error)}", hint="Export the bundle again; manifests are not edited by hand."
+            ) from error
+
+
+def _describe(error: ValidationError) -> str:
+    """Every complaint of pydantic in one line: field, problem, value seen."""
+    parts = []
+    for item in error.errors():
+        field = ".".join(str(p) for p in item["loc"]) or "manifest"
+        seen = "" if item["type"] == "missing" else f", seen {str(item.get('input'))[:60]!r}"
+        parts.append(f"field {field!r}: {item['msg']}{seen}")
+    return "; ".join(parts)

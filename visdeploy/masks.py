@@ -1,0 +1,142 @@
+"""Binary masks, run-length encoded: the only form in which results carry them.
+
+The encoding is COCO's (column-major runs, compressed ASCII counts), done by pycocotools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from visdeploy.errors import DataError
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Mask:
+    """One binary mask, run-length encoded.
+
+    Attributes:
+        height: Rows of the mask, in pixels.
+        width: Columns of the mask, in pixels.
+        counts: COCO compressed run lengths (column-major), ASCII.
+    """
+
+    height: int
+    width: int
+    counts: bytes
+
+    @classmethod
+    def encode(cls, array: npt.NDArray[Any]) -> Mask:
+        """Encode a `(height, width)` array; every non-zero element is inside the mask."""
+        from pycocotools import mask as coco
+
+        if array.ndim != 2:
+            raise DataError("cannot encode a mask", seen=f"{array.ndim} dimensions", expected="(height, width)")
+        rle = coco.encode(np.asfortranarray(array != 0, dtype=np.uint8))
+        return cls(int(rle["size"][0]), int(rle["size"][1]), bytes(rle["counts"]))
+
+    @classmethod
+    def from_coco(cls, rle: Mapping[str, Any]) -> Mask:
+        """Read COCO's `{"size": [h, w], "counts": str | bytes | list[int]}`, checked against its own size.
+
+        Raises:
+            DataError: The entry is malformed, or its runs do not cover exactly `h * w` pixels.
+        """
+        from pycocotools import mask as coco
+
+        try:
+            height, width = (int(v) for v in rle["size"])
+            counts = rle["counts"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                "malformed run-length mask", seen=repr(rle)[:80], expected='{"size": [h, w], "counts": ...}'
+            ) from error
+        if height < 1 or width < 1:
+            raise DataError("malformed run-length mask", seen=f"size {height}x{width}", expected="at least 1x1")
+        if isinstance(counts, Sequence) and not isinstance(counts, str | bytes):
+            counts = cls._compress(counts, height, width, coco)
+        elif isinstance(counts, str):
+            counts = counts.encode("ascii", errors="replace")
+        if not isinstance(counts, bytes):
+            raise DataError("malformed run-length mask", seen=type(counts).__name__, expected="str, bytes or list[int]")
+        total = sum(_runs(counts))
+        if total != height * width:
+            raise DataError(
+                "malformed run-length mask", seen=f"runs over {total} pixels", expected=f"{height}x{width} pixels"
+            )
+        return cls(height, width, counts)
+
+    @staticmethod
+    def _compress(counts: Sequence[Any], height: int, width: int, coco: Any) -> bytes:
+        if any(not isinstance(c, int) or isinstance(c, bool) or c < 0 for c in counts) or sum(counts) != height * width:
+            raise DataError(
+                "malformed run-length mask",
+                seen=f"{len(counts)} counts",
+                expected=f"non-negative integers with the sum {height * width}",
+            )
+        return bytes(coco.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width)["counts"])
+
+    def decode(self) -> BoolArray:
+        """The dense mask, bool, `(height, width)`."""
+        from pycocotools import mask as coco
+
+        return np.ascontiguousarray(coco.decode(self._rle)).astype(bool)
+
+    @cached_property
+    def area(self) -> int:
+        """Number of pixels inside."""
+        from pycocotools import mask as coco
+
+        return int(coco.area(self._rle))
+
+    @cached_property
+    def box(self) -> tuple[float, float, float, float]:
+        """Tight box `(x1, y1, x2, y2)` in pixels, right and bottom edge exclusive; zeros for an empty mask."""
+        from pycocotools import mask as coco
+
+        x, y, w, h = (float(v) for v in coco.toBbox(self._rle))
+        return x, y, x + w, y + h
+
+    def to_coco(self) -> dict[str, Any]:
+        """COCO's dictionary with `counts` as a string, ready for JSON."""
+        return {"size": [self.height, self.width], "counts": self.counts.decode("ascii")}
+
+    @property
+    def _rle(self) -> dict[str, Any]:
+        return {"size": [self.height, self.width], "counts": self.counts}
+
+
+def _runs(counts: bytes) -> list[int]:
+    """Decode COCO's compressed counts to run lengths (LEB-like 5-bit groups, differences from the third run on).
+
+    pycocotools trusts its input and can read past the end of a damaged string; this check does not.
+    """
+    runs: list[int] = []
+    position = 0
+    while position < len(counts):
+        value = shift = 0
+        while True:
+            if position >= len(counts):
+                raise DataError("malformed run-length mask", seen="counts end inside a number")
+            char = counts[position] - 48
+            if not 0 <= char < 64:
+                raise DataError("malformed run-length mask", seen=f"byte {counts[position]:#x} in counts")
+            value |= (char & 0x1F) << shift
+            position, shift = position + 1, shift + 5
+            if not char & 0x20:
+                if char & 0x10:
+                    value -= 1 << shift
+                break
+        if len(runs) > 2:
+            value += runs[-2]
+        if value < 0:
+            raise DataError("malformed run-length mask", seen=f"a run of {value} pixels")
+        runs.append(value)
+    return runs
