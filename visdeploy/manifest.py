@@ -193,11 +193,11 @@ class Manifest(_Strict):
             return cls.model_validate(data)
         except ValidationError as error:
             raise BundleError(
-                f"{where}: {_describe(error)}", hint="Export the bundle again; manifests are not edited by hand."
+                f"{where}: {describe_errors(error)}", hint="Export the bundle again; manifests are not edited by hand."
             ) from error
 
 
-def _describe(error: ValidationError) -> str:
+def describe_errors(error: ValidationError) -> str:
     """Every complaint of pydantic in one line: field, problem, value seen."""
     parts = []
     for item in error.errors():
