@@ -146,7 +146,7 @@ class Tolerance(_Strict):
 class Manifest(_Strict):
     """The whole manifest. `decode` and `tracking` are checked by the method that reads them."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     method: str
     variant: str
     classes: Annotated[list[str], Field(min_length=1)]
