@@ -7,123 +7,21 @@ both runs go through a decoder of the method, so that masks and track ids are co
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
+from visdeploy.certificate import Agreement, AveragePrecision, Certificate, OutputParity, certificate_rows
 from visdeploy.manifest import Manifest, TensorSpec, Tolerance
 from visdeploy.methods import create_decoder
 from visdeploy.results import FrameResult, Instance
 
+__all__ = ["PIXEL_SLACK", "Certificate", "ParityMeter", "certificate_rows"]
+
 Outputs = Mapping[str, NDArray[Any]]
 PIXEL_SLACK = 2
 """Pixels of a mask that may differ whatever its IoU: one rounding in a mask of 500 pixels is an IoU of 0.998."""
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
-
-
-class OutputParity(_Record):
-    """How one output fared over all frames.
-
-    Attributes:
-        name: Output of the graph.
-        measure: How it was compared (see `TensorSpec.measure`).
-        worst: Largest error; for `mask` it is 1 - the smallest IoU, for `exact` and `identity` the largest difference.
-        limit: What is allowed.
-        frame: Frame of the worst value; none where nothing was compared.
-        compared: Number of elements (masks: of masks) compared.
-        passed: Whether every frame kept the limit.
-    """
-
-    name: str
-    measure: Literal["absolute", "exact", "mask", "area", "identity"]
-    worst: float
-    limit: float
-    frame: int | None
-    compared: int
-    passed: bool
-
-
-class Agreement(_Record):
-    """Two sets counted against each other: detections, or (frame, track) entries.
-
-    Attributes:
-        reference: Members of the reference's set.
-        candidate: Members of the candidate's set.
-        matched: Members of both.
-    """
-
-    reference: int = 0
-    candidate: int = 0
-    matched: int = 0
-
-    @property
-    def ratio(self) -> float:
-        """Matched members over members of either set; 1 where both are empty."""
-        union = self.reference + self.candidate - self.matched
-        return self.matched / union if union else 1.0
-
-
-class AveragePrecision(_Record):
-    """Mask AP of both engines on a small annotated set."""
-
-    reference: float
-    candidate: float
-    videos: int
-
-
-class Certificate(_Record):
-    """The parity proof: what was compared, how far apart the engines are, and whether that is allowed.
-
-    Attributes:
-        reference: The engine taken as right.
-        candidate: The engine under test.
-        source: The frames' origin.
-        frames: Number of frames compared.
-        height: Rows of a frame as it came from the source, in pixels.
-        width: Columns of a frame as it came from the source, in pixels.
-        tolerance: What was allowed.
-        outputs: One entry per output of the graph.
-        detections: Raw detections of both engines, matched by the `identity` output.
-        tracks: (frame, track id) entries of the decoded results; matched where label and mask agree too.
-        track_ids: Distinct track ids of both engines.
-        smallest_mask_iou: Over all instances of the decoded results; none without a common instance.
-        mean_mask_iou: Over all instances of the decoded results; none without a common instance.
-        average_precision: AP of both engines, where ground truth was given.
-        failures: One sentence per broken limit, worst first; empty when passed.
-    """
-
-    schema_version: Literal[1] = 1
-    reference: str
-    candidate: str
-    source: str
-    frames: int
-    height: int
-    width: int
-    tolerance: Tolerance
-    outputs: list[OutputParity]
-    detections: Agreement
-    tracks: Agreement
-    track_ids: Agreement
-    smallest_mask_iou: float | None
-    mean_mask_iou: float | None
-    average_precision: AveragePrecision | None = None
-    failures: list[str]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every limit was kept."""
-        return not self.failures
-
-    @property
-    def worst(self) -> OutputParity | None:
-        """The output furthest beyond, or nearest to, its limit."""
-        ranked = sorted(self.outputs, key=lambda o: (o.passed, -(o.worst / o.limit if o.limit else o.worst)))
-        return ranked[0] if ranked else None
 
 
 class ParityMeter:
@@ -142,8 +40,8 @@ class ParityMeter:
         self._rows = {spec.name: _Row(spec, self.tolerance) for spec in manifest.outputs}
         self._identity = next((s for s in manifest.outputs if s.measure == "identity"), None)
         self._decoders = [
-            create_decoder(manifest.method, classes=manifest.classes, decode=manifest.decode, tracking=manifest.tracking)
-            for _ in range(2)
+            create_decoder(m.method, classes=m.classes, decode=m.decode, tracking=m.tracking)
+            for m in (manifest, manifest)
         ]
         self._frames = 0
         self._ious: list[float] = []
@@ -156,15 +54,14 @@ class ParityMeter:
         Returns:
             The decoded results of both engines.
         """
-        rows = self._match(reference, candidate)
+        both, rows = (reference, candidate), self._match(reference, candidate)
         for spec in self._specs:
-            left, right = (_take(spec, o[spec.name], self._identity, r) for o, r in zip((reference, candidate), rows, strict=True))
-            areas = self._areas(reference, spec, rows[0])
-            self._rows[spec.name].update(self._frames, np.asarray(left), np.asarray(right), areas)
+            left, right = (_take(spec, o[spec.name], self._identity, r) for o, r in zip(both, rows, strict=True))
+            self._rows[spec.name].update(self._frames, left, right, self._areas(reference, spec, rows[0]))
         height, width = self._size
         first, second = (
             d.step(o, index=self._frames, timestamp=0.0, height=height, width=width)
-            for d, o in zip(self._decoders, (reference, candidate), strict=True)
+            for d, o in zip(self._decoders, both, strict=True)
         )
         self._compare_results(first, second)
         self._frames += 1
@@ -297,9 +194,7 @@ class _Row:
         return worst, passed, len(left)
 
 
-def _take(
-    spec: TensorSpec, value: NDArray[Any], identity: TensorSpec | None, rows: NDArray[np.intp]
-) -> NDArray[Any]:
+def _take(spec: TensorSpec, value: NDArray[Any], identity: TensorSpec | None, rows: NDArray[np.intp]) -> NDArray[Any]:
     """The matched detections of an output: every axis with the symbol of the identity output is picked from."""
     if identity is None:
         return value

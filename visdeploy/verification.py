@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from visdeploy.backends import open_backend
 from visdeploy.bundle import Bundle
@@ -16,34 +15,20 @@ from visdeploy.parity import Certificate, ParityMeter
 from visdeploy.preprocess import Preprocessor
 
 
-class Report(BaseModel):
-    """What `verify` found.
+class Report(Certificate):
+    """What `verify` found: the comparison with the outputs stored at export, and where it was made.
 
     Attributes:
         bundle: Path of the bundle.
         identity: Identity of the bundle (`Bundle.identity`).
         device: Device the graph ran on.
         milliseconds: Median time of a step of the graph.
-        certificate: The comparison with the outputs stored at export.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     bundle: str
     identity: str
     device: str
     milliseconds: float
-    certificate: Certificate
-
-    @property
-    def passed(self) -> bool:
-        """Whether the bundle reproduces its stored outputs within its tolerance."""
-        return self.certificate.passed
-
-    @property
-    def failures(self) -> list[str]:
-        """One sentence per broken limit, worst first."""
-        return self.certificate.failures
 
 
 def verify(
@@ -88,22 +73,22 @@ def verify(
         seconds.append(time.perf_counter() - start)
         meter.update(expected, outputs)
     certificate = meter.certificate(
-        reference=f"PyTorch {bundle.manifest.provenance.torch}, as stored at export",
+        reference=f"PyTorch {bundle.manifest.provenance.torch}, stored at export",
         candidate=f"{type(backend).__name__} on {backend.device}",
         source="self-test of the bundle",
     )
     report = Report(
+        **dict(certificate),
         bundle=str(Path(path)),
         identity=bundle.identity,
         device=backend.device,
         milliseconds=1000 * float(np.median(seconds)),
-        certificate=certificate,
     )
     if raise_on_failure and not report.passed:
         raise VerificationError(
             f"{bundle.path} does not reproduce the outputs it was exported with",
             seen="; ".join(report.failures),
-            expected=f"errors within atol {certificate.tolerance.atol:g}, masks within IoU {certificate.tolerance.mask_iou:g}",
+            expected=f"errors up to {report.tolerance.atol:g}, mask IoU from {report.tolerance.mask_iou:g}",
             hint="The bundle was changed, or this engine computes it wrongly; export it again or try device='cpu'.",
         )
     return report
