@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import visdeploy
 from rich.console import Console
 from rich.table import Table
+
+import visdeploy
 from visdeploy.preprocess import Preprocessor
 from visdeploy.profiling import Profiler
 from visdeploy.video import VideoWriter, open_source
@@ -144,7 +145,10 @@ def report(console: Console, figures: dict[str, Any], options: argparse.Namespac
     for name, ms in stages.items():
         table.add_row(name, f"{ms:.2f}", f"{100 * ms / total:.2f} %")
     table.add_row("all (visdeploy)", f"{total:.2f}", f"{1e3 / total:.2f} FPS")
-    for key, label in (("torch_eager_ms", "PyTorch eager, graph only"), ("torch_compile_ms", "torch.compile, graph only")):
+    for key, label in (
+        ("torch_eager_ms", "PyTorch eager, graph only"),
+        ("torch_compile_ms", "torch.compile, graph only"),
+    ):
         if key in figures:
             table.add_row(label, f"{figures[key]:.2f}", f"{figures[key] / graph:.2f}x our graph")
     console.print(table)
