@@ -1,1 +1,83 @@
-"""The runtime: bundles, predictor, streams, tracking, results. No torch."""
+"""Video instance segmentation from a training checkpoint to a running product.
+
+The names below are the whole public surface. They load on first use, so that `import visdeploy` stays
+fast and never touches torch; only `visdeploy.export` needs the `export` extra.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from visdeploy.errors import (
+    BundleError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DependencyError,
+    ExportError,
+    SourceError,
+    StreamError,
+    VerificationError,
+    VisdeployError,
+)
+
+if TYPE_CHECKING:
+    from visdeploy.bundle import Bundle
+    from visdeploy.evaluation import evaluate
+    from visdeploy.exporting import export
+    from visdeploy.masks import Mask
+    from visdeploy.predictor import VISPredictor
+    from visdeploy.results import FrameResult, Instance, Track, VideoResult
+    from visdeploy.verification import verify
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Bundle": "visdeploy.bundle",
+    "FrameResult": "visdeploy.results",
+    "Instance": "visdeploy.results",
+    "Mask": "visdeploy.masks",
+    "Track": "visdeploy.results",
+    "VISPredictor": "visdeploy.predictor",
+    "VideoResult": "visdeploy.results",
+    "evaluate": "visdeploy.evaluation",
+    "export": "visdeploy.exporting",
+    "verify": "visdeploy.verification",
+}
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "DependencyError",
+    "ExportError",
+    "FrameResult",
+    "Instance",
+    "Mask",
+    "SourceError",
+    "StreamError",
+    "Track",
+    "VISPredictor",
+    "VerificationError",
+    "VideoResult",
+    "VisdeployError",
+    "__version__",
+    "evaluate",
+    "export",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'visdeploy' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -55,6 +55,10 @@ class StreamError(VisdeployError):
     """A stream was used out of order, or its saved state does not fit the bundle."""
 
 
+class EngineError(VisdeployError):
+    """An engine could not be started, or failed while it ran."""
+
+
 class VerificationError(VisdeployError):
     """A bundle runs, but does not reproduce the outputs it was exported with."""
 

@@ -23,11 +23,21 @@ class _Strict(BaseModel):
 
 
 class TensorSpec(_Strict):
-    """One graph input or output: name, dtype, shape (a string is a symbolic size)."""
+    """One graph input or output.
+
+    Attributes:
+        name: Name in the graph.
+        dtype: Element type.
+        shape: Sizes; a string is a symbolic size.
+        measure: How two engines' values of an output are compared (`visdeploy.parity`): largest `absolute`
+            difference; `exact` equality; `mask` IoU over the last two axes; `area` in pixels, relative to the smaller
+            of the two masks; `identity` says which detection each row of every output with the same first symbol is.
+    """
 
     name: str
     dtype: DType
     shape: list[Dim]
+    measure: Literal["absolute", "exact", "mask", "area", "identity"] = "absolute"
 
 
 class StateSpec(_Strict):
@@ -120,16 +130,23 @@ class FileEntry(_Strict):
 
 
 class Tolerance(_Strict):
-    """What the parity certificate and the self-test allow."""
+    """What the parity certificate and the self-test allow.
+
+    Attributes:
+        atol: Largest absolute error of an output that is compared by `absolute`.
+        mask_iou: Smallest IoU of a mask (two pixels are always granted: rounding at the border of a small mask).
+        agreement: Smallest share of detections, and of (frame, track) entries, that both engines have.
+    """
 
     atol: Annotated[float, Field(gt=0)] = 1e-3
     mask_iou: Annotated[float, Field(ge=0, le=1)] = 0.999
+    agreement: Annotated[float, Field(ge=0, le=1)] = 1.0
 
 
 class Manifest(_Strict):
     """The whole manifest. `decode` and `tracking` are checked by the method that reads them."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     method: str
     variant: str
     classes: Annotated[list[str], Field(min_length=1)]
@@ -164,6 +181,8 @@ class Manifest(_Strict):
         for kind, listed in (("input", names), ("output", outs)):
             if len(set(listed)) != len(listed):
                 raise ValueError(f"one {kind} name is listed twice: {sorted(listed)}")
+        if sum(t.measure == "identity" for t in self.outputs) > 1:
+            raise ValueError("more than one output has the measure 'identity'")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("one class name is listed twice")
         return self
@@ -193,11 +212,11 @@ class Manifest(_Strict):
             return cls.model_validate(data)
         except ValidationError as error:
             raise BundleError(
-                f"{where}: {_describe(error)}", hint="Export the bundle again; manifests are not edited by hand."
+                f"{where}: {describe_errors(error)}", hint="Export the bundle again; manifests are not edited by hand."
             ) from error
 
 
-def _describe(error: ValidationError) -> str:
+def describe_errors(error: ValidationError) -> str:
     """Every complaint of pydantic in one line: field, problem, value seen."""
     parts = []
     for item in error.errors():

@@ -1,0 +1,297 @@
+"""Bundles on disk: opened with every check, read without pickle, written atomically (contract 1)."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from visdeploy.errors import BundleError
+from visdeploy.manifest import SCHEMA_VERSION, FileEntry, Manifest, describe_errors
+
+MANIFEST, MODEL, SELFTEST, CERTIFICATE = "manifest.json", "model.onnx", "selftest.npz", "certificate.json"
+MODEL_DATA = "model.onnx.data"
+REQUIRED = (MODEL, SELFTEST, CERTIFICATE)
+ENGINES = "engines/*.plan"
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """The clip of a bundle and what PyTorch gave for it at export.
+
+    Attributes:
+        frames: Raw RGB frames, uint8 `[frames, height, width, 3]`, before any preprocessing.
+        outputs: Per frame, output name → array as the graph gives it.
+    """
+
+    frames: NDArray[np.uint8]
+    outputs: tuple[dict[str, NDArray[Any]], ...]
+
+    def to_bytes(self) -> bytes:
+        """The clip as the bytes of `selftest.npz`."""
+        arrays: dict[str, NDArray[Any]] = {"frames": self.frames}
+        for index, outputs in enumerate(self.outputs):
+            arrays |= {f"f{index}/{name}": np.asarray(value) for name, value in outputs.items()}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
+        return buffer.getvalue()
+
+    @classmethod
+    def load(cls, path: Path, names: Sequence[str]) -> SelfTest:
+        """Read `selftest.npz`.
+
+        Args:
+            path: The file.
+            names: Outputs that every frame must have.
+
+        Raises:
+            BundleError: It is no npz archive, holds objects, or lacks a frame or an output.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                frames = archive["frames"]
+                outputs = tuple({name: archive[f"f{i}/{name}"] for name in names} for i in range(len(frames)))
+        except Exception as error:  # zipfile, zlib and numpy each raise their own kinds on damaged archives
+            raise BundleError(f"{path} cannot be read", seen=str(error), hint="Export the bundle again.") from error
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
+            raise BundleError(
+                f"{path}: frames are malformed", seen=f"{frames.dtype} {frames.shape}", expected="uint8 [f, h, w, 3]"
+            )
+        return cls(frames, outputs)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One exported model: the folder and its parsed manifest. Use `Bundle.open`, which checks everything."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Bundle:
+        """Open a bundle, checking its manifest, its list of files and every checksum.
+
+        Raises:
+            BundleError: The folder is missing or no bundle; the manifest is damaged, of a newer schema or has an
+                unknown field; a file is missing, changed, truncated, not listed, or leads out of the folder.
+        """
+        folder = Path(path)
+        if not folder.is_dir():
+            seen = "a file" if folder.exists() else "nothing"
+            raise BundleError(f"{folder} is not a bundle", seen=seen, expected="a folder made by visdeploy.export")
+        if not (folder / MANIFEST).exists():
+            raise BundleError(f"{folder} is not a bundle", seen=f"no {MANIFEST}", expected="a bundle folder")
+        _regular_size(folder, MANIFEST)
+        manifest = Manifest.from_json((folder / MANIFEST).read_bytes(), where=str(folder / MANIFEST))
+        if missing := [name for name in REQUIRED if name not in manifest.files]:
+            raise BundleError(f"{folder / MANIFEST}: field 'files' lacks {missing}", hint="Export the bundle again.")
+        if extra := _unlisted(folder, manifest.files):
+            raise BundleError(
+                f"{folder} holds files that its manifest does not list",
+                seen=", ".join(extra[:5]),
+                hint="Remove them, or export the bundle again.",
+            )
+        for name, entry in manifest.files.items():
+            _check_file(folder, name, entry)
+        return cls(folder, manifest)
+
+    @property
+    def model_path(self) -> Path:
+        """The ONNX file."""
+        return self.path / MODEL
+
+    @property
+    def identity(self) -> str:
+        """Sha256 of the whole manifest, checksums of all files included: what a saved stream is tied to."""
+        text = json.dumps(self.manifest.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def selftest(self) -> SelfTest:
+        """Read the self-test clip.
+
+        Raises:
+            BundleError: It is damaged or lacks an output of the manifest.
+        """
+        return SelfTest.load(self.path / SELFTEST, [t.name for t in self.manifest.outputs])
+
+    def certificate(self) -> dict[str, Any]:
+        """Read the parity certificate made at export.
+
+        Raises:
+            BundleError: It is not a JSON object.
+        """
+        path = self.path / CERTIFICATE
+        try:
+            data = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise BundleError(f"{path} cannot be read", seen=str(error), hint="Export the bundle again.") from error
+        if not isinstance(data, dict):
+            raise BundleError(f"{path} is malformed", seen=type(data).__name__, expected="a JSON object")
+        return data
+
+
+def write_bundle(
+    path: str | os.PathLike[str],
+    fields: Mapping[str, Any],
+    files: Mapping[str, bytes | Path],
+    *,
+    overwrite: bool = False,
+) -> Bundle:
+    """Write a bundle in one go: all of it appears at `path`, or nothing.
+
+    Args:
+        path: Folder to create.
+        fields: Manifest fields without `schema_version` and `files`.
+        files: Name inside the bundle → content, or a file to copy; `model.onnx`, `selftest.npz` and
+            `certificate.json` are required.
+        overwrite: Replace a bundle that is there already.
+
+    Raises:
+        BundleError: The target exists and may not be replaced, a manifest field is wrong, or a file is missing.
+    """
+    with stage_bundle(path, overwrite=overwrite) as folder:
+        for name, content in files.items():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, Path):
+                shutil.copyfile(content, target)
+            else:
+                target.write_bytes(content)
+        seal_bundle(folder, fields)
+    return Bundle.open(path)
+
+
+@contextmanager
+def stage_bundle(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder beside `path` that becomes `path` when the block ends well, and vanishes when it does not.
+
+    Raises:
+        BundleError: `path` exists and may not be replaced, its parent cannot be written, or what was staged is not
+            a whole bundle.
+    """
+    target = Path(os.path.abspath(path))
+    _check_target(target, overwrite=overwrite)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    except OSError as error:
+        raise BundleError(f"{target} cannot be created", seen=str(error), hint="Choose another `out`.") from error
+    try:
+        staged = work / "new"
+        staged.mkdir()
+        yield staged
+        Bundle.open(staged)
+        _check_target(target, overwrite=overwrite)
+        if target.exists():
+            os.replace(target, work / "old")
+        try:
+            os.replace(staged, target)
+        except OSError:
+            if (work / "old").exists():
+                os.replace(work / "old", target)
+            raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def seal_bundle(folder: Path, fields: Mapping[str, Any]) -> Bundle:
+    """Write the manifest of a staged folder, with the checksum of every file in it.
+
+    Raises:
+        BundleError: A field is unknown, missing or wrong.
+    """
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    names = [name for name in names if name != MANIFEST and not fnmatchcase(name, ENGINES)]
+    entries = {n: FileEntry(sha256=_sha256(folder / n), size=(folder / n).stat().st_size) for n in names}
+    try:
+        manifest = Manifest.model_validate({**fields, "schema_version": SCHEMA_VERSION, "files": entries})
+    except ValidationError as error:
+        raise BundleError(f"the manifest cannot be written: {describe_errors(error)}") from error
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return Bundle(folder, manifest)
+
+
+def _check_target(target: Path, *, overwrite: bool) -> None:
+    """Raise unless `target` is free, or a bundle that may be replaced."""
+    if not os.path.lexists(target):
+        return
+    if not overwrite:
+        raise BundleError(f"{target} exists already", hint="Pass overwrite=True to replace it, or choose another path.")
+    try:
+        data = json.loads((target / MANIFEST).read_bytes()) if target.is_dir() and not target.is_symlink() else None
+        listed = (
+            data["files"] if isinstance(data, dict) and {"schema_version", "method", "files"} <= set(data) else None
+        )
+    except (OSError, ValueError, RecursionError):
+        listed = None
+    if not isinstance(listed, dict) or (target.exists() and _unlisted(target, listed)):
+        raise BundleError(
+            f"{target} is not replaced", seen="something that is not a bundle, or holds other files", hint="Remove it."
+        )
+
+
+def _unlisted(folder: Path, listed: Mapping[str, Any]) -> list[str]:
+    """Everything in a bundle folder that has no business there; symbolic links count whatever they are called."""
+    known = {MANIFEST, *listed}
+    parents = {"engines"} | {parent.as_posix() for name in known for parent in Path(name).parents}
+    extra = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        mode = path.lstat().st_mode
+        allowed = name in parents if stat.S_ISDIR(mode) else name in known or fnmatchcase(name, ENGINES)
+        if stat.S_ISLNK(mode):
+            extra.append(f"{name} (a symbolic link)")
+        elif not allowed:
+            extra.append(name)
+    return extra
+
+
+def _regular_size(folder: Path, name: str) -> int:
+    """Size in bytes of a file of the bundle; refuses links out of the folder and everything but regular files."""
+    path = folder / name
+    try:
+        status = path.lstat()
+    except OSError as error:
+        raise BundleError(f"{path} is missing", hint="Copy the bundle anew, or export it again.") from error
+    if not path.resolve().is_relative_to(folder.resolve()) or not stat.S_ISREG(status.st_mode):
+        raise BundleError(f"{path} is not a plain file inside the bundle", hint="Links are refused; copy the file.")
+    return status.st_size
+
+
+def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
+    size, hint = _regular_size(folder, name), "The file was changed after export; export it again, or copy it anew."
+    if size != entry.size:
+        raise BundleError(
+            f"{folder / name} does not match its manifest", seen=f"{size} B", expected=f"{entry.size} B", hint=hint
+        )
+    digest = _sha256(folder / name)
+    if digest != entry.sha256:
+        raise BundleError(
+            f"{folder / name} does not match its manifest",
+            seen=f"sha256 {digest[:12]}…",
+            expected=f"{entry.sha256[:12]}…",
+            hint=hint,
+        )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

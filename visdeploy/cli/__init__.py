@@ -1,0 +1,58 @@
+"""The command line: it parses words, calls the public API, and prints."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from visdeploy.cli import models, runs
+from visdeploy.cli.console import stderr
+from visdeploy.errors import VisdeployError
+
+app = typer.Typer(
+    name="visdeploy",
+    help="Video instance segmentation: train, export once, run anywhere.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+models.register(app)
+runs.register(app)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: bool = typer.Option(False, "--version", help="Print the version and leave."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what is done, and show tracebacks."),
+) -> None:
+    from rich.logging import RichHandler
+
+    if version:
+        from visdeploy import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", handlers=[RichHandler(console=stderr, show_path=False)])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; an error of ours is one line on standard error and exit code 1."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(words)
+    except VisdeployError as error:
+        if {"-v", "--verbose"} & set(words[:1]):
+            raise
+        stderr.print(f"[bold red]{type(error).__name__}[/]: ", end="")
+        stderr.print(str(error), markup=False, highlight=False)
+        raise SystemExit(1) from None
+    except BrokenPipeError:
+        # The reader of our output has left (`| head`); point stdout away so that the interpreter's flush stays quiet.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None

@@ -1,0 +1,47 @@
+"""What the commands print with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+stdout = Console(soft_wrap=True)
+stderr = Console(stderr=True, soft_wrap=True)
+
+
+def progress() -> Progress:
+    """A progress bar on standard error, so that standard output stays usable in pipes."""
+    return Progress(
+        TextColumn("[progress.description]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=stderr,
+        transient=True,
+    )
+
+
+def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
+    """A table of plain cells."""
+    made = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="left" if index == 0 else "right")
+    for row in rows:
+        made.add_row(*(str(cell) for cell in row))
+    return made
+
+
+def facts(title: str, values: Mapping[str, Any]) -> Table:
+    """A two-column table of names and values."""
+    made = Table(title=title, title_justify="left", show_header=False)
+    made.add_column(style="bold")
+    made.add_column(overflow="fold")
+    for key, value in values.items():
+        made.add_row(key, str(value))
+    return made

@@ -1,0 +1,131 @@
+"""Commands about models: train, convert, export, verify, info."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from visdeploy.cli.console import facts, stdout, table
+from visdeploy.optional import require
+
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder (NAME.vis).")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads of the engine; default: all cores.", min=1)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (train, convert, export, verify, info):
+        app.command()(command)
+
+
+def train(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="Recipe: a YAML file, or the name of a shipped one.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe fields.")] = None,
+) -> None:
+    """Train a method from a recipe; KEY=VALUE changes single fields (optim.lr=1e-4)."""
+    training = require("visdeploy_training", extra="train", purpose="training")
+    written = training.train(config, overrides or [])
+    stdout.print(f"wrote {written}", highlight=False)
+
+
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="Official checkpoint, or one of ours.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write (.safetensors).")] = None,
+    method: Annotated[str | None, typer.Option(help="Method; default: recognised from the layout.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Variant; default: recognised from the layout.")] = None,
+) -> None:
+    """Convert a checkpoint to our layout and report every missing, unexpected and misshapen key."""
+    training = require("visdeploy_training", extra="train", purpose="converting a checkpoint")
+    made = training.convert_checkpoint(checkpoint, method=method, variant=variant)
+    report = made.report
+    stdout.print(
+        table(
+            f"{checkpoint.name}: {made.method} {made.variant}, {len(made.classes)} classes",
+            ("keys", "count"),
+            [(kind, len(getattr(report, kind))) for kind in ("loaded", "missing", "unexpected", "misshapen")],
+        )
+    )
+    for kind in ("missing", "unexpected", "misshapen"):
+        for key in getattr(report, kind):
+            stdout.print(f"{kind}: {key}", highlight=False, markup=False)
+    report.raise_on_problem()
+    written = training.save_checkpoint(made, out or checkpoint.with_suffix(".safetensors"))
+    stdout.print(f"wrote {written}", highlight=False)
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint, ours or an official one.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Bundle folder; default: NAME.vis.")] = None,
+    method: Annotated[str | None, typer.Option(help="Method; default: recognised.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Variant; default: recognised.")] = None,
+    precision: Annotated[str, typer.Option(help="Precision of the graph.")] = "fp32",
+    height: Annotated[int | None, typer.Option(help="Network input height; default: the variant's.")] = None,
+    width: Annotated[int | None, typer.Option(help="Network input width; default: the variant's.")] = None,
+    certify_on: Annotated[str | None, typer.Option(help="Video to prove parity on, besides the self-test.")] = None,
+    certify_frames: Annotated[int, typer.Option(help="Frames of that video.", min=1)] = 30,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
+) -> None:
+    """Export a checkpoint to a bundle, and prove it against PyTorch."""
+    from visdeploy.exporting import export as run
+
+    bundle = run(
+        checkpoint,
+        out,
+        method=method,
+        variant=variant,
+        precision=precision,
+        height=height,
+        width=width,
+        certify_on=certify_on,
+        certify_frames=certify_frames,
+        overwrite=overwrite,
+    )
+    _print_certificate(bundle.certificate(), title=f"parity certificate of {bundle.path.name}")
+    stdout.print(f"wrote {bundle.path}", highlight=False)
+
+
+def verify(bundle: BundlePath, device: Device = "auto", threads: Threads = None) -> None:
+    """Re-run the bundle's self-test on this machine and compare with what PyTorch gave."""
+    from visdeploy.verification import verify as run
+
+    report = run(bundle, device=device, threads=threads)
+    _print_certificate(report.model_dump(), title=f"{bundle.name} on this machine")
+
+
+def info(bundle: BundlePath) -> None:
+    """Show what a bundle is: method, classes, inputs, state, provenance, certificate."""
+    from visdeploy.bundle import Bundle
+
+    opened = Bundle.open(bundle)
+    manifest = opened.manifest
+    size = manifest.preprocessing
+    stdout.print(
+        facts(
+            opened.path.name,
+            {
+                "method": f"{manifest.method} {manifest.variant}, {manifest.precision}, opset {manifest.opset}",
+                "classes": f"{len(manifest.classes)}: {', '.join(manifest.classes)}",
+                "window": manifest.window.mode,
+                "input size": f"{size.height}x{size.width} ({size.resize}), multiples of {manifest.size_multiple}",
+                "checkpoint": f"{manifest.provenance.checkpoint} {manifest.provenance.checkpoint_sha256[:12]}",
+                "made": f"{manifest.provenance.created} by visdeploy {manifest.provenance.visdeploy}, "
+                f"torch {manifest.provenance.torch}, onnx {manifest.provenance.onnx}",
+                "custom ops": ", ".join(f"{o.domain}::{o.name}" for o in manifest.custom_ops) or "none",
+                "size": f"{sum(f.size for f in manifest.files.values()) / 1e6:.1f} MB in {len(manifest.files)} files",
+            },
+        )
+    )
+    tensors = [("input", t.name, t.dtype, list(t.shape)) for t in manifest.inputs]
+    tensors += [("state", s.input, s.dtype, list(s.shape)) for s in manifest.state]
+    tensors += [("output", t.name, t.dtype, list(t.shape)) for t in manifest.outputs]
+    stdout.print(table("tensors", ("kind", "name", "dtype", "shape"), tensors))
+    _print_certificate(opened.certificate(), title="parity certificate")
+
+
+def _print_certificate(certificate: dict[str, Any], *, title: str) -> None:
+    from visdeploy.parity import certificate_rows
+
+    stdout.print(table(title, ("check", "value", "allowed"), certificate_rows(certificate)))

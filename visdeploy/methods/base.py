@@ -1,0 +1,135 @@
+"""What turns a graph's raw outputs into instances with an identity. One decoder per stream."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from visdeploy.errors import BundleError
+from visdeploy.profiling import OFF, Profiler
+from visdeploy.results import FrameResult
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+ParametersT = TypeVar("ParametersT", bound="Parameters")
+
+
+class Parameters(BaseModel):
+    """Base of the small models that check the manifest's `decode` and `tracking` fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def read_parameters(model: type[ParametersT], values: Mapping[str, Any], *, field: str) -> ParametersT:
+    """Check one free-form field of the manifest against the method's own model.
+
+    Raises:
+        BundleError: An entry is unknown or has a wrong value; the message names it.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join([field, *(str(part) for part in first["loc"])])
+        raise BundleError(
+            f"manifest.json: field {name!r}: {first['msg']}",
+            seen=repr(first["input"])[:60],
+            expected=f"the fields {sorted(model.model_fields)}",
+            hint="Export the bundle again with this version.",
+        ) from error
+
+
+@dataclass(frozen=True)
+class TrackSummary:
+    """What a track is, decided over all frames in which it was present.
+
+    Attributes:
+        track_id: Identity within the stream.
+        label: Index into the classes.
+        score: Confidence in 0..1.
+        class_scores: One score per class.
+        presence: Number of frames decided over.
+    """
+
+    track_id: int
+    label: int
+    score: float
+    class_scores: tuple[float, ...]
+    presence: int
+
+
+class Decoder(ABC):
+    """Raw outputs of consecutive steps → frame results. Holds the tracks of one stream, never frames or masks.
+
+    Args:
+        classes: Class names of the bundle.
+        keep_tracks: Remember every track for `summaries`. Without it, tracks that can never come back are forgotten,
+            so that memory stays bounded on endless streams.
+        profiler: Takes the time of the stages `decode of outputs` and `tracking`.
+    """
+
+    def __init__(self, classes: Sequence[str], *, keep_tracks: bool = False, profiler: Profiler = OFF) -> None:
+        self.classes, self.keep_tracks, self.profiler = tuple(classes), keep_tracks, profiler
+
+    @abstractmethod
+    def step(self, outputs: Arrays, *, index: int, timestamp: float, height: int, width: int) -> FrameResult:
+        """The result of the next frame. If this raises, the tracks stand as before.
+
+        Args:
+            outputs: The graph's non-state outputs.
+            index: Position of the frame in its source.
+            timestamp: Seconds from the start of the source.
+            height: Rows of the original frame, the size of the result's masks.
+            width: Columns of the original frame.
+
+        Raises:
+            BundleError: An output is missing or malformed.
+        """
+
+    @abstractmethod
+    def summaries(self) -> list[TrackSummary]:
+        """Every remembered track by rising id (all of the stream with `keep_tracks`)."""
+
+    @abstractmethod
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything remembered, as arrays that `load_state` takes back."""
+
+    @abstractmethod
+    def load_state(self, arrays: Arrays) -> None:
+        """Take back what `state` gave.
+
+        Raises:
+            StreamError: The arrays are incomplete or contradict each other.
+        """
+
+
+def take_output(outputs: Arrays, name: str, shape: tuple[int | None, ...], dtype: str) -> npt.NDArray[Any]:
+    """One raw output, checked.
+
+    Args:
+        outputs: The graph's outputs.
+        name: Name of the wanted one.
+        shape: Its shape; None where any size is right.
+        dtype: Name of its dtype.
+
+    Raises:
+        BundleError: It is missing or of another dtype or shape.
+    """
+    array = outputs.get(name)
+    wanted = f"{dtype} {['any' if s is None else s for s in shape]}"
+    if array is None:
+        raise BundleError(f"the graph has no output {name!r}", seen=str(sorted(outputs)), expected=wanted)
+    fits = array.ndim == len(shape) and all(s is None or s == a for s, a in zip(shape, array.shape, strict=True))
+    if not fits or array.dtype != np.dtype(dtype):
+        raise BundleError(
+            f"the graph's output {name!r} is malformed",
+            seen=f"{array.dtype} {list(array.shape)}",
+            expected=wanted,
+            hint="Export the bundle again with this version.",
+        )
+    return array

@@ -1,0 +1,89 @@
+"""From a decoded frame to the graph's `frame` input, exactly as at training time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from visdeploy.errors import SourceError
+from visdeploy.manifest import Preprocessing
+
+
+class Preprocessor:
+    """Resize, order channels, normalise, pad, as the manifest says.
+
+    Args:
+        spec: The manifest's `preprocessing` field.
+
+    Example:
+        >>> spec = Preprocessing(channel_order="rgb", mean=[0, 0, 0], std=[255, 255, 255], height=4, width=6)
+        >>> Preprocessor(spec)(np.zeros((8, 12, 3), np.uint8)).shape
+        (1, 3, 4, 6)
+    """
+
+    def __init__(self, spec: Preprocessing) -> None:
+        self.spec = spec
+        self._mean = np.array(spec.mean, dtype=np.float32)
+        self._std = np.array(spec.std, dtype=np.float32)
+        self._channels = (0, 1, 2) if spec.channel_order == "rgb" else (2, 1, 0)
+
+    def content_size(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns that a frame of this size is scaled to, before padding."""
+        if self.spec.resize == "exact":
+            return self.spec.height, self.spec.width
+        scale = min(self.spec.height / min(height, width), self.spec.width / max(height, width))
+        return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+    def tensor_size(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the tensor made from a frame of this size, padding included."""
+        divisor = self.spec.pad_divisor
+        rows, columns = self.content_size(height, width)
+        return -(-rows // divisor) * divisor, -(-columns // divisor) * divisor
+
+    def __call__(self, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """The tensor of one frame.
+
+        Args:
+            frame: RGB pixels, uint8 `[h, w, 3]`; need not be contiguous.
+
+        Returns:
+            float32 `[1, 3, H, W]`, contiguous.
+
+        Raises:
+            SourceError: The frame has another dtype or shape.
+        """
+        check_frame(frame)
+        content = self._resize(frame, *self.content_size(*frame.shape[:2]))
+        height, width = content.shape[:2]
+        rows, columns = self.tensor_size(*frame.shape[:2])
+        tensor = (np.empty if (rows, columns) == (height, width) else np.zeros)((1, 3, rows, columns), np.float32)
+        for position, channel in enumerate(self._channels):
+            plane = tensor[0, position, :height, :width]
+            np.subtract(content[:, :, channel], self._mean[position], out=plane, dtype=np.float32)
+            plane /= self._std[position]
+        return tensor
+
+    def _resize(self, frame: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
+        """Pillow's antialiased bilinear filter; OpenCV's and PyTorch's give other pixels."""
+        if frame.shape[:2] == (height, width):
+            return frame
+        from PIL import Image
+
+        image = Image.fromarray(np.ascontiguousarray(frame))
+        return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def check_frame(frame: Any) -> None:
+    """Accept RGB frames only.
+
+    Raises:
+        SourceError: It is no array, or one of another dtype or shape; the hint says how to convert it.
+    """
+    from visdeploy.video.arrays import check_image
+
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        check_image(frame, 0)
+    if 0 in frame.shape:
+        raise SourceError("a frame is empty", seen=str(frame.shape), expected="(height, width, 3)")

@@ -1,0 +1,253 @@
+"""Greedy association by affinity, with a list of lost tracks (VISOLO, specification section 8).
+
+Every detection carries a *query* vector (how it looks for itself in later frames) and a *reference* vector (how
+earlier frames find it); the affinity of an earlier detection a and a present detection b is
+`sigmoid(query_a . reference_b)`. Detections are served in score order: first by the detections of the previous
+frame, then by lost tracks from the newest to the oldest, and what is left over starts new tracks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from visdeploy.errors import ConfigError, StreamError
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+_ROW_FIELDS = ("frames", "cells", "track_ids", "query")
+
+
+def sigmoid(logits: npt.NDArray[np.floating[Any]]) -> FloatArray:
+    """Logistic function in float32, without overflow warnings."""
+    x = np.asarray(logits, dtype=np.float32)
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Detections that can be found again, one per row, in the order in which they are offered.
+
+    Attributes:
+        frames: int64 `[k]`, the frame each was last seen in.
+        cells: int64 `[k]`, where the network found it (for inspection; association does not use it).
+        track_ids: int64 `[k]`, its track.
+        query: float32 `[k, d]`, its query vector in that frame.
+    """
+
+    frames: IntArray
+    cells: IntArray
+    track_ids: IntArray
+    query: FloatArray
+
+    @classmethod
+    def empty(cls) -> Rows:
+        """No rows, of a vector size not known yet."""
+        none = np.zeros(0, dtype=np.int64)
+        return cls(none, none, none, np.zeros((0, 0), dtype=np.float32))
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], group: str) -> Rows:
+        """The rows that a saved state holds under `group`."""
+        frames, cells, track_ids = (np.array(arrays[f"{group}.{name}"], dtype=np.int64) for name in _ROW_FIELDS[:3])
+        return cls(frames, cells, track_ids, np.array(arrays[f"{group}.query"], dtype=np.float32))
+
+    def __len__(self) -> int:
+        return len(self.track_ids)
+
+    def take(self, where: BoolArray | slice) -> Rows:
+        """The rows picked by a mask or a slice, in order."""
+        return Rows(*(getattr(self, name)[where] for name in _ROW_FIELDS))
+
+    def then(self, other: Rows) -> Rows:
+        """These rows followed by the others."""
+        if not len(self) or not len(other):
+            return other if not len(self) else self
+        return Rows(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in _ROW_FIELDS))
+
+
+@dataclass(frozen=True)
+class Association:
+    """What one frame did to the tracks.
+
+    Attributes:
+        track_ids: int64 `[n]`, the track of each detection, in the order given.
+        previous_matched: bool `[p]`, which detections of the previous frame were continued directly (step A).
+        lost: int64 `[k, 3]`, rows (frame, cell, track id) of the lost list after this frame's births, before the
+            previous frame's unmatched detections join it (between steps C and D).
+        forgotten: int64 `[m]`, tracks that left the lost list because it was full; they can never come back.
+        num_tracks: Tracks born so far, forgotten ones included.
+    """
+
+    track_ids: IntArray
+    previous_matched: BoolArray
+    lost: IntArray
+    forgotten: IntArray
+    num_tracks: int
+
+
+@dataclass(frozen=True)
+class _State:
+    frame: int
+    num_tracks: int
+    previous: Rows
+    lost: Rows
+
+
+class AffinityTracker:
+    """Tracks of one stream.
+
+    The reference keeps lost tracks for ever; here the list holds at most `max_lost` rows and drops the oldest, so
+    that an endless stream stays in bounded memory. Until the list is full the two are identical.
+
+    Args:
+        threshold: Smallest affinity that continues a track.
+        max_lost: Largest number of lost tracks remembered.
+
+    Raises:
+        ConfigError: A parameter is out of range.
+    """
+
+    def __init__(self, *, threshold: float = 0.1, max_lost: int = 1024) -> None:
+        if not 0.0 <= threshold <= 1.0:
+            raise ConfigError("wrong affinity threshold", seen=str(threshold), expected="a number in 0..1")
+        if max_lost < 0:
+            raise ConfigError("wrong length of the lost list", seen=str(max_lost), expected="max_lost of 0 or more")
+        self.threshold, self.max_lost = threshold, max_lost
+        self._state = _State(0, 0, Rows.empty(), Rows.empty())
+
+    @property
+    def num_tracks(self) -> int:
+        """Tracks born so far."""
+        return self._state.num_tracks
+
+    @property
+    def live(self) -> IntArray:
+        """Ids of the tracks that can still be continued: those of the last frame and the lost ones."""
+        return np.concatenate([self._state.previous.track_ids, self._state.lost.track_ids])
+
+    def update(self, cells: IntArray, query: FloatArray, reference: FloatArray) -> Association:
+        """Associate the detections of the next frame.
+
+        Nothing changes if this raises.
+
+        Args:
+            cells: int64 `[n]`, cell of each detection, best detection first.
+            query: float32 `[n, d]`, query vectors.
+            reference: float32 `[n, d]`, reference vectors.
+
+        Raises:
+            StreamError: The arrays do not fit each other or the frames before.
+        """
+        state = self._state
+        self._check(cells, query, reference)
+        track_ids = np.full(len(cells), -1, dtype=np.int64)
+        matched = self._continue_previous(state.previous, reference, track_ids)
+        lost = self._find_lost(state.lost, reference, track_ids)
+        born = np.flatnonzero(track_ids < 0)
+        track_ids[born] = state.num_tracks + np.arange(len(born))
+        num_tracks = state.num_tracks + len(born)
+        kept = lost.then(state.previous.take(~matched))
+        excess = max(0, len(kept) - self.max_lost)
+        association = Association(
+            track_ids=track_ids,
+            previous_matched=matched,
+            lost=np.stack([lost.frames, lost.cells, lost.track_ids], axis=1),
+            forgotten=kept.track_ids[:excess],
+            num_tracks=num_tracks,
+        )
+        frames = np.full(len(cells), state.frame, dtype=np.int64)
+        previous = Rows(frames, np.array(cells, dtype=np.int64), track_ids, np.array(query, dtype=np.float32))
+        self._state = _State(state.frame + 1, num_tracks, previous, kept.take(slice(excess, None)))
+        return association
+
+    def _continue_previous(self, previous: Rows, reference: FloatArray, track_ids: IntArray) -> BoolArray:
+        """Step A: fill `track_ids` from the previous frame; the flags of the rows that were used."""
+        used = np.zeros(len(previous), dtype=bool)
+        if len(previous) and len(track_ids):
+            affinity = sigmoid(previous.query @ reference.T)
+            self._greedy(affinity, previous.track_ids, range(len(track_ids)), used, track_ids)
+        return used
+
+    def _find_lost(self, lost: Rows, reference: FloatArray, track_ids: IntArray) -> Rows:
+        """Step B: fill `track_ids` from the lost list, newest frame first; the rows that stay lost."""
+        waiting = np.flatnonzero(track_ids < 0)
+        if not len(lost) or not len(waiting):
+            return lost
+        used = np.zeros(len(lost), dtype=bool)
+        affinity = sigmoid(lost.query @ reference.T)
+        starts = np.flatnonzero(np.diff(lost.frames, prepend=-1))  # rows of one frame stand together, oldest first
+        for start, stop in zip(starts[::-1], np.append(starts[1:], len(lost))[::-1], strict=True):
+            if affinity[start:stop, waiting].max() >= self.threshold:
+                record = slice(start, stop)
+                self._greedy(affinity[record], lost.track_ids[record], waiting, used[record], track_ids)
+                waiting = np.flatnonzero(track_ids < 0)
+                if not len(waiting):
+                    break
+        return lost.take(~used)
+
+    def _greedy(
+        self, affinity: FloatArray, candidates: IntArray, detections: Any, used: BoolArray, track_ids: IntArray
+    ) -> None:
+        """Give each detection in turn its best unused candidate row; `used` and `track_ids` are filled in place."""
+        order = np.argsort(-affinity, axis=0, kind="stable")
+        for detection in detections:
+            for row in order[:, detection]:
+                if not affinity[row, detection] >= self.threshold:  # NaN stops here too
+                    break
+                if not used[row]:
+                    used[row] = True
+                    track_ids[detection] = candidates[row]
+                    break
+
+    def _check(self, cells: IntArray, query: FloatArray, reference: FloatArray) -> None:
+        shapes_fit = cells.ndim == 1 and query.ndim == 2 and query.shape == reference.shape
+        if not shapes_fit or len(cells) != len(query):
+            raise StreamError(
+                "cannot associate detections",
+                seen=f"cells {cells.shape}, query {query.shape}, reference {reference.shape}",
+                expected="cells [n], query [n, d], reference [n, d]",
+            )
+        for rows in (self._state.previous, self._state.lost):
+            if len(rows) and len(cells) and rows.query.shape[1] != query.shape[1]:
+                raise StreamError(
+                    "cannot associate detections",
+                    seen=f"vectors of {query.shape[1]} numbers",
+                    expected=f"{rows.query.shape[1]}, as in the frames before",
+                )
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything the tracker remembers, as arrays that `load_state` takes back."""
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "counters": np.array([self._state.frame, self._state.num_tracks], dtype=np.int64)
+        }
+        for group in ("previous", "lost"):
+            rows = getattr(self._state, group)
+            arrays.update({f"{group}.{name}": getattr(rows, name).copy() for name in _ROW_FIELDS})
+        return arrays
+
+    def load_state(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take back what `state` gave.
+
+        Raises:
+            StreamError: An array is missing, or the arrays do not fit each other.
+        """
+        try:
+            frame, num_tracks = (int(v) for v in arrays["counters"])
+            groups = [Rows.from_arrays(arrays, group) for group in ("previous", "lost")]
+        except (KeyError, TypeError, ValueError) as error:
+            raise StreamError("the saved tracks cannot be read", seen=repr(error)) from error
+        ids = np.concatenate([rows.track_ids.ravel() for rows in groups])
+        for rows in groups:
+            if {a.shape for a in (rows.frames, rows.cells, rows.track_ids)} != {(len(rows.query),)}:
+                raise StreamError("the saved tracks do not fit each other", seen=str([r.query.shape for r in groups]))
+        if frame < 0 or len(np.unique(ids)) != len(ids) or (len(ids) and not 0 <= ids.min() <= ids.max() < num_tracks):
+            raise StreamError("the saved tracks contradict each other", seen=f"{num_tracks} tracks, ids {ids.tolist()}")
+        self._state = replace(self._state, frame=frame, num_tracks=num_tracks, previous=groups[0], lost=groups[1])

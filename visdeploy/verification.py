@@ -1,0 +1,94 @@
+"""`verify`: a bundle proves on this machine's engine that it still gives what PyTorch gave at export. No torch."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from visdeploy.backends import open_backend
+from visdeploy.bundle import Bundle
+from visdeploy.errors import VerificationError, VisdeployError
+from visdeploy.parity import Certificate, ParityMeter
+from visdeploy.preprocess import Preprocessor
+
+
+class Report(Certificate):
+    """What `verify` found: the comparison with the outputs stored at export, and where it was made.
+
+    Attributes:
+        bundle: Path of the bundle.
+        identity: Identity of the bundle (`Bundle.identity`).
+        device: Device the graph ran on.
+        milliseconds: Median time of a step of the graph.
+    """
+
+    bundle: str
+    identity: str
+    device: str
+    milliseconds: float
+
+
+def verify(
+    path: str | os.PathLike[str],
+    device: str = "auto",
+    threads: int | None = None,
+    *,
+    raise_on_failure: bool = True,
+) -> Report:
+    """Run the self-test clip of a bundle on this machine and compare with PyTorch's outputs at export.
+
+    The frames go through the bundle's own preprocessing, engine and decoder, with the state fed from step to step.
+
+    Args:
+        path: The bundle folder.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        threads: Threads of the engine; default: the engine's choice.
+        raise_on_failure: Raise when a limit is broken; otherwise return the failed report.
+
+    Raises:
+        BundleError: The bundle is damaged, or its graph does not fit its manifest.
+        VerificationError: The bundle runs, but does not reproduce its outputs; the message names the worst tensor.
+    """
+    bundle = Bundle.open(path)
+    selftest = bundle.selftest()
+    backend = open_backend(bundle, device=device, threads=threads)
+    preprocess = Preprocessor(bundle.manifest.preprocessing)
+    meter = ParityMeter(bundle.manifest, height=selftest.frames.shape[1], width=selftest.frames.shape[2])
+    state, seconds = backend.initial_state(), []
+    frame_input = bundle.manifest.inputs[0].name
+    for index, (frame, expected) in enumerate(zip(selftest.frames, selftest.outputs, strict=True)):
+        inputs = {frame_input: preprocess(frame)}
+        start = time.perf_counter()
+        try:
+            outputs, state = backend.run(inputs, state)
+        except VisdeployError:
+            raise
+        except Exception as error:  # engines raise their own kinds
+            raise VerificationError(
+                f"{bundle.path}: the graph fails in frame {index} of the self-test", seen=str(error)
+            ) from error
+        seconds.append(time.perf_counter() - start)
+        meter.update(expected, outputs)
+    certificate = meter.certificate(
+        reference=f"PyTorch {bundle.manifest.provenance.torch}, stored at export",
+        candidate=f"{type(backend).__name__} on {backend.device}",
+        source="self-test of the bundle",
+    )
+    report = Report(
+        **dict(certificate),
+        bundle=str(Path(path)),
+        identity=bundle.identity,
+        device=backend.device,
+        milliseconds=1000 * float(np.median(seconds)),
+    )
+    if raise_on_failure and not report.passed:
+        raise VerificationError(
+            f"{bundle.path} does not reproduce the outputs it was exported with",
+            seen="; ".join(report.failures),
+            expected=f"errors up to {report.tolerance.atol:g}, mask IoU from {report.tolerance.mask_iou:g}",
+            hint="The bundle was changed, or this engine computes it wrongly; export it again or try device='cpu'.",
+        )
+    return report

@@ -1,0 +1,87 @@
+"""Frames from arrays in memory: one array of many frames, or any iterable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sized
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from visdeploy.errors import SourceError
+from visdeploy.video.source import Frame, Image, OnError, RawFrame, Source
+
+
+class ArraySource(Source):
+    """Arrays, or `Frame`s with timestamps, from any iterable; a generator is read once, lists can be read again."""
+
+    def __init__(
+        self,
+        frames: Iterable[Any],
+        *,
+        name: str = "frames",
+        max_frames: int | None = None,
+        step: int = 1,
+        on_error: OnError = "raise",
+        fps: float = 0.0,
+    ) -> None:
+        super().__init__(name, None, max_frames=max_frames, step=step, on_error=on_error)
+        if isinstance(frames, np.ndarray) and frames.ndim != 4:
+            raise SourceError(
+                "an array as source has the wrong shape",
+                seen=str(frames.shape),
+                expected="(frames, height, width, 3)",
+                hint="Pass image[None] for a single image." if frames.ndim == 3 else "",
+            )
+        self._items = frames
+        self.fps = fps / step
+        if isinstance(frames, Sized):
+            self.expected_frames = self.estimated_frames = self._limit(len(frames))
+
+    def _read(self) -> Iterator[RawFrame]:
+        for number, item in enumerate(self._items):
+            if isinstance(item, Frame):
+                yield item.timestamp, partial(check_image, item.image, number)
+            else:
+                yield None, partial(check_image, item, number)
+
+
+def check_image(image: Any, number: int) -> Image:
+    """Return `image` if it is an RGB array, uint8, `(height, width, 3)`.
+
+    Raises:
+        SourceError: It is anything else; the hint says how to convert it.
+    """
+    if not isinstance(image, np.ndarray):
+        raise SourceError(
+            f"frame {number} is no array",
+            seen=type(image).__name__,
+            expected="numpy.ndarray, uint8, (height, width, 3)",
+            hint="Convert it with numpy.asarray(...) first.",
+        )
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise SourceError(
+            f"frame {number} has the wrong shape",
+            seen=str(image.shape),
+            expected="(height, width, 3)",
+            hint=_shape_hint(image),
+        )
+    if image.dtype != np.uint8:
+        scale = "(frame * 255).round().astype('uint8') for values in 0..1"
+        raise SourceError(
+            f"frame {number} has the wrong type",
+            seen=str(image.dtype),
+            expected="uint8, 0..255",
+            hint=f"Convert it: {scale if image.dtype.kind == 'f' else 'scale to 0..255 and call astype(uint8)'}.",
+        )
+    return image
+
+
+def _shape_hint(image: np.ndarray[Any, Any]) -> str:
+    if image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1):
+        return "Repeat the grey channel three times: numpy.repeat(frame.reshape(h, w, 1), 3, axis=2)."
+    if image.ndim == 3 and image.shape[0] == 3:
+        return "Channels go last: frame.transpose(1, 2, 0)."
+    if image.ndim == 3 and image.shape[2] == 4:
+        return "Drop the alpha channel: frame[:, :, :3]."
+    return ""

@@ -1,0 +1,71 @@
+"""Frames of a local camera, through OpenCV."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from visdeploy.errors import SourceError
+from visdeploy.video.source import Image, OnError, RawFrame, Source
+
+
+class CameraSource(Source):
+    """A camera by its index; endless unless `max_frames` is given, stamped with the time of each read."""
+
+    kind = "camera"
+
+    def __init__(
+        self,
+        index: int,
+        *,
+        name: str | None = None,
+        max_frames: int | None = None,
+        step: int = 1,
+        on_error: OnError = "raise",
+    ) -> None:
+        super().__init__(name or f"camera{index}", None, max_frames=max_frames, step=step, on_error=on_error)
+        self._index = index
+        self._capture: Any = None
+        self._open()
+
+    def _open(self) -> Any:
+        import cv2
+
+        capture = cv2.VideoCapture(self._index)
+        if not capture.isOpened():
+            capture.release()
+            raise SourceError(
+                f"cannot open camera {self._index}",
+                hint="Check that the camera is connected, free, and that this process may use it.",
+            )
+        self.fps = max(0.0, float(capture.get(cv2.CAP_PROP_FPS))) / self.step
+        self._capture = capture
+        return capture
+
+    def _read(self) -> Iterator[RawFrame]:
+        import cv2
+
+        capture = self._capture or self._open()
+        start: float | None = None
+        while True:
+            ok, image = capture.read()
+            if not ok:
+                raise SourceError(
+                    f"camera {self._index} gave no frame after {self.delivered_frames} frames",
+                    hint="The camera was unplugged or taken by another program.",
+                )
+            now = time.monotonic()
+            start = now if start is None else start
+
+            def convert(image: Any = image) -> Image:
+                rgb: Image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+                return rgb
+
+            yield now - start, convert
+
+    def close(self) -> None:
+        """Release the camera."""
+        capture, self._capture = self._capture, None
+        if capture is not None:
+            capture.release()

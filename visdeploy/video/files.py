@@ -1,0 +1,205 @@
+"""Frames of video files and network streams, decoded by PyAV."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from visdeploy.errors import SourceError
+from visdeploy.video.pixels import RgbConverter, quarter_turn
+from visdeploy.video.source import Image, OnError, RawFrame, Source
+
+if TYPE_CHECKING:
+    import av
+
+logger = logging.getLogger(__name__)
+
+# FFmpeg "decodes" any text or binary file as a picture of a terminal through these demuxers.
+_TEXT_ART = {"tty", "bin", "adf", "idf", "xbin"}
+_PLAYABLE = "a video file that FFmpeg can decode"
+
+
+class VideoSource(Source):
+    """A video file, or a URL (http, https, rtsp, rtmp, udp, ...) when `path` has a scheme."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        max_frames: int | None = None,
+        step: int = 1,
+        on_error: OnError = "raise",
+        timeout: float = 10.0,
+        options: dict[str, str] | None = None,
+    ) -> None:
+        self._location = str(path)
+        self._remote = is_url(self._location)
+        self.kind = "url" if self._remote else "video"
+        shown = re.sub(r"//[^/@]*@", "//", self._location)
+        super().__init__(name or Path(shown).stem or shown, shown, max_frames=max_frames, step=step, on_error=on_error)
+        self._timeout, self._options = timeout, options
+        self._container: av.container.InputContainer | None = None
+        self._warned_turn = False
+        self._open()
+
+    def _open(self) -> av.container.InputContainer:
+        import av
+
+        if not self._remote:
+            _check_file(Path(self._location))
+        options = {"rtsp_transport": "tcp"} if self._location.lower().startswith("rtsp") else {}
+        timeout = (self._timeout, self._timeout) if self._remote else None
+        try:
+            container = av.open(self._location, "r", options={**options, **(self._options or {})}, timeout=timeout)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            self._refuse(error)
+        try:
+            self._read_header(container)
+        except SourceError:
+            container.close()
+            raise
+        self._container = container
+        return container
+
+    def _refuse(self, error: Exception) -> NoReturn:
+        hint = (
+            "Check the address, the network and the credentials; raise timeout= for slow servers."
+            if self._remote
+            else "The file is no video, is damaged, or was cut off before its index was written; copy it anew."
+        )
+        detail = getattr(error, "strerror", None) or str(error)
+        raise SourceError(f"cannot open {self.path}", seen=detail, expected=_PLAYABLE, hint=hint) from error
+
+    def _read_header(self, container: av.container.InputContainer) -> None:
+        from av.stream import Disposition
+
+        if container.format.name in _TEXT_ART:
+            raise SourceError(f"{self.path} is no video", seen="text or unknown bytes", expected=_PLAYABLE)
+        videos = [s for s in container.streams.video if Disposition.attached_pic not in s.disposition]
+        if not videos:
+            kinds = ", ".join(sorted({s.type for s in container.streams})) or "no stream"
+            raise SourceError(
+                f"{self.path} holds no video stream",
+                seen=kinds,
+                expected=_PLAYABLE,
+                hint="A file with sound only, or a cover picture, cannot be segmented.",
+            )
+        stream = videos[0]
+        self._stream_index = stream.index
+        rate = stream.average_rate or stream.guessed_rate
+        self.fps = float(rate) / self.step if rate else 0.0
+        self.height, self.width = stream.codec_context.height or None, stream.codec_context.width or None
+        self._claimed = _claimed_frames(stream)
+        if self._claimed is not None:
+            self.expected_frames = self.estimated_frames = self._limit(self._claimed)
+        elif container.duration and rate:
+            self.estimated_frames = self._limit(max(1, round(container.duration / 1e6 * float(rate))))
+
+    def _read(self) -> Iterator[RawFrame]:
+        container = self._container or self._open()
+        stream: Any = container.streams[self._stream_index]
+        stream.thread_type = "AUTO"
+        convert, clock = RgbConverter(), _Clock(self.fps * self.step)
+        self._packets = 0
+        for frame in self._decode(container, stream):
+            yield clock(frame.time), partial(self._pixels, frame, convert)
+        if self._claimed is not None and self._packets < self._claimed and self._position + 1 < self._claimed:
+            raise SourceError(
+                f"{self.path} is truncated",
+                seen=f"{self._position + 1} frames" if self._packets else "no frames",
+                expected=f"{self._claimed} frames by its header",
+                hint="Copy the file anew, or pass on_error='stop' to take the frames that are there.",
+            )
+        if self._packets == 0:
+            raise SourceError(f"{self.path} holds no frames", expected=_PLAYABLE)
+
+    def _decode(self, container: av.container.InputContainer, stream: Any) -> Iterator[av.VideoFrame]:
+        import av
+
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except (av.FFmpegError, OSError) as error:
+                raise self._damaged(error) from error
+            if packet is None:
+                return
+            if packet.size and not packet.is_discard and not packet.is_corrupt:
+                self._packets += 1
+            try:
+                frames = packet.decode()
+            except (av.FFmpegError, OSError, ValueError) as error:
+                self._pass_over(self._damaged(error))
+                continue
+            yield from frames
+
+    def _damaged(self, error: Exception) -> SourceError:
+        return SourceError(
+            f"{self.path}: decoding failed after {self.delivered_frames} delivered frames",
+            seen=getattr(error, "strerror", None) or str(error),
+            hint="The file is damaged or cut off: copy it anew, or pass on_error='stop' (end there) or 'skip' (go on).",
+        )
+
+    def _pixels(self, frame: av.VideoFrame, convert: RgbConverter) -> Image:
+        if frame.is_corrupt:
+            self.corrupt_frames += 1
+            if self.corrupt_frames == 1:
+                logger.warning("%s: frame %d is damaged and was concealed by the decoder", self.name, self._position)
+        if quarter_turn(frame) is None and not self._warned_turn:
+            self._warned_turn = True
+            logger.warning("%s: a rotation that is no quarter turn is not applied", self.name)
+        return convert(frame)
+
+    def close(self) -> None:
+        """Close the file or connection; the next iteration opens it again."""
+        container, self._container = self._container, None
+        if container is not None:
+            container.close()
+
+
+class _Clock:
+    """Seconds since the first frame; a stamp that is missing or does not rise is replaced by one period later."""
+
+    def __init__(self, fps: float) -> None:
+        self._period = 1.0 / fps if fps else 0.0
+        self._first: float | None = None
+        self._last = -self._period
+
+    def __call__(self, seconds: float | None) -> float:
+        if seconds is not None and self._first is None:
+            self._first = seconds - (self._last + self._period)
+        now = self._last + self._period if seconds is None or self._first is None else seconds - self._first
+        if now <= self._last:
+            now = self._last + self._period
+        self._last = now
+        return now
+
+
+def is_url(text: str) -> bool:
+    """Whether a string is an address with a scheme and not a path."""
+    return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", text) is not None
+
+
+def _check_file(path: Path) -> None:
+    if not path.exists():
+        raise SourceError(f"{path} does not exist", hint="Check the path; relative paths start at the working folder.")
+    if path.is_file() and path.stat().st_size == 0:
+        raise SourceError(f"{path} is empty", seen="0 bytes", expected=_PLAYABLE, hint="Copy the file anew.")
+
+
+def _claimed_frames(stream: av.VideoStream) -> int | None:
+    """Frames the container's header or index promises; None where it does not say.
+
+    MP4's own count includes frames that an edit list hides, its index does not, so the index goes first.
+    """
+    if stream.frames <= 0:
+        return None
+    entries = getattr(stream, "index_entries", None)  # PyAV >= 17
+    if entries is not None and len(entries) and "mp4" in stream.container.format.name:
+        return sum(not entry.is_discard for entry in entries)
+    return int(stream.frames)

@@ -1,0 +1,107 @@
+"""From what the user names to the source that reads it."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from visdeploy.errors import SourceError
+from visdeploy.video.arrays import ArraySource
+from visdeploy.video.camera import CameraSource
+from visdeploy.video.files import VideoSource, is_url
+from visdeploy.video.images import SUFFIXES, ImageSource, list_folder, natural_order
+from visdeploy.video.source import OnError, Source
+
+_KINDS = "a video file, a folder of images, a glob, a URL, a camera index, an array or an iterable of RGB arrays"
+
+
+def open_source(
+    source: Any,
+    *,
+    max_frames: int | None = None,
+    step: int = 1,
+    name: str | None = None,
+    fps: float = 0.0,
+    on_error: OnError = "raise",
+    timeout: float = 10.0,
+    options: dict[str, str] | None = None,
+) -> Source:
+    """Open anything that gives frames.
+
+    Args:
+        source: A video file, a folder of images or a glob (both in natural order), an image file, a URL (http, rtsp,
+            ...), a camera index, an array `(frames, height, width, 3)`, a list of image paths, or any iterable of
+            RGB arrays (uint8, `(height, width, 3)`) or `Frame`s. An open `Source` is returned as it is.
+        max_frames: Deliver at most so many frames.
+        step: Deliver every `step`-th frame.
+        name: Name for the results; the file stem or folder name by default.
+        fps: Frame rate of images and arrays, which have none of their own; gives them timestamps.
+        on_error: What a damaged frame or a missing tail does: `raise` a `SourceError`, `stop` with a logged warning,
+            or `skip` the frame with a logged warning and go on.
+        timeout: Seconds to wait for a URL to open and for each read from it.
+        options: FFmpeg options for files and URLs, such as `{"rtsp_transport": "udp"}`.
+
+    Returns:
+        The source; iterate it, or use it as a context manager.
+
+    Raises:
+        SourceError: The source is missing, empty, no video, or of no known kind.
+        ConfigError: An option is out of range.
+    """
+    limits: dict[str, Any] = {"max_frames": max_frames, "step": step, "on_error": on_error}
+    if isinstance(source, Source):
+        return source
+    if isinstance(source, int) and not isinstance(source, bool):
+        return CameraSource(source, name=name, **limits)
+    if isinstance(source, str | os.PathLike):
+        return _open_path(os.fspath(source), name, fps, limits, {"timeout": timeout, "options": options})
+    if isinstance(source, list | tuple) and source and all(isinstance(s, str | os.PathLike) for s in source):
+        files = [Path(s) for s in source]
+        return ImageSource(files, name=name or files[0].parent.name or "images", path=None, fps=fps, **limits)
+    if isinstance(source, Iterable) and not isinstance(source, bytes | dict):
+        return ArraySource(source, name=name or "frames", fps=fps, **limits)
+    raise SourceError("cannot read frames from this object", seen=type(source).__name__, expected=_KINDS)
+
+
+def _open_path(text: str, name: str | None, fps: float, limits: dict[str, Any], reading: dict[str, Any]) -> Source:
+    if text.lower().startswith("file://"):
+        text = unquote(urlparse(text).path)
+    if is_url(text):
+        return VideoSource(text, name=name, **reading, **limits)
+    path = Path(text)
+    if path.is_dir():
+        files = list_folder(path)
+        if not files:
+            raise SourceError(
+                f"folder {path} holds no images",
+                seen=f"{sum(1 for _ in path.iterdir())} other files",
+                expected=f"files ending in {', '.join(sorted(SUFFIXES))}",
+            )
+        return ImageSource(files, name=name or path.resolve().name, path=text, fps=fps, **limits)
+    if not path.exists():
+        if text.isdecimal():
+            return CameraSource(int(text), name=name, **limits)
+        if glob.has_magic(text):
+            return _open_glob(text, name, fps, limits)
+    if path.suffix.lower() in SUFFIXES and path.is_file():
+        return ImageSource([path], name=name or path.stem, path=text, fps=fps, **limits)
+    return VideoSource(path, name=name, **reading, **limits)
+
+
+def _open_glob(pattern: str, name: str | None, fps: float, limits: dict[str, Any]) -> Source:
+    found = [Path(f) for f in glob.glob(pattern, recursive=True)]
+    files = natural_order(f for f in found if f.suffix.lower() in SUFFIXES and f.is_file())
+    if not files:
+        raise SourceError(
+            f"no image matches {pattern}",
+            seen=f"{len(found)} other files" if found else "nothing",
+            expected=f"files ending in {', '.join(sorted(SUFFIXES))}",
+            hint="A glob stands for the frames of one video; open several videos one by one.",
+        )
+    parent = Path(pattern).parent.name
+    return ImageSource(files, name=name or (parent if parent and not glob.has_magic(parent) else "images"),
+                       path=pattern, fps=fps, **limits)  # fmt: skip

@@ -1,0 +1,79 @@
+"""Decoded PyAV frames to upright 8-bit RGB."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from visdeploy.video.source import Image
+
+if TYPE_CHECKING:
+    import av
+
+_IDENTITY = (1, 0, 0, 1)
+_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+_LIMITED_RANGE = 1  # AVCOL_RANGE_MPEG
+
+
+class RgbConverter:
+    """Turns decoded frames into RGB arrays the way they are meant to be seen.
+
+    Any pixel format and bit depth becomes 8-bit RGB, with the matrix (BT.601, 709, 2020) and range the stream
+    declares; undeclared means BT.601 limited, as FFmpeg does. The display matrix (rotation by quarter turns,
+    mirroring) is applied. One scaler is kept for the whole video.
+    """
+
+    def __init__(self) -> None:
+        from av.video.reformatter import Interpolation, VideoReformatter
+
+        self._scaler = VideoReformatter()
+        self._flags = int(
+            Interpolation.BICUBIC
+            | Interpolation.FULL_CHR_H_INT
+            | Interpolation.FULL_CHR_H_INP
+            | Interpolation.ACCURATE_RND
+        )
+
+    def __call__(self, frame: av.VideoFrame) -> Image:
+        """RGB pixels of a frame, uint8, `(height, width, 3)`, upright and contiguous."""
+        full = frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj")
+        rgb = self._scaler.reformat(
+            frame,
+            format="rgb24",
+            interpolation=self._flags,
+            src_color_range=_FULL_RANGE if full else _LIMITED_RANGE,
+            dst_color_range=_FULL_RANGE,
+            threads=1,
+        )
+        pixels: Any = rgb.to_ndarray()
+        return orient(pixels, quarter_turn(frame))
+
+
+def quarter_turn(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:
+    """Signs `(a, b, c, d)` of the frame's display matrix; None when it turns by anything but quarters.
+
+    The matrix maps a stored pixel `(x, y)` to `(a x + c y, b x + d y)` on the screen.
+    """
+    data: Any = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return _IDENTITY
+    cells = struct.unpack("=9i", bytes(data)[:36])
+    largest = max(abs(cells[i]) for i in (0, 1, 3, 4)) or 1
+    a, b, c, d = (round(cells[i] / largest) for i in (0, 1, 3, 4))
+    aligned = all(abs(cells[i] / largest - v) < 1e-3 for i, v in zip((0, 1, 3, 4), (a, b, c, d), strict=True))
+    return (a, b, c, d) if aligned and abs(a * d - b * c) == 1 else None
+
+
+def orient(image: Image, turn: tuple[int, int, int, int] | None) -> Image:
+    """Apply the signs of a display matrix to `(height, width, 3)` pixels; None leaves them as they are."""
+    if turn is None or turn == _IDENTITY:
+        return image
+    a, b, c, d = turn
+    if a == 0:
+        image, flip_x, flip_y = image.transpose(1, 0, 2), c < 0, b < 0
+    else:
+        flip_x, flip_y = a < 0, d < 0
+    image = image[:, ::-1] if flip_x else image
+    return np.ascontiguousarray(image[::-1] if flip_y else image)

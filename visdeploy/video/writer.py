@@ -1,0 +1,168 @@
+"""H.264 video files from RGB frames."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from visdeploy.atomic import replacing_file
+from visdeploy.errors import ConfigError, DataError
+from visdeploy.video.source import Image
+
+if TYPE_CHECKING:
+    import av
+
+_CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+_TICKS = 90_000  # per second; fine enough for any camera, and what MPEG itself uses
+_BT709, _LIMITED = 1, 1
+
+
+class VideoWriter:
+    """Writes RGB frames as H.264 (yuv420p, BT.709, tagged so).
+
+    H.264 in yuv420p needs even sizes; an odd side gets one more row or column that repeats the last (`odd="pad"`), or
+    loses its last one (`odd="crop"`). The file is written beside its place and moved there by `close`; leaving the
+    `with` block by an error removes it.
+
+    Args:
+        path: `.mp4`, `.mov` or `.mkv`.
+        width: Columns of the frames, in pixels.
+        height: Rows of the frames, in pixels.
+        fps: Frames per second; fractions such as 30000/1001 are kept.
+        quality: x264's constant rate factor, 0 (lossless) to 51 (worst).
+        preset: x264's preset, from `ultrafast` to `veryslow`.
+        odd: What to do with an odd width or height.
+
+    Raises:
+        ConfigError: An argument is out of range.
+        DataError: The file cannot be created, or a frame does not fit.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        width: int,
+        height: int,
+        fps: float | Fraction,
+        *,
+        quality: int = 20,
+        preset: str = "veryfast",
+        odd: Literal["pad", "crop"] = "pad",
+    ) -> None:
+        self.path = Path(path)
+        self.width, self.height, self.odd = width, height, odd
+        self.rate = Fraction(fps).limit_denominator(1001) if 0 < fps < 1e6 else Fraction(0)
+        self.frames_written = 0
+        self._last_tick = -1
+        self._check(quality)
+        self._stack, self._writing = ExitStack(), False
+        self._open(quality, preset)
+
+    def _check(self, quality: int) -> None:
+        if self.path.suffix.lower() not in _CONTAINERS:
+            raise ConfigError(f"cannot write video {self.path}", seen=f"ending {self.path.suffix!r}",
+                              expected=", ".join(_CONTAINERS))  # fmt: skip
+        least = 2 if self.odd == "crop" else 1
+        if self.width < least or self.height < least:
+            raise ConfigError(
+                "size of a video", seen=f"{self.width}x{self.height}", expected=f"{least}x{least} or more"
+            )
+        if self.rate <= 0:
+            raise ConfigError("fps of a video", seen=str(self.rate), expected="a finite number above 0")
+        if not 0 <= quality <= 51:
+            raise ConfigError("quality of a video", seen=str(quality), expected="0 (lossless) to 51")
+
+    def _open(self, quality: int, preset: str) -> None:
+        import av
+        from av.video.reformatter import VideoReformatter
+
+        self._scaler = VideoReformatter()
+        try:
+            temporary = self._stack.enter_context(replacing_file(self.path))
+            container = av.open(str(temporary), "w", format=_CONTAINERS[self.path.suffix.lower()])
+            self._stack.callback(container.close)
+            stream: Any = container.add_stream(
+                "libx264", rate=self.rate, options={"crf": str(quality), "preset": preset}
+            )
+            up = self.odd == "pad"
+            stream.width, stream.height = ((side + up) // 2 * 2 for side in (self.width, self.height))
+            stream.pix_fmt = "yuv420p"
+            context = stream.codec_context
+            context.time_base = Fraction(1, _TICKS)
+            context.colorspace = context.color_primaries = context.color_trc = _BT709
+            context.color_range = _LIMITED
+            context.open()
+        except (av.FFmpegError, OSError, ValueError) as error:
+            self._discard(error)
+            raise DataError(f"cannot write video {self.path}", seen=str(error), expected="a writable place, and FFmpeg "
+                            "with libx264") from error  # fmt: skip
+        self._container, self._stream, self._writing = container, stream, True
+
+    def write(self, image: Image, timestamp: float | None = None) -> None:
+        """Append one frame.
+
+        Args:
+            image: RGB, uint8, `(height, width, 3)`.
+            timestamp: Seconds from the start, rising; by default frames follow at `fps`.
+        """
+        from av import VideoFrame
+
+        if image.shape != (self.height, self.width, 3) or image.dtype != np.uint8:
+            raise DataError(
+                f"frame {self.frames_written} does not fit video {self.path}",
+                seen=f"{image.dtype} {image.shape}",
+                expected=f"uint8 {(self.height, self.width, 3)}",
+            )
+        tick = round((self.frames_written / self.rate if timestamp is None else timestamp) * _TICKS)
+        if tick <= self._last_tick:
+            raise DataError(
+                f"frame {self.frames_written} of video {self.path} is not later than the one before",
+                seen=f"{tick / _TICKS:.6f} s after {self._last_tick / _TICKS:.6f} s",
+            )
+        frame = VideoFrame.from_ndarray(self._even(image), format="rgb24")
+        frame = self._scaler.reformat(
+            frame, format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED, threads=1
+        )
+        frame.pts, frame.time_base = tick, Fraction(1, _TICKS)
+        self._mux(frame)
+        self._last_tick = tick
+        self.frames_written += 1
+
+    def _even(self, image: Image) -> Image:
+        if self.odd == "crop":
+            return np.ascontiguousarray(image[: self.height // 2 * 2, : self.width // 2 * 2])
+        if self.height % 2 or self.width % 2:
+            return np.pad(image, ((0, self.height % 2), (0, self.width % 2), (0, 0)), mode="edge")
+        return np.ascontiguousarray(image)
+
+    def _mux(self, frame: av.VideoFrame | None) -> None:
+        for packet in self._stream.encode(frame):
+            self._container.mux(packet)
+
+    def close(self) -> None:
+        """Finish the file and move it to its place; safe to call twice."""
+        if not self._writing:
+            return
+        self._writing = False
+        with self._stack:
+            self._mux(None)
+
+    def _discard(self, error: BaseException) -> None:
+        self._writing = False
+        self._stack.__exit__(type(error), error, error.__traceback__)
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self._discard(error)
