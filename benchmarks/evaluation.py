@@ -1,6 +1,6 @@
 """Time of `visdeploy.evaluate` on a synthetic set of the size of YouTube-VIS val, beside a plain loop over pairs.
 
-Run: python benchmarks/evaluation.py [--videos 300] [--predictions 20] [--repeats 3]
+Run: python benchmarks/evaluation.py [--videos 300] [--predictions 20] [--repeats 3] [--metrics ytvis hota]
 
 The loop merges masks pair by pair and frame by frame, as the benchmark's own program does; both sides run in the
 same process, in turn, and must agree on every track IoU.
@@ -115,6 +115,7 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=300)
     parser.add_argument("--predictions", type=int, default=20, help="per video")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--metrics", nargs="*", default=METRICS, choices=METRICS, help="families to time")
     options = parser.parse_args()
     truth_data, results = synthesize(options.videos, options.predictions)
     with tempfile.TemporaryDirectory() as folder:
@@ -131,7 +132,7 @@ def main() -> None:
             "read and check predictions": seconds(lambda: read_predictions(result_path, truth), options.repeats),
             "read and check ground truth": seconds(lambda: read_annotations(truth_path), options.repeats),
         }
-        for name in METRICS:
+        for name in options.metrics:
             rows[f"evaluate, {name} (with reading predictions)"] = seconds(
                 lambda name=name: evaluate(result_path, truth, metrics=[name]), 1
             )
