@@ -162,4 +162,3 @@ def _name_shape(value: onnx.ValueInfoProto, name: str, dtype: str, shape: Sequen
             expected=f"{dtype} {list(shape)}",
         )
     value.CopyFrom(helper.make_tensor_value_info(name, tensor.elem_type, list(shape)))
-

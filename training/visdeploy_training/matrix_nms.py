@@ -8,6 +8,25 @@ import torch
 from torch import Tensor
 
 
+def descending_order(key: Tensor) -> Tensor:
+    """Stable descending order of a short vector without NaN, the same on every engine.
+
+    `torch.sort(stable=True)` has no ONNX translation, and the order of equal keys in other sorts is up to the
+    engine; counting who stands before whom is not.
+
+    Args:
+        key: `[n]` float.
+
+    Returns:
+        `[n]` int64, indices into `key`; equal keys keep their order.
+    """
+    index = torch.arange(key.shape[0], device=key.device)
+    higher = key[None, :] > key[:, None]
+    earlier = (key[None, :] == key[:, None]) & (index[None, :] < index[:, None])
+    place = (higher | earlier).sum(dim=1)
+    return torch.zeros_like(index).scatter(0, place, index)
+
+
 def pairwise_iou(intersections: Tensor) -> Tensor:
     """IoU matrix from a matrix of intersections.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-
-from visdeploy.manifest import Preprocessing, StateSpec, TensorSpec, Window
-from visdeploy_export.step import StepGraph
 from visdeploy_training.methods.visolo import OnlineStep
 from visdeploy_training.methods.visolo.config import VISOLOConfig
 from visdeploy_training.model import VISModel
+
+from visdeploy.manifest import Preprocessing, StateSpec, TensorSpec, Window
+from visdeploy_export.step import StepGraph
 
 
 def build(model: VISModel) -> StepGraph:

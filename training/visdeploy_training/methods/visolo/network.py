@@ -177,4 +177,5 @@ class VISOLO(VISModel):
 
 def _by_clip(x: Tensor, batch: int) -> Tensor:
     """`[B * T, C, h, w]` to `[B, C, T, h, w]`."""
-    return x.unflatten(0, (batch, -1)).transpose(1, 2)
+    clips: Tensor = x.unflatten(0, (batch, -1))
+    return clips.transpose(1, 2)

@@ -56,7 +56,8 @@ def grid_weight_slots(memory: Memory) -> Tensor:
 
     The latest key frame is the latest multiple of 5 that is at most t - 2 (frame 0 for t = 1). All 0 at t = 0.
     """
-    key = torch.div((memory.step - 2).clamp(min=0), KEY_INTERVAL, rounding_mode="floor") * KEY_INTERVAL
+    key = (memory.step - 2).clamp(min=0)
+    key = key - torch.remainder(key, KEY_INTERVAL)
     used = memory.frame >= 0
     return 0.5 * (used & (memory.frame == memory.step - 1)).float() + 0.5 * (used & (memory.frame == key)).float()
 

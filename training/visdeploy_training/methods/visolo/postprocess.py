@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from visdeploy_training.matrix_nms import matrix_nms_decay, pairwise_iou
+from visdeploy_training.matrix_nms import descending_order, matrix_nms_decay, pairwise_iou
 from visdeploy_training.methods.visolo.config import VISOLOConfig
 
 
@@ -91,7 +91,7 @@ def rank(scores: Tensor, labels: Tensor, prob: Tensor, masks: Tensor, config: VI
     scored = torch.where(empty, torch.zeros_like(scores), scores * inside / areas.clamp(min=1.0))
     # upstream's NaN sorts first, and takes a place among the nms_pre; the dummy goes last
     key = torch.where(index == count - 1, -1.0, torch.where(empty, 2.0, scored))
-    order = torch.sort(key, dim=0, descending=True, stable=True)[1]
+    order = descending_order(key)
     intersections = intersections[order][:, order]
     labels, empty, scored = labels[order], empty[order], scored[order]
     real = (index < count - 1) & (index < config.nms_pre)
@@ -107,7 +107,8 @@ def select(ranked: Ranked, config: VISOLOConfig) -> tuple[Tensor, Tensor]:
         # quirk Q2: 0/0 between two empty masks makes every score of the frame NaN
         keep = keep & ((ranked.real & ranked.empty).sum() < 2)
     key = torch.where(keep, ranked.decayed, -1.0)
-    values, order = torch.sort(key, dim=0, descending=True, stable=True)
+    order = descending_order(key)
+    values = key[order]
     place = torch.arange(key.shape[0], device=key.device)
     chosen = ((values >= 0) & (place < config.max_detections)).nonzero().squeeze(1)
     return order[chosen], values[chosen]
