@@ -72,6 +72,4 @@ def compare_engines(
         meter.update(expected, outputs)
     if meter is None:
         raise ExportError("the certificate has no frames", hint="Give another `certify_on`.")
-    return meter.certificate(
-        reference=names[0], candidate=names[1], source=source, average_precision=average_precision
-    )
+    return meter.certificate(reference=names[0], candidate=names[1], source=source, average_precision=average_precision)

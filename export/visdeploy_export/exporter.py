@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import datetime, timezone
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
 
 import visdeploy
 from visdeploy.backends import Backend, open_backend
-from visdeploy.bundle import CERTIFICATE, SELFTEST, Bundle, seal_bundle, stage_bundle
+from visdeploy.bundle import CERTIFICATE, SELFTEST, Bundle, file_sha256, seal_bundle, stage_bundle
 from visdeploy.certificate import Certificate
 from visdeploy.errors import ConfigError, ExportError, VerificationError
 from visdeploy.manifest import Tolerance
@@ -24,7 +23,7 @@ from visdeploy_export.clips import Frames, check_frame_count, describe, moving_c
 from visdeploy_export.graph import OPSET, write_onnx
 from visdeploy_export.loading import load_model
 from visdeploy_export.methods import build_step
-from visdeploy_export.precision_ap import measure_average_precision
+from visdeploy_export.mini_set import first_video, measure_average_precision
 from visdeploy_export.reference import TorchBackend
 
 PRECISIONS = ("fp32",)
@@ -38,6 +37,7 @@ def export(
     *,
     method: str | None = None,
     variant: str | None = None,
+    classes: Sequence[str] | None = None,
     precision: str = "fp32",
     height: int | None = None,
     width: int | None = None,
@@ -58,6 +58,7 @@ def export(
         out: Bundle folder to write; by default the checkpoint's name with `.vis`.
         method: Method of the checkpoint; recognised by default.
         variant: Variant of the checkpoint; recognised by default.
+        classes: Class names in label order, where the checkpoint has none (official ones have none).
         precision: Precision of the graph; only `fp32` so far.
         height: Rows of the network input, in pixels; the variant's by default.
         width: Columns of the network input, in pixels; the variant's by default.
@@ -82,9 +83,16 @@ def export(
     """
     _check_options(precision, opset, certify_frames, tolerance)
     path = Path(checkpoint)
-    with stage_bundle(out if out is not None else path.with_suffix(".vis"), overwrite=overwrite) as folder:
+    target = Path(out) if out is not None else path.with_suffix(".vis")
+    with stage_bundle(target, overwrite=overwrite) as folder:
         model = load_model(
-            path, method=method, variant=variant, height=height, width=width, memory_slots=memory_slots
+            path,
+            method=method,
+            variant=variant,
+            classes=classes,
+            height=height,
+            width=width,
+            memory_slots=memory_slots,
         )
         step, info = build_step(model), model.info
         write_onnx(step, folder, opset=opset, metadata={"method": info.method, "variant": info.variant})
@@ -101,9 +109,8 @@ def export(
         (folder / SELFTEST).write_bytes(record_selftest(reference).to_bytes())
         certificate = _certify(seal_bundle(folder, fields), reference, certify_on, certify_frames, ground_truth)
         (folder / CERTIFICATE).write_text(certificate.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        _prove(folder, fields)
-        target = folder.parent
-    return Bundle.open(out if out is not None else path.with_suffix(".vis"))
+        _prove(seal_bundle(folder, fields))
+    return Bundle.open(target)
 
 
 def _check_options(precision: str, opset: int, certify_frames: int, tolerance: Tolerance | None) -> None:
@@ -117,3 +124,69 @@ def _check_options(precision: str, opset: int, certify_frames: int, tolerance: T
     if tolerance is not None and not isinstance(tolerance, Tolerance):
         raise ConfigError("tolerance has a wrong type", seen=repr(tolerance), expected="visdeploy.manifest.Tolerance")
     check_frame_count(certify_frames)
+
+
+def _provenance(checkpoint: Path) -> dict[str, str]:
+    return {
+        "checkpoint": checkpoint.name,
+        "checkpoint_sha256": file_sha256(checkpoint),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "visdeploy": visdeploy.__version__,
+        "torch": torch.__version__,
+        "onnx": onnx.__version__,
+    }
+
+
+def _certify(
+    bundle: Bundle,
+    reference: Backend,
+    certify_on: str | os.PathLike[str] | Frames | None,
+    certify_frames: int,
+    ground_truth: str | os.PathLike[str] | None,
+) -> Certificate:
+    """Measure the certificate of a staged bundle.
+
+    Raises:
+        ExportError: A limit is broken; the message names the worst tensor.
+    """
+    candidate = open_backend(bundle, device="cpu", threads=torch.get_num_threads())
+    precision = None
+    if ground_truth is not None:
+        truth = Path(ground_truth)
+        images = Path(certify_on) if isinstance(certify_on, str | os.PathLike) else truth.parent
+        precision = measure_average_precision(bundle, reference, candidate, truth, images)
+        certify_on = first_video(truth, images)
+        source = f"the first video of {truth.name}"
+    else:
+        source = "a synthetic clip" if certify_on is None else describe(certify_on)
+    frames = moving_clip(certify_frames, *SYNTHETIC_SIZE) if certify_on is None else certify_on
+    certificate = compare_engines(
+        reference,
+        candidate,
+        open_frames(frames, certify_frames),
+        source=source,
+        names=(f"PyTorch {torch.__version__}", f"ONNX Runtime {version('onnxruntime')} on {candidate.device}"),
+        average_precision=precision,
+    )
+    if not certificate.passed:
+        raise ExportError(
+            "the exported graph does not reproduce PyTorch",
+            seen="; ".join(certificate.failures),
+            expected=f"errors up to {certificate.tolerance.atol:g}, mask IoU from {certificate.tolerance.mask_iou:g}",
+            hint="Nothing was written. If these differences are acceptable to you, pass a wider `tolerance`.",
+        )
+    return certificate
+
+
+def _prove(bundle: Bundle) -> None:
+    """The last look at the staged bundle: its own self-test, as every user will run it.
+
+    Raises:
+        ExportError: It fails.
+    """
+    try:
+        verify(bundle.path, device="cpu", threads=torch.get_num_threads())
+    except VerificationError as error:
+        raise ExportError(
+            "the exported bundle fails its own self-test", seen=error.seen, expected=error.expected
+        ) from error
