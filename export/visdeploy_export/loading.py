@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from visdeploy_training import create_model
-from visdeploy_training.convert import convert_checkpoint
+from visdeploy_training import convert_checkpoint, create_model
 from visdeploy_training.model import VISModel
 
 
