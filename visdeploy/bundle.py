@@ -10,7 +10,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -186,27 +186,37 @@ def stage_bundle(path: str | os.PathLike[str], *, overwrite: bool = False) -> It
     """
     target = Path(os.path.abspath(path))
     _check_target(target, overwrite=overwrite)
+    created = [parent for parent in target.parents if not parent.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     except OSError as error:
-        raise BundleError(f"{target} cannot be created", seen=str(error), hint="Choose another `out`.") from error
+        raise BundleError(f"{target} cannot be created", seen=str(error), hint="Choose another path.") from error
     try:
         staged = work / "new"
         staged.mkdir()
         yield staged
         Bundle.open(staged)
         _check_target(target, overwrite=overwrite)
-        if target.exists():
-            os.replace(target, work / "old")
-        try:
-            os.replace(staged, target)
-        except OSError:
-            if (work / "old").exists():
-                os.replace(work / "old", target)
-            raise
+        _replace(target, staged, work / "old")
+        created = []
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        for parent in created:  # innermost first; a folder that someone else has used meanwhile stays
+            with suppress(OSError):
+                parent.rmdir()
+
+
+def _replace(target: Path, staged: Path, aside: Path) -> None:
+    """Put `staged` in the place of `target`; the old bundle comes back when that fails."""
+    if target.exists():
+        os.replace(target, aside)
+    try:
+        os.replace(staged, target)
+    except OSError:
+        if aside.exists():
+            os.replace(aside, target)
+        raise
 
 
 def seal_bundle(folder: Path, fields: Mapping[str, Any]) -> Bundle:

@@ -17,7 +17,6 @@ from onnx import helper
 from visdeploy.bundle import MODEL, MODEL_DATA
 from visdeploy.errors import ExportError
 from visdeploy_export.step import StepGraph
-from visdeploy_export.translations import TRANSLATIONS
 
 OPSET = 20
 """Default opset. From 21 on GroupNorm is one node, but ONNX Runtime expands it again: same speed, fewer engines."""
@@ -66,7 +65,6 @@ def _trace(step: StepGraph, opset: int) -> onnx.ModelProto:
                 output_names=step.output_names,
                 dynamic_shapes=step.dynamic_shapes,
                 external_data=False,
-                custom_translation_table=TRANSLATIONS,
                 verbose=False,
             )
         except Exception as error:  # torch, onnxscript and onnx each raise their own kinds
