@@ -217,7 +217,7 @@ def seal_bundle(folder: Path, fields: Mapping[str, Any]) -> Bundle:
     """
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     names = [name for name in names if name != MANIFEST and not fnmatchcase(name, ENGINES)]
-    entries = {n: FileEntry(sha256=_sha256(folder / n), size=(folder / n).stat().st_size) for n in names}
+    entries = {n: FileEntry(sha256=file_sha256(folder / n), size=(folder / n).stat().st_size) for n in names}
     try:
         manifest = Manifest.model_validate({**fields, "schema_version": SCHEMA_VERSION, "files": entries})
     except ValidationError as error:
@@ -279,7 +279,7 @@ def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
         raise BundleError(
             f"{folder / name} does not match its manifest", seen=f"{size} B", expected=f"{entry.size} B", hint=hint
         )
-    digest = _sha256(folder / name)
+    digest = file_sha256(folder / name)
     if digest != entry.sha256:
         raise BundleError(
             f"{folder / name} does not match its manifest",
@@ -289,7 +289,8 @@ def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
         )
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Checksum of a file of any size."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):

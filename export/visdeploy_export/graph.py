@@ -17,9 +17,10 @@ from onnx import helper
 from visdeploy.bundle import MODEL, MODEL_DATA
 from visdeploy.errors import ExportError
 from visdeploy_export.step import StepGraph
+from visdeploy_export.translations import TRANSLATIONS
 
 OPSET = 20
-"""Default opset. 21 and 22 write GroupNorm as one node, but ONNX Runtime expands it again: same speed, fewer engines."""
+"""Default opset. From 21 on GroupNorm is one node, but ONNX Runtime expands it again: same speed, fewer engines."""
 SIZE_LIMIT = 2_000_000_000
 """Bytes of weights that a single ONNX file may hold; protobuf itself ends at 2 GiB."""
 
@@ -65,6 +66,7 @@ def _trace(step: StepGraph, opset: int) -> onnx.ModelProto:
                 output_names=step.output_names,
                 dynamic_shapes=step.dynamic_shapes,
                 external_data=False,
+                custom_translation_table=TRANSLATIONS,
                 verbose=False,
             )
         except Exception as error:  # torch, onnxscript and onnx each raise their own kinds
@@ -108,7 +110,7 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _clean(proto: onnx.ModelProto) -> None:
-    """Drop stack traces, source paths and intermediate shapes: they say where the file was made, and nobody needs them."""
+    """Drop stack traces, source paths and intermediate shapes: they tell where the file was made, and serve nobody."""
     graphs = [proto.graph, *proto.functions]
     for graph in graphs:
         del graph.value_info[:]
