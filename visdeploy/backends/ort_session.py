@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import logging
 from collections import Counter
@@ -104,11 +105,11 @@ def _register_custom_ops(options: Any, manifest: Manifest) -> None:
         return
     names = ", ".join(sorted(op.name for op in manifest.custom_ops))
     try:
-        from visdeploy_plugins import onnxruntime_library
-    except ImportError:
+        offer = importlib.import_module("visdeploy_plugins").onnxruntime_library
+    except (ImportError, AttributeError):
         logger.info("custom operators %s run as standard operators: the plugins are not installed", names)
         return
-    library = onnxruntime_library()
+    library = offer()
     if library is None:
         logger.info("custom operators %s run as standard operators: the plugins are not built here", names)
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,14 @@ class Prediction:
         category_id: Category of the ground truth.
         score: Confidence; only the order counts.
         masks: One item a frame; None where the object is absent.
+        first: Whether the track is the first of all predictions (TrackEval treats it differently).
     """
 
     video_id: int
     category_id: int
     score: float
     masks: tuple[Mask | None, ...]
+    first: bool = False
 
 
 def read_predictions(
@@ -47,12 +49,17 @@ def read_predictions(
     Raises:
         DataError: A file cannot be read, an entry is malformed, or it does not fit the ground truth.
     """
+    found = _read(source, truth, video_ids or {})
+    return [replace(found[0], first=True), *found[1:]] if found else []
+
+
+def _read(source: PredictionSource, truth: AnnotationSet, video_ids: Mapping[str, int]) -> list[Prediction]:
     if isinstance(source, str | Path):
         return _from_path(Path(source), truth)
     items = [source] if isinstance(source, VideoResult) else list(source)
     results = [item for item in items if isinstance(item, VideoResult)]
     if results and len(results) == len(items):
-        return _from_results(results, truth, video_ids or {})
+        return _from_results(results, truth, video_ids)
     return _from_entries("predictions", items, truth)
 
 
