@@ -8,6 +8,7 @@ counts 1.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -92,12 +93,12 @@ def _videos(truth: AnnotationSet, predictions: Sequence[Prediction]) -> Iterator
     predicted: dict[int, list[Prediction]] = {}
     for prediction in predictions:
         predicted.setdefault(prediction.video_id, []).append(prediction)
-    folders = [video.name for video in truth.videos]
+    folders = Counter(video.name for video in truth.videos)
     for video in truth.videos:
         objects = [a for a in truth.annotations_by_video[video.id] if not a.crowd]
         if video.length < MIN_FRAMES or not objects:
             continue
-        name = video.name if folders.count(video.name) == 1 else f"{video.name}#{video.id}"
+        name = video.name if folders[video.name] == 1 else f"{video.name}#{video.id}"
         best = sorted(predicted.get(video.id, ()), key=lambda p: -p.score)[:MAX_PROPOSALS]
         yield _score_video(name, objects, best, (video.height, video.width))
 

@@ -61,6 +61,38 @@ def test_one_result_and_explicit_ids():
         evaluate(result, ground_truth(), video_ids={"camera 3": 5})
 
 
+def test_names_in_entries_decide_over_their_ids(tmp_path):
+    """Files written one a video know neither the ids of the videos nor those of the categories."""
+    truth, names = ground_truth(), {1: "cat", 7: "dog"}
+    for number in (1, 2):
+        entries = [
+            e
+            | {"video_id": 1, "video_name": f"clip{number}", "category_id": 3, "category_name": names[e["category_id"]]}
+            for e in perfect(truth)
+            if e["video_id"] == number
+        ]
+        (tmp_path / f"clip{number}.json").write_text(json.dumps(entries))
+    assert evaluate(tmp_path, truth, metrics=ALL) == evaluate(perfect(truth), truth, metrics=ALL)
+
+
+def test_unknown_names_in_entries():
+    entry = perfect(ground_truth())[0]
+    with pytest.raises(DataError, match=r"predictions\[0\] belongs to no single video.*'other'"):
+        evaluate([entry | {"video_name": "other"}], ground_truth())
+    assert evaluate([entry | {"video_name": "other"}], ground_truth(), video_ids={"other": 1})["AR1"] > 0
+    with pytest.raises(DataError, match=r"predictions\[0\]: unknown category.*'lynx'"):
+        evaluate([entry | {"category_name": "lynx"}], ground_truth())
+
+
+def test_videos_in_one_folder_are_told_apart_by_id():
+    truth = ground_truth()
+    for video in truth["videos"]:
+        video["file_names"] = [f"all/{name.replace('/', '_')}" for name in video["file_names"]]
+    entries = [entry | {"video_name": "all"} for entry in perfect(truth)]
+    assert evaluate(entries, truth)["AP"] == pytest.approx(1)
+    assert set(evaluate(entries, truth, metrics=["jf"])["by_object"]) == {"all#1_1", "all#1_2", "all#2_3"}
+
+
 def change(field, value):
     def apply(result: VideoResult) -> None:
         setattr(result, field, value)
@@ -73,7 +105,7 @@ BAD_RESULTS = {
     "height": (change("height", 20), "height differs"),
     "width": (change("width", 20), "width differs"),
     "classes": (change("classes", ("dog", "lynx")), "track 0: unknown category.*lynx.*'cat', 'dog'"),
-    "label": (change("classes", ()), "unknown category.*label"),
+    "label": (change("classes", ()), "track 0: label without a class"),
     "name": (change("name", "clip2"), "two results belong to video 2"),
     "mask": (lambda r: r.tracks[0].masks.update({1: Mask.encode(np.ones((4, 4)))}), "frame 1: mask size.*4x4"),
     "score": (lambda r: setattr(r.tracks[0], "score", float("inf")), "'score'.*finite"),
