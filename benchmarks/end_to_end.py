@@ -49,7 +49,7 @@ def make_clip(path: Path, frames: int) -> Path:
 
 def random_checkpoint(path: Path, method: str, variant: str, instances: int) -> Path:
     """Random weights with the class bias shifted so that `instances` cells of a noise image pass the score threshold."""
-    from visdeploy_training import Checkpoint, create_model, get_method, save_checkpoint
+    from visdeploy_training import create_model, get_method, save_checkpoint
 
     torch.manual_seed(0)
     model = create_model(method, variant).eval()
@@ -62,7 +62,7 @@ def random_checkpoint(path: Path, method: str, variant: str, instances: int) -> 
         threshold = float(torch.logit(torch.tensor(model.config.score_threshold)))
         bias = next(name for name in found.official.class_tensors if name.endswith("bias"))
         model.get_parameter(bias).add_(threshold - float(best[instances]))
-    return save_checkpoint(Checkpoint.of(model), path)
+    return save_checkpoint(model, path)
 
 
 def time_torch(step: Callable[..., Any], tensors: list[torch.Tensor], first: list[torch.Tensor]) -> float:
