@@ -1,9 +1,11 @@
 """Video files: pixels, order, time, rotation, counting, and every way to be broken."""
 
+import gc
 import os
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -287,3 +289,18 @@ def test_unreachable_url_hides_credentials() -> None:
 def test_colours_of_the_test_picture() -> None:
     assert tuple(picture(0, 8, 8)[4, 1]) == LEFT
     assert tuple(picture(0, 8, 8)[1, 6]) == TOP_RIGHT
+
+
+def test_frames_are_freed_at_once(tmp_path: Path) -> None:
+    """No reference cycles: decoded frames must not wait for the garbage collector."""
+    path = make_clip(tmp_path / "c.mp4", frames=30)
+    gc.collect()
+    gc.disable()
+    try:
+        for frame in open_source(path):
+            last = frame.index
+        alive = sum(type(o) is av.VideoFrame for o in gc.get_objects())
+    finally:
+        gc.enable()
+    assert last == 29
+    assert alive <= 2
