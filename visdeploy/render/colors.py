@@ -8,7 +8,8 @@ from functools import lru_cache
 Color = tuple[int, int, int]
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
-# Neighbouring ids, and those a Fibonacci number apart whose hues are close, differ in lightness, so that they stay
+# Neighbouring ids, and those a Fibonacci number apart whose hues are close, differ in lightness too, so that they stay
+# apart on screen and without colour vision.
 _LIGHTNESS = (0.78, 0.60, 0.72, 0.84, 0.90, 0.66)
 _CHROMA = 0.17
 
