@@ -12,7 +12,12 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
-ROOMS = {"visdeploy": ".", "visdeploy_training": "training", "visdeploy_export": "export", "visdeploy_plugins": "plugins"}
+ROOMS = {
+    "visdeploy": ".",
+    "visdeploy_training": "training",
+    "visdeploy_export": "export",
+    "visdeploy_plugins": "plugins",
+}
 LIBRARIES = ("libvisdeploy_ops.so", "libvisdeploy_onnxruntime.so")
 
 

@@ -1,7 +1,6 @@
 import os
 
 import pytest
-
 from visdeploy_plugins import native, onnxruntime_library
 
 

@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import pytest
-
 import visdeploy_plugins
 from visdeploy_plugins import OpError, __main__, capabilities, native
 
@@ -39,7 +38,9 @@ def test_nothing_built_is_said_with_its_remedy(monkeypatch, tmp_path):
     assert visdeploy_plugins.onnxruntime_library() is None or found.onnxruntime_library is None
     assert not any(each.own_kernel for each in found.ops)
     assert "operators library    not built" in text
-    assert "on PyTorch CPU: reference (PyTorch's grid_sample); not our kernel: libvisdeploy_ops.so was not built" in text
+    assert (
+        "on PyTorch CPU: reference (PyTorch's grid_sample); not our kernel: libvisdeploy_ops.so was not built" in text
+    )
 
 
 def test_damaged_library_is_said(monkeypatch, tmp_path):

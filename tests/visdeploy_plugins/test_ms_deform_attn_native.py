@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from visdeploy_plugins import OpError, native
 
 from tests.visdeploy_plugins.support import (
     GRADIENTS,
@@ -20,7 +21,6 @@ from tests.visdeploy_plugins.support import (
     random_case,
     tolerances,
 )
-from visdeploy_plugins import OpError, native
 
 pytestmark = pytest.mark.usefixtures("operators")
 
@@ -157,11 +157,20 @@ BAD = {
     "index dtype": (_dtype("spatial_shapes", np.int32), r"spatial_shapes.*seen: int32; expected: int64"),
     "unknown dtype": (_dtype("level_start_index", np.int8), r"level_start_index.*seen: another dtype; expected: int64"),
     "rank": (_replace("value", lambda a: a[0]), r"tensor value has the wrong number of dimensions \(seen: 3 in"),
-    "heads": (_replace("sampling_locations", lambda a: a[:, :, :1]), r"sampling_locations.*expected: \[1, 3, 2, 2, 2, 2"),
+    "heads": (
+        _replace("sampling_locations", lambda a: a[:, :, :1]),
+        r"sampling_locations.*expected: \[1, 3, 2, 2, 2, 2",
+    ),
     "weights": (_replace("attention_weights", lambda a: a[..., :1]), r"attention_weights.*seen: \[1, 3, 2, 2, 1\]"),
     "tokens missing": (_replace("value", lambda a: a[:, :-1]), r"spatial_shapes, level 1 does not fit into value"),
-    "tokens left": (_replace("spatial_shapes", lambda a: a - [[0, 0], [1, 0]]), r"value has more tokens .*seen: 14; exp.*: 13"),
-    "zero level": (_replace("spatial_shapes", lambda a: a * [[0], [1]]), r"level 0 \(seen: \[0, 0\]; expected: a height"),
+    "tokens left": (
+        _replace("spatial_shapes", lambda a: a - [[0, 0], [1, 0]]),
+        r"value has more tokens .*seen: 14; exp.*: 13",
+    ),
+    "zero level": (
+        _replace("spatial_shapes", lambda a: a * [[0], [1]]),
+        r"level 0 \(seen: \[0, 0\]; expected: a height",
+    ),
     "negative level": (_replace("spatial_shapes", lambda a: -a), r"spatial_shapes, level 0 \(seen: \[-3, -4\]"),
     "huge level": (_replace("spatial_shapes", lambda a: a + 2**62), r"level 0 does not fit"),
     "start": (_replace("level_start_index", lambda a: a + 1), r"level_start_index, level 0 \(seen: 1; expected: 0\)"),
