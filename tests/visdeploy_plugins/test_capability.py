@@ -1,7 +1,9 @@
 """What the package says about itself."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import visdeploy_plugins
@@ -69,3 +71,21 @@ def test_module_prints_the_report():
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == __main__.report(capabilities())
     assert all(f"ms_deform_attn on {engine}: " in done.stdout for engine in ENGINES)
+
+
+@pytest.mark.parametrize(
+    ("environment", "missing"),
+    [({}, "cmake"), ({"CXX": "no-such-compiler -O2"}, "C++ compiler (no-such-compiler)")],
+)
+def test_build_without_tools_is_skipped_aloud(tmp_path, environment, missing):
+    setuptools = pytest.importorskip("setuptools")
+    if int(setuptools.__version__.split(".")[0]) < 77:
+        pytest.skip("the build needs setuptools 77; an isolated build brings it")
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "setup.py", "build_ext", f"--build-lib={tmp_path}/lib", f"--build-temp={tmp_path}/tmp"]
+    if environment:
+        (tmp_path / "cmake").touch(mode=0o755)
+    env = {**os.environ, **environment, "PATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=True)
+    assert f"operator libraries NOT built: no {missing} found." in done.stderr
+    assert not (tmp_path / "lib").exists()
