@@ -195,7 +195,11 @@ def test_the_verdict_follows_the_error(bundle, run, noise, frame):
     assert Certificate.model_validate_json(certificate.model_dump_json()) == certificate
 
 
-@given(st.tuples(st.integers(0, 50), st.integers(0, 50)).flatmap(lambda s: st.tuples(*map(st.just, s), st.integers(0, min(s)))))
+@given(
+    st.tuples(st.integers(0, 50), st.integers(0, 50)).flatmap(
+        lambda s: st.tuples(*map(st.just, s), st.integers(0, min(s)))
+    )
+)
 def test_agreement_is_a_share(counts):
     reference, candidate, matched = counts
     ratio = Agreement(reference=reference, candidate=candidate, matched=matched).ratio

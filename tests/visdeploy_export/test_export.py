@@ -8,6 +8,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+from visdeploy_export import exporter
+from visdeploy_export.clips import moving_clip
 
 import visdeploy
 from tests.bundles import CLASSES, OPTIONS
@@ -24,8 +26,6 @@ from visdeploy.errors import (
     VisdeployError,
 )
 from visdeploy.manifest import Tolerance
-from visdeploy_export import exporter
-from visdeploy_export.clips import moving_clip
 
 
 @pytest.fixture
@@ -160,9 +160,7 @@ def test_an_existing_target_is_refused_before_any_work(tiny_bundle, tmp_path):
 
 def test_a_broken_limit_names_the_tensor_and_leaves_nothing(quick, tiny_checkpoint, tmp_path):
     with pytest.raises(ExportError, match=r"output '(scores|mask_logits)': absolute error .* in frame \d"):
-        visdeploy.export(
-            tiny_checkpoint, tmp_path / "out.vis", certify_frames=2, tolerance=Tolerance(atol=1e-12)
-        )
+        visdeploy.export(tiny_checkpoint, tmp_path / "out.vis", certify_frames=2, tolerance=Tolerance(atol=1e-12))
     assert list(tmp_path.iterdir()) == []
 
 
