@@ -14,7 +14,7 @@ from visdeploy.manifest import Manifest, Tolerance
 from visdeploy.parity import ParityMeter
 from visdeploy.preprocess import Preprocessor
 
-MEASURES = {"cells": "identity", "masks": "mask", "overlaps": "area"}
+MEASURES = {"cells": "identity", "masks": "mask", "overlaps": "area", "scores": "score"}
 SIZE = (60, 90)
 
 
@@ -160,6 +160,21 @@ def test_masks_may_differ_in_two_pixels_or_by_iou(bundle, run, pixels, passed):
     assert found.frame == frame
     wide = compare(bundle, run, changed, tolerance=Tolerance(mask_iou=0.1))
     assert output(wide, "masks").passed
+
+
+@pytest.mark.parametrize(("pixels", "passed"), [(0, False), (1, True)])
+def test_a_differing_pixel_explains_a_differing_score(bundle, run, pixels, passed):
+    frame = busy(run)
+    changed = copied(run)
+    mask = changed[frame]["masks"][0].reshape(-1)
+    inside = np.flatnonzero(mask)
+    mask[inside[:pixels]] = 0
+    change = 1 / len(inside)
+    assert change > 1e-3, "more than the tolerance allows alone"
+    changed[frame]["scores"][0] += change
+    found = output(compare(bundle, run, changed), "scores")
+    assert found.passed is passed
+    assert found.worst == pytest.approx(change, rel=1e-3), "the error is stated whole"
 
 
 @pytest.mark.parametrize(("pixels", "passed"), [(2, True), (30, False)])
