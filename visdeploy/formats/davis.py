@@ -1,0 +1,164 @@
+"""DAVIS folders: one indexed PNG per frame, pixel value = track id + 1, 0 = background.
+
+Each video is a folder `PATH/NAME/` with `00000.png`, `00001.png`, ... in the DAVIS palette, and `tracks.json` with what
+pixels do not tell. A pixel has one owner: where masks overlap, the higher score wins, and the number of pixels that
+changed hands is logged and kept in `tracks.json`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from visdeploy.atomic import replacing_folder
+from visdeploy.errors import DataError
+from visdeploy.formats.common import sorted_tracks
+from visdeploy.formats.overlaps import owner_map
+from visdeploy.formats.sidecar import read_sidecar, safe_name, write_sidecar
+from visdeploy.masks import Mask
+from visdeploy.results import Track, VideoResult
+
+logger = logging.getLogger(__name__)
+
+_MOST_OBJECTS = 255
+_SIDECAR = "tracks.json"
+
+
+def save(results: Sequence[VideoResult], path: Path) -> None:
+    """Write one folder per video below `path`; a folder of the same video is replaced, anything else is kept."""
+    folders = [path / safe_name(r.name) for r in results]
+    if len(set(folders)) != len(folders):
+        raise DataError(f"two videos would share a folder in {path}", seen=", ".join(r.name for r in results))
+    for result, folder in zip(results, folders, strict=True):
+        _check(result, folder)
+    for result, folder in zip(results, folders, strict=True):
+        with replacing_folder(folder) as temporary:
+            _write(result, temporary)
+
+
+def _check(result: VideoResult, folder: Path) -> None:
+    most = max((t.track_id for t in result.tracks), default=0)
+    if most >= _MOST_OBJECTS:
+        raise DataError(
+            f"video {result.name!r} has too many tracks for indexed PNGs",
+            seen=f"track id {most}",
+            expected=f"ids below {_MOST_OBJECTS}: one byte per pixel, 0 for the background",
+            hint="Save it as ytvis, coco, mots or parquet.",
+        )
+    if not folder.exists():
+        return
+    strange = None
+    if not folder.is_dir():
+        strange = "a file"
+    else:
+        strange = next((p.name for p in folder.iterdir() if p.suffix != ".png" and p.name != _SIDECAR), None)
+    if strange:
+        raise DataError(f"{folder} is in the way", seen=strange, expected="no folder, or one of an earlier result",
+                        hint="It would be replaced as a whole; choose another path or remove it.")  # fmt: skip
+
+
+def _write(result: VideoResult, folder: Path) -> None:
+    from PIL import Image
+
+    palette = davis_palette().tobytes()
+    digits = max(5, len(str(result.num_frames)))
+    masks = moved = 0
+    for frame in result.frames():
+        owners, lost = owner_map(frame)
+        moved += lost
+        masks += int(np.count_nonzero(np.unique(owners)))
+        numbers = np.array([0, *(i.track_id + 1 for i in frame)], np.uint8)
+        image = Image.fromarray(numbers[owners])
+        image.putpalette(palette)
+        image.save(folder / f"{frame.index:0{digits}d}.png")
+    if moved:
+        logger.warning("%s: %d pixels of overlapping masks went to the higher score", result.name, moved)
+    write_sidecar(folder / _SIDECAR, result, {t.track_id: t.track_id + 1 for t in result.tracks}, masks, moved)
+
+
+def davis_palette() -> npt.NDArray[np.uint8]:
+    """The palette of PASCAL VOC and DAVIS: bits of the index spread over red, green and blue, `(256, 3)`."""
+    index = np.arange(256)
+    palette = np.zeros((256, 3), np.int64)
+    for level in range(3):
+        for channel in range(3):
+            palette[:, channel] |= (index >> (3 * level + channel) & 1) << (7 - level)
+    return palette.astype(np.uint8)
+
+
+def load(path: Path) -> list[VideoResult]:
+    """Read one video folder, or every video folder below `path`, in order of their names.
+
+    A folder without `tracks.json` (other writers') gives tracks of one class `object` with score 1.
+    """
+    if not path.is_dir():
+        raise DataError(f"{path} is no DAVIS folder", seen="a file", expected="a folder of indexed PNGs")
+    if _is_video(path):
+        return [_read(path)]
+    folders = sorted(p for p in path.iterdir() if p.is_dir() and _is_video(p))
+    if not folders:
+        raise DataError(f"{path} holds no DAVIS results", expected="folders with indexed PNGs named 00000.png, ...")
+    return [_read(folder) for folder in folders]
+
+
+def _is_video(folder: Path) -> bool:
+    return (folder / _SIDECAR).is_file() or any(folder.glob("*.png"))
+
+
+def _read(folder: Path) -> VideoResult:
+    files = sorted(folder.glob("*.png"), key=lambda p: (len(p.stem), p.stem))
+    if (folder / _SIDECAR).is_file():
+        result, objects, masks = read_sidecar(folder / _SIDECAR)
+        if len(files) != result.num_frames:
+            raise DataError(f"{folder} is incomplete", seen=f"{len(files)} PNGs", expected=f"{result.num_frames}",
+                            hint="Copy the folder anew.")  # fmt: skip
+    else:
+        height, width = _read_png(files[0]).shape
+        result, objects = VideoResult(folder.name, height, width, len(files), ("object",)), {}
+        masks = None
+    for index, file in enumerate(files):
+        numbers = _read_png(file)
+        if numbers.shape != (result.height, result.width):
+            raise DataError(f"{file}: wrong size", seen=f"{numbers.shape[0]}x{numbers.shape[1]}",
+                            expected=f"{result.height}x{result.width}")  # fmt: skip
+        _add_frame(result, objects, index, numbers, file, open_ended=not (folder / _SIDECAR).is_file())
+    found = sum(len(t.masks) for t in result.tracks)
+    if masks is not None and found != masks:
+        raise DataError(f"{folder} was changed", seen=f"{found} masks", expected=f"{masks} by its {_SIDECAR}")
+    result.tracks = sorted_tracks(result.tracks)
+    return result
+
+
+def _add_frame(
+    result: VideoResult, objects: dict[int, int], index: int, numbers: npt.NDArray[Any], file: Path, *, open_ended: bool
+) -> None:
+    for number in np.unique(numbers):
+        if number == 0:
+            continue
+        if int(number) not in objects:
+            if not open_ended:
+                raise DataError(f"{file}: pixel value without a track", seen=str(number),
+                                expected=f"values of {_SIDECAR}: {sorted(objects)}")  # fmt: skip
+            objects[int(number)] = len(result.tracks)
+            result.tracks.append(Track(int(number) - 1, 0, 1.0))
+        result.tracks[objects[int(number)]].masks[index] = Mask.encode(numbers == number)
+
+
+def _read_png(file: Path) -> npt.NDArray[np.uint8]:
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            mode, pixels = image.mode, np.array(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{file} is no readable PNG", seen=str(error)[:120]) from error
+    if mode not in ("P", "L") or pixels.dtype != np.uint8:
+        raise DataError(
+            f"{file} is no indexed PNG", seen=f"mode {mode}", expected="mode P, one object number per pixel"
+        )
+    return pixels

@@ -1,0 +1,156 @@
+"""MOTS text: one line `frame object class height width rle` per mask.
+
+Object numbers follow MOTSChallenge and KITTI MOTS: class * 1000 + instance, class = label + 1, frames from 0. A pixel
+has one owner: where masks overlap, the higher score wins, and the number of pixels that changed hands is logged and
+kept. What the text does not tell (names, scores, timestamps) is in `NAME.tracks.json` beside it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from visdeploy.atomic import write_text
+from visdeploy.errors import ConfigError, DataError
+from visdeploy.formats.common import Entry, sorted_tracks
+from visdeploy.formats.overlaps import without_overlaps
+from visdeploy.formats.sidecar import read_sidecar, safe_name, write_sidecar
+from visdeploy.results import Track, VideoResult
+
+logger = logging.getLogger(__name__)
+
+_PER_CLASS = 1000
+_FIELDS = ("frame", "object", "class", "height", "width", "rle")
+
+
+def save(results: Sequence[VideoResult], path: Path) -> None:
+    """Write one `.txt` file, or, for several videos, a folder with one file per video."""
+    if path.suffix == ".txt":
+        if len(results) > 1:
+            raise ConfigError(f"cannot write {len(results)} videos to {path}", expected="a folder for several videos")
+        files = [path]
+    else:
+        files = [path / f"{safe_name(r.name)}.txt" for r in results]
+        if len(set(files)) != len(files):
+            raise DataError(f"two videos would share a file in {path}", seen=", ".join(r.name for r in results))
+    numbers = [_object_numbers(r) for r in results]
+    for result, file, objects in zip(results, files, numbers, strict=True):
+        _write(result, file, objects)
+
+
+def _object_numbers(result: VideoResult) -> dict[int, int]:
+    """Track id → class * 1000 + running number within the class."""
+    counts: dict[int, int] = {}
+    objects = {}
+    for track in result.tracks:
+        running = counts[track.label] = counts.get(track.label, -1) + 1
+        if running >= _PER_CLASS:
+            raise DataError(
+                f"video {result.name!r} has too many tracks of one class for MOTS",
+                seen=f"more than {_PER_CLASS} of class {track.label}",
+                expected=f"up to {_PER_CLASS}: object number = class * {_PER_CLASS} + instance",
+                hint="Save it as ytvis, coco or parquet.",
+            )
+        objects[track.track_id] = (track.label + 1) * _PER_CLASS + running
+    return objects
+
+
+def _write(result: VideoResult, file: Path, objects: dict[int, int]) -> None:
+    lines = []
+    moved = 0
+    for frame in result.frames():
+        found, lost = without_overlaps(frame)
+        moved += lost
+        for instance, mask in found:
+            number, counts = objects[instance.track_id], mask.counts.decode("ascii")
+            lines.append(f"{frame.index} {number} {number // _PER_CLASS} {mask.height} {mask.width} {counts}\n")
+    if moved:
+        logger.warning("%s: %d pixels of overlapping masks went to the higher score", result.name, moved)
+    write_sidecar(_sidecar(file), result, objects, len(lines), moved)
+    write_text(file, "".join(lines))
+
+
+def _sidecar(file: Path) -> Path:
+    return file.with_name(f"{file.stem}.tracks.json")
+
+
+def load(path: Path, *, classes: Sequence[str] | None = None) -> list[VideoResult]:
+    """Read one file, or every `.txt` of a folder in order of their names.
+
+    Args:
+        path: File or folder.
+        classes: Class names from class 1 on, for files without `NAME.tracks.json` (other writers'); their tracks get
+            score 1, and their length ends with the last mask.
+    """
+    if not path.is_dir():
+        return [_read(path, classes)]
+    files = sorted(path.glob("*.txt"))
+    if not files:
+        raise DataError(f"{path} holds no MOTS results", expected=".txt files")
+    return [_read(file, classes) for file in files]
+
+
+def _read(file: Path, classes: Sequence[str] | None) -> VideoResult:
+    lines = _read_lines(file)
+    if _sidecar(file).is_file():
+        result, objects, masks = read_sidecar(_sidecar(file))
+        if len(lines) != masks:
+            raise DataError(f"{file} is incomplete", seen=f"{len(lines)} lines",
+                            expected=f"{masks} by {_sidecar(file).name}", hint="Copy both files anew.")  # fmt: skip
+        _add_masks(result, objects, lines)
+    else:
+        result = _foreign(file, lines, classes)
+    result.tracks = sorted_tracks(result.tracks)
+    return result
+
+
+def _read_lines(file: Path) -> list[Entry]:
+    try:
+        text = file.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} is no MOTS text", seen=str(error)[:120], expected="ASCII lines") from error
+    entries = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        parts = line.split()
+        if not parts:
+            continue
+        if len(parts) != len(_FIELDS):
+            raise DataError(f"{file}: line {number}", seen=f"{len(parts)} fields", expected=" ".join(_FIELDS))
+        values = {f: int(v) if v.isdecimal() else v for f, v in zip(_FIELDS[:5], parts, strict=False)}
+        entries.append(Entry({**values, "rle": parts[5]}, file, f"line {number}"))
+    return entries
+
+
+def _add_masks(result: VideoResult, objects: dict[int, int], lines: Sequence[Entry]) -> None:
+    for line in lines:
+        number, index = line.integer("object"), line.integer("frame", most=result.num_frames - 1)
+        if number not in objects:
+            line.fail("object", str(number), "an object of the file beside it")
+        track = result.tracks[objects[number]]
+        if index in track.masks:
+            line.fail("object", f"{number} again in frame {index}", "each object once per frame")
+        size = line.integer("height"), line.integer("width")
+        rle = {"size": list(size), "counts": line.text("rle")}
+        track.masks[index] = line.mask("rle", rle, result.height, result.width)
+
+
+def _foreign(file: Path, lines: Sequence[Entry], classes: Sequence[str] | None) -> VideoResult:
+    if not lines:
+        raise DataError(f"{file} is empty, and no {_sidecar(file).name} beside it states the size of the video")
+    most = max(line.integer("class", least=1, most=10_000) for line in lines)
+    names = tuple(classes or (f"class {i}" for i in range(most)))
+    if most > len(names):
+        raise DataError(f"{file} uses class {most}", expected=f"1..{len(names)}, as many as the given classes")
+    first = lines[0]
+    height, width = first.integer("height", least=1), first.integer("width", least=1)
+    length = max(line.integer("frame", most=10**8) for line in lines) + 1
+    result = VideoResult(file.stem, height, width, length, names)
+    objects: dict[int, int] = {}
+    for line in lines:
+        number = line.integer("object")
+        if number not in objects:
+            objects[number] = len(result.tracks)
+            result.tracks.append(Track(number, line.integer("class") - 1, 1.0))
+    _add_masks(result, objects, lines)
+    return result

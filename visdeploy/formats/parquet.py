@@ -1,0 +1,147 @@
+"""Parquet: a table with one row per instance and frame, for pandas, DuckDB, Spark and the like.
+
+Columns: `video`, `frame`, `timestamp` (seconds), `track_id`, `label`, `category`, `score`, `height`, `width`, `counts`
+(COCO's compressed runs), `x1`, `y1`, `x2`, `y2` (pixels, right and bottom exclusive). The file's metadata holds the
+heads of videos and tracks under `visdeploy`, so that reading back is complete.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from visdeploy.atomic import replacing_file
+from visdeploy.errors import DataError, DependencyError
+from visdeploy.formats.common import (
+    Entry,
+    class_name,
+    dump_json,
+    read_head,
+    read_track,
+    sorted_tracks,
+    track_head,
+    video_head,
+)
+from visdeploy.results import Track, VideoResult
+
+_KEY = b"visdeploy"
+_COLUMNS = {
+    "video": "string", "frame": "int64", "timestamp": "float64", "track_id": "int64", "label": "int32",
+    "category": "string", "score": "float64", "height": "int32", "width": "int32", "counts": "binary",
+    "x1": "float64", "y1": "float64", "x2": "float64", "y2": "float64",
+}  # fmt: skip
+_NEEDED = ("video", "frame", "track_id", "label", "score", "height", "width", "counts")
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise DependencyError("Parquet needs the package pyarrow", hint="pip install 'visdeploy[formats]'") from error
+    return pyarrow
+
+
+def save(results: Sequence[VideoResult], path: Path) -> None:
+    """Write one table with the rows of all videos."""
+    arrow = _pyarrow()
+    heads = [
+        {**video_head(r), "classes": list(r.classes), "tracks": [track_head(t) for t in r.tracks]} for r in results
+    ]
+    schema = arrow.schema([(name, getattr(arrow, kind)()) for name, kind in _COLUMNS.items()])
+    schema = schema.with_metadata({_KEY: dump_json(heads, str(path)).encode()})
+    with replacing_file(path) as temporary, arrow.parquet.ParquetWriter(str(temporary), schema) as writer:
+        for result in results:
+            rows = list(_rows(result))
+            writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
+
+
+def _rows(result: VideoResult) -> Iterator[dict[str, Any]]:
+    for frame in result.frames():
+        for instance in frame:
+            x1, y1, x2, y2 = instance.box
+            yield {
+                "video": result.name,
+                "frame": frame.index,
+                "timestamp": float(frame.timestamp),
+                "track_id": int(instance.track_id),
+                "label": int(instance.label),
+                "category": class_name(result.classes, instance.label),
+                "score": float(instance.score),
+                "height": result.height,
+                "width": result.width,
+                "counts": instance.mask.counts,
+                "x1": x1, "y1": y1, "x2": x2, "y2": y2,
+            }  # fmt: skip
+
+
+def load(path: Path) -> list[VideoResult]:
+    """Read a table; one without our metadata (other writers') needs the columns but times, names and boxes."""
+    arrow = _pyarrow()
+    try:
+        with path.open("rb") as file:
+            table = arrow.parquet.read_table(file)
+    except (OSError, arrow.ArrowException) as error:
+        raise DataError(f"{path} is no readable Parquet file", seen=str(error)[:120]) from error
+    missing = [c for c in _NEEDED if c not in table.column_names]
+    if missing:
+        raise DataError(f"{path}: column {missing[0]!r} is missing", seen=", ".join(table.column_names))
+    rows = [Entry(row, path, f"row {i}") for i, row in enumerate(table.select(list(_NEEDED)).to_pylist())]
+    heads = (table.schema.metadata or {}).get(_KEY)
+    videos = _foreign(rows) if heads is None else _heads(heads, path)
+    tracks = {name: {t.track_id: t for t in video.tracks} for name, video in videos.items()}
+    for row in rows:
+        _add_row(row, videos, tracks)
+    for video in videos.values():
+        video.tracks = sorted_tracks(video.tracks)
+    return list(videos.values())
+
+
+def _heads(text: bytes, path: Path) -> dict[str, VideoResult]:
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{path}: metadata {_KEY.decode()!r} is no JSON", seen=str(error)[:120]) from error
+    if not isinstance(content, list):
+        raise DataError(f"{path}: metadata {_KEY.decode()!r}", seen=type(content).__name__, expected="a list")
+    videos = {}
+    for i, value in enumerate(content):
+        entry = Entry(value, path, f"metadata, video {i}")
+        classes = entry.list_of("classes", str)
+        video = read_head(entry, classes, (read_track(t, classes) for t in entry.entries("tracks")))
+        videos[video.name] = video
+    return videos
+
+
+def _foreign(rows: Sequence[Entry]) -> dict[str, VideoResult]:
+    """Videos and tracks as far as rows tell: as long as their last mask, classes by number."""
+    videos: dict[str, VideoResult] = {}
+    seen: set[tuple[str, int]] = set()
+    most = max((row.integer("label", most=10_000) for row in rows), default=-1)
+    for row in rows:
+        name, track_id = row.text("video"), row.integer("track_id")
+        video = videos.setdefault(name, VideoResult(
+            name, row.integer("height", least=1), row.integer("width", least=1), 0,
+            tuple(f"class {i}" for i in range(most + 1))))  # fmt: skip
+        video.num_frames = max(video.num_frames, row.integer("frame", most=10**8) + 1)
+        if (name, track_id) not in seen:
+            seen.add((name, track_id))
+            video.tracks.append(Track(track_id, row.integer("label"), row.number("score")))
+    return videos
+
+
+def _add_row(row: Entry, videos: dict[str, VideoResult], tracks: dict[str, dict[int, Track]]) -> None:
+    name = row.text("video")
+    if name not in videos:
+        row.fail("video", name, "a video of the file's metadata")
+    video = videos[name]
+    track = tracks[name].get(row.integer("track_id"))
+    if track is None:
+        row.fail("track_id", str(row.integer("track_id")), "a track of the file's metadata")
+    index = row.integer("frame", most=video.num_frames - 1)
+    if index in track.masks:
+        row.fail("track_id", f"{track.track_id} again in frame {index}", "each track once per frame")
+    rle = {"size": [row.integer("height"), row.integer("width")], "counts": row.value.get("counts")}
+    track.masks[index] = row.mask("counts", rle, video.height, video.width)

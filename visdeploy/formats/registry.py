@@ -1,0 +1,169 @@
+"""Which formats there are, how a path tells its format, and the way in: `save` and `load`."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from visdeploy.errors import ConfigError, DataError
+from visdeploy.results import VideoResult
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One result format.
+
+    Attributes:
+        name: What users call it.
+        endings: File endings that choose it, the most specific first; empty for formats that are folders.
+        exact: Whether everything in a `VideoResult` comes back; otherwise masks that overlap are resolved first.
+        summary: One line for help texts.
+    """
+
+    name: str
+    endings: tuple[str, ...]
+    exact: bool
+    summary: str
+
+    def _function(self, name: str) -> Callable[..., Any]:
+        function: Callable[..., Any] = getattr(import_module(f"visdeploy.formats.{self.name}"), name)
+        return function
+
+    def call(self, name: str, *arguments: Any, **options: Any) -> Any:
+        """Run the module's `save` or `load`; options it does not have are refused by name."""
+        function = self._function(name)
+        known = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+        unknown = sorted(set(options) - set(known))
+        if unknown:
+            raise ConfigError(f"format {self.name!r} cannot {name} with option {unknown[0]!r}",
+                              expected=", ".join(known) or "no options")  # fmt: skip
+        return function(*arguments, **options)
+
+
+FORMATS: dict[str, Format] = {
+    f.name: f
+    for f in (
+        Format("coco", (".coco.json",), True, "COCO RLE JSON: videos, images, annotations with track ids, categories"),
+        Format("ytvis", (".json",), True, "YouTube-VIS result list, as the evaluation servers take it"),
+        Format("mots", (".txt",), False, "MOTS text lines: frame, object, class, height, width, RLE"),
+        Format("parquet", (".parquet",), True, "Parquet table, one row per instance and frame (needs pyarrow)"),
+        Format("davis", (), False, "DAVIS folders of indexed PNGs, pixel value = track id + 1"),
+    )
+}
+
+
+def detect_format(path: str | Path) -> str:
+    """The format that a path stands for: by its ending, by the top level of a JSON file, a folder by its content.
+
+    Raises:
+        ConfigError: The ending says nothing.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return "mots" if any(path.glob("*.txt")) and not any(path.glob("*.png")) else "davis"
+    name = path.name.lower()
+    for entry in FORMATS.values():
+        if name.endswith(entry.endings) and entry.endings:
+            found = entry.name
+            return "coco" if found == "ytvis" and _is_object(path) else found
+    if not path.suffix:
+        return "davis"
+    endings = ", ".join(f"{e} ({f.name})" for f in FORMATS.values() for e in f.endings)
+    raise ConfigError(f"cannot tell the format of {path}", seen=f"ending {path.suffix!r}",
+                      expected=f"{endings}, or a folder (davis)", hint="Name it: format=...")  # fmt: skip
+
+
+def save(
+    result: VideoResult | Iterable[VideoResult], path: str | Path, *, format: str | None = None, **options: Any
+) -> Path:
+    """Write one or several results; the file or folder appears complete or not at all.
+
+    Args:
+        result: Result of one video, or several.
+        path: Where to write. `.json` means YouTube-VIS, `.coco.json` COCO, `.txt` MOTS, `.parquet` Parquet, and a path
+            without ending a DAVIS folder.
+        format: `ytvis`, `coco`, `davis`, `mots` or `parquet`; overrides the ending.
+        **options: Options of the format, see `save` in its module.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ConfigError: Unknown format or option.
+        DataError: The results cannot be expressed in this format.
+    """
+    results = [result] if isinstance(result, VideoResult) else list(result)
+    if not results:
+        raise DataError("nothing to save", seen="no results", expected="at least one VideoResult")
+    path = Path(path)
+    entry = _entry(format) if format else FORMATS[_by_ending(path)]
+    _check_saveable(results)
+    entry.call("save", results, path, **options)
+    return path
+
+
+def load(path: str | Path, *, format: str | None = None, **options: Any) -> list[VideoResult]:
+    """Read results back.
+
+    Args:
+        path: File or folder that `save`, or any tool that writes the same format, has written.
+        format: See `save`; found out when None.
+        **options: Options of the format, see `load` in its module.
+
+    Raises:
+        ConfigError: Unknown format or option.
+        DataError: The file is missing or malformed; the message names file, entry and field.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path} does not exist", hint="Check the path; relative paths start at the working folder.")
+    results: list[VideoResult] = (_entry(format) if format else FORMATS[detect_format(path)]).call(
+        "load", path, **options
+    )
+    return results
+
+
+def _entry(name: str) -> Format:
+    if name not in FORMATS:
+        raise ConfigError("unknown result format", seen=repr(name), expected=", ".join(FORMATS))
+    return FORMATS[name]
+
+
+def _by_ending(path: Path) -> str:
+    """Format for writing: what already lies at the path plays no part."""
+    name = path.name.lower()
+    found = next((f.name for f in FORMATS.values() if f.endings and name.endswith(f.endings)), None)
+    return found or (detect_format(path.with_name(name)) if path.suffix and not path.is_dir() else "davis")
+
+
+def _is_object(path: Path) -> bool:
+    """Whether a JSON file holds an object at the top (COCO) and not a list (YouTube-VIS)."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+
+
+def _check_saveable(results: Sequence[VideoResult]) -> None:
+    names = [r.name for r in results]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise DataError("two results have the same name", seen=repr(twice[0]), expected="one name per video")
+    for result in results:
+        for track in result.tracks:
+            if track.label < 0 or (result.classes and track.label >= len(result.classes)):
+                raise DataError(f"video {result.name!r}, track {track.track_id}: label outside the classes",
+                                seen=str(track.label), expected=f"0..{len(result.classes) - 1}")  # fmt: skip
+            if not all(math.isfinite(s) for s in (track.score, *track.scores)):
+                raise DataError(f"video {result.name!r}, track {track.track_id}: score is no number",
+                                seen=f"NaN or infinity: {track.score}", expected="finite scores")  # fmt: skip
+            for frame, mask in track.masks.items():
+                if (mask.height, mask.width) != (result.height, result.width):
+                    raise DataError(f"video {result.name!r}, track {track.track_id}, frame {frame}: wrong mask size",
+                                    seen=f"{mask.height}x{mask.width}",
+                                    expected=f"{result.height}x{result.width}")  # fmt: skip

@@ -1,0 +1,46 @@
+"""Frames as `supervision.Detections`, for its annotators, zones and counters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from visdeploy.errors import DependencyError
+from visdeploy.formats.common import class_name
+from visdeploy.results import FrameResult
+
+if TYPE_CHECKING:
+    import supervision as sv
+
+
+def to_detections(frame: FrameResult) -> sv.Detections:
+    """Convert one frame.
+
+    Args:
+        frame: Instances of a frame; `n` of them.
+
+    Returns:
+        Detections with `xyxy` (float32, `(n, 4)`, pixels), `mask` (bool, `(n, height, width)`), `confidence` (float32),
+        `class_id`, `tracker_id` (int) and `data["class_name"]`.
+
+    Raises:
+        DependencyError: The package supervision is not installed.
+    """
+    try:
+        import supervision as sv
+    except ImportError as error:
+        raise DependencyError("to_supervision() needs the package supervision",
+                              hint="pip install 'visdeploy[formats]'") from error  # fmt: skip
+    count = len(frame)
+    masks = np.zeros((count, frame.height, frame.width), bool)
+    for i, instance in enumerate(frame):
+        masks[i] = instance.mask.decode()
+    return sv.Detections(
+        xyxy=np.array([i.box for i in frame], np.float32).reshape(count, 4),
+        mask=masks,
+        confidence=np.array([i.score for i in frame], np.float32),
+        class_id=np.array([i.label for i in frame], int),
+        tracker_id=np.array([i.track_id for i in frame], int),
+        data={"class_name": np.array([class_name(frame.classes, i.label) for i in frame], dtype=str)},
+    )

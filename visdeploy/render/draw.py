@@ -1,0 +1,142 @@
+"""Masks, contours and tags of one frame over its image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from visdeploy.errors import ConfigError, DataError
+from visdeploy.render.colors import Color, text_color, track_color
+from visdeploy.render.tags import Rectangle, place_tag, render_text
+from visdeploy.results import FrameResult, Instance
+from visdeploy.video.source import Image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Style:
+    """How results look.
+
+    Attributes:
+        alpha: Opacity of the masks, 0 (contours only) to 1.
+        contours: Draw the outline of each mask.
+        labels: Write the class name.
+        ids: Write the track id.
+        scores: Write the score, in percent.
+        min_score: Leave out instances below this score.
+        font_size: Height of the text in pixels; None follows the frame size.
+        color: RGB colour of a track id.
+    """
+
+    alpha: float = 0.45
+    contours: bool = True
+    labels: bool = True
+    ids: bool = True
+    scores: bool = True
+    min_score: float = 0.0
+    font_size: int | None = None
+    color: Callable[[int], Color] = track_color
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1:
+            raise ConfigError("alpha of the masks", seen=str(self.alpha), expected="0 to 1")
+        if self.font_size is not None and not 4 <= self.font_size <= 400:
+            raise ConfigError("font_size", seen=str(self.font_size), expected="4 to 400 pixels, or None")
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> Style:
+        """From keyword arguments; an unknown one is an error that lists the known."""
+        known = [f.name for f in fields(cls)]
+        unknown = [name for name in options if name not in known]
+        if unknown:
+            raise ConfigError(f"unknown style {unknown[0]!r}", expected=", ".join(known))
+        return cls(**options)
+
+
+def draw(image: Image, frame: FrameResult, **style: Any) -> Image:
+    """Draw the instances of a frame over its image.
+
+    Args:
+        image: RGB, uint8, `(height, width, 3)`; it is not changed.
+        frame: The result of that frame.
+        **style: See `Style`.
+
+    Returns:
+        A new image of the same size.
+
+    Raises:
+        DataError: The image does not have the size of the result.
+        ConfigError: Unknown style.
+    """
+    return draw_styled(image, frame, Style.of(style))
+
+
+def draw_styled(image: Image, frame: FrameResult, style: Style) -> Image:
+    """The same with a ready `Style`."""
+    if image.shape != (frame.height, frame.width, 3) or image.dtype != np.uint8:
+        raise DataError(
+            f"the image does not fit the result of frame {frame.index}",
+            seen=f"{image.dtype} {image.shape}",
+            expected=f"uint8 {(frame.height, frame.width, 3)}",
+        )
+    canvas = image.copy()
+    shown = [i for i in frame if i.score >= style.min_score and i.mask.area]
+    shown.sort(key=lambda i: (-i.mask.area, i.track_id))  # small objects on top of large ones
+    for instance in shown:
+        _draw_mask(canvas, instance, style)
+    _draw_tags(canvas, shown, frame.classes, style)
+    return canvas
+
+
+def _draw_mask(canvas: Image, instance: Instance, style: Style) -> None:
+    """Blend and outline one mask; only the pixels of its box are touched (and the outline's width around)."""
+    import cv2
+    from pycocotools import mask as coco
+
+    x1, y1, x2, y2 = (int(v) for v in instance.box)
+    mask: npt.NDArray[np.uint8] = np.ascontiguousarray(coco.decode(instance.mask.to_coco())[y1:y2, x1:x2])
+    color = style.color(instance.track_id)
+    if style.alpha:
+        region = canvas[y1:y2, x1:x2]
+        blended = cv2.addWeighted(region, 1 - style.alpha, np.full_like(region, color), style.alpha, 0)
+        cv2.copyTo(blended, mask, region)
+    if style.contours:
+        outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(x1, y1))
+        thick = max(1, round(min(canvas.shape[:2]) / 270))
+        cv2.drawContours(canvas, outlines, -1, color, thick, cv2.LINE_AA)
+
+
+def _draw_tags(canvas: Image, shown: Sequence[Instance], classes: Sequence[str], style: Style) -> None:
+    height, width = canvas.shape[:2]
+    size = style.font_size or min(48, max(11, round(min(height, width) / 30)))
+    taken: list[Rectangle] = []
+    for instance in sorted(shown, key=lambda i: (-i.score, i.track_id)):
+        ink = _tag(instance, classes, style, size, width)
+        if ink is None:
+            continue
+        area = place_tag(instance.box, ink.shape, (height, width), taken)
+        taken.append(area)
+        left, top, right, bottom = area
+        background = style.color(instance.track_id)
+        share = ink[: bottom - top, : right - left, None].astype(np.float32) / 255
+        patch = np.asarray(background) * (1 - share) + np.asarray(text_color(background)) * share
+        canvas[top:bottom, left:right] = patch.round().astype(np.uint8)
+
+
+def _tag(
+    instance: Instance, classes: Sequence[str], style: Style, size: int, room: int
+) -> npt.NDArray[np.uint8] | None:
+    """Ink of the longest tag that fits the width of the frame: `#id class score`, less the score, less the class."""
+    name = classes[instance.label] if instance.label < len(classes) else f"class {instance.label}"
+    parts = [f"#{instance.track_id}"] * style.ids + [name] * style.labels + [f"{instance.score:.0%}"] * style.scores
+    joint = " " if style.labels else ", "
+    inks = (render_text(joint.join(parts[:count]), size) for count in range(len(parts), 0, -1))
+    shortest = None
+    for ink in inks:
+        shortest = ink
+        if ink.shape[1] <= room:
+            break
+    return shortest

@@ -1,0 +1,105 @@
+"""Results over their source video, as H.264."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from visdeploy.errors import ConfigError, DataError
+from visdeploy.render.draw import Style, draw_styled
+from visdeploy.results import VideoResult
+from visdeploy.video import Frame, VideoWriter, open_source
+
+_FPS = 25.0  # of videos made from images that have no rate
+_TOLERANCE = 1e-4  # seconds; far below any frame period, far above rounding in files
+
+
+def render_video(
+    result: VideoResult,
+    path: str | Path,
+    *,
+    source: Any = None,
+    fps: float | None = None,
+    quality: int = 20,
+    progress: Callable[[int], None] | None = None,
+    **style: Any,
+) -> Path:
+    """Draw all tracks over the source and write an `.mp4`, `.mov` or `.mkv`.
+
+    The source is read again. Frames are matched by timestamp where result and source have them, by position otherwise;
+    timestamps of the source are kept, so videos of variable rate stay as they are.
+
+    Args:
+        result: The tracks.
+        path: Video to write; it appears complete or not at all.
+        source: What the result was made from, see `open_source`; the result's own `source` by default.
+        fps: Frame rate; the result's by default, 25 where it has none.
+        quality: See `VideoWriter`.
+        progress: Called with the number of frames written so far.
+        **style: See `Style`.
+
+    Returns:
+        The path written.
+
+    Raises:
+        DataError: There is no source, or it does not fit the result.
+        SourceError: The source cannot be read.
+        ConfigError: Unknown style, ending or rate.
+    """
+    look, path = Style.of(style), Path(path)
+    source = result.source if source is None else source
+    if source is None:
+        raise DataError(f"the result of {result.name!r} does not say where its frames are",
+                        hint="Pass source=: the video, folder or frames that it was made from.")  # fmt: skip
+    if result.num_frames == 0:
+        raise DataError(f"the result of {result.name!r} has no frames to render")
+    stamped = _rising(result) and fps is None
+    rate = fps or result.fps or _FPS
+    if rate <= 0:
+        raise ConfigError("fps of a rendered video", seen=str(fps), expected="above 0")
+    with VideoWriter(path, result.width, result.height, rate, quality=quality) as writer:
+        with closing(_matching(result, source)) as frames:
+            for index, frame in enumerate(frames):
+                image = draw_styled(frame.image, result.frame(index), look)
+                writer.write(image, result.timestamps[index] if stamped else None)
+                if progress is not None:
+                    progress(index + 1)
+        if writer.frames_written < result.num_frames:
+            raise DataError(
+                f"the source of {result.name!r} is shorter than its result",
+                seen=f"{writer.frames_written} matching frames",
+                expected=f"{result.num_frames}",
+                hint="Pass source= with the video that the result was made from.",
+            )
+    return path
+
+
+def _rising(result: VideoResult) -> bool:
+    stamps = result.timestamps
+    return len(stamps) == result.num_frames and all(b > a for a, b in pairwise(stamps))
+
+
+def _matching(result: VideoResult, source: Any) -> Generator[Frame, None, None]:
+    """Frames of the source that the result speaks of, in order."""
+    by_time = _rising(result) and result.num_frames > 1
+    wanted = 0
+    last = -1.0
+    with open_source(source, on_error="stop") as frames:
+        for frame in frames:
+            timed = by_time and (frame.timestamp > last)
+            last = frame.timestamp
+            if timed and frame.timestamp < result.timestamps[wanted] - _TOLERANCE:
+                continue
+            if frame.image.shape[:2] != (result.height, result.width):
+                raise DataError(
+                    f"the source does not fit the result of {result.name!r}",
+                    seen=f"frames of {frame.image.shape[0]}x{frame.image.shape[1]}",
+                    expected=f"{result.height}x{result.width}",
+                )
+            yield frame
+            wanted += 1
+            if wanted == result.num_frames:
+                return
