@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from visdeploy.manifest import Tolerance
+from visdeploy.manifest import Measure, Tolerance
 
 
 class _Record(BaseModel):
@@ -20,7 +20,7 @@ class OutputParity(_Record):
     Attributes:
         name: Output of the graph.
         measure: How it was compared (see `TensorSpec.measure`).
-        worst: Largest error; for `mask` it is 1 - the smallest IoU, for `exact` and `identity` the largest difference.
+        worst: Largest error; for `mask` it is 1 - the smallest IoU, for all others the largest difference.
         limit: What is allowed.
         frame: Frame of the worst value; none where nothing was compared.
         compared: Number of elements (masks: of masks) compared.
@@ -28,7 +28,7 @@ class OutputParity(_Record):
     """
 
     name: str
-    measure: Literal["absolute", "exact", "mask", "area", "identity"]
+    measure: Measure
     worst: float
     limit: float
     frame: int | None

@@ -18,6 +18,9 @@ DType = Literal["float32", "float16", "int64", "int32", "uint8", "bool"]
 Dim = Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
+Measure = Literal["absolute", "exact", "mask", "area", "score", "identity"]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -31,13 +34,14 @@ class TensorSpec(_Strict):
         shape: Sizes; a string is a symbolic size.
         measure: How two engines' values of an output are compared (`visdeploy.parity`): largest `absolute`
             difference; `exact` equality; `mask` IoU over the last two axes; `area` in pixels, relative to the smaller
-            of the two masks; `identity` says which detection each row of every output with the same first symbol is.
+            of the two masks; `score`, the absolute difference beyond what differing pixels of the frame's masks
+            explain; `identity` says which detection each row of every output with the same first symbol is.
     """
 
     name: str
     dtype: DType
     shape: list[Dim]
-    measure: Literal["absolute", "exact", "mask", "area", "identity"] = "absolute"
+    measure: Measure = "absolute"
 
 
 class StateSpec(_Strict):

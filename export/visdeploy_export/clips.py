@@ -54,12 +54,16 @@ def open_frames(source: str | os.PathLike[str] | Frames, limit: int) -> Iterator
     Raises:
         SourceError: It cannot be read, is empty, or changes its size.
     """
-    if isinstance(source, str | os.PathLike):
-        from visdeploy.video import open_source
+    if not isinstance(source, str | os.PathLike):
+        yield from _of_one_size(source, limit)
+        return
+    from visdeploy.video import open_source
 
-        frames: Frames = (frame.image for frame in open_source(source))
-    else:
-        frames = source
+    with open_source(source) as opened:
+        yield from _of_one_size((frame.image for frame in opened), limit)
+
+
+def _of_one_size(frames: Frames, limit: int) -> Iterator[NDArray[np.uint8]]:
     size = None
     for index, frame in enumerate(islice(frames, limit)):
         size = size or frame.shape

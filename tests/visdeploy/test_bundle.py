@@ -169,14 +169,18 @@ def test_nothing_is_left_when_writing_fails(tmp_path, change, files, message):
 
 
 def test_an_exception_in_the_middle_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt), stage_bundle(tmp_path / "new" / "a.vis") as folder:
-        (folder / MODEL).write_bytes(b"half")
-        raise KeyboardInterrupt
+    def interrupted():
+        with stage_bundle(tmp_path / "new" / "a.vis") as folder:
+            (folder / MODEL).write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_existing_bundle_is_replaced_only_on_request(bundle, tmp_path):
-    with pytest.raises(BundleError, match="exists already.*overwrite"):
+    with pytest.raises(BundleError, match=r"exists already.*overwrite"):
         write_bundle(bundle.path, fields(), FILES | {MODEL: b"new"})
     assert Bundle.open(bundle.path).model_path.read_bytes() == b"model"
     write_bundle(bundle.path, fields(), FILES | {MODEL: b"new"}, overwrite=True)

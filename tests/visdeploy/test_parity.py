@@ -14,7 +14,7 @@ from visdeploy.manifest import Manifest, Tolerance
 from visdeploy.parity import ParityMeter
 from visdeploy.preprocess import Preprocessor
 
-MEASURES = {"cells": "identity", "masks": "mask", "overlaps": "area"}
+MEASURES = {"cells": "identity", "masks": "mask", "overlaps": "area", "scores": "score"}
 SIZE = (60, 90)
 
 
@@ -162,6 +162,21 @@ def test_masks_may_differ_in_two_pixels_or_by_iou(bundle, run, pixels, passed):
     assert output(wide, "masks").passed
 
 
+@pytest.mark.parametrize(("pixels", "passed"), [(0, False), (1, True)])
+def test_a_differing_pixel_explains_a_differing_score(bundle, run, pixels, passed):
+    frame = busy(run)
+    changed = copied(run)
+    mask = changed[frame]["masks"][0].reshape(-1)
+    inside = np.flatnonzero(mask)
+    mask[inside[:pixels]] = 0
+    change = 1 / len(inside)
+    assert change > 1e-3, "more than the tolerance allows alone"
+    changed[frame]["scores"][0] += change
+    found = output(compare(bundle, run, changed), "scores")
+    assert found.passed is passed
+    assert found.worst == pytest.approx(change, rel=1e-3), "the error is stated whole"
+
+
 @pytest.mark.parametrize(("pixels", "passed"), [(2, True), (30, False)])
 def test_overlaps_are_judged_by_the_area_of_the_masks(bundle, run, pixels, passed):
     changed = copied(run)
@@ -195,7 +210,11 @@ def test_the_verdict_follows_the_error(bundle, run, noise, frame):
     assert Certificate.model_validate_json(certificate.model_dump_json()) == certificate
 
 
-@given(st.tuples(st.integers(0, 50), st.integers(0, 50)).flatmap(lambda s: st.tuples(*map(st.just, s), st.integers(0, min(s)))))
+@given(
+    st.tuples(st.integers(0, 50), st.integers(0, 50)).flatmap(
+        lambda s: st.tuples(*map(st.just, s), st.integers(0, min(s)))
+    )
+)
 def test_agreement_is_a_share(counts):
     reference, candidate, matched = counts
     ratio = Agreement(reference=reference, candidate=candidate, matched=matched).ratio

@@ -51,7 +51,7 @@ def _outputs(config: VISOLOConfig) -> tuple[TensorSpec, ...]:
     """Outputs besides the state, in the order of `OnlineStep.output_names`; n detections, possibly none."""
     cells, classes, track = config.cells, config.num_classes, config.track_dim
     return (
-        TensorSpec(name="scores", dtype="float32", shape=["n"]),
+        TensorSpec(name="scores", dtype="float32", shape=["n"], measure="score"),
         TensorSpec(name="labels", dtype="int64", shape=["n"], measure="exact"),
         TensorSpec(name="cells", dtype="int64", shape=["n"], measure="identity"),
         TensorSpec(name="class_scores", dtype="float32", shape=["n", classes]),

@@ -1,0 +1,285 @@
+"""`visdeploy.export` from checkpoint to a proved bundle, and nothing at all when something is wrong."""
+
+import json
+import os
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from visdeploy_export import exporter
+from visdeploy_export.clips import moving_clip
+
+import visdeploy
+from tests.bundles import CLASSES, OPTIONS
+from visdeploy.bundle import CERTIFICATE, MANIFEST, MODEL, SELFTEST, Bundle
+from visdeploy.certificate import Certificate
+from visdeploy.errors import (
+    BundleError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DependencyError,
+    ExportError,
+    SourceError,
+    VisdeployError,
+)
+from visdeploy.manifest import Tolerance
+
+
+@pytest.fixture
+def quick(monkeypatch, tiny_bundle):
+    """Exports of `tiny_checkpoint` take the graph of `tiny_bundle` instead of tracing it again."""
+
+    def copy(step, folder, **options):
+        return shutil.copy(tiny_bundle / MODEL, folder / MODEL)
+
+    monkeypatch.setattr(exporter, "write_onnx", copy)
+
+
+def test_the_bundle_says_what_it_is(tiny_bundle, tiny_checkpoint):
+    bundle = Bundle.open(tiny_bundle)
+    manifest = bundle.manifest
+    assert (manifest.method, manifest.variant, tuple(manifest.classes)) == ("visolo", "tiny", CLASSES)
+    assert set(manifest.files) == {MODEL, SELFTEST, CERTIFICATE}
+    assert (manifest.opset, manifest.precision, manifest.window.mode) == (20, "fp32", "online")
+    assert (manifest.preprocessing.height, manifest.preprocessing.width) == (OPTIONS["height"], OPTIONS["width"])
+    assert manifest.preprocessing.mean == [123.675, 116.28, 103.53]
+    assert manifest.size_multiple == 32
+    assert [(s.input, s.output, s.initial) for s in manifest.state] == [
+        ("mem_ref", "next_mem_ref", 0),
+        ("mem_cat", "next_mem_cat", 0),
+        ("mem_ker", "next_mem_ker", 0),
+        ("mem_frame", "next_mem_frame", -1),
+        ("step", "next_step", 0),
+    ]
+    assert manifest.state[0].shape[0] == OPTIONS["memory_slots"]
+    assert manifest.decode == {"overlap_threshold": 0.5}
+    assert manifest.tracking == {"affinity_threshold": 0.1}
+    assert manifest.provenance.checkpoint == tiny_checkpoint.name
+    assert manifest.provenance.torch == torch.__version__
+
+
+def test_the_certificate_is_stored_and_passed(tiny_bundle):
+    bundle = Bundle.open(tiny_bundle)
+    certificate = Certificate.model_validate(bundle.certificate())
+    assert certificate.passed
+    assert (certificate.frames, certificate.source) == (8, "a synthetic clip")
+    assert {o.name for o in certificate.outputs} == {t.name for t in bundle.manifest.outputs}
+    assert all(o.worst <= 1e-3 for o in certificate.outputs if o.measure == "absolute")
+    assert certificate.detections.reference > 8
+    assert certificate.tracks.ratio == 1
+    assert certificate.candidate.startswith("ONNX Runtime")
+
+
+def test_the_selftest_shows_every_rule_of_the_memory(tiny_bundle):
+    selftest = Bundle.open(tiny_bundle).selftest()
+    assert len(selftest.frames) == 9, "frame 8 reads frame 5 as a key frame"
+    assert any(len(o["cells"]) for o in selftest.outputs)
+    weights = [o["grid_weight"] for o in selftest.outputs]
+    assert (weights[0] == 1).all()
+    assert all(w.std() > 0 for w in weights[1:])
+
+
+BAD_CHECKPOINTS = {
+    "missing": (None, CheckpointError),
+    "empty": (b"", CheckpointError),
+    "garbage": (b"\x00\xff" * 500, CheckpointError),
+    "truncated": (lambda good: good[: len(good) // 2], CheckpointError),
+    "text": (b"{}", CheckpointError),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CHECKPOINTS)
+def test_bad_checkpoints(tiny_checkpoint, tmp_path, case):
+    content, error = BAD_CHECKPOINTS[case]
+    path = tmp_path / "bad.safetensors"
+    if content is not None:
+        path.write_bytes(content(tiny_checkpoint.read_bytes()) if callable(content) else content)
+    with pytest.raises(error):
+        visdeploy.export(path, tmp_path / "new" / "out.vis")
+    assert [p.name for p in tmp_path.iterdir()] == ([path.name] if content is not None else [])
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch evil-was-here",)
+
+
+def test_a_pickle_with_code_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(CheckpointError):
+        visdeploy.export(tmp_path / "evil.pth")
+    assert [p.name for p in tmp_path.iterdir()] == ["evil.pth"]
+
+
+def test_nan_weights(tiny_checkpoint, tmp_path):
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    with safe_open(str(tiny_checkpoint), "pt") as file:
+        metadata = file.metadata()
+    state = load_file(tiny_checkpoint)
+    name = next(n for n in state if n.startswith("Mask_branch"))
+    state[name].view(-1)[0] = float("nan")
+    save_file(state, tmp_path / "nan.safetensors", metadata)
+    with pytest.raises(CheckpointError, match="NaN"):
+        visdeploy.export(tmp_path / "nan.safetensors")
+    assert [p.name for p in tmp_path.iterdir()] == ["nan.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"precision": "fp16"}, ConfigError, r"precision.*fp16.*\['fp32'\]"),
+        ({"precision": "int4"}, ConfigError, "precision"),
+        ({"opset": 17}, ConfigError, "opset"),
+        ({"certify_frames": 0}, ConfigError, "certify_frames"),
+        ({"certify_frames": True}, ConfigError, "certify_frames"),
+        ({"tolerance": 0.1}, ConfigError, "tolerance"),
+        ({"method": "nosuch"}, VisdeployError, "nosuch"),
+        ({"variant": "huge"}, VisdeployError, "huge"),
+        ({"classes": ["cat"]}, CheckpointError, "class"),
+        ({"height": 100}, ConfigError, "height"),
+        ({"width": -32}, ConfigError, "width"),
+        ({"memory_slots": 2}, ConfigError, "memory_slots"),
+    ],
+)
+def test_bad_options(tiny_checkpoint, tmp_path, options, error, message):
+    with pytest.raises(error, match=message):
+        visdeploy.export(tiny_checkpoint, tmp_path / "out.vis", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_target_is_refused_before_any_work(tiny_bundle, tmp_path):
+    with pytest.raises(BundleError, match="exists already"):
+        visdeploy.export(tmp_path / "not even there", tiny_bundle)
+
+
+def test_a_broken_limit_names_the_tensor_and_leaves_nothing(quick, tiny_checkpoint, tmp_path):
+    with pytest.raises(ExportError, match=r"output '(scores|mask_logits)': absolute error .* in frame \d"):
+        visdeploy.export(tiny_checkpoint, tmp_path / "out.vis", certify_frames=2, tolerance=Tolerance(atol=1e-12))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_of_other_weights_fails_its_certificate(quick, tiny_checkpoint, tmp_path):
+    from visdeploy_training import create_model, save_checkpoint
+
+    torch.manual_seed(8)
+    other = save_checkpoint(create_model("visolo", "tiny", classes=CLASSES, **OPTIONS), tmp_path / "other.safetensors")
+    with pytest.raises(ExportError, match="does not reproduce PyTorch"):
+        visdeploy.export(other, tmp_path / "out.vis", certify_frames=2)
+    assert [p.name for p in tmp_path.iterdir()] == ["other.safetensors"]
+
+
+def test_overwrite_keeps_the_old_bundle_until_the_new_one_is_proved(quick, tiny_bundle, tiny_checkpoint, tmp_path):
+    out = shutil.copytree(tiny_bundle, tmp_path / "out.vis")
+    old = Bundle.open(out).identity
+    with pytest.raises(ExportError):
+        visdeploy.export(tiny_checkpoint, out, certify_frames=1, tolerance=Tolerance(atol=1e-12), overwrite=True)
+    assert Bundle.open(out).identity == old
+    visdeploy.export(tiny_checkpoint, out, certify_frames=1, tolerance=Tolerance(atol=5e-3), overwrite=True)
+    assert Bundle.open(out).manifest.tolerance.atol == 5e-3
+    assert [p.name for p in tmp_path.iterdir()] == ["out.vis"]
+
+
+def test_certify_on_arrays_and_default_name(quick, tiny_checkpoint, tmp_path):
+    checkpoint = shutil.copy(tiny_checkpoint, tmp_path / "mine.safetensors")
+    clip = moving_clip(6, 50, 70, seed=2)
+    bundle = visdeploy.export(checkpoint, certify_on=iter(clip), certify_frames=4)
+    assert bundle.path == tmp_path / "mine.vis"
+    certificate = bundle.certificate()
+    assert (certificate["frames"], certificate["height"], certificate["width"]) == (4, 50, 70)
+    assert certificate["source"] == "frames given by the caller"
+
+
+def test_certify_on_a_folder_of_images(quick, tiny_checkpoint, tmp_path):
+    from PIL import Image
+
+    (tmp_path / "frames").mkdir()
+    for i, frame in enumerate(moving_clip(3, 50, 70)):
+        Image.fromarray(frame).save(tmp_path / "frames" / f"{i:03}.png")
+    bundle = visdeploy.export(tiny_checkpoint, tmp_path / "out.vis", certify_on=tmp_path / "frames")
+    assert (bundle.certificate()["frames"], bundle.certificate()["source"]) == (3, "frames")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ([], "no frames"),
+        ([np.zeros((4, 4, 3), np.float32)], "float32"),
+        ([np.zeros((40, 60, 3), np.uint8), np.zeros((40, 61, 3), np.uint8)], "frame 1"),
+        ("nowhere.mp4", "nowhere.mp4"),
+    ],
+)
+def test_sources_that_cannot_certify(quick, tiny_checkpoint, tmp_path, source, message):
+    with pytest.raises(SourceError, match=message):
+        visdeploy.export(tiny_checkpoint, tmp_path / "out.vis", certify_on=source)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def mini_set(tiny_bundle, tmp_path):
+    """Two short videos whose ground truth is what the model itself finds: AP is 1 by construction."""
+    from PIL import Image
+
+    predictor = visdeploy.VISPredictor(tiny_bundle, device="cpu", threads=1)
+    videos, annotations = [], []
+    for number in (1, 2):
+        names = [f"clip{number}/{t}.png" for t in range(3)]
+        (tmp_path / "images" / f"clip{number}").mkdir(parents=True)
+        with predictor.open_stream(collect=True) as stream:
+            for name, frame in zip(names, moving_clip(3, 60, 96, seed=number), strict=True):
+                Image.fromarray(frame).save(tmp_path / "images" / name)
+                stream.push(frame)
+            result = stream.result()
+        videos.append({"id": number, "height": 60, "width": 96, "length": 3, "file_names": names})
+        for track in result.tracks:
+            masks = [track.masks.get(t) for t in range(3)]
+            annotations.append({
+                "id": len(annotations) + 1, "video_id": number, "category_id": track.label + 1, "iscrowd": 0,
+                "segmentations": [m and m.to_coco() for m in masks],
+                "areas": [m and m.area for m in masks], "bboxes": [m and list(m.box) for m in masks],
+            })  # fmt: skip
+    assert annotations
+    categories = [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)]
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps({"videos": videos, "annotations": annotations, "categories": categories}))
+    return path
+
+
+def test_average_precision_of_both_engines(quick, tiny_checkpoint, mini_set, tmp_path):
+    bundle = visdeploy.export(
+        tiny_checkpoint, tmp_path / "out.vis", ground_truth=mini_set, certify_on=tmp_path / "images"
+    )
+    certificate = bundle.certificate()
+    assert certificate["average_precision"] == {"reference": 1.0, "candidate": 1.0, "videos": 2}
+    assert (certificate["frames"], certificate["source"]) == (3, "the first video of truth.json")
+
+
+def test_bad_ground_truth(quick, tiny_checkpoint, mini_set, tmp_path):
+    with pytest.raises(SourceError, match=r"clip1/0\.png"):
+        visdeploy.export(tiny_checkpoint, tmp_path / "out.vis", ground_truth=mini_set)
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(DataError):
+        visdeploy.export(tiny_checkpoint, tmp_path / "out.vis", ground_truth=tmp_path / "broken.json")
+    assert not (tmp_path / "out.vis").exists()
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_without_torch_the_extra_is_named(monkeypatch, tmp_path):
+    for name in [n for n in sys.modules if n.split(".")[0] == "visdeploy_export"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(DependencyError, match=r"torch.*visdeploy\[export\]"):
+        visdeploy.export("x.pth", tmp_path / "out.vis")
+
+
+def test_manifest_and_certificate_hold_no_folder(tiny_bundle, tiny_checkpoint):
+    for name in (MANIFEST, CERTIFICATE, MODEL):
+        content = (tiny_bundle / name).read_bytes()
+        assert str(tiny_checkpoint.parent).encode() not in content
+        assert b"visdeploy_training/" not in content
+        assert b"site-packages" not in content
