@@ -1,6 +1,7 @@
 import os
 
 import pytest
+
 from visdeploy_plugins import native, onnxruntime_library
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from visdeploy_plugins import native
 
 Arrays = dict[str, np.ndarray]

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 import visdeploy_plugins
 from visdeploy_plugins import OpError, __main__, capabilities, native
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from visdeploy_plugins import OpError, native
 
 from tests.visdeploy_plugins.support import (
     GRADIENTS,
@@ -21,6 +20,7 @@ from tests.visdeploy_plugins.support import (
     random_case,
     tolerances,
 )
+from visdeploy_plugins import OpError, native
 
 pytestmark = pytest.mark.usefixtures("operators")
 

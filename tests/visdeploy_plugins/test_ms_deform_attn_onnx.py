@@ -6,6 +6,8 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper
+
+from tests.visdeploy_plugins.support import INPUTS, MSDA, error, golden, random_case
 from visdeploy_plugins import OpError
 from visdeploy_plugins.onnx_functions import (
     add_function_bodies,
@@ -14,8 +16,6 @@ from visdeploy_plugins.onnx_functions import (
     translation_table,
 )
 from visdeploy_plugins.torch_ops import ms_deform_attn
-
-from tests.visdeploy_plugins.support import INPUTS, MSDA, error, golden, random_case
 
 FLOAT = TensorProto.FLOAT
 

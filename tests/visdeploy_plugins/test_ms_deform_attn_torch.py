@@ -6,10 +6,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from visdeploy_plugins import OpError, native
-from visdeploy_plugins.torch_ops import binding, ms_deform_attn, ms_deform_attn_reference
 
 from tests.visdeploy_plugins.support import GRADIENTS, INPUTS, MSDA, error, golden, random_case, tolerances
+from visdeploy_plugins import OpError, native
+from visdeploy_plugins.torch_ops import binding, ms_deform_attn, ms_deform_attn_reference
 
 FLOATING = (INPUTS[0], *INPUTS[3:])
 
