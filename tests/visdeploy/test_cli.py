@@ -1,0 +1,113 @@
+"""The command line: what it prints, what it writes, how it fails."""
+
+import json
+
+import numpy as np
+import pytest
+
+from visdeploy import __version__
+from visdeploy.cli import main
+from visdeploy.video import VideoWriter, open_source
+
+
+def run(*words: object) -> int:
+    """Exit code of one call of the command line."""
+    try:
+        main([str(word) for word in words])
+    except SystemExit as leave:
+        return int(leave.code or 0)
+    return 0
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A short video of a moving square."""
+    path = tmp_path_factory.mktemp("clip") / "square.mp4"
+    with VideoWriter(path, 160, 96, 10) as writer:
+        for t in range(6):
+            image = np.full((96, 160, 3), 90, np.uint8)
+            image[20:60, 10 + 12 * t : 50 + 12 * t] = (220, 40, 30)
+            writer.write(image)
+    return path
+
+
+def test_version_is_the_package_version(capsys):
+    assert run("--version") == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+def test_info_names_tensors_and_certificate(tiny_bundle, capsys):
+    assert run("info", tiny_bundle) == 0
+    out = capsys.readouterr().out
+    for word in ("visolo tiny", "cat, dog, owl", "mem_ref", "cell_scores", "parity certificate", "passed"):
+        assert word in out
+
+
+def test_verify_prints_the_comparison(tiny_bundle, capsys):
+    assert run("verify", tiny_bundle) == 0
+    assert "passed" in capsys.readouterr().out
+
+
+def test_predict_writes_results_and_overlay(tiny_bundle, clip, tmp_path, capsys):
+    results, overlay = tmp_path / "results.json", tmp_path / "overlay.mp4"
+    assert run("predict", tiny_bundle, clip, "--out", results, "--overlay", overlay, "--device", "cpu") == 0
+    entries = json.loads(results.read_text())
+    assert entries, "the network of this bundle finds objects in anything"
+    assert all(len(entry["segmentations"]) == 6 for entry in entries)
+    with open_source(overlay) as frames:
+        assert sum(1 for _ in frames) == 6
+    assert f"{len(entries)} tracks in 6 frames" in capsys.readouterr().out
+
+
+def test_min_score_leaves_weak_tracks_out(tiny_bundle, clip, tmp_path):
+    strong, every = tmp_path / "strong.json", tmp_path / "all.json"
+    assert run("predict", tiny_bundle, clip, "--out", every) == 0
+    scores = sorted(entry["score"] for entry in json.loads(every.read_text()))
+    limit = scores[len(scores) // 2]
+    assert run("predict", tiny_bundle, clip, "--out", strong, "--min-score", limit) == 0
+    kept = [entry["score"] for entry in json.loads(strong.read_text())]
+    assert sorted(kept) == [score for score in scores if score >= limit]
+
+
+def test_evaluate_scores_a_result_file(shared, capsys):
+    folder = shared / "goldens" / "eval" / "synthetic"
+    assert run("evaluate", folder / "predictions" / "graded.json", folder / "gt.json") == 0
+    expected = json.loads((folder / "reference.json").read_text())["metrics"]["graded"]["ytvis"]["AP"]
+    assert f"{expected:.4f}" in capsys.readouterr().out
+
+
+def test_convert_reports_keys_and_writes_ours(tiny_checkpoint, tmp_path, capsys):
+    out = tmp_path / "copy.safetensors"
+    assert run("convert", tiny_checkpoint, "--out", out) == 0
+    printed = capsys.readouterr().out
+    assert out.read_bytes()
+    for kind in ("missing", "unexpected", "misshapen"):
+        assert any(kind in line and "0" in line for line in printed.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "part"),
+    [
+        (("verify", "nowhere.vis"), "BundleError", "nowhere.vis"),
+        (("info", "nowhere.vis"), "BundleError", "nowhere.vis"),
+        (("convert", "nowhere.pth"), "CheckpointError", "nowhere.pth"),
+        (("export", "nowhere.pth"), "CheckpointError", "nowhere.pth"),
+        (("export", "nowhere.pth", "--precision", "int3"), "ConfigError", "int3"),
+        (("evaluate", "nowhere.json", "nothing.json"), "DataError", "nothing.json"),
+        (("train", "no_such_recipe"), "ConfigError", "no_such_recipe"),
+    ],
+)
+def test_errors_are_one_line_with_exit_code_1(words, error, part, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(*words) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"{error}: ")
+    assert part in printed
+    assert "Traceback" not in printed
+    assert not list(tmp_path.iterdir()), "a failed command leaves nothing behind"
+
+
+def test_missing_video_leaves_no_output(tiny_bundle, tmp_path, capsys):
+    assert run("predict", tiny_bundle, tmp_path / "no.mp4", "--out", tmp_path / "out.json") == 1
+    assert capsys.readouterr().err.startswith("SourceError: ")
+    assert not list(tmp_path.iterdir())
