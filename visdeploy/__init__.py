@@ -15,6 +15,7 @@ from visdeploy.errors import (
     ConfigError,
     DataError,
     DependencyError,
+    EngineError,
     ExportError,
     SourceError,
     StreamError,
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from visdeploy.exporting import export
     from visdeploy.masks import Mask
     from visdeploy.predictor import VISPredictor
+    from visdeploy.profiling import Profiler
     from visdeploy.results import FrameResult, Instance, Track, VideoResult
+    from visdeploy.stream import Stream
     from visdeploy.verification import verify
 
 __version__ = "0.1.0"
@@ -38,6 +41,8 @@ _HOMES = {
     "FrameResult": "visdeploy.results",
     "Instance": "visdeploy.results",
     "Mask": "visdeploy.masks",
+    "Profiler": "visdeploy.profiling",
+    "Stream": "visdeploy.stream",
     "Track": "visdeploy.results",
     "VISPredictor": "visdeploy.predictor",
     "VideoResult": "visdeploy.results",
@@ -53,11 +58,14 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DependencyError",
+    "EngineError",
     "ExportError",
     "FrameResult",
     "Instance",
     "Mask",
+    "Profiler",
     "SourceError",
+    "Stream",
     "StreamError",
     "Track",
     "VISPredictor",
