@@ -2,9 +2,9 @@
 
 The three run the same frames of the same 640x360 clip: the exported bundle through `VISPredictor` (with decoding,
 preprocessing, tracking and writing), and the PyTorch step module on the same preprocessed tensors, eager and compiled.
-Weights are random (a fixed seed) unless a checkpoint is given, with the class bias set so that `--instances` cells an
-image pass the score threshold: the dense part of the network costs the same whatever the weights, the decoding costs by the
-instance.
+Weights are random (a fixed seed) unless a checkpoint is given, with the class bias set so that `--instances` cells of
+an image pass the score threshold: the dense part of the network costs the same whatever the weights, the decoding costs
+by the instance.
 
     python benchmarks/end_to_end.py                       # VISOLO R50 at 352x624
     python benchmarks/end_to_end.py --variant tiny --frames 100
@@ -48,7 +48,7 @@ def make_clip(path: Path, frames: int) -> Path:
 
 
 def random_checkpoint(path: Path, method: str, variant: str, instances: int) -> Path:
-    """Random weights with the class bias shifted so that `instances` cells of a noise image pass the score threshold."""
+    """Random weights, the class bias shifted so that `instances` cells of a noise image pass the score threshold."""
     from visdeploy_training import create_model, get_method, save_checkpoint
 
     torch.manual_seed(0)
@@ -137,8 +137,8 @@ def report(console: Console, figures: dict[str, Any], options: argparse.Namespac
     graph = stages["graph"]
     figures |= {"total_ms": total, "fps": 1e3 / total, "share_outside_graph": 1 - graph / total}
     table = Table(
-        title=f"{options.method} {options.variant}, {options.threads} CPU threads, {figures['frames']} frames of "
-        f"{WIDTH}x{HEIGHT}, {figures['instances_per_frame']:.1f} instances a frame ({platform.processor() or platform.machine()})",
+        title=f"{options.method} {options.variant}, {options.threads} CPU threads ({platform.machine()}), "
+        f"{figures['frames']} frames of {WIDTH}x{HEIGHT}, {figures['instances_per_frame']:.1f} instances a frame",
         title_justify="left",
     )
     for index, column in enumerate(("stage", "ms per frame", "share")):

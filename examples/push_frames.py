@@ -2,8 +2,8 @@
 
     python examples/push_frames.py BUNDLE VIDEO_A VIDEO_B
 
-The streams are interleaved on purpose: they share the engine, never their tracks. Halfway the first one is saved and taken
-up again from the file, as an application would across a restart.
+The streams are interleaved on purpose: they share the engine, never their tracks. Halfway the first one is saved and
+taken up again from the file, as an application would across a restart.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ OPTIONS = {"class_prior": 0.0, "height": 96, "width": 160, "memory_slots": 5, "s
 def tiny_checkpoint(tmp_path_factory) -> Path:
     """A `tiny` network with random weights that finds a dozen objects in anything, as a checkpoint of ours."""
     import torch
+
     from visdeploy_training import create_model, save_checkpoint
 
     with torch.random.fork_rng():

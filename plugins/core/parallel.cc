@@ -15,8 +15,8 @@ void parallel_for(int64_t items, int64_t cost, int threads, const std::function<
   if (items <= 0) return;
   // In double, because the product of two large counts may not fit an integer.
   const double worth = static_cast<double>(items) * static_cast<double>(cost) / kWorthAThread;
-  const auto parts = static_cast<int64_t>(std::min<double>(
-      {static_cast<double>(std::max(threads, 1)), static_cast<double>(items), std::max(worth, 1.0)}));
+  const auto parts = static_cast<int64_t>(
+      std::min<double>({static_cast<double>(std::max(threads, 1)), static_cast<double>(items), std::max(worth, 1.0)}));
   if (parts <= 1) return body(0, items);
 
   std::vector<std::exception_ptr> errors(static_cast<size_t>(parts));

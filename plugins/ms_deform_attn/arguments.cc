@@ -65,8 +65,8 @@ MsDeformAttnCall check_ms_deform_attn(const vd_tensor* value, const vd_tensor* s
   // Batch and queries may be empty; without heads, channels, levels or points there would be nothing to attend with.
   for (const int64_t size : {values.dim(2), values.dim(3), shapes.dim(0), points}) {
     if (size < 1) {
-      fail(kOp, "tensors value " + shape_text(values.shape()) + " and sampling_locations", shape_text(locations.shape()),
-           "at least one head, channel, level and point");
+      fail(kOp, "tensors value " + shape_text(values.shape()) + " and sampling_locations",
+           shape_text(locations.shape()), "at least one head, channel, level and point");
     }
   }
   if (values.dim(1) > std::numeric_limits<int32_t>::max()) {
@@ -100,12 +100,11 @@ void check_backward(MsDeformAttnCall& call, const vd_tensor* grad_output, const 
   MsDeformAttn& op = call.op;
   const Shape sampled = {op.batch, op.queries, op.heads, op.levels, op.points};
   op.grad_output = input("grad_output", grad_output, {op.batch, op.queries, op.heads * op.channels}, call.dtype);
-  op.grad_value = const_cast<void*>(
-      input("grad_value", grad_value, {op.batch, op.tokens, op.heads, op.channels}, call.dtype));
+  op.grad_value =
+      const_cast<void*>(input("grad_value", grad_value, {op.batch, op.tokens, op.heads, op.channels}, call.dtype));
   op.grad_weights = const_cast<void*>(input("grad_attention_weights", grad_attention_weights, sampled, call.dtype));
-  op.grad_locations = const_cast<void*>(
-      input("grad_sampling_locations", grad_sampling_locations,
-            {op.batch, op.queries, op.heads, op.levels, op.points, 2}, call.dtype));
+  op.grad_locations = const_cast<void*>(input("grad_sampling_locations", grad_sampling_locations,
+                                              {op.batch, op.queries, op.heads, op.levels, op.points, 2}, call.dtype));
   op.geometry = call.geometry.data();
   const TensorCheck values(kOp, "value", grad_value, 4);
   values.has_dtype({VD_FLOAT32, VD_FLOAT64});

@@ -36,7 +36,8 @@ extern "C" int vd_ms_deform_attn_backward(const vd_tensor* value, const vd_tenso
     const MsDeformAttn& op = call.op;
     const int64_t size = call.dtype == VD_FLOAT64 ? 8 : 4;
     auto* sums = static_cast<char*>(op.grad_value);
-    if (sums != nullptr) __builtin_memset(sums, 0, static_cast<size_t>(op.batch * op.tokens * op.heads * op.channels * size));
+    if (sums != nullptr)
+      __builtin_memset(sums, 0, static_cast<size_t>(op.batch * op.tokens * op.heads * op.channels * size));
     const auto kernel = ms_deform_attn_cpu().backward[call.dtype];
     parallel_for(op.batch * op.heads, 2 * op.queries * row_cost(op) / op.heads, threads,
                  [&](int64_t begin, int64_t end) { kernel(op, begin, end); });

@@ -21,8 +21,7 @@ struct Kernel {
     std::array<ort::TensorView, 5> in = {ort::input(context, 0), ort::input(context, 1), ort::input(context, 2),
                                          ort::input(context, 3), ort::input(context, 4)};
     MsDeformAttnCall call = check_ms_deform_attn(in[0].get(), in[1].get(), in[2].get(), in[3].get(), in[4].get());
-    ort::TensorView out =
-        ort::output(context, 0, {call.op.batch, call.op.queries, call.op.heads * call.op.channels});
+    ort::TensorView out = ort::output(context, 0, {call.op.batch, call.op.queries, call.op.heads * call.op.channels});
     check_forward(call, out.get());
 
     struct Job {
@@ -64,14 +63,16 @@ struct MSDeformAttn : Ort::CustomOpBase<MSDeformAttn<kType>, Kernel, true> {
     return ort_guarded([&] { *kernel = new Kernel; });
   }
 
-  static Ort::Status InferOutputShape(Ort::ShapeInferContext& context) {
-    const auto& value = context.GetInputShape(0);
-    const auto& locations = context.GetInputShape(3);
-    if (value.size() != 4 || locations.size() != 6) return Ort::Status(nullptr);
-    const bool known = value[2].IsInt() && value[3].IsInt() && value[2].AsInt() > 0 && value[3].AsInt() > 0;
-    // An unknown number of output channels has no name of its own in the graph; leave the shape to run time then.
-    if (!known) return Ort::Status(nullptr);
-    return context.SetOutputShape(0, {value[0], locations[1], {value[2].AsInt() * value[3].AsInt()}}, kType);
+  MSDeformAttn() {
+    OrtCustomOp::InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) noexcept {
+      return ort_guarded([&] { infer(context); });
+    };
+  }
+
+  static void infer(OrtShapeInferContext* context) {
+    const std::vector<ort::Dim> value = ort::input_dims(context, 0), locations = ort::input_dims(context, 3);
+    if (value.size() != 4 || locations.size() != 6) return;
+    ort::set_output_dims(context, 0, {value[0], locations[1], ort::product(value[2], value[3])}, kType);
   }
 };
 

@@ -30,10 +30,9 @@ extern "C" VD_EXPORT OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions
   const OrtApi* api = base->GetApi(ORT_API_VERSION);
   if (api == nullptr) {
     const std::string seen = base->GetVersionString();
-    return base->GetApi(1)->CreateStatus(
-        ORT_FAIL, ("visdeploy_plugins: this ONNX Runtime is too old (seen: " + seen + "; expected: 1." +
-                   std::to_string(ORT_API_VERSION) + " or later)")
-                      .c_str());
+    return base->GetApi(1)->CreateStatus(ORT_FAIL, ("visdeploy_plugins: this ONNX Runtime is too old (seen: " + seen +
+                                                    "; expected: 1." + std::to_string(ORT_API_VERSION) + " or later)")
+                                                       .c_str());
   }
   Ort::InitApi(api);
   return visdeploy::ort_guarded([&] { visdeploy::register_ops(options); });

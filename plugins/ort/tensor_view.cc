@@ -21,6 +21,46 @@ int32_t TensorView::dtype(ONNXTensorElementDataType type) {
   }
 }
 
+Dim product(const Dim& a, const Dim& b) {
+  Dim result;
+  if (a.size >= 0 && b.size >= 0 && __builtin_mul_overflow(a.size, b.size, &result.size)) result.size = -1;
+  return result;
+}
+
+std::vector<Dim> input_dims(OrtShapeInferContext* context, size_t index) {
+  OrtTensorTypeAndShapeInfo* raw = nullptr;  // stays the context's
+  Ort::ThrowOnError(Ort::GetApi().ShapeInferContext_GetInputTypeShape(context, index, &raw));
+  const Ort::ConstTensorTypeAndShapeInfo info(raw);
+  const std::vector<int64_t> sizes = info.GetShape();
+  std::vector<const char*> names(sizes.size(), nullptr);
+  if (!names.empty()) info.GetSymbolicDimensions(names.data(), names.size());
+  std::vector<Dim> dims;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    const std::string name = names[i] == nullptr ? "" : names[i];
+    dims.push_back({name.empty() ? sizes[i] : -1, name});
+  }
+  return dims;
+}
+
+void set_output_dims(OrtShapeInferContext* context, size_t index, const std::vector<Dim>& dims,
+                     ONNXTensorElementDataType type) {
+  std::vector<int64_t> sizes;
+  std::vector<const char*> names;
+  for (const Dim& dim : dims) {
+    if (dim.size < 0 && dim.name.empty()) return;
+    sizes.push_back(dim.size);
+    names.push_back(dim.name.c_str());
+  }
+  const OrtApi& api = Ort::GetApi();
+  OrtTensorTypeAndShapeInfo* raw = nullptr;
+  Ort::ThrowOnError(api.CreateTensorTypeAndShapeInfo(&raw));
+  const Ort::TensorTypeAndShapeInfo info(raw);
+  Ort::ThrowOnError(api.SetTensorElementType(raw, type));
+  Ort::ThrowOnError(api.SetDimensions(raw, sizes.data(), sizes.size()));
+  Ort::ThrowOnError(api.SetSymbolicDimensions(raw, names.data(), names.size()));
+  Ort::ThrowOnError(api.ShapeInferContext_SetOutputTypeShape(context, index, raw));
+}
+
 TensorView input(const Ort::KernelContext& context, size_t index) {
   const Ort::ConstValue value = context.GetInput(index);
   const Ort::TensorTypeAndShapeInfo info = value.GetTensorTypeAndShapeInfo();

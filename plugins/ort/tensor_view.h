@@ -4,6 +4,7 @@
 #define ORT_API_MANUAL_INIT
 #include <onnxruntime_cxx_api.h>
 
+#include <string>
 #include <vector>
 
 #include "core/error.h"
@@ -36,6 +37,19 @@ class TensorView {
   std::vector<int64_t> shape_;
   vd_tensor tensor_;
 };
+
+// A dimension as shape inference knows it: a size, or the name of a symbol, or neither (size -1 and no name).
+struct Dim {
+  int64_t size = -1;
+  std::string name;
+};
+
+Dim product(const Dim& a, const Dim& b);
+std::vector<Dim> input_dims(OrtShapeInferContext* context, size_t index);
+// Does nothing when a dimension is neither sized nor named: a made-up name would say that two such are equal. Used in
+// place of Ort::ShapeInferContext, which gives symbols a size that ONNX Runtime 1.31 refuses.
+void set_output_dims(OrtShapeInferContext* context, size_t index, const std::vector<Dim>& dims,
+                     ONNXTensorElementDataType type);
 
 TensorView input(const Ort::KernelContext& context, size_t index);
 TensorView output(const Ort::KernelContext& context, size_t index, const std::vector<int64_t>& shape);

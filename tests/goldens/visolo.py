@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from visdeploy.methods.visolo import VisoloDecoder, suppress_overlaps
 from visdeploy_training.methods.visolo import VARIANTS, VISOLO, VISOLOConfig
 from visdeploy_training.methods.visolo.postprocess import candidates, select
 from visdeploy_training.methods.visolo.weights import OFFICIAL
-
-from visdeploy.methods.visolo import VisoloDecoder, suppress_overlaps
 
 from .core import Golden, StateDict, Store
 from .visolo_clip import check_clip

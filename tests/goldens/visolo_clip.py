@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from visdeploy_training.methods.visolo import VISOLO, OnlineStep
-from visdeploy_training.methods.visolo.online import Memory, grid_weight_slots
 
 from visdeploy.manifest import Preprocessing
 from visdeploy.methods.visolo import VisoloDecoder
 from visdeploy.preprocess import Preprocessor
+from visdeploy_training.methods.visolo import VISOLO, OnlineStep
+from visdeploy_training.methods.visolo.online import Memory, grid_weight_slots
 
 from .core import Store
 from .seeded import seeded_frames

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from visdeploy_training.methods.visolo import VISOLO
 from visdeploy_training.methods.visolo.losses import visolo_losses
 from visdeploy_training.methods.visolo.targets import ClipTargets, assign_clip, tracking_target

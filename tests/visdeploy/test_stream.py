@@ -24,6 +24,11 @@ def pushed(predictor, frames):
         return [stream.push(frame) for frame in frames]
 
 
+def plain(result):
+    """A frame's instances as JSON would give them back."""
+    return [(i.track_id, i.label, i.score, i.mask.to_coco()) for i in result]
+
+
 def instances(results):
     return [r.instances for r in results]
 
@@ -120,7 +125,7 @@ def test_saved_at_frame_50_continues_in_a_new_process(predictor, bundle, tmp_pat
         for frame in frames[:50]:
             stream.push(frame)
         saved = stream.save(tmp_path / "deep" / "stream.npz")
-        wanted = [[(i.track_id, i.label, i.score, i.mask.to_coco()) for i in stream.push(f)] for f in frames[50:]]
+        wanted = [plain(stream.push(f)) for f in frames[50:]]
         tracks = [
             (t.track_id, t.label, t.score, [(k, m.to_coco()) for k, m in sorted(t.masks.items())])
             for t in stream.result().tracks

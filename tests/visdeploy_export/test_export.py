@@ -8,8 +8,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from visdeploy_export import exporter
-from visdeploy_export.clips import moving_clip
 
 import visdeploy
 from tests.bundles import CLASSES, OPTIONS
@@ -26,6 +24,8 @@ from visdeploy.errors import (
     VisdeployError,
 )
 from visdeploy.manifest import Tolerance
+from visdeploy_export import exporter
+from visdeploy_export.clips import moving_clip
 
 
 @pytest.fixture

@@ -7,6 +7,12 @@ import onnx
 import pytest
 import torch
 from torch import nn
+
+from visdeploy.backends import open_backend
+from visdeploy.bundle import MODEL, MODEL_DATA, Bundle
+from visdeploy.errors import ExportError
+from visdeploy.manifest import Preprocessing, StateSpec, TensorSpec, Window
+from visdeploy.parity import ParityMeter
 from visdeploy_export import graph
 from visdeploy_export.certify import record_selftest
 from visdeploy_export.clips import moving_clip
@@ -15,12 +21,6 @@ from visdeploy_export.methods import build_step
 from visdeploy_export.reference import TorchBackend
 from visdeploy_export.step import StepGraph
 from visdeploy_training import load_checkpoint
-
-from visdeploy.backends import open_backend
-from visdeploy.bundle import MODEL, MODEL_DATA, Bundle
-from visdeploy.errors import ExportError
-from visdeploy.manifest import Preprocessing, StateSpec, TensorSpec, Window
-from visdeploy.parity import ParityMeter
 
 
 class Counter(nn.Module):

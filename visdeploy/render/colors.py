@@ -8,14 +8,15 @@ from functools import lru_cache
 Color = tuple[int, int, int]
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
-# Neighbouring ids differ in lightness as well as in hue, so that they stay apart without colour vision.
-_LIGHTNESS = (0.78, 0.64, 0.88, 0.71)
+# Neighbouring ids, and those a Fibonacci number apart whose hues are close, differ in lightness too, so that they stay
+# apart on screen and without colour vision.
+_LIGHTNESS = (0.78, 0.60, 0.72, 0.84, 0.90, 0.66)
 _CHROMA = 0.17
 
 
 @lru_cache(maxsize=4096)
 def track_color(track_id: int) -> Color:
-    """RGB colour of a track: hues a golden ratio apart, of even brightness (Oklch), lightness in four steps."""
+    """RGB colour of a track: hues a golden ratio apart, of even brightness (Oklch), lightness in six steps."""
     hue = 2 * math.pi * ((0.7 + track_id * _GOLDEN) % 1.0)
     lightness, chroma = _LIGHTNESS[track_id % len(_LIGHTNESS)], _CHROMA
     while chroma > 0.01:  # the most colourful one that a screen can show

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from visdeploy.errors import SourceError
 from visdeploy.video.integrity import missing_bytes
-from visdeploy.video.pixels import RgbConverter, quarter_turn
+from visdeploy.video.pixels import RgbConverter
 from visdeploy.video.source import Image, OnError, RawFrame, Source
 
 if TYPE_CHECKING:
@@ -160,10 +160,11 @@ class VideoSource(Source):
             self.corrupt_frames += 1
             if self.corrupt_frames == 1:
                 logger.warning("%s: frame %d is damaged and was concealed by the decoder", self.name, self._position)
-        if quarter_turn(frame) is None and not self._warned_turn:
+        pixels = convert(frame)
+        if convert.turn is None and not self._warned_turn:
             self._warned_turn = True
             logger.warning("%s: a rotation that is no quarter turn is not applied", self.name)
-        return convert(frame)
+        return pixels
 
     def close(self) -> None:
         """Close the file or connection; the next iteration opens it again."""

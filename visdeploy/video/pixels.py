@@ -23,12 +23,17 @@ class RgbConverter:
     Any pixel format and bit depth becomes 8-bit RGB, with the matrix (BT.601, 709, 2020) and range the stream
     declares; undeclared means BT.601 limited, as FFmpeg does. The display matrix (rotation by quarter turns,
     mirroring) is applied. One scaler is kept for the whole video.
+
+    Attributes:
+        turn: Signs of the display matrix of the last frame, None if it is no quarter turn and was not applied.
     """
 
     def __init__(self) -> None:
         from av.video.reformatter import Interpolation, VideoReformatter
 
         self._scaler = VideoReformatter()
+        self._angle: int | None = None
+        self.turn: tuple[int, int, int, int] | None = _IDENTITY
         self._flags = int(
             Interpolation.BICUBIC
             | Interpolation.FULL_CHR_H_INT
@@ -48,7 +53,11 @@ class RgbConverter:
             threads=1,
         )
         pixels: Any = rgb.to_ndarray()
-        return orient(pixels, quarter_turn(frame))
+        # Reading side data ties a frame into a reference cycle that keeps it until the garbage collector runs, so the
+        # matrix is read only when its angle (which costs nothing) is new.
+        if frame.rotation != self._angle:
+            self._angle, self.turn = frame.rotation, quarter_turn(frame)
+        return orient(pixels, self.turn)
 
 
 def quarter_turn(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:

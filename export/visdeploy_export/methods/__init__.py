@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 
-from visdeploy_training.model import VISModel
-
 from visdeploy.errors import ConfigError
 from visdeploy_export.step import StepGraph
+from visdeploy_training.model import VISModel
 
 BUILDERS = {
     "visolo": "visdeploy_export.methods.visolo:build",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-from visdeploy_training.methods.visolo import OnlineStep
-from visdeploy_training.methods.visolo.config import VISOLOConfig
-from visdeploy_training.model import VISModel
 
 from visdeploy.manifest import DType, Preprocessing, StateSpec, TensorSpec, Window
 from visdeploy_export.step import StepGraph
+from visdeploy_training.methods.visolo import OnlineStep
+from visdeploy_training.methods.visolo.config import VISOLOConfig
+from visdeploy_training.model import VISModel
 
 
 def build(model: VISModel) -> StepGraph:

@@ -18,8 +18,9 @@ struct Level {
 // A call whose tensors have been checked; every tensor is contiguous.
 struct MsDeformAttn {
   int64_t batch = 0, tokens = 0, heads = 0, channels = 0, levels = 0, queries = 0, points = 0;
-  const void* value = nullptr;      // [batch, tokens, heads, channels]
-  const void* locations = nullptr;  // [batch, queries, heads, levels, points, 2], (x, y), 0 and 1 are the map's outer edges
+  const void* value = nullptr;  // [batch, tokens, heads, channels]
+  const void* locations =
+      nullptr;  // [batch, queries, heads, levels, points, 2], (x, y), 0 and 1 are the map's outer edges
   const void* weights = nullptr;    // [batch, queries, heads, levels, points]
   const Level* geometry = nullptr;  // [levels]
   void* output = nullptr;           // [batch, queries, heads * channels]; forward only

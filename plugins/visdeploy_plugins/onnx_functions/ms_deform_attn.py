@@ -5,6 +5,8 @@ from __future__ import annotations
 import onnx
 import onnx.parser
 
+from visdeploy_plugins.errors import OpError
+
 OP_TYPE = "MSDeformAttn"
 INPUTS = ("value", "spatial_shapes", "level_start_index", "sampling_locations", "attention_weights")
 FIRST_OPSET_WITH_GRID_SAMPLE = 16
@@ -92,10 +94,11 @@ def ms_deform_attn_function(levels: int, *, opset: int = 20, overload: str = "")
         The function, ready for `ModelProto.functions`.
 
     Raises:
-        ValueError: Fewer than one level, or an opset without GridSample.
+        OpError: Fewer than one level, or an opset without GridSample.
     """
     if levels < 1 or opset < FIRST_OPSET_WITH_GRID_SAMPLE:
-        raise ValueError(f"{OP_TYPE}: no function body (seen: {levels} levels, opset {opset}; expected: at least 1, 16)")
+        seen = f"{levels} levels, opset {opset}"
+        raise OpError(f"{OP_TYPE}: no function body", seen=seen, expected="at least 1 level and opset 16")
     # Opset 20 renamed the mode; ReduceProd takes its axes as an attribute before 18 and is used without axes here.
     mode = "linear" if opset >= 20 else "bilinear"
     body = _HEAD + "".join(_LEVEL.format(l=level, mode=mode) for level in range(levels))

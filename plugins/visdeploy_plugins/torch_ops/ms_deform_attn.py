@@ -46,7 +46,7 @@ def ms_deform_attn(
     inputs = (value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
     if not has_kernel(OP, value):
         return ms_deform_attn_reference(*inputs)
-    output = _shape_of_output(*inputs)
+    output: Tensor = _shape_of_output(*inputs)
     call("vd_ms_deform_attn_forward", (*inputs, output))
     return output
 

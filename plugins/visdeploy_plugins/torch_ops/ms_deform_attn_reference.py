@@ -24,13 +24,10 @@ def ms_deform_attn_reference(
     attention_weights: Tensor,
 ) -> Tensor:
     """Same arguments and result as `ms_deform_attn`; differentiable by PyTorch itself."""
+    levels = _levels(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
     batch, _, heads, channels = value.shape
     queries = sampling_locations.shape[1]
-    wide = _wide(value.dtype)
-    total = value.new_zeros((batch * heads, channels, queries), dtype=wide)
-    for maps, grid, weights in _levels(value, spatial_shapes, level_start_index, sampling_locations, attention_weights):
-        sampled = _sample(maps.to(wide), grid.to(wide))
-        total = total + (sampled * weights.to(wide)).sum(-1)
+    total = torch.stack([(_sample(maps, grid) * weights).sum(-1) for maps, grid, weights in levels]).sum(0)
     return total.view(batch, heads * channels, queries).transpose(1, 2).to(value.dtype).contiguous()
 
 
@@ -43,15 +40,14 @@ def ms_deform_attn_reference_backward(
     grad_output: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients for value, sampling_locations and attention_weights, where autograd cannot record."""
+    levels = _levels(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
     batch, tokens, heads, channels = value.shape
     queries, points = sampling_locations.shape[1], sampling_locations.shape[4]
-    wide = _wide(value.dtype)
     grad = grad_output.view(batch, queries, heads, channels).permute(0, 2, 3, 1)
-    grad = grad.reshape(batch * heads, channels, queries, 1).to(wide)
+    grad = grad.reshape(batch * heads, channels, queries, 1).to(_wide(value.dtype))
     grad_maps, grad_locations, grad_weights = [], [], []
-    for maps, grid, weights in _levels(value, spatial_shapes, level_start_index, sampling_locations, attention_weights):
-        maps, grid, weights = maps.to(wide), grid.to(wide), weights.to(wide)
-        by_head = (batch, heads, queries, points)
+    by_head = (batch, heads, queries, points)
+    for maps, grid, weights in levels:
         grad_weights.append((grad * _sample(maps, grid)).sum(1).view(by_head).transpose(1, 2))
         if grid.numel() == 0:
             grad_map, grad_grid = torch.zeros_like(maps), torch.zeros_like(grid)
@@ -69,13 +65,17 @@ def ms_deform_attn_reference_backward(
 def _levels(
     value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor, locations: Tensor, weights: Tensor
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Per level, with batch and heads folded: maps [NM, D, H, W], grid [NM, Q, P, 2], weights [NM, 1, Q, P]."""
+    """Per level, batch and heads folded, in float32 or float64.
+
+    Maps [NM, D, H, W], grid [NM, Q, P, 2], weights [NM, 1, Q, P].
+    """
     _check(value, spatial_shapes, level_start_index, locations, weights)
     batch, tokens, heads, channels = value.shape
     queries, _, _, points = locations.shape[1:5]
-    maps = value.permute(0, 2, 3, 1).reshape(batch * heads, channels, tokens)
-    grids = (2 * locations - 1).permute(3, 0, 2, 1, 4, 5)
-    shares = weights.permute(3, 0, 2, 1, 4)
+    wide = _wide(value.dtype)
+    maps = value.to(wide).permute(0, 2, 3, 1).reshape(batch * heads, channels, tokens)
+    grids = (2 * locations.to(wide) - 1).permute(3, 0, 2, 1, 4, 5)
+    shares = weights.to(wide).permute(3, 0, 2, 1, 4)
     found, start = [], 0
     for level, (height, width) in enumerate(spatial_shapes.tolist()):
         block = maps[:, :, start : start + height * width].view(batch * heads, channels, height, width)
@@ -96,7 +96,11 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def _check(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor) -> None:
-    for name, tensor, rank in (("value", value, 4), ("spatial_shapes", shapes, 2), ("sampling_locations", locations, 6)):
+    for name, tensor, rank in (
+        ("value", value, 4),
+        ("spatial_shapes", shapes, 2),
+        ("sampling_locations", locations, 6),
+    ):
         if tensor.dim() != rank:
             seen = f"{tensor.dim()} in {list(tensor.shape)}"
             raise OpError(f"{OP}: tensor {name} has the wrong number of dimensions", seen=seen, expected=str(rank))

@@ -1,9 +1,14 @@
 """Video files: pixels, order, time, rotation, counting, and every way to be broken."""
 
+import gc
 import os
 from fractions import Fraction
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -287,3 +292,39 @@ def test_unreachable_url_hides_credentials() -> None:
 def test_colours_of_the_test_picture() -> None:
     assert tuple(picture(0, 8, 8)[4, 1]) == LEFT
     assert tuple(picture(0, 8, 8)[1, 6]) == TOP_RIGHT
+
+
+def test_frames_are_freed_at_once(tmp_path: Path) -> None:
+    """No reference cycles: decoded frames must not wait for the garbage collector."""
+    path = make_clip(tmp_path / "c.mp4", frames=30)
+    gc.collect()
+    gc.disable()
+    try:
+        for frame in open_source(path):
+            last = frame.index
+        alive = sum(type(o) is av.VideoFrame for o in gc.get_objects())
+    finally:
+        gc.enable()
+    assert last == 29
+    assert alive <= 2
+
+
+def test_url(tmp_path: Path) -> None:
+    make_clip(tmp_path / "street.mp4", container=FASTSTART)
+    handler = partial(QuietHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        source = open_source(f"http://me:secret@127.0.0.1:{server.server_port}/street.mp4", timeout=20)
+        assert [number_of(f.image) for f in source] == list(range(12))
+        with pytest.raises(SourceError, match="cannot open http"):
+            open_source(f"http://127.0.0.1:{server.server_port}/gone.mp4", timeout=20)
+        server.shutdown()
+    assert (source.kind, source.name) == ("url", "street")
+    assert source.path == f"http://127.0.0.1:{server.server_port}/street.mp4"
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves a folder without logging."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
