@@ -11,7 +11,6 @@ from typing import Any
 
 import onnx
 import torch
-from visdeploy_training import ModelInfo
 
 import visdeploy
 from visdeploy.backends import Backend, open_backend
@@ -28,6 +27,7 @@ from visdeploy_export.loading import load_model
 from visdeploy_export.methods import build_step
 from visdeploy_export.mini_set import first_video, measure_average_precision
 from visdeploy_export.reference import TorchBackend
+from visdeploy_training import ModelInfo
 
 PRECISIONS = ("fp32",)
 OPSETS = range(20, 24)
