@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict
 
 from visdeploy.manifest import Measure, Tolerance
 
+PIXEL_SLACK = 2
+"""Pixels of a mask that may differ whatever its IoU: one rounding in a mask of 500 pixels is an IoU of 0.998."""
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
@@ -128,7 +131,8 @@ def certificate_rows(certificate: Mapping[str, Any]) -> list[tuple[str, str, str
     for output in certificate["outputs"]:
         where = "" if output["frame"] is None else f" (frame {output['frame']})"
         kind = {"mask": "1 - IoU", "area": "relative area error"}.get(output["measure"], "largest error")
-        rows.append((f"{output['name']}: {kind}", f"{output['worst']:.2e}{where}", f"{output['limit']:.0e}"))
+        slack = f" or {PIXEL_SLACK} px" if output["measure"] in ("mask", "area") else ""
+        rows.append((f"{output['name']}: {kind}", f"{output['worst']:.2e}{where}", f"{output['limit']:.0e}{slack}"))
     for what, title in (("detections", "detections in both"), ("tracks", "(frame, track) in both")):
         count = certificate[what]
         found = f"{count['matched']} of {max(count['reference'], count['candidate'])}"

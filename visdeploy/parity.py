@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from visdeploy.certificate import Agreement, AveragePrecision, Certificate, OutputParity, certificate_rows
+from visdeploy.certificate import PIXEL_SLACK, Agreement, AveragePrecision, Certificate, OutputParity, certificate_rows
 from visdeploy.manifest import Manifest, TensorSpec, Tolerance
 from visdeploy.methods import create_decoder
 from visdeploy.results import FrameResult, Instance
@@ -20,8 +20,6 @@ from visdeploy.results import FrameResult, Instance
 __all__ = ["PIXEL_SLACK", "Certificate", "ParityMeter", "certificate_rows"]
 
 Outputs = Mapping[str, NDArray[Any]]
-PIXEL_SLACK = 2
-"""Pixels of a mask that may differ whatever its IoU: one rounding in a mask of 500 pixels is an IoU of 0.998."""
 
 
 class ParityMeter:

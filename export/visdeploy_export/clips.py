@@ -78,6 +78,19 @@ def _of_one_size(frames: Frames, limit: int) -> Iterator[NDArray[np.uint8]]:
         raise SourceError("the certificate has no frames", seen="an empty source", hint="Give another `certify_on`.")
 
 
+def check_source(source: str | os.PathLike[str] | Frames | None) -> None:
+    """Open a video or folder and close it again, so that a wrong one is known before the long work.
+
+    Raises:
+        SourceError: It cannot be read.
+    """
+    if isinstance(source, str | os.PathLike):
+        from visdeploy.video import open_source
+
+        with open_source(source):
+            pass
+
+
 def describe(source: object) -> str:
     """A short name for the certificate, without folders: they say where it was made."""
     if isinstance(source, str | os.PathLike):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -16,15 +17,17 @@ from visdeploy.backends import Backend, open_backend
 from visdeploy.bundle import CERTIFICATE, SELFTEST, Bundle, file_sha256, seal_bundle, stage_bundle
 from visdeploy.certificate import Certificate
 from visdeploy.errors import ConfigError, ExportError, VerificationError
+from visdeploy.evaluation import read_annotations
 from visdeploy.manifest import Tolerance
 from visdeploy.verification import verify
 from visdeploy_export.certify import compare_engines, record_selftest
-from visdeploy_export.clips import Frames, check_frame_count, describe, moving_clip, open_frames
+from visdeploy_export.clips import Frames, check_frame_count, check_source, describe, moving_clip, open_frames
 from visdeploy_export.graph import OPSET, write_onnx
 from visdeploy_export.loading import load_model
 from visdeploy_export.methods import build_step
 from visdeploy_export.mini_set import first_video, measure_average_precision
 from visdeploy_export.reference import TorchBackend
+from visdeploy_training import ModelInfo
 
 PRECISIONS = ("fp32",)
 OPSETS = range(20, 24)
@@ -79,9 +82,14 @@ def export(
         CheckpointError: The checkpoint cannot be read or does not fit.
         ConfigError: An option has a value that cannot work.
         ExportError: The graph could not be made, or its certificate failed; the message names the tensor.
+        DataError: `ground_truth` is malformed.
         SourceError: `certify_on` cannot be read.
     """
     _check_options(precision, opset, certify_frames, tolerance)
+    if ground_truth is None:
+        check_source(certify_on)
+    else:
+        read_annotations(Path(ground_truth))
     path = Path(checkpoint)
     target = Path(out) if out is not None else path.with_suffix(".vis")
     with stage_bundle(target, overwrite=overwrite) as folder:
@@ -96,15 +104,8 @@ def export(
         )
         step, info = build_step(model), model.info
         write_onnx(step, folder, opset=opset, metadata={"method": info.method, "variant": info.variant})
-        fields = step.manifest_fields() | {
-            "method": info.method,
-            "variant": info.variant,
-            "classes": list(info.classes),
-            "provenance": _provenance(path),
-            "opset": opset,
-            "precision": precision,
-            "tolerance": tolerance or Tolerance(),
-        }
+        fields = step.manifest_fields() | _origin(info, path)
+        fields |= {"opset": opset, "precision": precision, "tolerance": tolerance or Tolerance()}
         reference = TorchBackend(step.module, seal_bundle(folder, fields).manifest)
         (folder / SELFTEST).write_bytes(record_selftest(reference).to_bytes())
         certificate = _certify(seal_bundle(folder, fields), reference, certify_on, certify_frames, ground_truth)
@@ -126,14 +127,21 @@ def _check_options(precision: str, opset: int, certify_frames: int, tolerance: T
     check_frame_count(certify_frames)
 
 
-def _provenance(checkpoint: Path) -> dict[str, str]:
-    return {
+def _origin(info: ModelInfo, checkpoint: Path) -> dict[str, Any]:
+    """The manifest's account of what was exported, and with what."""
+    provenance = {
         "checkpoint": checkpoint.name,
         "checkpoint_sha256": file_sha256(checkpoint),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "visdeploy": visdeploy.__version__,
         "torch": torch.__version__,
         "onnx": onnx.__version__,
+    }
+    return {
+        "method": info.method,
+        "variant": info.variant,
+        "classes": list(info.classes),
+        "provenance": provenance,
     }
 
 
