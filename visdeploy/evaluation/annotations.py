@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from visdeploy.entries import MAX_SIDE, Entry, read_json
 from visdeploy.errors import DataError
-from visdeploy.evaluation.entries import Entry, read_json
 from visdeploy.masks import Mask
 
 
@@ -45,9 +45,14 @@ class Video:
         return len(self.file_names)
 
     @property
+    def folder(self) -> PurePosixPath:
+        """The folder its frames lie in, relative to the image folder."""
+        return PurePosixPath(self.file_names[0]).parent
+
+    @property
     def name(self) -> str:
-        """The folder its frames lie in; the id as text where they lie in none."""
-        return PurePosixPath(self.file_names[0]).parent.name or str(self.id)
+        """The last part of the folder its frames lie in; the id as text where they lie in none."""
+        return self.folder.name or str(self.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +138,13 @@ def read_annotations(source: str | Path | Mapping[str, Any], *, require_annotati
     _refuse_duplicate_names(root, categories)
     videos = _unique(root, "videos", [_video(entry) for entry in root.entries("videos")])
     annotations: list[Annotation] = []
-    if require_annotations or root.get("annotations", None) is not None:
-        if require_annotations and root.get("annotations") is None:
-            raise root.fail(
-                "annotations",
-                seen="null",
-                expected="a list of objects",
-                hint="This is a list of videos without ground truth; use the file with annotations.",
-            )
+    if require_annotations:
+        root.get(
+            "annotations",
+            expected="a list of objects",
+            hint="This is a list of videos without ground truth; use the file with annotations.",
+        )
+    if root.has("annotations"):
         by_id = {video.id: video for video in videos}
         known = {category.id for category in categories}
         annotations = [_annotation(entry, by_id, known) for entry in root.entries("annotations")]
@@ -180,20 +184,20 @@ def _refuse_duplicate_names(root: Entry, categories: list[Category]) -> None:
 
 
 def _category(entry: Entry) -> Category:
-    return Category(entry.integer("id", minimum=0), entry.text("name"), entry.text("supercategory", default=""))
+    return Category(entry.integer("id"), entry.text("name"), entry.text("supercategory", default=""))
 
 
 def _video(entry: Entry) -> Video:
     names = entry.sequence("file_names")
     if not names or not all(isinstance(name, str) and name for name in names):
         raise entry.fail("file_names", seen=f"{len(names)} items", expected="one file name a frame, at least one")
-    entry.integer("length", minimum=1, default=len(names))
-    if entry.get("length", len(names)) != len(names):
-        raise entry.fail("length", seen=entry.get("length"), expected=f"{len(names)}, the number of file_names")
+    length = entry.integer("length", minimum=1, default=len(names))
+    if length != len(names):
+        raise entry.fail("length", seen=length, expected=f"{len(names)}, the number of file_names")
     return Video(
-        id=entry.integer("id", minimum=0),
-        height=entry.integer("height", minimum=1),
-        width=entry.integer("width", minimum=1),
+        id=entry.integer("id"),
+        height=entry.integer("height", minimum=1, maximum=MAX_SIDE),
+        width=entry.integer("width", minimum=1, maximum=MAX_SIDE),
         file_names=tuple(names),
     )
 
@@ -202,15 +206,15 @@ def _annotation(entry: Entry, videos: Mapping[int, Video], categories: set[int])
     number = entry.integer(
         "id", minimum=1, hint="Id 0 reads as 'not matched' in the reference evaluator; number from 1."
     )
-    video_id = entry.integer("video_id", minimum=0)
+    video_id = entry.integer("video_id")
     if video_id not in videos:
         raise entry.fail("video_id", seen=video_id, expected="the id of an entry in videos")
-    category_id = entry.integer("category_id", minimum=0)
+    category_id = entry.integer("category_id")
     if category_id not in categories:
         raise entry.fail(
             "category_id", seen=f"{category_id}, an unknown category", expected=f"one of {sorted(categories)}"
         )
-    crowd = entry.integer("iscrowd", minimum=0, default=0)
+    crowd = entry.integer("iscrowd", default=0)
     if crowd > 1:
         raise entry.fail("iscrowd", seen=crowd, expected="0 or 1")
     video = videos[video_id]
@@ -227,7 +231,7 @@ def _annotation(entry: Entry, videos: Mapping[int, Video], categories: set[int])
 
 
 def _areas(entry: Entry, masks: tuple[Mask | None, ...]) -> tuple[float, ...]:
-    if entry.get("areas", None) is None:
+    if not entry.has("areas"):
         return tuple(0.0 if mask is None else float(mask.area) for mask in masks)
     areas = []
     for frame, area in enumerate(entry.sequence("areas", length=len(masks))):

@@ -14,16 +14,8 @@ from typing import Any
 import numpy as np
 
 from visdeploy.atomic import write_text
-from visdeploy.formats.common import (
-    MAX_SIDE,
-    Entry,
-    dump_json,
-    read_json,
-    shared_classes,
-    sorted_tracks,
-    track_head,
-    video_head,
-)
+from visdeploy.entries import MAX_SIDE, Entry, read_json
+from visdeploy.formats.common import dump_json, read_head, shared_classes, sorted_tracks, track_head, video_head
 from visdeploy.results import Track, VideoResult
 
 
@@ -85,14 +77,14 @@ def load(path: Path) -> list[VideoResult]:
     Without `videos` all images are one video, in the order of `frame_id` or of the list. Without `tracks` a track's
     score is the mean over its annotations (1 where there is none), and its class the most frequent one.
     """
-    top = Entry(read_json(path), path, "top level")
+    top = Entry.of(str(path), read_json(path))
     categories = sorted((e.integer("id"), e.text("name")) for e in top.entries("categories"))
     labels = {number: i for i, (number, _) in enumerate(categories)}
-    info = top.value.get("info")
+    info = top.get("info", None)
     named = not (isinstance(info, Mapping) and info.get("named_classes") is False)
     classes = tuple(name for _, name in categories) if named else ()
-    images = top.entries("images")
-    videos = _read_videos(top, images, classes)
+    images = list(top.entries("images"))
+    videos = _read_videos(top, path.stem, images, classes)
     frames = _frame_of_image(images, videos)
     tracks: dict[int, dict[int, Track]] = {number: {} for number in videos}
     for entry in top.entries("tracks", ()):
@@ -107,12 +99,13 @@ def load(path: Path) -> list[VideoResult]:
     return [replace(video, tracks=sorted_tracks(tracks[number].values())) for number, video in videos.items()]
 
 
-def _read_videos(top: Entry, images: Sequence[Entry], classes: tuple[str, ...]) -> dict[int, VideoResult]:
-    entries = top.entries("videos", ())
+def _read_videos(top: Entry, alone: str, images: Sequence[Entry], classes: tuple[str, ...]) -> dict[int, VideoResult]:
+    """Video id → its head; without `videos` in the file, one with id 0 named `alone`."""
+    entries = list(top.entries("videos", ()))
     if not entries and images:
         first = images[0]
-        size = {side: first.integer(side, least=1, most=MAX_SIDE) for side in ("height", "width")}
-        return {0: VideoResult(top.path.stem, size["height"], size["width"], len(images), classes)}
+        size = {side: first.integer(side, minimum=1, maximum=MAX_SIDE) for side in ("height", "width")}
+        return {0: VideoResult(alone, size["height"], size["width"], len(images), classes)}
     counts: dict[int, int] = {}
     for image in images:
         number = image.integer("video_id")
@@ -120,18 +113,8 @@ def _read_videos(top: Entry, images: Sequence[Entry], classes: tuple[str, ...]) 
     videos = {}
     for entry in entries:
         number = entry.integer("id")
-        videos[number] = VideoResult(
-            entry.text("name", str(number)),
-            entry.integer("height", least=1, most=MAX_SIDE),
-            entry.integer("width", least=1, most=MAX_SIDE),
-            entry.integer("length", counts.get(number, 0)),
-            classes,
-            [],
-            entry.number("fps", 0.0),
-            entry.integer("expected_frames", None),
-            entry.list_of("timestamps", float),
-            entry.text("source", None),
-        )
+        name, length = entry.text("name", str(number)), entry.integer("length", default=counts.get(number, 0))
+        videos[number] = read_head(entry, classes, name=name, num_frames=length)
     return videos
 
 
@@ -140,14 +123,18 @@ def _frame_of_image(images: Sequence[Entry], videos: Mapping[int, VideoResult]) 
     frames: dict[int, tuple[int, int]] = {}
     seen: dict[int, int] = {}
     for entry in images:
-        video_id = entry.integer("video_id", 0) if 0 in videos and len(videos) == 1 else entry.integer("video_id")
+        video_id = (
+            entry.integer("video_id", default=0) if 0 in videos and len(videos) == 1 else entry.integer("video_id")
+        )
         if video_id not in videos:
-            entry.fail("video_id", str(video_id), "the id of a video of the file")
-        index = entry.integer("frame_id", seen.get(video_id, 0), most=max(0, videos[video_id].num_frames - 1))
+            raise entry.fail("video_id", seen=video_id, expected="the id of a video of the file")
+        index = entry.integer(
+            "frame_id", default=seen.get(video_id, 0), maximum=max(0, videos[video_id].num_frames - 1)
+        )
         seen[video_id] = seen.get(video_id, 0) + 1
         number = entry.integer("id")
         if number in frames:
-            entry.fail("id", f"{number} again", "one image per id")
+            raise entry.fail("id", seen=f"{number} again", expected="one image per id")
         frames[number] = (video_id, index)
     return frames
 
@@ -155,14 +142,14 @@ def _frame_of_image(images: Sequence[Entry], videos: Mapping[int, VideoResult]) 
 def _owner(entry: Entry, tracks: dict[int, dict[int, Track]]) -> dict[int, Track]:
     video_id = entry.integer("video_id")
     if video_id not in tracks:
-        entry.fail("video_id", str(video_id), "the id of a video of the file")
+        raise entry.fail("video_id", seen=video_id, expected="the id of a video of the file")
     return tracks[video_id]
 
 
 def _label(entry: Entry, labels: Mapping[int, int]) -> int:
     category = entry.integer("category_id")
     if category not in labels:
-        entry.fail("category_id", str(category), "the id of a category of the file")
+        raise entry.fail("category_id", seen=category, expected="the id of a category of the file")
     return labels[category]
 
 
@@ -181,17 +168,15 @@ def _add_annotation(
 ) -> None:
     image = entry.integer("image_id")
     if image not in frames:
-        entry.fail("image_id", str(image), "the id of an image of the file")
+        raise entry.fail("image_id", seen=image, expected="the id of an image of the file")
     video_id, index = frames[image]
-    track_id = entry.integer("track_id", None) if entry.has("track_id") else entry.integer("instance_id", None)
-    if track_id is None:
-        entry.fail("track_id", "no such field", "the identity of the object within its video")
+    track_id = entry.integer("instance_id" if entry.has("instance_id") and not entry.has("track_id") else "track_id")
     label = _label(entry, labels)
     known = tracks[video_id]
     if track_id not in known or (video_id, track_id) in votes:
         known.setdefault(track_id, Track(track_id, label, 1.0))
         votes.setdefault((video_id, track_id), []).append((entry.number("score", 1.0), label))
     if index in known[track_id].masks:
-        entry.fail("track_id", f"{track_id} again in frame {index}", "each track once per frame")
+        raise entry.fail("track_id", seen=f"{track_id} again in frame {index}", expected="each track once per frame")
     size = videos[video_id].height, videos[video_id].width
-    known[track_id].masks[index] = entry.mask("segmentation", entry.value.get("segmentation"), *size)
+    known[track_id].masks[index] = entry.mask("segmentation", entry.get("segmentation"), *size)

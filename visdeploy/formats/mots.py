@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from visdeploy.atomic import write_text
+from visdeploy.entries import Entry
 from visdeploy.errors import ConfigError, DataError
-from visdeploy.formats.common import Entry, sorted_tracks
+from visdeploy.formats.common import sorted_tracks
 from visdeploy.formats.overlaps import without_overlaps
 from visdeploy.formats.sidecar import read_sidecar, safe_name, write_sidecar
 from visdeploy.results import Track, VideoResult
@@ -118,18 +119,18 @@ def _read_lines(file: Path) -> list[Entry]:
         if len(parts) != len(_FIELDS):
             raise DataError(f"{file}: line {number}", seen=f"{len(parts)} fields", expected=" ".join(_FIELDS))
         values = {f: int(v) if v.isdecimal() else v for f, v in zip(_FIELDS[:5], parts, strict=False)}
-        entries.append(Entry({**values, "rle": parts[5]}, file, f"line {number}"))
+        entries.append(Entry(f"{file}: line {number}", {**values, "rle": parts[5]}))
     return entries
 
 
 def _add_masks(result: VideoResult, objects: dict[int, int], lines: Sequence[Entry]) -> None:
     for line in lines:
-        number, index = line.integer("object"), line.integer("frame", most=result.num_frames - 1)
+        number, index = line.integer("object"), line.integer("frame", maximum=result.num_frames - 1)
         if number not in objects:
-            line.fail("object", str(number), "an object of the file beside it")
+            raise line.fail("object", seen=number, expected="an object of the file beside it")
         track = result.tracks[objects[number]]
         if index in track.masks:
-            line.fail("object", f"{number} again in frame {index}", "each object once per frame")
+            raise line.fail("object", seen=f"{number} again in frame {index}", expected="each object once per frame")
         size = line.integer("height"), line.integer("width")
         rle = {"size": list(size), "counts": line.text("rle")}
         track.masks[index] = line.mask("rle", rle, result.height, result.width)
@@ -138,13 +139,13 @@ def _add_masks(result: VideoResult, objects: dict[int, int], lines: Sequence[Ent
 def _foreign(file: Path, lines: Sequence[Entry], classes: Sequence[str] | None) -> VideoResult:
     if not lines:
         raise DataError(f"{file} is empty, and no {_sidecar(file).name} beside it states the size of the video")
-    most = max(line.integer("class", least=1, most=10_000) for line in lines)
+    most = max(line.integer("class", minimum=1, maximum=10_000) for line in lines)
     names = tuple(classes or (f"class {i}" for i in range(most)))
     if most > len(names):
         raise DataError(f"{file} uses class {most}", expected=f"1..{len(names)}, as many as the given classes")
     first = lines[0]
-    height, width = first.integer("height", least=1), first.integer("width", least=1)
-    length = max(line.integer("frame", most=10**8) for line in lines) + 1
+    height, width = first.integer("height", minimum=1), first.integer("width", minimum=1)
+    length = max(line.integer("frame", maximum=10**8) for line in lines) + 1
     result = VideoResult(file.stem, height, width, length, names)
     objects: dict[int, int] = {}
     for line in lines:

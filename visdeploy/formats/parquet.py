@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from visdeploy.atomic import replacing_file
+from visdeploy.entries import Entry
 from visdeploy.errors import DataError, DependencyError
 from visdeploy.formats.common import (
-    Entry,
     class_name,
     dump_json,
     read_head,
@@ -88,7 +88,7 @@ def load(path: Path) -> list[VideoResult]:
     missing = [c for c in _NEEDED if c not in table.column_names]
     if missing:
         raise DataError(f"{path}: column {missing[0]!r} is missing", seen=", ".join(table.column_names))
-    rows = [Entry(row, path, f"row {i}") for i, row in enumerate(table.select(list(_NEEDED)).to_pylist())]
+    rows = [Entry(f"{path}: row {i}", row) for i, row in enumerate(table.select(list(_NEEDED)).to_pylist())]
     heads = (table.schema.metadata or {}).get(_KEY)
     videos = _foreign(rows) if heads is None else _heads(heads, path)
     tracks = {name: {t.track_id: t for t in video.tracks} for name, video in videos.items()}
@@ -108,7 +108,7 @@ def _heads(text: bytes, path: Path) -> dict[str, VideoResult]:
         raise DataError(f"{path}: metadata {_KEY.decode()!r}", seen=type(content).__name__, expected="a list")
     videos = {}
     for i, value in enumerate(content):
-        entry = Entry(value, path, f"metadata, video {i}")
+        entry = Entry.of(f"{path}: metadata {_KEY.decode()!r}[{i}]", value)
         classes = entry.list_of("classes", str)
         video = read_head(entry, classes, (read_track(t, classes) for t in entry.entries("tracks")))
         videos[video.name] = video
@@ -119,13 +119,13 @@ def _foreign(rows: Sequence[Entry]) -> dict[str, VideoResult]:
     """Videos and tracks as far as rows tell: as long as their last mask, classes by number."""
     videos: dict[str, VideoResult] = {}
     seen: set[tuple[str, int]] = set()
-    most = max((row.integer("label", most=10_000) for row in rows), default=-1)
+    most = max((row.integer("label", maximum=10_000) for row in rows), default=-1)
     for row in rows:
         name, track_id = row.text("video"), row.integer("track_id")
         video = videos.setdefault(name, VideoResult(
-            name, row.integer("height", least=1), row.integer("width", least=1), 0,
+            name, row.integer("height", minimum=1), row.integer("width", minimum=1), 0,
             tuple(f"class {i}" for i in range(most + 1))))  # fmt: skip
-        video.num_frames = max(video.num_frames, row.integer("frame", most=10**8) + 1)
+        video.num_frames = max(video.num_frames, row.integer("frame", maximum=10**8) + 1)
         if (name, track_id) not in seen:
             seen.add((name, track_id))
             video.tracks.append(Track(track_id, row.integer("label"), row.number("score")))
@@ -135,13 +135,15 @@ def _foreign(rows: Sequence[Entry]) -> dict[str, VideoResult]:
 def _add_row(row: Entry, videos: dict[str, VideoResult], tracks: dict[str, dict[int, Track]]) -> None:
     name = row.text("video")
     if name not in videos:
-        row.fail("video", name, "a video of the file's metadata")
+        raise row.fail("video", seen=name, expected="a video of the file's metadata")
     video = videos[name]
     track = tracks[name].get(row.integer("track_id"))
     if track is None:
-        row.fail("track_id", str(row.integer("track_id")), "a track of the file's metadata")
-    index = row.integer("frame", most=video.num_frames - 1)
+        raise row.fail("track_id", seen=row.integer("track_id"), expected="a track of the file's metadata")
+    index = row.integer("frame", maximum=video.num_frames - 1)
     if index in track.masks:
-        row.fail("track_id", f"{track.track_id} again in frame {index}", "each track once per frame")
-    rle = {"size": [row.integer("height"), row.integer("width")], "counts": row.value.get("counts")}
+        raise row.fail(
+            "track_id", seen=f"{track.track_id} again in frame {index}", expected="each track once per frame"
+        )
+    rle = {"size": [row.integer("height"), row.integer("width")], "counts": row.data.get("counts")}
     track.masks[index] = row.mask("counts", rle, video.height, video.width)

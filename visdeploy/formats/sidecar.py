@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from visdeploy.atomic import write_text
-from visdeploy.formats.common import Entry, dump_json, read_head, read_json, read_track, track_head, video_head
+from visdeploy.entries import Entry, read_json
+from visdeploy.formats.common import dump_json, read_head, read_track, track_head, video_head
 from visdeploy.results import VideoResult
 
 _KIND = "visdeploy tracks 1"
@@ -43,15 +44,15 @@ def read_sidecar(path: Path) -> tuple[VideoResult, dict[int, int], int]:
         The video with its tracks but no masks; object number → position in its `tracks`; how many masks
         were written.
     """
-    entry = Entry(read_json(path), path, "top level")
+    entry = Entry.of(str(path), read_json(path))
     if entry.text("kind") != _KIND:
-        entry.fail("kind", entry.text("kind"), _KIND)
+        raise entry.fail("kind", seen=entry.text("kind"), expected=_KIND)
     classes = entry.list_of("classes", str)
-    tracks = entry.entries("tracks")
+    tracks = list(entry.entries("tracks"))
     result = read_head(entry, classes, (read_track(t, classes) for t in tracks))
-    objects = {t.integer("object", least=1): i for i, t in enumerate(tracks)}
+    objects = {t.integer("object", minimum=1): i for i, t in enumerate(tracks)}
     if len(objects) != len(tracks):
-        entry.fail("tracks", "an object number twice", "one number per track")
+        raise entry.fail("tracks", seen="an object number twice", expected="one number per track")
     return result, objects, entry.integer("masks")
 
 

@@ -1,9 +1,10 @@
 """YouTube-VIS result JSON: a list with one entry per track.
 
 The official entry is `{video_id, category_id, score, segmentations}`, category ids from 1, one RLE or null per frame.
-Written entries carry further keys that evaluators ignore (`track_id`, `scores`, `video_name`, and `video` with size,
-rate and timestamps on the first entry of a video), so that reading back is complete. A video without tracks has no
-entry (a warning says so) and comes back only when the ground truth is given.
+Written entries carry further keys that other evaluators ignore: `video_name` and `category_name`, by which a ground
+truth with other ids is matched; `track_id`, `scores`, and `video` with size, rate and timestamps on the first entry of
+a video, so that reading back is complete. A video without tracks has no entry (a warning says so) and comes back only
+when the ground truth is given.
 """
 
 from __future__ import annotations
@@ -14,18 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from visdeploy.atomic import write_text
+from visdeploy.entries import Entry, read_json
 from visdeploy.errors import DataError
-from visdeploy.formats.common import (
-    Entry,
-    class_name,
-    dump_json,
-    read_head,
-    read_json,
-    shared_classes,
-    sorted_tracks,
-    video_head,
-)
-from visdeploy.formats.ytvis_truth import GroundTruth
+from visdeploy.evaluation.annotations import read_annotations
+from visdeploy.evaluation.matching import Matcher, result_entries
+from visdeploy.formats.common import class_name, dump_json, read_head, shared_classes, sorted_tracks, video_head
 from visdeploy.results import Track, VideoResult
 
 logger = logging.getLogger(__name__)
@@ -43,41 +37,65 @@ def save(
     Args:
         results: Results of one model.
         path: JSON file.
-        video_ids: Video name → id; overrides the ground truth.
+        video_ids: Video name → id; overrides the ground truth. Entries of these videos have no `video_name`, so that
+            the id decides wherever the file is read.
         ground_truth: Annotation file whose ids to use: videos by name, categories by class name. Without it videos
             count from 1 in the given order and category ids are labels plus one.
+
+    Raises:
+        DataError: A result fits no video of the ground truth, or two would get one id.
     """
     classes = shared_classes(results)
-    truth = None if ground_truth is None else GroundTruth.read(ground_truth)
+    truth = _matcher(ground_truth, video_ids)
     entries: list[dict[str, Any]] = []
-    for number, result in enumerate(results, start=1):
-        video_id = number
-        if video_ids is not None and result.name in video_ids:
-            video_id = video_ids[result.name]
-        elif truth is not None:
-            video_id = truth.video_id(result)
+    for result, video_id in zip(results, _video_ids(results, truth, video_ids or {}), strict=True):
         if not result.tracks:
             logger.warning("%s: no tracks, so no entry in %s", result.name, path)
-        head: dict[str, Any] | None = {**video_head(result), "classes": list(classes)}
+        named = not video_ids or result.name not in video_ids
+        head = {"video": {**video_head(result), "classes": list(classes)}}
         for track in result.tracks:
-            category = truth.category_id(class_name(classes, track.label)) if truth else track.label + 1
-            entry = _entry(result, track, video_id, category)
-            if head is not None:
-                entry["video"], head = head, None
-            entries.append(entry)
+            entries.append(
+                _entry(result, track, video_id, truth) | ({"video_name": result.name} if named else {}) | head
+            )
+            head = {}
     write_text(path, dump_json(entries, str(path)))
 
 
-def _entry(result: VideoResult, track: Track, video_id: int, category: int) -> dict[str, Any]:
+def _matcher(
+    ground_truth: str | Path | Mapping[str, Any] | None, video_ids: Mapping[str, int] | None = None
+) -> Matcher | None:
+    return (
+        None if ground_truth is None else Matcher(read_annotations(ground_truth, require_annotations=False), video_ids)
+    )
+
+
+def _video_ids(results: Sequence[VideoResult], truth: Matcher | None, given: Mapping[str, int]) -> list[int]:
+    if truth is not None:
+        return [video.id for video in truth.videos_of(results)]
+    ids = [int(given.get(result.name, number)) for number, result in enumerate(results, start=1)]
+    for i, result in enumerate(results):
+        if ids[i] in ids[:i]:
+            raise DataError(
+                f"two videos would get the id {ids[i]}",
+                seen=f"{results[ids.index(ids[i])].name!r} and {result.name!r}",
+                hint="Name the ids of all videos in video_ids.",
+            )
+    return ids
+
+
+def _entry(result: VideoResult, track: Track, video_id: int, truth: Matcher | None) -> dict[str, Any]:
+    name = class_name(result.classes, track.label)
+    where = f"result {result.name!r}, track {track.track_id}"
     masks = [track.masks.get(i) for i in range(result.num_frames)]
     entry: dict[str, Any] = {
-        "video_id": int(video_id),
-        "category_id": int(category),
+        "video_id": video_id,
+        "category_id": track.label + 1 if truth is None else truth.category(where, name),
         "score": float(track.score),
         "segmentations": [None if m is None else m.to_coco() for m in masks],
         "track_id": int(track.track_id),
-        "video_name": result.name,
     }
+    if result.classes:
+        entry["category_name"] = name
     return {**entry, "scores": [float(s) for s in track.scores]} if track.scores else entry
 
 
@@ -97,87 +115,63 @@ def load(
     Returns:
         One result per video, in the order of first mention (with ground truth: in its order).
     """
-    content = read_json(path)
-    if not isinstance(content, list):
-        raise DataError(f"{path} is no YouTube-VIS result file", seen=type(content).__name__, expected="a list",
-                        hint="A file with images and annotations is format 'coco'.")  # fmt: skip
-    truth = None if ground_truth is None else GroundTruth.read(ground_truth)
-    groups: dict[int, list[Entry]] = {} if truth is None else {video.id: [] for video in truth.videos}
-    for i, value in enumerate(content):
-        entry = Entry(value, path, f"entry {i}")
-        video_id = entry.integer("video_id")
-        if truth is not None and video_id not in groups:
-            entry.fail("video_id", str(video_id), "the id of a video of the ground truth")
+    truth = _matcher(ground_truth)
+    groups: dict[int, list[Entry]] = {} if truth is None else {video.id: [] for video in truth.truth.videos}
+    for entry in result_entries(str(path), read_json(path)):
+        video_id = entry.integer("video_id") if truth is None else truth.video_of_entry(entry).id
         groups.setdefault(video_id, []).append(entry)
     names = tuple(classes or ()) or _class_names(groups, truth)
     return [_read_video(video_id, entries, names, truth) for video_id, entries in groups.items()]
 
 
-def _class_names(groups: Mapping[int, Sequence[Entry]], truth: GroundTruth | None) -> tuple[str, ...]:
+def _class_names(groups: Mapping[int, Sequence[Entry]], truth: Matcher | None) -> tuple[str, ...]:
     if truth is not None:
-        return truth.class_names
+        return tuple(category.name for category in truth.truth.categories)
     entries = [e for group in groups.values() for e in group]
     for entry in entries:
         if entry.has("video"):
-            head = Entry(entry.value["video"], entry.path, f"{entry.place}, field 'video'")
-            return head.list_of("classes", str)
-    largest = max((e.integer("category_id", least=1, most=100_000) for e in entries), default=0)
+            return entry.entry("video").list_of("classes", str)
+    largest = max((e.integer("category_id", minimum=1, maximum=100_000) for e in entries), default=0)
     return tuple(f"class {i}" for i in range(largest))
 
 
 def _read_video(
-    video_id: int, entries: Sequence[Entry], classes: tuple[str, ...], truth: GroundTruth | None
+    video_id: int, entries: Sequence[Entry], classes: tuple[str, ...], truth: Matcher | None
 ) -> VideoResult:
     result = _blank(video_id, entries, classes, truth)
     for number, entry in enumerate(entries):
-        label = _label(entry, classes, truth)
-        track_id = entry.integer("track_id", number)
-        track = Track(track_id, label, entry.number("score"), {}, entry.list_of("scores", float))
-        segmentations = _segmentations(entry)
-        if len(segmentations) != result.num_frames:
-            entry.fail("segmentations", f"{len(segmentations)} items", f"{result.num_frames}, one per frame")
-        for i, rle in enumerate(segmentations):
-            if rle is not None:
-                track.masks[i] = entry.mask(f"segmentations[{i}]", rle, result.height, result.width)
+        track_id = entry.integer("track_id", default=number)
         if any(t.track_id == track_id for t in result.tracks):
-            entry.fail("track_id", f"{track_id} again", "one entry per track of a video")
-        result.tracks.append(track)
+            raise entry.fail("track_id", seen=f"{track_id} again", expected="one entry per track of a video")
+        masks = entry.masks("segmentations", length=result.num_frames, height=result.height, width=result.width)
+        found = {i: mask for i, mask in enumerate(masks) if mask is not None}
+        label, score = _label(entry, classes, truth), entry.number("score")
+        result.tracks.append(Track(track_id, label, score, found, entry.list_of("scores", float)))
     result.tracks = sorted_tracks(result.tracks)
     return result
 
 
-def _label(entry: Entry, classes: tuple[str, ...], truth: GroundTruth | None) -> int:
-    category = entry.integer("category_id", least=0 if truth else 1)
+def _label(entry: Entry, classes: tuple[str, ...], truth: Matcher | None) -> int:
     if truth is not None:
-        if category not in truth.labels:
-            entry.fail("category_id", str(category), "a category of the ground truth")
-        return truth.labels[category]
-    if classes and category > len(classes):
-        entry.fail("category_id", str(category), f"1..{len(classes)}")
-    return category - 1
+        return list(truth.truth.category_by_id).index(truth.category_of_entry(entry))
+    return entry.integer("category_id", minimum=1, maximum=len(classes) or 2**31) - 1
 
 
-def _segmentations(entry: Entry) -> list[Any]:
-    value = entry.value.get("segmentations")
-    if not isinstance(value, list):
-        entry.fail("segmentations", type(value).__name__, "a list with one mask or null per frame")
-    return value
-
-
-def _blank(video_id: int, entries: Sequence[Entry], classes: tuple[str, ...], truth: GroundTruth | None) -> VideoResult:
-    """The video without tracks, from the ground truth, the head in the file, or the masks themselves."""
+def _blank(video_id: int, entries: Sequence[Entry], classes: tuple[str, ...], truth: Matcher | None) -> VideoResult:
+    """The video without tracks, from the head in the file, the ground truth, or the masks themselves."""
     for entry in entries:
         if entry.has("video"):
-            return read_head(Entry(entry.value["video"], entry.path, f"{entry.place}, field 'video'"), classes, ())
+            return read_head(entry.entry("video"), classes)
     if truth is not None:
-        video = truth.by_id(video_id)
+        video = truth.truth.video_by_id[video_id]
         return VideoResult(video.name, video.height, video.width, video.length, classes)
     name = next((e.text("video_name") for e in entries if e.has("video_name")), str(video_id))
-    length = len(_segmentations(entries[0]))
-    found = ((e, i, rle) for e in entries for i, rle in enumerate(_segmentations(e)) if rle is not None)
-    entry, i, rle = next(found, (entries[0], 0, None))
-    if rle is not None:
-        mask = entry.mask(f"segmentations[{i}]", rle)
-        return VideoResult(name, mask.height, mask.width, length, classes)
-    return entry.fail("segmentations", "null in every frame", "a mask somewhere in the video, to know its size",
-                    hint="Pass ground_truth=, which states the sizes.")  # fmt: skip
+    length = len(entries[0].sequence("segmentations"))
+    for entry in entries:
+        for i, rle in enumerate(entry.sequence("segmentations")):
+            if rle is not None:
+                mask = entry.mask(f"segmentations[{i}]", rle)
+                return VideoResult(name, mask.height, mask.width, length, classes)
+    raise entries[0].fail("segmentations", seen="null in every frame",
+                          expected="a mask somewhere in the video, to know its size",
+                          hint="Pass ground_truth=, which states the sizes.")  # fmt: skip

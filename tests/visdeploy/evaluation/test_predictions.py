@@ -101,9 +101,9 @@ def change(field, value):
 
 
 BAD_RESULTS = {
-    "frames": (change("num_frames", FRAMES + 1), "number of frames.*seen: 6.*expected: 5"),
-    "height": (change("height", 20), "height differs"),
-    "width": (change("width", 20), "width differs"),
+    "frames": (change("num_frames", FRAMES + 1), "does not match video 1 .*seen: 6 frames of.*expected: 5 frames of"),
+    "height": (change("height", 20), "does not match video 1 .*seen: 5 frames of 20x60; expected: 5 frames of 40x60"),
+    "width": (change("width", 20), "does not match video 1 .*seen: 5 frames of 40x20; expected: 5 frames of 40x60"),
     "classes": (change("classes", ("dog", "lynx")), "track 0: unknown category.*lynx.*'cat', 'dog'"),
     "label": (change("classes", ()), "track 0: label without a class"),
     "name": (change("name", "clip2"), "two results belong to video 2"),
@@ -155,7 +155,7 @@ def test_mixed_input_and_wrong_files(tmp_path):
         evaluate([perfect(ground_truth())[0], results()[0]], ground_truth())
     path = tmp_path / "results.json"
     path.write_text('{"annotations": []}')
-    with pytest.raises(DataError, match=r"results\.json is not a result file.*dict"):
+    with pytest.raises(DataError, match=r"results\.json is not a YouTube-VIS result file.*dict"):
         evaluate(path, ground_truth())
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no results in"):

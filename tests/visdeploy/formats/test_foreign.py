@@ -10,9 +10,10 @@ from PIL import Image
 from tests.visdeploy.formats.results import CLASSES, rectangle, walkers
 from visdeploy import formats
 from visdeploy.errors import DataError
+from visdeploy.evaluation import read_annotations, read_predictions
 from visdeploy.formats.davis import davis_palette
 from visdeploy.masks import Mask
-from visdeploy.results import FrameResult, VideoResult
+from visdeploy.results import FrameResult, Track, VideoResult
 
 
 def truth(**changes: object) -> dict[str, object]:
@@ -38,21 +39,51 @@ def test_ytvis_with_ids_of_a_ground_truth(tmp_path: Path) -> None:
     entries = json.loads(path.read_text())
     assert [(e["video_id"], e["category_id"]) for e in entries] == [(41, 10), (41, 20), (41, 30)]
     house, street = formats.load(path, ground_truth=truth())
-    assert (house.name, house.num_frames, len(house)) == ("deep/house", 2, 0)
+    assert (house.name, house.num_frames, len(house)) == ("house", 2, 0)
     assert street.classes == ("dog", "person", "zürich tram")
     assert [t.label for t in street.tracks] == [0, 1, 2]
     assert [t.masks for t in street.tracks] == [t.masks for t in walkers().tracks]
-    walkers().save(path, video_ids={"street": 5})
-    assert json.loads(path.read_text())[0]["video_id"] == 5
+    VideoResult("deep/house", 9, 9, 2, CLASSES, [Track(0, 1, 0.5)]).save(path, ground_truth=truth())
+    assert [len(r) for r in formats.load(path, ground_truth=truth())] == [1, 0]
+
+
+def test_ytvis_with_given_ids(tmp_path: Path) -> None:
+    """A given id holds wherever the file is read, so no name stands beside it."""
+    path = tmp_path / "r.json"
+    camera = walkers("camera 3")
+    camera.save(path, video_ids={"camera 3": 41})
+    entries = json.loads(path.read_text())
+    assert [e["video_id"] for e in entries] == [41, 41, 41]
+    assert not any("video_name" in e for e in entries)
+    assert formats.load(path) == [camera]
+    camera.save(path, video_ids={"camera 3": 41}, ground_truth=truth())
+    assert [e["category_id"] for e in json.loads(path.read_text())] == [10, 20, 30]
+    assert len(read_predictions(path, read_annotations(truth(), require_annotations=False))) == 3
+    with pytest.raises(DataError, match="'camera 3' belongs to no single video"):
+        camera.save(path, video_ids={"camera 3": 5}, ground_truth=truth())
+    with pytest.raises(DataError, match="two videos would get the id 2 .*'a' and 'b'"):
+        formats.save([walkers("a"), walkers("b")], path, video_ids={"a": 2})
+
+
+def test_ytvis_names_decide_when_a_file_meets_a_ground_truth(tmp_path: Path) -> None:
+    """Written without the ground truth, its ids are others: videos and classes are found by name."""
+    walkers().save(tmp_path / "r.json")
+    house, street = formats.load(tmp_path / "r.json", ground_truth=truth())
+    assert (len(house), street.classes) == (0, ("dog", "person", "zürich tram"))
+    assert [street.classes[t.label] for t in street.tracks] == [CLASSES[t.label] for t in walkers().tracks]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"file_names": ["road/0.jpg"]}, "video 'street' is not in"),
-        ({"length": 5}, "does not match .*6 frames of 40x60; expected: 5 frames of 40x60"),
+        ({"file_names": [f"road/{i}.jpg" for i in range(6)]}, "'street' belongs to no single video.*house, road"),
+        ({"length": 5}, r"videos\[1\]: field 'length' .*5.*6"),
+        (
+            {"length": 5, "file_names": [f"street/{i}.jpg" for i in range(5)]},
+            "does not match .*6 frames of 40x60; expected: 5 frames of 40x60",
+        ),
         ({"height": 41}, "expected: 6 frames of 41x60"),
-        ({"height": "x"}, r"videos\[1\], field 'height'"),
+        ({"height": "x"}, r"videos\[1\]: field 'height'"),
     ],
 )
 def test_ytvis_with_a_ground_truth_that_does_not_fit(tmp_path: Path, change: dict[str, object], message: str) -> None:
@@ -63,7 +94,7 @@ def test_ytvis_with_a_ground_truth_that_does_not_fit(tmp_path: Path, change: dic
 
 def test_ytvis_class_unknown_to_the_ground_truth(tmp_path: Path) -> None:
     content = {**truth(), "categories": [{"id": 1, "name": "dog"}]}
-    with pytest.raises(DataError, match="class 'person' is not in"):
+    with pytest.raises(DataError, match="unknown category .*'person'.*'dog'"):
         walkers().save(tmp_path / "r.json", ground_truth=content)
 
 

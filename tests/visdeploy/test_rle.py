@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from visdeploy.errors import DataError
-from visdeploy.evaluation.rle import covers, read_fast
+from visdeploy.rle import covers, read_fast
 from visdeploy.masks import Mask
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))

@@ -1,0 +1,219 @@
+"""Checked access to the entries of JSON files: every error names the file, the entry and the field."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+from visdeploy.errors import DataError
+from visdeploy.masks import Mask
+from visdeploy.rle import read_fast
+
+MAX_SIDE = 65_535
+"""Longest side of a frame or a mask, in pixels."""
+
+_MISSING: Any = object()
+_Default = TypeVar("_Default")
+_Item = TypeVar("_Item")
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        DataError: The file is missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(
+            f"cannot read {path}", seen=error.strerror or str(error), hint="Check the path and its permissions."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path} is not valid JSON",
+            seen=str(error)[:120],
+            hint="The file is damaged or of another format; write it anew.",
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One JSON object and the place it came from. A field that is null counts as absent.
+
+    Attributes:
+        where: File and entry, as error messages name them, for example `valid.json: annotations[3]`.
+        data: The object.
+    """
+
+    where: str
+    data: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, where: str, data: Any) -> Entry:
+        """Wrap `data`, which must be a JSON object."""
+        if not isinstance(data, Mapping):
+            raise DataError(f"{where} is malformed", seen=type(data).__name__, expected="a JSON object")
+        return cls(where, data)
+
+    def fail(self, field: str, *, seen: Any, expected: str, hint: str = "") -> DataError:
+        """The error for one field of this entry, for the caller to raise."""
+        return DataError(f"{self.where}: field {field!r} is wrong", seen=str(seen)[:100], expected=expected, hint=hint)
+
+    def has(self, field: str) -> bool:
+        """Whether the field is there and not null."""
+        return self.data.get(field) is not None
+
+    def get(self, field: str, default: Any = _MISSING, *, expected: str = "", hint: str = "") -> Any:
+        """A field as it is; without a default the field must be there. `expected` and `hint` are for the error."""
+        value = self.data.get(field)
+        if value is not None:
+            return value
+        if default is not _MISSING:
+            return default
+        raise DataError(
+            f"{self.where}: field {field!r} is missing",
+            seen="null" if field in self.data else f"fields {sorted(map(str, self.data))}",
+            expected=expected,
+            hint=hint or "The file is of another layout, or was cut while it was written.",
+        )
+
+    @overload
+    def integer(self, field: str, *, minimum: int = 0, maximum: int = 2**53, hint: str = "") -> int: ...
+    @overload
+    def integer(
+        self, field: str, *, minimum: int = 0, maximum: int = 2**53, default: _Default, hint: str = ""
+    ) -> int | _Default: ...
+    def integer(
+        self, field: str, *, minimum: int = 0, maximum: int = 2**53, default: Any = _MISSING, hint: str = ""
+    ) -> Any:
+        """A whole number in `minimum..maximum`; one written as a float, as 2.0, passes."""
+        expected = f"a whole number from {minimum} up" if maximum == 2**53 else f"a whole number, {minimum}..{maximum}"
+        value = self.get(field, default, expected=expected, hint=hint)
+        if value is default:
+            return value
+        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        if not whole or isinstance(value, bool) or not minimum <= value <= maximum:
+            raise self.fail(field, seen=repr(value), expected=expected, hint=hint)
+        return int(value)
+
+    @overload
+    def number(self, field: str) -> float: ...
+    @overload
+    def number(self, field: str, default: _Default) -> float | _Default: ...
+    def number(self, field: str, default: Any = _MISSING) -> Any:
+        """A finite number."""
+        value = self.get(field, default, expected="a finite number")
+        if value is default:
+            return value
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            raise self.fail(field, seen=repr(value), expected="a finite number")
+        return float(value)
+
+    @overload
+    def text(self, field: str) -> str: ...
+    @overload
+    def text(self, field: str, default: _Default) -> str | _Default: ...
+    def text(self, field: str, default: Any = _MISSING) -> Any:
+        """A string."""
+        value = self.get(field, default, expected="a string")
+        if value is not default and not isinstance(value, str):
+            raise self.fail(field, seen=repr(value), expected="a string")
+        return value
+
+    def sequence(
+        self, field: str, *, length: int | None = None, default: Any = _MISSING, hint: str = ""
+    ) -> Sequence[Any]:
+        """A list, of `length` items where that is given."""
+        value = self.get(field, default, expected="a list", hint=hint)
+        if not isinstance(value, list | tuple):
+            raise self.fail(field, seen=type(value).__name__, expected="a list", hint=hint)
+        if length is not None and len(value) != length:
+            raise self.fail(field, seen=f"{len(value)} items", expected=f"{length} items", hint=hint)
+        return value
+
+    @overload
+    def list_of(self, field: str, kind: type[float]) -> tuple[float, ...]: ...
+    @overload
+    def list_of(self, field: str, kind: type[_Item]) -> tuple[_Item, ...]: ...
+    def list_of(self, field: str, kind: Any) -> tuple[Any, ...]:
+        """A list with items of one type; an absent field is an empty one. Whole numbers pass as floats."""
+        value = self.sequence(field, default=())
+        kinds = (int, float) if kind is float else (kind,)
+        if any(
+            not isinstance(v, kinds) or isinstance(v, bool) or (kind is float and not math.isfinite(v)) for v in value
+        ):
+            raise self.fail(field, seen=repr(value), expected=f"a list of {kind.__name__}")
+        return tuple(float(v) for v in value) if kind is float else tuple(value)
+
+    def entry(self, field: str) -> Entry:
+        """An object inside this one."""
+        return Entry.of(f"{self.where}: field {field!r}", self.get(field, expected="a JSON object"))
+
+    def entries(self, field: str, default: Any = _MISSING) -> Iterator[Entry]:
+        """The objects of a list, each knowing its place."""
+        for index, item in enumerate(self.sequence(field, default=default)):
+            yield Entry.of(f"{self.where}: {field}[{index}]", item)
+
+    def mask(
+        self,
+        field: str,
+        item: Any,
+        height: int | None = None,
+        width: int | None = None,
+        *,
+        hint: str = "Encode the mask again.",
+    ) -> Mask:
+        """A run-length mask, fully checked, of the given size where there is one.
+
+        Args:
+            field: Name of the field, for messages.
+            item: Run-length encoding found there.
+            height: Rows that the mask must have, in pixels.
+            width: Columns that the mask must have, in pixels.
+            hint: What to do about a damaged mask.
+        """
+        if not isinstance(item, Mapping):
+            raise self.fail(
+                field, seen=repr(item)[:60], expected="a run-length encoding with size and counts", hint=hint
+            )
+        try:
+            mask = Mask.from_coco(item)
+        except DataError as error:
+            raise DataError(
+                f"{self.where}: field {field!r} is wrong: {error.what}",
+                seen=error.seen,
+                expected=error.expected,
+                hint=error.hint or hint,
+            ) from error
+        if max(mask.height, mask.width) > MAX_SIDE:
+            raise self.fail(field, seen=f"mask of {mask.height}x{mask.width}", expected=f"sides up to {MAX_SIDE}")
+        if height and width and (mask.height, mask.width) != (height, width):
+            raise self.fail(
+                field,
+                seen=f"mask of {mask.height}x{mask.width}",
+                expected=f"{height}x{width}, the size of the video",
+                hint="Masks belong at the full size of the video; resize them.",
+            )
+        return mask
+
+    def masks(self, field: str, *, length: int, height: int, width: int) -> tuple[Mask | None, ...]:
+        """Masks of one track, one item a frame, None where the object is absent.
+
+        Args:
+            field: Name of the list of run-length encodings.
+            length: Frames of the video.
+            height: Rows of the video's frames, in pixels.
+            width: Columns of the video's frames, in pixels.
+        """
+        each = "Each frame of the video needs one item; write null where the object is absent."
+        again = "Encode the mask again; write null where the object is absent."
+        items = self.sequence(field, length=length, hint=each)
+        return tuple(
+            mask if mask is not None or item is None else self.mask(f"{field}[{i}]", item, height, width, hint=again)
+            for i, (item, mask) in enumerate(zip(items, read_fast(items, height, width), strict=True))
+        )
