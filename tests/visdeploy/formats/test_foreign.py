@@ -61,7 +61,7 @@ def test_ytvis_with_given_ids(tmp_path: Path) -> None:
     assert len(read_predictions(path, read_annotations(truth(), require_annotations=False))) == 3
     with pytest.raises(DataError, match="'camera 3' belongs to no single video"):
         camera.save(path, video_ids={"camera 3": 5}, ground_truth=truth())
-    with pytest.raises(DataError, match="two videos would get the id 2 .*'a' and 'b'"):
+    with pytest.raises(DataError, match=r"two videos would get the id 2 .*'a' and 'b'"):
         formats.save([walkers("a"), walkers("b")], path, video_ids={"a": 2})
 
 
@@ -94,7 +94,7 @@ def test_ytvis_with_a_ground_truth_that_does_not_fit(tmp_path: Path, change: dic
 
 def test_ytvis_class_unknown_to_the_ground_truth(tmp_path: Path) -> None:
     content = {**truth(), "categories": [{"id": 1, "name": "dog"}]}
-    with pytest.raises(DataError, match="unknown category .*'person'.*'dog'"):
+    with pytest.raises(DataError, match=r"unknown category .*'person'.*'dog'"):
         walkers().save(tmp_path / "r.json", ground_truth=content)
 
 
