@@ -39,16 +39,28 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}-old-", dir=target.parent))
-            os.replace(target, old / target.name)
-            os.replace(temporary, target)
-            shutil.rmtree(old)
-        else:
-            os.replace(temporary, target)
+        swap_folder(temporary, target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def swap_folder(staged: Path, target: Path) -> None:
+    """Rename a complete folder to `target`, in place of what is there; that comes back when the renaming fails."""
+    if not target.exists():
+        os.replace(staged, target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}-old-", dir=target.parent))
+    old = aside / target.name
+    try:
+        os.replace(target, old)
+        os.replace(staged, target)
+    except OSError:
+        if old.exists():
+            os.replace(old, target)
+        aside.rmdir()
+        raise
+    shutil.rmtree(aside)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from visdeploy.atomic import swap_folder
 from visdeploy.errors import BundleError
 from visdeploy.manifest import SCHEMA_VERSION, FileEntry, Manifest, describe_errors
 
@@ -198,25 +199,13 @@ def stage_bundle(path: str | os.PathLike[str], *, overwrite: bool = False) -> It
         yield staged
         Bundle.open(staged)
         _check_target(target, overwrite=overwrite)
-        _replace(target, staged, work / "old")
+        swap_folder(staged, target)
         created = []
     finally:
         shutil.rmtree(work, ignore_errors=True)
         for parent in created:  # innermost first; a folder that someone else has used meanwhile stays
             with suppress(OSError):
                 parent.rmdir()
-
-
-def _replace(target: Path, staged: Path, aside: Path) -> None:
-    """Put `staged` in the place of `target`; the old bundle comes back when that fails."""
-    if target.exists():
-        os.replace(target, aside)
-    try:
-        os.replace(staged, target)
-    except OSError:
-        if aside.exists():
-            os.replace(aside, target)
-        raise
 
 
 def seal_bundle(folder: Path, fields: Mapping[str, Any]) -> Bundle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,6 +147,30 @@ class VideoResult:
                     seen=f"frames {min(track.masks)}..{max(track.masks)}",
                     expected=f"0..{self.num_frames - 1}",
                 )
+
+    def check(self) -> None:
+        """Check what may have been changed since the tracks were made, before they are written or scored.
+
+        Raises:
+            DataError: A label is outside the classes, a score is not finite, or a mask has another size than the video.
+        """
+        for track in self.tracks:
+            where = f"video {self.name!r}, track {track.track_id}"
+            if track.label < 0 or (self.classes and track.label >= len(self.classes)):
+                raise DataError(
+                    f"{where}: label outside the classes", seen=str(track.label), expected=f"0..{len(self.classes) - 1}"
+                )
+            if not all(math.isfinite(s) for s in (track.score, *track.scores)):
+                raise DataError(
+                    f"{where}: score is no number", seen=f"NaN or infinity: {track.score}", expected="finite scores"
+                )
+            for frame, mask in track.masks.items():
+                if (mask.height, mask.width) != (self.height, self.width):
+                    raise DataError(
+                        f"{where}, frame {frame}: wrong mask size",
+                        seen=f"{mask.height}x{mask.width}",
+                        expected=f"{self.height}x{self.width}",
+                    )
 
     def __len__(self) -> int:
         return len(self.tracks)

@@ -1,10 +1,11 @@
 """Files and folders appear complete or not at all."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from visdeploy.atomic import replacing_file, replacing_folder, write_text
+from visdeploy.atomic import replacing_file, replacing_folder, swap_folder, write_text
 
 
 def test_file_appears_at_the_end(tmp_path: Path) -> None:
@@ -33,6 +34,25 @@ def test_file_stays_on_error(tmp_path: Path) -> None:
         fail()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_old_folder_comes_back_when_it_cannot_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, staged = tmp_path / "d", tmp_path / "new"
+    for folder, name in ((target, "old"), (staged, "fresh")):
+        folder.mkdir()
+        (folder / name).write_text("")
+    rename = os.replace
+
+    def fail(source: Path, destination: Path) -> None:
+        if source == staged:
+            raise PermissionError("in use")
+        rename(source, destination)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(PermissionError):
+        swap_folder(staged, target)
+    assert [p.name for p in target.iterdir()] == ["old"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["d", "new"]
 
 
 def test_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:

@@ -89,26 +89,19 @@ def _from_entry(entry: Entry, matcher: Matcher) -> Prediction:
 
 
 def _from_results(results: Sequence[VideoResult], matcher: Matcher) -> list[Prediction]:
+    videos = matcher.videos_of(results)
+    for result in results:
+        result.check()
     return [
         _from_track(result, track, video, matcher)
-        for result, video in zip(results, matcher.videos_of(results), strict=True)
+        for result, video in zip(results, videos, strict=True)
         for track in result.tracks
     ]
 
 
 def _from_track(result: VideoResult, track: Track, video: Video, matcher: Matcher) -> Prediction:
     where = f"result {result.name!r}, track {track.track_id}"
-    if not 0 <= track.label < len(result.classes):
-        raise DataError(
-            f"{where}: label without a class", seen=str(track.label), expected=f"0..{len(result.classes) - 1}"
-        )
-    for frame, mask in track.masks.items():
-        if (mask.height, mask.width) != (video.height, video.width):
-            raise DataError(
-                f"{where}, frame {frame}: mask size differs from the video",
-                seen=f"{mask.height}x{mask.width}",
-                expected=f"{video.height}x{video.width}",
-            )
-    score = Entry(where, {"score": track.score}).number("score")
+    if not result.classes:
+        raise DataError(f"{where}: label without a class", seen=str(track.label), hint="Give the result its classes.")
     masks = tuple(track.masks.get(frame) for frame in range(video.length))
-    return Prediction(video.id, matcher.category(where, result.classes[track.label]), score, masks)
+    return Prediction(video.id, matcher.category(where, result.classes[track.label]), float(track.score), masks)

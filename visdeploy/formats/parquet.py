@@ -14,7 +14,7 @@ from typing import Any
 
 from visdeploy.atomic import replacing_file
 from visdeploy.entries import Entry
-from visdeploy.errors import DataError, DependencyError
+from visdeploy.errors import DataError
 from visdeploy.formats.common import (
     class_name,
     dump_json,
@@ -24,6 +24,7 @@ from visdeploy.formats.common import (
     track_head,
     video_head,
 )
+from visdeploy.optional import require
 from visdeploy.results import Track, VideoResult
 
 _KEY = b"visdeploy"
@@ -36,11 +37,9 @@ _NEEDED = ("video", "frame", "track_id", "label", "score", "height", "width", "c
 
 
 def _pyarrow() -> Any:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise DependencyError("Parquet needs the package pyarrow", hint="pip install 'visdeploy[formats]'") from error
+    require("pyarrow.parquet", extra="formats", purpose="Parquet")
+    import pyarrow
+
     return pyarrow
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -155,15 +154,4 @@ def _check_saveable(results: Sequence[VideoResult]) -> None:
     if twice:
         raise DataError("two results have the same name", seen=repr(twice[0]), expected="one name per video")
     for result in results:
-        for track in result.tracks:
-            if track.label < 0 or (result.classes and track.label >= len(result.classes)):
-                raise DataError(f"video {result.name!r}, track {track.track_id}: label outside the classes",
-                                seen=str(track.label), expected=f"0..{len(result.classes) - 1}")  # fmt: skip
-            if not all(math.isfinite(s) for s in (track.score, *track.scores)):
-                raise DataError(f"video {result.name!r}, track {track.track_id}: score is no number",
-                                seen=f"NaN or infinity: {track.score}", expected="finite scores")  # fmt: skip
-            for frame, mask in track.masks.items():
-                if (mask.height, mask.width) != (result.height, result.width):
-                    raise DataError(f"video {result.name!r}, track {track.track_id}, frame {frame}: wrong mask size",
-                                    seen=f"{mask.height}x{mask.width}",
-                                    expected=f"{result.height}x{result.width}")  # fmt: skip
+        result.check()

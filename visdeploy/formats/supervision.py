@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from visdeploy.errors import DependencyError
 from visdeploy.formats.common import class_name
+from visdeploy.optional import require
 from visdeploy.results import FrameResult
 
 if TYPE_CHECKING:
@@ -27,16 +27,12 @@ def to_detections(frame: FrameResult) -> sv.Detections:
     Raises:
         DependencyError: The package supervision is not installed.
     """
-    try:
-        import supervision as sv
-    except ImportError as error:
-        raise DependencyError("to_supervision() needs the package supervision",
-                              hint="pip install 'visdeploy[formats]'") from error  # fmt: skip
+    module = require("supervision", extra="formats", purpose="to_supervision()")
     count = len(frame)
     masks = np.zeros((count, frame.height, frame.width), bool)
     for i, instance in enumerate(frame):
         masks[i] = instance.mask.decode()
-    return sv.Detections(
+    detections: sv.Detections = module.Detections(
         xyxy=np.array([i.box for i in frame], np.float32).reshape(count, 4),
         mask=masks,
         confidence=np.array([i.score for i in frame], np.float32),
@@ -44,3 +40,4 @@ def to_detections(frame: FrameResult) -> sv.Detections:
         tracker_id=np.array([i.track_id for i in frame], int),
         data={"class_name": np.array([class_name(frame.classes, i.label) for i in frame], dtype=str)},
     )
+    return detections

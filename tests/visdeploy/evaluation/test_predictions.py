@@ -105,10 +105,14 @@ BAD_RESULTS = {
     "height": (change("height", 20), "does not match video 1 .*seen: 5 frames of 20x60; expected: 5 frames of 40x60"),
     "width": (change("width", 20), "does not match video 1 .*seen: 5 frames of 40x20; expected: 5 frames of 40x60"),
     "classes": (change("classes", ("dog", "lynx")), "track 0: unknown category.*lynx.*'cat', 'dog'"),
-    "label": (change("classes", ()), "track 0: label without a class"),
+    "no classes": (change("classes", ()), "track 0: label without a class"),
+    "label": (change("classes", ("dog",)), r"track 0: label outside the classes.*seen: 1; expected: 0\.\.0"),
     "name": (change("name", "clip2"), "two results belong to video 2"),
-    "mask": (lambda r: r.tracks[0].masks.update({1: Mask.encode(np.ones((4, 4)))}), "frame 1: mask size.*4x4"),
-    "score": (lambda r: setattr(r.tracks[0], "score", float("inf")), "'score'.*finite"),
+    "mask": (
+        lambda r: r.tracks[0].masks.update({1: Mask.encode(np.ones((4, 4)))}),
+        "frame 1: wrong mask size.*4x4.*40x60",
+    ),
+    "score": (lambda r: setattr(r.tracks[0], "score", float("inf")), "track 0: score is no number.*inf.*finite"),
 }
 
 
