@@ -7,7 +7,6 @@ changed hands is logged and kept in `tracks.json`.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,9 @@ from visdeploy.atomic import replacing_folder
 from visdeploy.errors import DataError
 from visdeploy.formats.common import sorted_tracks
 from visdeploy.formats.overlaps import owner_map
-from visdeploy.formats.sidecar import read_sidecar, safe_name, write_sidecar
+from visdeploy.formats.sidecar import paths_by_name, read_sidecar, write_sidecar
 from visdeploy.masks import Mask
 from visdeploy.results import Track, VideoResult
-
-logger = logging.getLogger(__name__)
 
 _MOST_OBJECTS = 255
 _SIDECAR = "tracks.json"
@@ -31,9 +28,7 @@ _SIDECAR = "tracks.json"
 
 def save(results: Sequence[VideoResult], path: Path) -> None:
     """Write one folder per video below `path`; a folder of the same video is replaced, anything else is kept."""
-    folders = [path / safe_name(r.name) for r in results]
-    if len(set(folders)) != len(folders):
-        raise DataError(f"two videos would share a folder in {path}", seen=", ".join(r.name for r in results))
+    folders = paths_by_name(results, path)
     for result, folder in zip(results, folders, strict=True):
         _check(result, folder)
     for result, folder in zip(results, folders, strict=True):
@@ -76,8 +71,6 @@ def _write(result: VideoResult, folder: Path) -> None:
         image = Image.fromarray(numbers[owners])
         image.putpalette(palette)
         image.save(folder / f"{frame.index:0{digits}d}.png")
-    if moved:
-        logger.warning("%s: %d pixels of overlapping masks went to the higher score", result.name, moved)
     write_sidecar(folder / _SIDECAR, result, {t.track_id: t.track_id + 1 for t in result.tracks}, masks, moved)
 
 

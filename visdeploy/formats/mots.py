@@ -7,7 +7,6 @@ kept. What the text does not tell (names, scores, timestamps) is in `NAME.tracks
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,10 +15,8 @@ from visdeploy.entries import Entry
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.formats.common import sorted_tracks
 from visdeploy.formats.overlaps import without_overlaps
-from visdeploy.formats.sidecar import read_sidecar, safe_name, write_sidecar
+from visdeploy.formats.sidecar import paths_by_name, read_sidecar, write_sidecar
 from visdeploy.results import Track, VideoResult
-
-logger = logging.getLogger(__name__)
 
 _PER_CLASS = 1000
 _FIELDS = ("frame", "object", "class", "height", "width", "rle")
@@ -32,9 +29,7 @@ def save(results: Sequence[VideoResult], path: Path) -> None:
             raise ConfigError(f"cannot write {len(results)} videos to {path}", expected="a folder for several videos")
         files = [path]
     else:
-        files = [path / f"{safe_name(r.name)}.txt" for r in results]
-        if len(set(files)) != len(files):
-            raise DataError(f"two videos would share a file in {path}", seen=", ".join(r.name for r in results))
+        files = paths_by_name(results, path, suffix=".txt")
     numbers = [_object_numbers(r) for r in results]
     for result, file, objects in zip(results, files, numbers, strict=True):
         _write(result, file, objects)
@@ -66,8 +61,6 @@ def _write(result: VideoResult, file: Path, objects: dict[int, int]) -> None:
         for instance, mask in found:
             number, counts = objects[instance.track_id], mask.counts.decode("ascii")
             lines.append(f"{frame.index} {number} {number // _PER_CLASS} {mask.height} {mask.width} {counts}\n")
-    if moved:
-        logger.warning("%s: %d pixels of overlapping masks went to the higher score", result.name, moved)
     write_sidecar(_sidecar(file), result, objects, len(lines), moved)
     write_text(file, "".join(lines))
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from visdeploy.atomic import write_text
 from visdeploy.entries import Entry, read_json
+from visdeploy.errors import DataError
 from visdeploy.formats.common import dump_json, read_head, read_track, track_head, video_head
 from visdeploy.results import VideoResult
+
+logger = logging.getLogger(__name__)
 
 _KIND = "visdeploy tracks 1"
 
 
 def write_sidecar(path: Path, result: VideoResult, objects: Mapping[int, int], masks: int, moved: int) -> None:
-    """Write what pixels do not tell.
+    """Write what pixels do not tell, and log how many of them changed hands.
 
     Args:
         path: JSON file.
@@ -24,6 +28,8 @@ def write_sidecar(path: Path, result: VideoResult, objects: Mapping[int, int], m
         masks: How many masks were written.
         moved: Pixels that went from one mask to a better one.
     """
+    if moved:
+        logger.warning("%s: %d pixels of overlapping masks went to the higher score", result.name, moved)
     tracks = [{"object": objects[t.track_id], **track_head(t)} for t in result.tracks]
     head = video_head(result)
     content = {
@@ -54,6 +60,19 @@ def read_sidecar(path: Path) -> tuple[VideoResult, dict[int, int], int]:
     if len(objects) != len(tracks):
         raise entry.fail("tracks", seen="an object number twice", expected="one number per track")
     return result, objects, entry.integer("masks")
+
+
+def paths_by_name(results: Sequence[VideoResult], folder: Path, *, suffix: str = "") -> list[Path]:
+    """A path in `folder` for each video, named after it.
+
+    Raises:
+        DataError: Two names become one, as some characters cannot stand in file names.
+    """
+    paths = [folder / f"{safe_name(r.name)}{suffix}" for r in results]
+    if len(set(paths)) != len(paths):
+        kind = "file" if suffix else "folder"
+        raise DataError(f"two videos would share a {kind} in {folder}", seen=", ".join(r.name for r in results))
+    return paths
 
 
 def safe_name(name: str) -> str:

@@ -180,6 +180,8 @@ def test_several_results_that_do_not_fit_together(tmp_path: Path) -> None:
         formats.save([walkers(), walkers("b")], tmp_path / "r.txt")
     with pytest.raises(DataError, match="share a folder"):
         formats.save([walkers("a/b"), walkers("a:b")], tmp_path / "r")
+    with pytest.raises(DataError, match="share a file"):
+        formats.save([walkers("a/b"), walkers("a:b")], tmp_path / "r", format="mots")
     assert list(tmp_path.iterdir()) == []
 
 
