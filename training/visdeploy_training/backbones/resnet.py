@@ -1,0 +1,119 @@
+"""ResNet with bottleneck blocks, frozen batch norm and the stride in the 3x3 convolution, named as in detectron2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from visdeploy.errors import ConfigError
+from visdeploy_training.layers import ConvNorm, FrozenBatchNorm2d
+
+DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+
+def _conv(cin: int, cout: int, kernel: int, *, stride: int = 1, relu: bool = True) -> ConvNorm:
+    return ConvNorm(cin, cout, kernel, stride=stride, norm=FrozenBatchNorm2d(cout), relu=relu, bias=False)
+
+
+class Stem(nn.Module):
+    """7x7/2 convolution, norm, ReLU, 3x3/2 max-pool: `[B, 3, H, W]` to `[B, 64, H/4, W/4]`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = _conv(3, 64, 7, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features at stride 4."""
+        return F.max_pool2d(self.conv1(x), kernel_size=3, stride=2, padding=1)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (with the stride), 1x1, plus a shortcut that is a projection where the shape changes."""
+
+    def __init__(self, cin: int, width: int, cout: int, stride: int) -> None:
+        super().__init__()
+        self.shortcut = _conv(cin, cout, 1, stride=stride, relu=False) if cin != cout or stride != 1 else None
+        self.conv1 = _conv(cin, width, 1)
+        self.conv2 = _conv(width, width, 3, stride=stride)
+        self.conv3 = _conv(width, cout, 1, relu=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, cin, H, W]` to `[B, cout, H/stride, W/stride]`."""
+        y = self.conv3(self.conv2(self.conv1(x)))
+        return F.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+
+
+class ResNet(nn.Module):
+    """Bottleneck ResNet that returns the stages asked for; later stages are not built.
+
+    Args:
+        depth: 50, 101 or 152.
+        out_features: Names of the returned stages, of `res2` (stride 4) ... `res5` (stride 32).
+        freeze_at: 0 trains all, 1 freezes the stem, 2 also res2, and so on.
+
+    Attributes:
+        channels: Channels of each returned stage.
+    """
+
+    def __init__(
+        self, depth: int = 50, *, out_features: Sequence[str] = ("res2", "res3", "res4"), freeze_at: int = 2
+    ) -> None:
+        super().__init__()
+        names = [f"res{i}" for i in range(2, 6)]
+        if depth not in DEPTHS or not out_features or not set(out_features) <= set(names):
+            raise ConfigError(
+                "cannot build a ResNet", seen=f"depth {depth}, {out_features}", expected=f"{list(DEPTHS)}, {names}"
+            )
+        self.out_features = tuple(out_features)
+        self.stem = Stem()
+        self.stages = names[: max(names.index(n) for n in out_features) + 1]
+        self.channels = {name: 256 << i for i, name in enumerate(names) if name in out_features}
+        cin = 64
+        for i, name in enumerate(self.stages):
+            cout, stride = 256 << i, 1 if i == 0 else 2
+            blocks = [
+                Bottleneck(cin if j == 0 else cout, 64 << i, cout, stride if j == 0 else 1)
+                for j in range(DEPTHS[depth][i])
+            ]
+            self.add_module(name, nn.Sequential(*blocks))
+            cin = cout
+        for name in ["stem", *self.stages][:freeze_at]:
+            self.get_submodule(name).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Stage name to features; `res{i}` has stride `2**i`. The input is `[B, 3, H, W]`, normalised RGB."""
+        x = self.stem(x)
+        features: dict[str, Tensor] = {}
+        for name in self.stages:
+            x = cast(Tensor, self.get_submodule(name)(x))
+            if name in self.out_features:
+                features[name] = x
+        return features
+
+
+def from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the tensors of a torchvision ResNet file; `fc` and the batch counters are dropped.
+
+    `layer4` becomes `res5`; a backbone cut earlier ignores it.
+    """
+    renamed: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if key.startswith("fc.") or key.endswith("num_batches_tracked"):
+            continue
+        renamed[_rename(key)] = value
+    return renamed
+
+
+def _rename(key: str) -> str:
+    parts = key.split(".")
+    if parts[0].startswith("layer"):
+        parts[0] = f"res{int(parts[0][5:]) + 1}"
+    else:
+        parts.insert(0, "stem")
+    name = ".".join(parts).replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")
+    for k in (1, 2, 3):
+        name = name.replace(f".bn{k}.", f".conv{k}.norm.")
+    return name

@@ -1,0 +1,146 @@
+"""Reading weight files safely: safetensors, or torch files without code; nothing else is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from visdeploy.errors import CheckpointError
+
+METADATA_KEY = "visdeploy"
+CONTAINERS = ("model", "state_dict", "model_state_dict", "module", "weights")
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """The tensors of a file and what it says about itself.
+
+    Attributes:
+        tensors: Name to tensor, on the CPU; a leading `module.` is removed.
+        metadata: The project's own description, empty for files of other origin.
+    """
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def read_tensors(path: str | Path) -> TensorFile:
+    """Read a `.safetensors` file of any origin, or a torch file that holds nothing but data.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, holds code, or holds no tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"no such checkpoint: {path}", hint="Check the path.")
+    with path.open("rb") as file:
+        head = file.read(16)
+    if head[:2] == b"PK" or head[:1] == b"\x80":
+        return from_object(_load_torch(path), where=str(path))
+    return _load_safetensors(path)
+
+
+def _load_safetensors(path: Path) -> TensorFile:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is not a checkpoint, or is damaged",
+            seen=str(error),
+            expected=".safetensors, or a torch file (.pth, .ckpt)",
+            hint="Copy or download the file anew.",
+        ) from error
+    return TensorFile(_strip_module(tensors), parse_metadata(metadata.get(METADATA_KEY), where=str(path)))
+
+
+def _load_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "weights_only" not in str(error).lower() and "unsupported" not in str(error).lower():
+            raise _damaged(path, error) from error
+        raise CheckpointError(
+            f"{path} holds more than tensors and plain data, and is not loaded",
+            seen=_first_line(error),
+            expected="tensors, numbers, strings, lists and dictionaries",
+            hint="Such a file could run code. On a machine you trust it on, save its state dict alone, "
+            "best as safetensors, and convert that.",
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile, IndexError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is damaged or incomplete", seen=_first_line(error), hint="Copy or download the file anew."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def from_object(data: Any, *, where: str = "the state dict") -> TensorFile:
+    """Find the tensors in what a torch file held: a state dict, or a dictionary around one.
+
+    Raises:
+        CheckpointError: There is no state dict in it.
+    """
+    if isinstance(data, Mapping):
+        metadata = parse_metadata(data.get(METADATA_KEY), where=where)
+        for key in CONTAINERS:
+            if isinstance(data.get(key), Mapping):
+                inner = data[key]
+                break
+        else:
+            inner = {k: v for k, v in data.items() if k != METADATA_KEY}
+        tensors = {str(k): _tensor(v) for k, v in inner.items()}
+        if tensors and all(v is not None for v in tensors.values()):
+            return TensorFile(_strip_module({k: v for k, v in tensors.items() if v is not None}), metadata)
+    raise CheckpointError(
+        f"{where} holds no state dict",
+        seen=type(data).__name__ + (f" with {list(data)[:5]}" if isinstance(data, Mapping) else ""),
+        expected=f"names and tensors, directly or under one of {list(CONTAINERS)}",
+    )
+
+
+def _tensor(value: Any) -> Tensor | None:
+    # detectron2 also saves NumPy arrays
+    if isinstance(value, Tensor):
+        return value.detach()
+    return torch.from_numpy(value) if type(value).__module__ == "numpy" and hasattr(value, "dtype") else None
+
+
+def _strip_module(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    if tensors and all(k.startswith("module.") for k in tensors):
+        return {k.removeprefix("module."): v for k, v in tensors.items()}
+    return tensors
+
+
+def parse_metadata(text: Any, *, where: str) -> dict[str, Any]:
+    """Our metadata from JSON text or from the dictionary itself; empty when there is none.
+
+    Raises:
+        CheckpointError: It is there and is not valid.
+    """
+    if text is None:
+        return {}
+    try:
+        data = json.loads(text) if isinstance(text, str) else text
+    except ValueError as error:
+        raise CheckpointError(f"{where}: its metadata is not valid JSON", seen=str(error)) from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{where}: its metadata is malformed", seen=type(data).__name__, expected="an object")
+    return data

@@ -1,0 +1,111 @@
+"""Layers that every method shares: convolution with its norm, frozen batch norm, coordinate channels."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch norm with fixed statistics: `(x - mean) / sqrt(var + eps) * weight + bias`.
+
+    The state dict holds `weight, bias, running_mean, running_var`, as in detectron2.
+
+    Args:
+        channels: Number of channels.
+        eps: Added to the variance.
+        trainable: Train scale and shift (the statistics stay fixed); else all four tensors are buffers.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, *, eps: float = 1e-5, trainable: bool = False) -> None:
+        super().__init__()
+        self.eps = eps
+        if trainable:
+            self.weight = nn.Parameter(torch.ones(channels))
+            self.bias = nn.Parameter(torch.zeros(channels))
+        else:
+            self.register_buffer("weight", torch.ones(channels))
+            self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `[B, C, H, W]`; the shape is kept."""
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+        )
+
+
+class ConvNorm(nn.Conv2d):
+    """Convolution with its norm as a child called `norm`, then optionally ReLU.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Side of the square kernel; the padding keeps the size at stride 1.
+        stride: Step of the kernel.
+        norm: Module put behind the convolution, or None.
+        relu: Put a ReLU behind the norm.
+        bias: Whether the convolution has a bias.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        norm: nn.Module | None = None,
+        relu: bool = False,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=bias)
+        self.norm = norm
+        self.relu = relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, in_channels, H, W]` to `[B, out_channels, H / stride, W / stride]`."""
+        x = super().forward(x)
+        if self.norm is not None:
+            x = cast(Tensor, self.norm(x))
+        return F.relu(x) if self.relu else x
+
+
+def coordinates(x: Tensor) -> Tensor:
+    """Two channels of normalised positions for a feature map, y first, then x, end points -1 and 1 included.
+
+    Args:
+        x: Feature map `[B, C, H, W]`.
+
+    Returns:
+        `[B, 2, H, W]` of the same dtype.
+    """
+    batch, _, height, width = x.shape
+    y = _line(height, x).view(1, 1, height, 1).expand(batch, 1, height, width)
+    return torch.cat([y, _line(width, x).view(1, 1, 1, width).expand(batch, 1, height, width)], dim=1)
+
+
+def _line(size: int, like: Tensor) -> Tensor:
+    # linspace(-1, 1, size), written so that a symbolic size stays symbolic in an exported graph
+    return torch.arange(size, device=like.device, dtype=like.dtype) * (2.0 / max(size - 1, 1)) - 1.0
+
+
+def init_head(module: nn.Module) -> None:
+    """Kaiming normal (fan out, ReLU) for every convolution, biases 0, norms 1 and 0."""
+    for child in module.modules():
+        if isinstance(child, nn.Conv2d):
+            nn.init.kaiming_normal_(child.weight, mode="fan_out", nonlinearity="relu")
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)
+        elif isinstance(child, nn.GroupNorm):
+            nn.init.ones_(child.weight)
+            nn.init.zeros_(child.bias)

@@ -1,0 +1,18 @@
+"""VISOLO: grid-based space-time aggregation for online video instance segmentation."""
+
+from visdeploy_training.methods.visolo.config import VARIANTS, VISOLOConfig
+from visdeploy_training.methods.visolo.network import VISOLO, VISOLOOutput
+from visdeploy_training.methods.visolo.online import OnlineStep
+from visdeploy_training.methods.visolo.weights import OFFICIAL, load_backbone
+from visdeploy_training.registry import Method
+
+METHOD = Method(
+    name="visolo",
+    variants=VARIANTS,
+    build=VISOLO,
+    load_backbone=load_backbone,
+    official=OFFICIAL,
+    online_step=OnlineStep,
+)
+
+__all__ = ["METHOD", "VARIANTS", "VISOLO", "OnlineStep", "VISOLOConfig", "VISOLOOutput"]

@@ -1,0 +1,129 @@
+"""Everything that can be chosen about a VISOLO network (spec section 2), and the named variants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from visdeploy.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class VISOLOConfig:
+    """One VISOLO network: sizes, thresholds, loss weights.
+
+    Attributes:
+        num_classes: Number of object classes, no background.
+        backbone: Feature extractor.
+        freeze_at: How many leading backbone stages do not train (stem counts as one).
+        train_norm: Train scale and shift of the backbone's frozen batch norms (EfficientNet only).
+        neck_width: Channels of the fused stride-16 map from strides 16 and 32; 0 uses the backbone's own.
+        grid: Rows and columns of the grid.
+        head_width: Channels of the category, kernel and tracking branches, and of the memory values.
+        mask_width: Channels of the mask branch, its features and the dynamic kernels.
+        track_dim: Channels of the tracking projections.
+        num_groups: Groups of every GroupNorm.
+        class_prior: Initial foreground probability of the classifier; 0 leaves its bias at 0, as upstream.
+        height: Rows of the network input.
+        width: Columns of the network input.
+        size_multiple: Height and width of any input must be multiples of this.
+        pixel_mean: RGB, 0..255.
+        pixel_std: RGB, 0..255.
+        memory_slots: Frames that the online memory holds.
+        score_threshold: Least class score of a candidate cell.
+        mask_threshold: A pixel is inside above this probability.
+        update_threshold: Least score after Matrix NMS.
+        nms_kernel: Decay function of Matrix NMS.
+        nms_sigma: Its width (gaussian).
+        nms_pre: Candidates kept before Matrix NMS.
+        max_detections: Detections kept per frame.
+        overlap_threshold: Largest covered share of a mask before it is suppressed.
+        tracking_threshold: Least affinity of an association.
+        drop_frame_with_empty_masks: Upstream's quirk Q2: two empty candidate masks void the frame.
+        mask_weight: Weight of the mask loss.
+        focal_alpha: Weight of positives in the focal loss.
+        focal_gamma: Exponent of the focal loss.
+        dice_eps: Added to the denominator of the dice loss.
+        sampling_eps: Share of an instance's extent whose cells are positive.
+    """
+
+    num_classes: int = 40
+    backbone: Literal["resnet50", "efficientnet_lite0"] = "resnet50"
+    freeze_at: int = 2
+    train_norm: bool = False
+    neck_width: int = 0
+    grid: tuple[int, int] = (12, 21)
+    head_width: int = 256
+    mask_width: int = 256
+    track_dim: int = 128
+    num_groups: int = 32
+    class_prior: float = 0.0
+    height: int = 352
+    width: int = 624
+    size_multiple: int = 16
+    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    memory_slots: int = 16
+    score_threshold: float = 0.1
+    mask_threshold: float = 0.5
+    update_threshold: float = 0.05
+    nms_kernel: Literal["gaussian", "linear"] = "gaussian"
+    nms_sigma: float = 2.0
+    nms_pre: int = 500
+    max_detections: int = 100
+    overlap_threshold: float = 0.5
+    tracking_threshold: float = 0.1
+    drop_frame_with_empty_masks: bool = True
+    mask_weight: float = 3.0
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
+    dice_eps: float = 1e-7
+    sampling_eps: float = 0.2
+
+    def __post_init__(self) -> None:
+        # lists come from JSON and YAML
+        for name in ("grid", "pixel_mean", "pixel_std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._check("num_classes", self.num_classes >= 1, "at least 1")
+        self._check("backbone", self.backbone in ("resnet50", "efficientnet_lite0"), "resnet50 or efficientnet_lite0")
+        self._check("grid", len(self.grid) == 2 and min(self.grid) >= 1, "two positive numbers")
+        self._check("memory_slots", self.memory_slots >= 4, "at least 4 (first, latest key and two latest frames)")
+        self._check("nms_kernel", self.nms_kernel in ("gaussian", "linear"), "gaussian or linear")
+        self._check("nms_pre", self.nms_pre >= 1, "at least 1")
+        self._check("class_prior", 0 <= self.class_prior < 1, "0 <= class_prior < 1")
+        for name in ("height", "width"):
+            value = getattr(self, name)
+            self._check(
+                name, value > 0 and value % self.size_multiple == 0, f"a positive multiple of {self.size_multiple}"
+            )
+        for name in ("head_width", "mask_width", "track_dim", "neck_width"):
+            self._check(name, getattr(self, name) % self.num_groups == 0, f"a multiple of {self.num_groups}")
+
+    def _check(self, field: str, good: bool, expected: str) -> None:
+        if not good:
+            raise ConfigError(f"visolo: {field} has a wrong value", seen=repr(getattr(self, field)), expected=expected)
+
+    @property
+    def cells(self) -> int:
+        """Number of grid cells; a cell index is `row * columns + column`."""
+        return self.grid[0] * self.grid[1]
+
+
+VARIANTS: dict[str, VISOLOConfig] = {
+    "r50": VISOLOConfig(),
+    "tiny": VISOLOConfig(
+        backbone="efficientnet_lite0",
+        freeze_at=0,
+        train_norm=True,
+        neck_width=128,
+        head_width=96,
+        mask_width=48,
+        track_dim=64,
+        num_groups=16,
+        class_prior=0.01,
+        height=192,
+        width=352,
+        size_multiple=32,
+        memory_slots=8,
+    ),
+}

@@ -1,0 +1,194 @@
+"""VISOLO as a pure step function with its whole memory as explicit state (spec sections 6, 7 and 10)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from visdeploy_training.methods.visolo.network import VISOLO
+from visdeploy_training.methods.visolo.postprocess import detect
+from visdeploy_training.model import VISModel
+
+KEY_INTERVAL = 5
+_LAST = 1 << 62
+
+
+@dataclass(frozen=True)
+class StateSpec:
+    """One tensor of memory.
+
+    Attributes:
+        name: Input name; the output is called `next_<name>`.
+        dtype: Element type, as NumPy spells it.
+        shape: Fixed shape.
+        initial: Value that fills it before the first frame.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    initial: float
+
+
+class Memory(NamedTuple):
+    """The state between two frames; T slots, N cells.
+
+    Attributes:
+        ref: R projections, `[T, track_dim, N]` float.
+        cat: Projected category values, `[T, head_width, N]` float.
+        ker: Projected kernel values, `[T, head_width, N]` float.
+        frame: Index of the frame that each slot holds, -1 for none, `[T]` int64.
+        step: Index of the frame that comes next, `[1]` int64.
+    """
+
+    ref: Tensor
+    cat: Tensor
+    ker: Tensor
+    frame: Tensor
+    step: Tensor
+
+
+def grid_weight_slots(memory: Memory) -> Tensor:
+    """Share of each slot in the grid weight, `[T]` float: half the previous frame, half the latest key frame.
+
+    The latest key frame is the latest multiple of 5 that is at most t - 2 (frame 0 for t = 1). All 0 at t = 0.
+    """
+    key = (memory.step - 2).clamp(min=0)
+    key = key - torch.remainder(key, KEY_INTERVAL)
+    used = memory.frame >= 0
+    return 0.5 * (used & (memory.frame == memory.step - 1)).float() + 0.5 * (used & (memory.frame == key)).float()
+
+
+def slot_to_write(memory: Memory) -> Tensor:
+    """Which slot takes the current frame, `[T]` bool with one True (section 6).
+
+    The frame before the previous one makes room, unless it is a multiple of 5; else an empty slot is taken; else
+    the oldest key frame but frame 0 makes room.
+    """
+    slots = memory.frame.shape[0]
+    index = torch.arange(slots, device=memory.frame.device)
+    leaving = memory.step - 2
+    replace = (memory.frame == leaving) & (memory.step >= 3) & (torch.remainder(leaving, KEY_INTERVAL) != 0)
+    age = torch.where(memory.frame == 0, torch.full_like(memory.frame, _LAST), memory.frame + slots)
+    order = torch.where(replace, torch.full_like(memory.frame, -1), torch.where(memory.frame < 0, index, age))
+    return index == order.argmin()
+
+
+class OnlineStep(nn.Module):
+    """One frame and the memory in, detections and the next memory out; batch 1.
+
+    Same results as upstream's unbounded memory as long as `floor((t - 3) / 5) + 3 <= memory_slots`.
+
+    Args:
+        model: A VISOLO network; its weights are shared, not copied.
+
+    Attributes:
+        input_names: Graph inputs.
+        output_names: Graph outputs, the next state last.
+        state_specs: The memory, in order.
+    """
+
+    def __init__(self, model: VISModel) -> None:
+        super().__init__()
+        if not isinstance(model, VISOLO):
+            raise TypeError(f"OnlineStep takes a VISOLO network, not {type(model).__name__}")
+        self.model = model
+        config = model.config
+        slots, cells, width = config.memory_slots, config.cells, config.head_width
+        self.state_specs = [
+            StateSpec("mem_ref", "float32", (slots, config.track_dim, cells), 0.0),
+            StateSpec("mem_cat", "float32", (slots, width, cells), 0.0),
+            StateSpec("mem_ker", "float32", (slots, width, cells), 0.0),
+            StateSpec("mem_frame", "int64", (slots,), -1.0),
+            StateSpec("step", "int64", (1,), 0.0),
+        ]
+        self.input_names = ["frame", *(s.name for s in self.state_specs)]
+        self.output_names = [
+            "scores", "labels", "cells", "class_scores", "masks", "overlaps", "query", "reference",
+            "cell_scores", "grid_weight", "mask_logits", *(f"next_{s.name}" for s in self.state_specs),
+        ]  # fmt: skip
+
+    def initial_state(self, device: torch.device | str | None = None) -> dict[str, Tensor]:
+        """The state before the first frame, by input name."""
+        return {
+            s.name: torch.full(s.shape, s.initial, dtype=getattr(torch, s.dtype), device=device)
+            for s in self.state_specs
+        }
+
+    def forward(
+        self, frame: Tensor, mem_ref: Tensor, mem_cat: Tensor, mem_ker: Tensor, mem_frame: Tensor, step: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Process frame t = `step`.
+
+        Args:
+            frame: Normalised RGB `[1, 3, H, W]`; sides are multiples of the variant's `size_multiple`.
+            mem_ref: See `Memory.ref`.
+            mem_cat: See `Memory.cat`.
+            mem_ker: See `Memory.ker`.
+            mem_frame: See `Memory.frame`.
+            step: See `Memory.step`.
+
+        Returns:
+            Tensors in the order of `output_names`; n is the number of detections, C of classes, N of cells:
+            scores `[n]`, labels `[n]`, cells `[n]`, class_scores `[n, C]`, masks `[n, H, W]` uint8,
+            overlaps `[n, n]`, query and reference `[n, track_dim]`, cell_scores `[N, C]`, grid_weight `[N]`,
+            mask_logits `[n, H/4, W/4]`, then the next state.
+        """
+        model, memory = self.model, Memory(mem_ref, mem_cat, mem_ker, mem_frame, step)
+        own = model.features(frame)
+        shared = model.Tracking_branch.share(own.feature)
+        query, reference = model.Tracking_branch.query(shared)[0], model.Tracking_branch.reference(shared)[0]
+        values = [model.Memory_module.conv1(v)[0].flatten(1) for v in (own.category, own.kernel)]
+        attention, grid_weight = self._attend(query, reference, memory)
+        category = self._read(own.category, attention, mem_cat, values[0])
+        kernel = self._read(own.kernel, attention, mem_ker, values[1])
+        cell_scores = model.Category_branch_post(category)[0].flatten(1).transpose(0, 1).sigmoid()
+        kernels = model.Kernel_branch.kernels(kernel)[0].flatten(1)
+        found = detect(cell_scores, kernels, own.mask_features[0], grid_weight, model.config)
+        return (
+            *found[:4],
+            found.masks.to(torch.uint8),
+            found.overlaps,
+            query[:, found.cells].transpose(0, 1),
+            reference[:, found.cells].transpose(0, 1),
+            cell_scores,
+            grid_weight,
+            found.mask_logits,
+            *self._remember(memory, reference, *values),
+        )
+
+    @staticmethod
+    def _attend(query: Tensor, reference: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        """Attention `[1, N, (T + 1) * N]` over the slots and the frame itself, and the grid weight `[N]`.
+
+        The frame itself is read at t = 0 only.
+        """
+        cells = query.shape[1]
+        keys = torch.cat([memory.ref, reference.unsqueeze(0)]).float()
+        logits = torch.matmul(query.float().transpose(0, 1), keys)
+        readable = torch.cat([memory.frame >= 0, memory.step == 0])
+        # finite instead of -inf, for half precision and TensorRT; exp(-1e4) is 0
+        bias = torch.where(readable, 0.0, -1e4)
+        attention = (logits + bias[:, None, None]).transpose(0, 1).reshape(1, cells, -1).softmax(dim=-1)
+        best = logits[:-1].amax(dim=2).sigmoid()
+        weight = (grid_weight_slots(memory)[:, None] * best).sum(dim=0)
+        return attention, torch.where(memory.step == 0, torch.ones_like(weight), weight)
+
+    def _read(self, value: Tensor, attention: Tensor, slots: Tensor, own: Tensor) -> Tensor:
+        gathered = torch.cat([slots, own.unsqueeze(0)]).transpose(0, 1).flatten(1)
+        return self.model.Memory_module.read(value, attention.to(gathered.dtype), gathered.unsqueeze(0))
+
+    @staticmethod
+    def _remember(memory: Memory, reference: Tensor, category: Tensor, kernel: Tensor) -> Memory:
+        slot = slot_to_write(memory)
+        here = slot[:, None, None]
+        return Memory(
+            torch.where(here, reference, memory.ref),
+            torch.where(here, category, memory.cat),
+            torch.where(here, kernel, memory.ker),
+            torch.where(slot, memory.step, memory.frame),
+            memory.step + 1,
+        )

@@ -1,0 +1,166 @@
+"""Average precision and recall of tracks as YouTube-VIS defines them.
+
+The definition follows COCO's with tracks in place of boxes: a track's IoU sums intersections and unions over all
+frames of the video, its size is the mean area over the frames in which it is present.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from visdeploy.evaluation.annotations import Category
+from visdeploy.evaluation.pairs import BoolArray, ClassPairs, FloatArray
+
+IOU_THRESHOLDS: FloatArray = np.linspace(0.5, 0.95, 10)
+RECALL_POINTS: FloatArray = np.linspace(0.0, 1.0, 101)
+MAX_DETECTIONS = (1, 10, 100)
+AREA_RANGES = {
+    "all": (0.0, 1e10),
+    "small": (0.0, 128.0**2),
+    "medium": (128.0**2, 256.0**2),
+    "large": (256.0**2, 1e10),
+}
+_LOWEST, _HIGHEST = (np.array([bounds[side] for bounds in AREA_RANGES.values()]) for side in (0, 1))
+NO_TRUTH = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _VideoMatches:
+    """What one video gives for one category; A area ranges, T thresholds, D predictions by falling score."""
+
+    scores: FloatArray
+    matched: BoolArray
+    ignored: BoolArray
+    num_truth: FloatArray
+
+
+class YouTubeVISMetric:
+    """Collects matches class by class and video by video, then averages.
+
+    Args:
+        categories: Classes of the data set; those without ground truth are left out of every mean.
+        crowd_once: Whether a crowd object absorbs one prediction only (TrackEval's habit) rather than any number.
+    """
+
+    def __init__(self, categories: Sequence[Category], *, crowd_once: bool = False) -> None:
+        self._categories = list(categories)
+        self._crowd_once = crowd_once
+        self._matches: dict[int, list[_VideoMatches]] = {category.id: [] for category in categories}
+
+    def add(self, pairs: ClassPairs) -> None:
+        """Take in one category of one video; call with videos by rising id, which settles ties between videos."""
+        self._matches[pairs.category_id].append(_match(pairs, crowd_once=self._crowd_once))
+
+    def curves(self) -> tuple[FloatArray, FloatArray]:
+        """Interpolated precision `[K, A, T, 101]` at 100 detections, and recall `[K, A, T, 3]` at 1, 10 and 100.
+
+        K are the categories, A the area ranges, T the thresholds; -1 where there is no ground truth.
+        """
+        thresholds, areas = len(IOU_THRESHOLDS), len(AREA_RANGES)
+        precision = np.full((len(self._categories), areas, thresholds, len(RECALL_POINTS)), NO_TRUTH)
+        recall = np.full((len(self._categories), areas, thresholds, len(MAX_DETECTIONS)), NO_TRUTH)
+        for k, category in enumerate(self._categories):
+            videos = self._matches[category.id]
+            if not videos:
+                continue
+            for m, limit in enumerate(MAX_DETECTIONS):
+                recall[k, ..., m], points = _accumulate(videos, limit, with_precision=limit == MAX_DETECTIONS[-1])
+                if points is not None:
+                    precision[k] = points
+        return precision, recall
+
+    def result(self) -> dict[str, Any]:
+        """AP and AR with their area, threshold and detection-limit variants, per category and per threshold."""
+        precision, recall = self.curves()
+        found: dict[str, Any] = _summary(precision, recall)
+        found["AP_by_iou"] = [_mean(precision[:, 0, t]) for t in range(len(IOU_THRESHOLDS))]
+        found["per_category"] = {
+            category.name: _summary(precision[k : k + 1], recall[k : k + 1])
+            | {"AP_by_iou": [_mean(precision[k, 0, t]) for t in range(len(IOU_THRESHOLDS))]}
+            for k, category in enumerate(self._categories)
+        }
+        return found
+
+
+def _mean(values: FloatArray) -> float:
+    """Mean over what has ground truth; -1 where nothing has."""
+    valid = values[values > NO_TRUTH]
+    return float(valid.mean()) if valid.size else NO_TRUTH
+
+
+def _summary(precision: FloatArray, recall: FloatArray) -> dict[str, float]:
+    """The twelve numbers of the benchmark from arrays `[K, A, T, ...]`."""
+    names = ("", "s", "m", "l")
+    found = {"AP": _mean(precision[:, 0]), "AP50": _mean(precision[:, 0, 0]), "AP75": _mean(precision[:, 0, 5])}
+    found |= {f"AP{name}": _mean(precision[:, a]) for a, name in enumerate(names) if name}
+    found |= {f"AR{limit}": _mean(recall[:, 0, :, m]) for m, limit in enumerate(MAX_DETECTIONS)}
+    found |= {f"AR{name}": _mean(recall[:, a, :, -1]) for a, name in enumerate(names) if name}
+    return found
+
+
+def _match(pairs: ClassPairs, *, crowd_once: bool) -> _VideoMatches:
+    """Give each prediction, best score first, the object it overlaps most, at every threshold and area range.
+
+    An object out of the area range, or a crowd, is ignored; it is taken only where no object that counts fits, and
+    then the prediction is neither right nor wrong. Of equal overlaps the later object wins, as in the reference.
+    """
+    limit = MAX_DETECTIONS[-1]
+    iou = pairs.track_iou[:limit]
+    crowd = np.array([truth.crowd for truth in pairs.truth], bool)
+    sizes = np.array([truth.mean_area for truth in pairs.truth])
+    ignored_truth = crowd | _outside(sizes)
+    shape = (len(AREA_RANGES), len(IOU_THRESHOLDS))
+    matched = np.zeros((*shape, len(iou)), bool)
+    ignored = np.broadcast_to(_outside(pairs.predicted_mean_area[:limit])[:, None], matched.shape).copy()
+    free = np.ones((*shape, len(crowd)), bool)
+    reach = iou.max(axis=1, initial=0.0) >= IOU_THRESHOLDS[0]
+    for d in np.flatnonzero(reach):
+        fits = free & (iou[d] >= IOU_THRESHOLDS[:, None])
+        counting = fits & ~ignored_truth[:, None]
+        pool = np.where(counting.any(axis=-1, keepdims=True), counting, fits)
+        overlap = np.where(pool, iou[d], -1.0)
+        best = overlap.shape[-1] - 1 - overlap[..., ::-1].argmax(axis=-1)
+        hit = pool.any(axis=-1)
+        matched[..., d] = hit
+        ignored[..., d] = np.where(hit, np.take_along_axis(ignored_truth, best, axis=-1), ignored[..., d])
+        a, t = np.nonzero(hit & (crowd_once | ~crowd[best]))
+        free[a, t, best[a, t]] = False
+    return _VideoMatches(pairs.scores[:limit], matched, ignored, np.count_nonzero(~ignored_truth, axis=-1))
+
+
+def _outside(sizes: FloatArray) -> BoolArray:
+    """bool `[A, N]`: the size lies outside the area range, whose bounds belong to it."""
+    return (sizes < _LOWEST[:, None]) | (sizes > _HIGHEST[:, None])
+
+
+def _accumulate(
+    videos: Sequence[_VideoMatches], limit: int, *, with_precision: bool
+) -> tuple[FloatArray, FloatArray | None]:
+    """Recall `[A, T]` of one category, and its interpolated precision `[A, T, 101]` where asked for."""
+    scores = np.concatenate([video.scores[:limit] for video in videos])
+    order = np.argsort(-scores, kind="stable")
+    matched = np.concatenate([video.matched[..., :limit] for video in videos], axis=-1)[..., order]
+    counts = ~np.concatenate([video.ignored[..., :limit] for video in videos], axis=-1)[..., order]
+    right = np.cumsum(matched & counts, axis=-1)
+    wrong = np.cumsum(~matched & counts, axis=-1)
+    total = np.sum([video.num_truth for video in videos], axis=0)[:, None]
+    known = np.broadcast_to(total > 0, right.shape[:-1])
+    last = right[..., -1] if order.size else np.zeros(right.shape[:-1], np.int64)
+    recall = np.where(known, last / np.maximum(total, 1), NO_TRUTH)
+    if not with_precision:
+        return recall, None
+    precision = np.full((*recall.shape, len(RECALL_POINTS)), NO_TRUTH)
+    for a, t in np.argwhere(known):
+        precision[a, t] = _interpolate(right[a, t], wrong[a, t], int(total[a, 0]))
+    return recall, precision
+
+
+def _interpolate(right: Any, wrong: Any, total: int) -> FloatArray:
+    """Precision at the 101 recall points: the best precision at that recall or beyond, 0 where it is not reached."""
+    precision = right / (right + wrong + np.spacing(1.0))
+    best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+    return np.asarray(best[np.searchsorted(right / total, RECALL_POINTS, side="left")])
