@@ -2,7 +2,12 @@
 
 from setuptools import find_packages, setup
 
-ROOMS = {"visdeploy": ".", "visdeploy_training": "training", "visdeploy_export": "export", "visdeploy_plugins": "plugins"}
+ROOMS = {
+    "visdeploy": ".",
+    "visdeploy_training": "training",
+    "visdeploy_export": "export",
+    "visdeploy_plugins": "plugins",
+}
 
 setup(
     packages=[p for name, where in ROOMS.items() for p in find_packages(where, include=[name, f"{name}.*"])],

@@ -10,12 +10,13 @@ import argparse
 import importlib.util
 from pathlib import Path
 
-import visdeploy
 from rich.console import Console
 from rich.table import Table
+from visdeploy.render import contact_sheet
+
+import visdeploy
 from visdeploy.parity import certificate_rows
 from visdeploy.profiling import Profiler
-from visdeploy.render import contact_sheet
 from visdeploy.video import open_source
 
 CHECKPOINT = Path(__file__).parent / "models" / "visolo_tiny_demo.safetensors"

@@ -1,1 +1,5 @@
-"""Checkpoint to bundle: graph, proof, manifest."""
+"""From a checkpoint to a bundle: graph, self-test, parity certificate. Needs torch."""
+
+from visdeploy_export.exporter import export
+
+__all__ = ["export"]

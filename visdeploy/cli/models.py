@@ -118,12 +118,10 @@ def info(bundle: BundlePath) -> None:
             },
         )
     )
-    tensors = [("input", t.name, t.dtype, t.shape) for t in manifest.inputs]
-    tensors += [("state", s.input, s.dtype, s.shape) for s in manifest.state]
-    tensors += [("output", t.name, t.dtype, t.shape) for t in manifest.outputs]
-    stdout.print(
-        table("tensors", ("kind", "name", "dtype", "shape"), [(k, n, d, list(s)) for k, n, d, s in tensors])
-    )
+    tensors = [("input", t.name, t.dtype, list(t.shape)) for t in manifest.inputs]
+    tensors += [("state", s.input, s.dtype, list(s.shape)) for s in manifest.state]
+    tensors += [("output", t.name, t.dtype, list(t.shape)) for t in manifest.outputs]
+    stdout.print(table("tensors", ("kind", "name", "dtype", "shape"), tensors))
     _print_certificate(opened.certificate(), title="parity certificate")
 
 

@@ -70,5 +70,5 @@ def evaluate(
     from visdeploy.evaluation import evaluate as run
 
     report = run(predictions, ground_truth, metrics=tuple(metric or ["ytvis"]))
-    for title, rows in report.tables().items():
-        stdout.print(table(title, ("metric", "value"), [(name, f"{value:.4f}") for name, value in rows]))
+    columns, *rows = report.table()
+    stdout.print(table(f"{predictions.name} against {ground_truth.name}", columns, rows))

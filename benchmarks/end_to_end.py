@@ -1,0 +1,159 @@
+"""Frames per second of a full-size method, stage by stage, beside PyTorch eager and torch.compile in the same run.
+
+The three run the same frames of the same 640x360 clip: the exported bundle through `VISPredictor` (with decoding,
+preprocessing, tracking and writing), and the PyTorch step module on the same preprocessed tensors, eager and compiled.
+Weights are random (a fixed seed) unless a checkpoint is given, with the class bias set so that `--instances` cells an
+image pass the score threshold: the dense part of the network costs the same whatever the weights, the decoding costs by the
+instance.
+
+    python benchmarks/end_to_end.py                       # VISOLO R50 at 352x624
+    python benchmarks/end_to_end.py --variant tiny --frames 100
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import visdeploy
+from visdeploy.preprocess import Preprocessor
+from visdeploy.profiling import Profiler
+from visdeploy.video import VideoWriter, open_source
+
+HEIGHT, WIDTH = 360, 640
+
+
+def make_clip(path: Path, frames: int) -> Path:
+    """A 640x360 H.264 clip of drifting textured shapes, the same on every machine."""
+    rng = np.random.RandomState(0)
+    texture = rng.randint(0, 255, (HEIGHT // 8, 2 * WIDTH // 8, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
+    with VideoWriter(path, WIDTH, HEIGHT, 25) as writer:
+        for t in range(frames):
+            frame = texture[:, 4 * t % WIDTH : 4 * t % WIDTH + WIDTH].copy()
+            x, y = 40 + 5 * t % 400, 60 + 3 * t % 150
+            frame[y : y + 120, x : x + 80] = (200, 60, 40)
+            writer.write(frame)
+    return path
+
+
+def random_checkpoint(path: Path, method: str, variant: str, instances: int) -> Path:
+    """Random weights whose strongest `instances` cells pass the score threshold on noise."""
+    from visdeploy_training import Checkpoint, create_model, save_checkpoint
+
+    torch.manual_seed(0)
+    model = create_model(method, variant).eval()
+    step = model.online_step().eval()
+    height, width = model.config.input_size
+    with torch.inference_mode():
+        state = step.initial_state()
+        outputs = dict(zip(step.output_names, step(torch.randn(1, 3, height, width), *state.values()), strict=False))
+        best = torch.logit(outputs["cell_scores"]).amax(1).sort(descending=True).values
+        shift = -2.0 - float(best[min(instances, len(best) - 1)])
+        model.get_parameter(model.class_bias_name).add_(shift)
+    return save_checkpoint(Checkpoint.of(model), path)
+
+
+def time_torch(step: Callable[..., Any], tensors: list[torch.Tensor], names: list[str], first: list[Any]) -> float:
+    """Median seconds per frame of a PyTorch step module over prepared frames, after three frames to warm up."""
+    seconds = []
+    state = first
+    with torch.inference_mode():
+        for tensor in tensors:
+            started = time.perf_counter()
+            results = step(tensor, *state)
+            seconds.append(time.perf_counter() - started)
+            state = list(results[len(names) :])
+    return float(np.median(seconds[3:]))
+
+
+def main() -> None:
+    """Run the three and print the table; `--json` also writes the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--method", default="visolo")
+    parser.add_argument("--variant", default="r50")
+    parser.add_argument("--checkpoint", type=Path, default=None)
+    parser.add_argument("--frames", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--instances", type=int, default=15)
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--json", type=Path, default=None)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    console = Console(soft_wrap=True)
+    from visdeploy_training import load_checkpoint
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        clip = make_clip(root / "clip.mp4", options.frames)
+        checkpoint = options.checkpoint or random_checkpoint(
+            root / "random.safetensors", options.method, options.variant, options.instances
+        )
+        bundle = visdeploy.export(checkpoint, root / "model.vis")
+        figures = measure_runtime(bundle, clip, options.threads, root)
+        step = load_checkpoint(checkpoint)[0].eval().online_step().eval()
+        prepare = Preprocessor(bundle.manifest.preprocessing)
+        with open_source(clip) as source:
+            tensors = [torch.from_numpy(prepare(frame.image)) for frame in source]
+        first = list(step.initial_state().values())
+        figures["torch_eager_ms"] = 1e3 * time_torch(step, tensors, step.output_names, first)
+        if not options.no_compile:
+            compiled = torch.compile(step)
+            figures["torch_compile_ms"] = 1e3 * time_torch(compiled, tensors, step.output_names, first)
+    report(console, figures, options)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1))
+
+
+def measure_runtime(bundle: visdeploy.Bundle, clip: Path, threads: int, root: Path) -> dict[str, Any]:
+    """Milliseconds per frame of each stage of `VISPredictor`, results written included."""
+    predictor = visdeploy.VISPredictor(bundle, device="cpu", threads=threads)
+    predictor(clip, max_frames=3)
+    profiler = Profiler()
+    predictor.profiler = profiler
+    video = predictor(clip)
+    with profiler.stage("writing"):
+        video.save(root / "results.json", format="ytvis")
+    per_frame = {name: 1e3 * seconds / video.num_frames for name, seconds in profiler.seconds.items()}
+    instances = sum(len(t.masks) for t in video.tracks) / video.num_frames
+    return {"stages_ms": per_frame, "instances_per_frame": instances, "frames": video.num_frames}
+
+
+def report(console: Console, figures: dict[str, Any], options: argparse.Namespace) -> None:
+    """Print stages, shares and ratios."""
+    stages = figures["stages_ms"]
+    total = sum(stages.values())
+    graph = stages["graph"]
+    figures |= {"total_ms": total, "fps": 1e3 / total, "share_outside_graph": 1 - graph / total}
+    table = Table(
+        title=f"{options.method} {options.variant}, {options.threads} CPU threads, {figures['frames']} frames of "
+        f"{WIDTH}x{HEIGHT}, {figures['instances_per_frame']:.1f} instances a frame ({platform.processor() or platform.machine()})",
+        title_justify="left",
+    )
+    for index, column in enumerate(("stage", "ms per frame", "share")):
+        table.add_column(column, justify="left" if index == 0 else "right")
+    for name, ms in stages.items():
+        table.add_row(name, f"{ms:.2f}", f"{100 * ms / total:.2f} %")
+    table.add_row("all (visdeploy)", f"{total:.2f}", f"{1e3 / total:.2f} FPS")
+    for key, label in (
+        ("torch_eager_ms", "PyTorch eager, graph only"),
+        ("torch_compile_ms", "torch.compile, graph only"),
+    ):
+        if key in figures:
+            table.add_row(label, f"{figures[key]:.2f}", f"{figures[key] / graph:.2f}x our graph")
+    console.print(table)
+    console.print(f"outside the graph: {100 * figures['share_outside_graph']:.2f} % of the frame time")
+
+
+if __name__ == "__main__":
+    main()

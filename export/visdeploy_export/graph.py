@@ -1,0 +1,162 @@
+"""Step graph → checked ONNX file."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper
+
+from visdeploy.bundle import MODEL, MODEL_DATA
+from visdeploy.errors import ExportError
+from visdeploy_export.step import StepGraph
+
+OPSET = 20
+"""Default opset. 21 and 22 write GroupNorm as one node, but ONNX Runtime expands it again: same speed, fewer engines."""
+SIZE_LIMIT = 2_000_000_000
+"""Bytes of weights that a single ONNX file may hold; protobuf itself ends at 2 GiB."""
+
+
+def write_onnx(step: StepGraph, folder: Path, *, opset: int = OPSET, metadata: Mapping[str, str]) -> Path:
+    """Export a step graph to `folder/model.onnx`, with its weights beside it where they exceed 2 GB.
+
+    Args:
+        step: The graph.
+        folder: An existing folder.
+        opset: ONNX operator set, at least 20.
+        metadata: Properties written into the file.
+
+    Raises:
+        ExportError: The exporter fails, the graph's inputs or outputs are not the step's, or the ONNX checker or
+            shape inference refuses the file.
+    """
+    proto = _trace(step, opset)
+    _clean(proto)
+    _name_shapes(proto, step)
+    helper.set_model_props(proto, dict(metadata))
+    proto.producer_name, proto.graph.name = "visdeploy", metadata.get("method", "step")
+    path = folder / MODEL
+    large = sum(len(t.raw_data) for t in proto.graph.initializer) > SIZE_LIMIT
+    onnx.save_model(proto, str(path), save_as_external_data=large, location=MODEL_DATA if large else None)
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception as error:  # checker and shape inference raise different kinds
+        raise ExportError("the exported graph is not valid ONNX", seen=str(error).splitlines()[0]) from error
+    return path
+
+
+def _trace(step: StepGraph, opset: int) -> onnx.ModelProto:
+    """Run torch's exporter, keeping its chatter off the terminal."""
+    with _quiet() as said:
+        try:
+            program = torch.onnx.export(
+                step.module,
+                step.example,
+                dynamo=True,
+                opset_version=opset,
+                input_names=step.input_names,
+                output_names=step.output_names,
+                dynamic_shapes=step.dynamic_shapes,
+                external_data=False,
+                verbose=False,
+            )
+        except Exception as error:  # torch, onnxscript and onnx each raise their own kinds
+            cause = _root(error)
+            raise ExportError(
+                "torch could not export the step graph",
+                seen=f"{type(cause).__name__}: {str(cause).strip()[:500]}",
+                hint=f"The exporter's last words: {said.getvalue().strip()[-300:]}" if said.getvalue() else "",
+            ) from error
+    if program is None:
+        raise ExportError("torch could not export the step graph", seen="no program")
+    return program.model_proto
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[io.StringIO]:
+    """Catch what the exporter prints, warns and logs."""
+    said = io.StringIO()
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "torch._dynamo")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with (
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(said),
+            warnings.catch_warnings(),
+            torch.no_grad(),
+        ):
+            warnings.simplefilter("ignore")
+            yield said
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _clean(proto: onnx.ModelProto) -> None:
+    """Drop stack traces, source paths and intermediate shapes: they say where the file was made, and nobody needs them."""
+    graphs = [proto.graph, *proto.functions]
+    for graph in graphs:
+        del graph.value_info[:]
+        del graph.metadata_props[:]
+        for node in graph.node:
+            node.doc_string = ""
+            del node.metadata_props[:]
+    del proto.metadata_props[:]
+    for value in [*proto.graph.input, *proto.graph.output, *proto.graph.initializer]:
+        value.doc_string = ""
+        del value.metadata_props[:]
+
+
+def _name_shapes(proto: onnx.ModelProto, step: StepGraph) -> None:
+    """Give the graph's inputs and outputs the manifest's names of sizes, after checking that they agree.
+
+    Raises:
+        ExportError: A name, a type, a rank or a fixed size differs; the message names the tensor.
+    """
+    state_in = [(s.input, s.dtype, list(s.shape)) for s in step.state]
+    state_out = [(s.output, s.dtype, list(s.shape)) for s in step.state]
+    wanted_in = [(t.name, t.dtype, list(t.shape)) for t in step.inputs] + state_in
+    wanted_out = [(t.name, t.dtype, list(t.shape)) for t in step.outputs] + state_out
+    for kind, found, wanted in (
+        ("inputs", proto.graph.input, wanted_in),
+        ("outputs", proto.graph.output, wanted_out),
+    ):
+        if [v.name for v in found] != [name for name, _, _ in wanted]:
+            raise ExportError(
+                f"the graph's {kind} are not the step's",
+                seen=str([v.name for v in found]),
+                expected=str([name for name, _, _ in wanted]),
+            )
+        for value, (name, dtype, shape) in zip(found, wanted, strict=True):
+            _name_shape(value, name, dtype, shape)
+
+
+def _name_shape(value: onnx.ValueInfoProto, name: str, dtype: str, shape: Sequence[int | str]) -> None:
+    tensor = value.type.tensor_type
+    dims = [d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.shape.dim]
+    type_fits = helper.tensor_dtype_to_np_dtype(tensor.elem_type) == np.dtype(dtype)
+    fits = len(dims) == len(shape) and all(
+        isinstance(seen, str) or seen == size for seen, size in zip(dims, shape, strict=True)
+    )
+    if not type_fits or not fits:
+        raise ExportError(
+            f"the graph's tensor {name!r} is not what the step declares",
+            seen=f"{helper.tensor_dtype_to_np_dtype(tensor.elem_type)} {dims}",
+            expected=f"{dtype} {list(shape)}",
+        )
+    value.CopyFrom(helper.make_tensor_value_info(name, tensor.elem_type, list(shape)))

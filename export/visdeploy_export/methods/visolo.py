@@ -1,0 +1,61 @@
+"""VISOLO's step graph: example inputs, dynamic sizes, and what the manifest says (specification sections 5 to 10)."""
+
+from __future__ import annotations
+
+import torch
+from visdeploy_training.methods.visolo import OnlineStep
+from visdeploy_training.methods.visolo.config import VISOLOConfig
+from visdeploy_training.model import VISModel
+
+from visdeploy.manifest import Preprocessing, StateSpec, TensorSpec, Window
+from visdeploy_export.step import StepGraph
+
+
+def build(model: VISModel) -> StepGraph:
+    """The step graph of a VISOLO network in evaluation mode."""
+    step, config = OnlineStep(model), model.config
+    frame = torch.zeros(1, 3, config.height, config.width)
+    multiple = config.size_multiple
+    rows, columns = (multiple * torch.export.Dim(name, min=2) for name in ("rows", "columns"))
+    state = tuple(
+        StateSpec(input=s.name, output=f"next_{s.name}", dtype=s.dtype, shape=list(s.shape), initial=s.initial)
+        for s in step.state_specs
+    )
+    return StepGraph(
+        module=step,
+        inputs=(TensorSpec(name="frame", dtype="float32", shape=[1, 3, "height", "width"]),),
+        outputs=_outputs(config),
+        state=state,
+        example=(frame, *step.initial_state().values()),
+        dynamic_shapes=({2: rows, 3: columns}, *(None for _ in state)),
+        preprocessing=Preprocessing(
+            channel_order="rgb",
+            mean=list(config.pixel_mean),
+            std=list(config.pixel_std),
+            resize="exact",
+            height=config.height,
+            width=config.width,
+        ),
+        window=Window(mode="online"),
+        decode={"overlap_threshold": config.overlap_threshold},
+        tracking={"affinity_threshold": config.tracking_threshold},
+        size_multiple=multiple,
+    )
+
+
+def _outputs(config: VISOLOConfig) -> tuple[TensorSpec, ...]:
+    """Outputs besides the state, in the order of `OnlineStep.output_names`; n detections, possibly none."""
+    cells, classes, track = config.cells, config.num_classes, config.track_dim
+    return (
+        TensorSpec(name="scores", dtype="float32", shape=["n"]),
+        TensorSpec(name="labels", dtype="int64", shape=["n"], measure="exact"),
+        TensorSpec(name="cells", dtype="int64", shape=["n"], measure="identity"),
+        TensorSpec(name="class_scores", dtype="float32", shape=["n", classes]),
+        TensorSpec(name="masks", dtype="uint8", shape=["n", "height", "width"], measure="mask"),
+        TensorSpec(name="overlaps", dtype="float32", shape=["n", "n"], measure="area"),
+        TensorSpec(name="query", dtype="float32", shape=["n", track]),
+        TensorSpec(name="reference", dtype="float32", shape=["n", track]),
+        TensorSpec(name="cell_scores", dtype="float32", shape=[cells, classes]),
+        TensorSpec(name="grid_weight", dtype="float32", shape=[cells]),
+        TensorSpec(name="mask_logits", dtype="float32", shape=["n", "mask_height", "mask_width"]),
+    )
