@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-import zipfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,29 +67,37 @@ def _load_safetensors(path: Path) -> TensorFile:
 
 def _load_torch(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols; the refusal itself says more
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "weights_only" not in str(error).lower() and "unsupported" not in str(error).lower():
+        refused = next((line for line in str(error).splitlines() if "GLOBAL" in line), "")
+        if not refused:
             raise _damaged(path, error) from error
         raise CheckpointError(
             f"{path} holds more than tensors and plain data, and is not loaded",
-            seen=_first_line(error),
+            seen=refused[:200],
             expected="tensors, numbers, strings, lists and dictionaries",
             hint="Such a file could run code. On a machine you trust it on, save its state dict alone, "
             "best as safetensors, and convert that.",
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile, IndexError) as error:
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, IndexError, AttributeError, TypeError) as error:
         raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
     return CheckpointError(
-        f"{path} is damaged or incomplete", seen=_first_line(error), hint="Copy or download the file anew."
+        f"{path} is damaged or incomplete, or is a pickle that cannot be read without running code",
+        seen=_detail(error),
+        expected=".safetensors, or a torch file (.pth, .ckpt)",
+        hint="Copy or download the file anew.",
     )
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def _detail(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    wanted = [line for line in lines if line.startswith("Unsupported")] or lines or [type(error).__name__]
+    return wanted[0][:200]
 
 
 def from_object(data: Any, *, where: str = "the state dict") -> TensorFile:

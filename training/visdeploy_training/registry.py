@@ -47,6 +47,7 @@ class Method:
         build: Configuration to an untrained network.
         load_backbone: Puts ImageNet weights in; the path is None for weights that a package ships.
         official: Layout of official checkpoints.
+        losses: Training output, targets of each clip and configuration to weighted losses by name.
         online_step: Network to the pure step function that is exported.
     """
 
@@ -55,6 +56,7 @@ class Method:
     build: Callable[[Any], VISModel]
     load_backbone: Callable[[VISModel, Path | None], None]
     official: OfficialLayout
+    losses: Callable[[Any, Sequence[Any], Any], dict[str, Tensor]]
     online_step: Callable[[VISModel], nn.Module]
 
 

@@ -1,8 +1,10 @@
 """VISOLO: grid-based space-time aggregation for online video instance segmentation."""
 
 from visdeploy_training.methods.visolo.config import VARIANTS, VISOLOConfig
+from visdeploy_training.methods.visolo.losses import visolo_losses
 from visdeploy_training.methods.visolo.network import VISOLO, VISOLOOutput
 from visdeploy_training.methods.visolo.online import OnlineStep
+from visdeploy_training.methods.visolo.targets import ClipTargets
 from visdeploy_training.methods.visolo.weights import OFFICIAL, load_backbone
 from visdeploy_training.registry import Method
 
@@ -12,7 +14,8 @@ METHOD = Method(
     build=VISOLO,
     load_backbone=load_backbone,
     official=OFFICIAL,
+    losses=visolo_losses,
     online_step=OnlineStep,
 )
 
-__all__ = ["METHOD", "VARIANTS", "VISOLO", "OnlineStep", "VISOLOConfig", "VISOLOOutput"]
+__all__ = ["METHOD", "VARIANTS", "VISOLO", "ClipTargets", "OnlineStep", "VISOLOConfig", "VISOLOOutput", "visolo_losses"]
