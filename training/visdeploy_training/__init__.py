@@ -13,6 +13,7 @@ __all__ = [
     "convert_checkpoint",
     "create_model",
     "get_method",
+    "train",
     "load_checkpoint",
     "save_checkpoint",
     "start_from",

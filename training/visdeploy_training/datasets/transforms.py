@@ -119,14 +119,14 @@ class Crop:
 
 
 class ColourJitter:
-    """Change brightness, contrast, saturation and hue, the same in all frames. Not part of the published recipes.
+    """Change brightness, contrast and saturation, the same in all frames. Not part of the published recipes.
 
     Args:
         strength: 0 changes nothing; 0.4 is usual.
     """
 
     def __init__(self, strength: float) -> None:
-        self.jitter = v2.ColorJitter(strength, strength, strength, strength / 5)
+        self.jitter = v2.ColorJitter(strength, strength, strength)
 
     def __call__(self, clip: Clip) -> Clip:
         """Frames of the same size, masks unchanged."""
