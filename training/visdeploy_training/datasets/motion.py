@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from visdeploy_training.datasets.transforms import BILINEAR, Clip, size_of, uniform
+from visdeploy_training.datasets.transforms import BILINEAR, Clip, Frame, size_of, uniform
 
 FILL = [124.0, 116.0, 104.0]
 
@@ -100,7 +100,7 @@ class MovingWindow:
             return x, y
         return uniform(*limits[0]), uniform(*limits[1])
 
-    def _cut(self, frame: tuple, window: Window) -> tuple:
+    def _cut(self, frame: Frame, window: Window) -> Frame:
         left, top = round(window.x - window.width / 2), round(window.y - window.height / 2)
         box = (top, left, max(1, round(window.height)), max(1, round(window.width)))
         rows, columns = size_of(frame)

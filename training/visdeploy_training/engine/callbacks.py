@@ -8,7 +8,7 @@ from typing import Any
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from torch.optim.swa_utils import get_ema_avg_fn
+from torch import Tensor
 
 from visdeploy.atomic import replacing_file
 
@@ -32,10 +32,7 @@ class AveragedWeights(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        self._updates = 0
-        rising = [get_ema_avg_fn(min(decay, (1 + n) / (10 + n))) for n in range(int(10 / (1 - decay)) + 1)]
-
-        def average(old: Any, new: Any, count: Any) -> Any:
-            return rising[min(int(count), len(rising) - 1)](old, new, count)
+        def average(old: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
+            return old.lerp(new, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
 
         super().__init__(avg_fn=average)

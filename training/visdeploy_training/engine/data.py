@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
+from visdeploy_training.clip import ClipBatch, ClipTargets
 from visdeploy_training.datasets import (
     ClipDataset,
     ClipPart,
@@ -113,13 +113,20 @@ class RecipeData(L.LightningDataModule):
             collate_fn=collate,
             num_workers=recipe.workers,
             persistent_workers=recipe.workers > 0,
-            worker_init_fn=partial(_one_thread),
+            worker_init_fn=_one_thread,
             pin_memory=torch.cuda.is_available(),
         )
 
     def val_dataloader(self) -> DataLoader[ValidationClip]:
         """One clip at a time; every process predicts all of them."""
         return DataLoader(self.clips, batch_size=None, shuffle=False)  # type: ignore[arg-type]
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Training batches go to the device; validation clips stay, their frames are moved one by one."""
+        if not isinstance(batch, ClipBatch):
+            return batch
+        targets = (ClipTargets(t.masks.to(device), t.labels.to(device)) for t in batch.targets)
+        return ClipBatch(batch.images.to(device, non_blocking=True), tuple(targets))
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches were used; kept in checkpoints."""

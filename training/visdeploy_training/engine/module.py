@@ -14,7 +14,7 @@ from visdeploy.evaluation import AnnotationSet, evaluate
 from visdeploy.results import VideoResult
 from visdeploy_training.checkpoint import metadata
 from visdeploy_training.checkpoint_file import METADATA_KEY
-from visdeploy_training.clip import ClipBatch, ClipTargets
+from visdeploy_training.clip import ClipBatch
 from visdeploy_training.datasets import ValidationClip
 from visdeploy_training.engine.recipe import OptimRecipe
 from visdeploy_training.model import VISModel
@@ -78,13 +78,6 @@ class TrainingModule(L.LightningModule):
         self.log("train/loss", total.detach(), prog_bar=True)
         return total
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Training batches go to the device; validation clips stay, their frames are moved one by one."""
-        if not isinstance(batch, ClipBatch):
-            return batch
-        targets = (ClipTargets(t.masks.to(device), t.labels.to(device)) for t in batch.targets)
-        return ClipBatch(batch.images.to(device, non_blocking=True), tuple(targets))
-
     def validation_step(self, clip: ValidationClip, batch_index: int) -> None:
         """Predict one clip as the exported graph would."""
         self._predicted.append(predict_clip(self.model, clip.frames(), name=clip.record.name))
@@ -94,14 +87,10 @@ class TrainingModule(L.LightningModule):
         predicted, self._predicted = self._predicted, []
         if self.truth is None or self.trainer.sanity_checking:
             return
-        ids = {name: index for name, index in self.video_ids().items()}
-        scores = evaluate(predicted, self.truth, video_ids=ids).metrics["ytvis"]
+        ids = {video.name: video.id for video in self.truth.videos}
+        scores = evaluate(predicted, self.truth, video_ids=ids)["ytvis"]
         for name in ("AP", "AP50", "AP75", "AR1", "AR10"):
             self.log(f"val/{name}", float(scores[name]), prog_bar=name in ("AP", "AP50"), rank_zero_only=True)
-
-    def video_ids(self) -> dict[str, int]:
-        """Name of each validation clip → its video id in the truth."""
-        return {} if self.truth is None else {video.name: video.id for video in self.truth.videos}
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW with a smaller rate for the backbone, stepped by iteration."""

@@ -29,8 +29,8 @@ RESULT = "model.safetensors"
 def train(recipe: str | Path, overrides: Sequence[str] = ()) -> Path:
     """Train a network.
 
-    Into the recipe's output folder go `recipe.yaml` (with the overrides in), Lightning checkpoints (`last.ckpt` and
-    numbered ones), TensorBoard logs, and at the end `model.safetensors`.
+    Into the recipe's output folder go `recipe.yaml` (with the overrides in), Lightning's `last.ckpt` (complete at any
+    time), TensorBoard logs, and at the end `model.safetensors`.
 
     Args:
         recipe: YAML file, or the name of a shipped recipe.
@@ -97,12 +97,8 @@ def build_trainer(recipe: Recipe, *, validate: bool) -> L.Trainer:
         RichProgressBar(),
         ModelCheckpoint(
             dirpath=recipe.folder,
-            filename="step{step}",
-            auto_insert_metric_name=False,
+            filename=LAST.removesuffix(".ckpt"),
             every_n_train_steps=recipe.checkpoint_every,
-            save_top_k=1,
-            monitor=None,
-            save_last=True,
             enable_version_counter=False,
         ),
     ]
