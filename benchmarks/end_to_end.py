@@ -48,23 +48,24 @@ def make_clip(path: Path, frames: int) -> Path:
 
 
 def random_checkpoint(path: Path, method: str, variant: str, instances: int) -> Path:
-    """Random weights whose strongest `instances` cells pass the score threshold on noise."""
-    from visdeploy_training import Checkpoint, create_model, save_checkpoint
+    """Random weights with the class bias shifted so that `instances` cells of a noise image pass the score threshold."""
+    from visdeploy_training import Checkpoint, create_model, get_method, save_checkpoint
 
     torch.manual_seed(0)
     model = create_model(method, variant).eval()
-    step = model.online_step().eval()
-    height, width = model.config.input_size
+    found = get_method(method)
+    step = found.online_step(model)
     with torch.inference_mode():
-        state = step.initial_state()
-        outputs = dict(zip(step.output_names, step(torch.randn(1, 3, height, width), *state.values()), strict=False))
+        frame = torch.randn(1, 3, model.config.height, model.config.width)
+        outputs = dict(zip(step.output_names, step(frame, *step.initial_state().values()), strict=True))
         best = torch.logit(outputs["cell_scores"]).amax(1).sort(descending=True).values
-        shift = -2.0 - float(best[min(instances, len(best) - 1)])
-        model.get_parameter(model.class_bias_name).add_(shift)
+        threshold = float(torch.logit(torch.tensor(model.config.score_threshold)))
+        bias = next(name for name in found.official.class_tensors if name.endswith("bias"))
+        model.get_parameter(bias).add_(threshold - float(best[instances]))
     return save_checkpoint(Checkpoint.of(model), path)
 
 
-def time_torch(step: Callable[..., Any], tensors: list[torch.Tensor], names: list[str], first: list[Any]) -> float:
+def time_torch(step: Callable[..., Any], tensors: list[torch.Tensor], first: list[torch.Tensor]) -> float:
     """Median seconds per frame of a PyTorch step module over prepared frames, after three frames to warm up."""
     seconds = []
     state = first
@@ -73,7 +74,7 @@ def time_torch(step: Callable[..., Any], tensors: list[torch.Tensor], names: lis
             started = time.perf_counter()
             results = step(tensor, *state)
             seconds.append(time.perf_counter() - started)
-            state = list(results[len(names) :])
+            state = list(results[-len(first) :])
     return float(np.median(seconds[3:]))
 
 
@@ -91,7 +92,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     console = Console(soft_wrap=True)
-    from visdeploy_training import load_checkpoint
+    from visdeploy_training import get_method, load_checkpoint
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -101,15 +102,15 @@ def main() -> None:
         )
         bundle = visdeploy.export(checkpoint, root / "model.vis")
         figures = measure_runtime(bundle, clip, options.threads, root)
-        step = load_checkpoint(checkpoint)[0].eval().online_step().eval()
+        step = get_method(options.method).online_step(load_checkpoint(checkpoint)[0].eval())
         prepare = Preprocessor(bundle.manifest.preprocessing)
         with open_source(clip) as source:
             tensors = [torch.from_numpy(prepare(frame.image)) for frame in source]
         first = list(step.initial_state().values())
-        figures["torch_eager_ms"] = 1e3 * time_torch(step, tensors, step.output_names, first)
+        figures["torch_eager_ms"] = 1e3 * time_torch(step, tensors, first)
         if not options.no_compile:
             compiled = torch.compile(step)
-            figures["torch_compile_ms"] = 1e3 * time_torch(compiled, tensors, step.output_names, first)
+            figures["torch_compile_ms"] = 1e3 * time_torch(compiled, tensors, first)
     report(console, figures, options)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1))

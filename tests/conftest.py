@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.bundles import tiny_bundle, tiny_checkpoint
+
+__all__ = ["shared", "tiny_bundle", "tiny_checkpoint"]
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

@@ -10,7 +10,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -186,27 +186,37 @@ def stage_bundle(path: str | os.PathLike[str], *, overwrite: bool = False) -> It
     """
     target = Path(os.path.abspath(path))
     _check_target(target, overwrite=overwrite)
+    created = [parent for parent in target.parents if not parent.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     except OSError as error:
-        raise BundleError(f"{target} cannot be created", seen=str(error), hint="Choose another `out`.") from error
+        raise BundleError(f"{target} cannot be created", seen=str(error), hint="Choose another path.") from error
     try:
         staged = work / "new"
         staged.mkdir()
         yield staged
         Bundle.open(staged)
         _check_target(target, overwrite=overwrite)
-        if target.exists():
-            os.replace(target, work / "old")
-        try:
-            os.replace(staged, target)
-        except OSError:
-            if (work / "old").exists():
-                os.replace(work / "old", target)
-            raise
+        _replace(target, staged, work / "old")
+        created = []
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        for parent in created:  # innermost first; a folder that someone else has used meanwhile stays
+            with suppress(OSError):
+                parent.rmdir()
+
+
+def _replace(target: Path, staged: Path, aside: Path) -> None:
+    """Put `staged` in the place of `target`; the old bundle comes back when that fails."""
+    if target.exists():
+        os.replace(target, aside)
+    try:
+        os.replace(staged, target)
+    except OSError:
+        if aside.exists():
+            os.replace(aside, target)
+        raise
 
 
 def seal_bundle(folder: Path, fields: Mapping[str, Any]) -> Bundle:
@@ -217,7 +227,7 @@ def seal_bundle(folder: Path, fields: Mapping[str, Any]) -> Bundle:
     """
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     names = [name for name in names if name != MANIFEST and not fnmatchcase(name, ENGINES)]
-    entries = {n: FileEntry(sha256=_sha256(folder / n), size=(folder / n).stat().st_size) for n in names}
+    entries = {n: FileEntry(sha256=file_sha256(folder / n), size=(folder / n).stat().st_size) for n in names}
     try:
         manifest = Manifest.model_validate({**fields, "schema_version": SCHEMA_VERSION, "files": entries})
     except ValidationError as error:
@@ -279,7 +289,7 @@ def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
         raise BundleError(
             f"{folder / name} does not match its manifest", seen=f"{size} B", expected=f"{entry.size} B", hint=hint
         )
-    digest = _sha256(folder / name)
+    digest = file_sha256(folder / name)
     if digest != entry.sha256:
         raise BundleError(
             f"{folder / name} does not match its manifest",
@@ -289,7 +299,8 @@ def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
         )
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Checksum of a file of any size."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):

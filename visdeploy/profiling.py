@@ -61,6 +61,16 @@ class Profiler:
             stage.seconds += time.perf_counter() - start
             stage.calls += 1
 
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Stage name → seconds over all calls."""
+        return {name: stage.seconds for name, stage in self.stages.items()}
+
+    @property
+    def total(self) -> float:
+        """Seconds of all stages together."""
+        return sum(stage.seconds for stage in self.stages.values())
+
     def stage(self, name: str) -> AbstractContextManager[None]:
         """Time the body of a `with` statement as one call of the stage."""
         return self._timed(name)

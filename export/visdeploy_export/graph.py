@@ -19,7 +19,7 @@ from visdeploy.errors import ExportError
 from visdeploy_export.step import StepGraph
 
 OPSET = 20
-"""Default opset. 21 and 22 write GroupNorm as one node, but ONNX Runtime expands it again: same speed, fewer engines."""
+"""Default opset. From 21 on GroupNorm is one node, but ONNX Runtime expands it again: same speed, fewer engines."""
 SIZE_LIMIT = 2_000_000_000
 """Bytes of weights that a single ONNX file may hold; protobuf itself ends at 2 GiB."""
 
@@ -108,7 +108,7 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _clean(proto: onnx.ModelProto) -> None:
-    """Drop stack traces, source paths and intermediate shapes: they say where the file was made, and nobody needs them."""
+    """Drop stack traces, source paths and intermediate shapes: they tell where the file was made, and serve nobody."""
     graphs = [proto.graph, *proto.functions]
     for graph in graphs:
         del graph.value_info[:]

@@ -1,1 +1,32 @@
-"""Custom operators in C++/CUDA and their bindings."""
+"""Custom operators in C++/CUDA and their bindings.
+
+Importing this package loads no library and imports neither torch nor onnx. The parts:
+
+- `onnxruntime_library()`: the file to register with ONNX Runtime's session options;
+- `visdeploy_plugins.torch_ops`: the operators in PyTorch, under `torch.ops.visdeploy`;
+- `visdeploy_plugins.onnx_functions`: the operators in ONNX files, each with a body of standard operators;
+- `capabilities()` and `python -m visdeploy_plugins`: what was found and what runs where.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from visdeploy_plugins import native
+from visdeploy_plugins.capability import Capabilities, OpSupport, capabilities
+from visdeploy_plugins.errors import OpError
+
+__all__ = ["Capabilities", "OpError", "OpSupport", "capabilities", "onnxruntime_library", "operators_library"]
+
+
+def onnxruntime_library() -> Path | None:
+    """The custom-op library for `onnxruntime.SessionOptions.register_custom_ops_library`; None if it was not built.
+
+    Without it ONNX files that carry function bodies run all the same, slower.
+    """
+    return native.library_path(native.ONNXRUNTIME)
+
+
+def operators_library() -> Path | None:
+    """The library behind the PyTorch operators, with the C interface of `visdeploy/c_api.h`; None if not built."""
+    return native.library_path(native.OPERATORS)

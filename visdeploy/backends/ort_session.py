@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import logging
 from collections import Counter
@@ -50,9 +51,10 @@ def start_session(
     options = _options(manifest, threads, spinning)
     if kind == "cpu":
         return _load(model, options, [CPU]), "cpu"
-    session = _load(model, options, [(CUDA, _cuda_options(number)), CPU])
+    session, said = _load_on_cuda(model, options, number)
     if CUDA not in session.get_providers():
-        seen, hint = "the CUDA provider did not start", "Check the NVIDIA driver; ONNX Runtime has printed its reason."
+        seen = "; ".join(["the CUDA provider did not start", *(line.split(": ")[0].rstrip(".") for line in said)])
+        hint = "Check the NVIDIA driver, and that CUDA and cuDNN are there: pip install 'visdeploy[gpu]'."
         if kind == "cuda":
             raise EngineError(f"device {device!r} cannot be used", seen=seen, hint=hint)
         logger.warning("device 'auto': running on the CPU: %s. %s", seen, hint)
@@ -104,11 +106,11 @@ def _register_custom_ops(options: Any, manifest: Manifest) -> None:
         return
     names = ", ".join(sorted(op.name for op in manifest.custom_ops))
     try:
-        from visdeploy_plugins import onnxruntime_library
-    except ImportError:
+        offer = importlib.import_module("visdeploy_plugins").onnxruntime_library
+    except (ImportError, AttributeError):
         logger.info("custom operators %s run as standard operators: the plugins are not installed", names)
         return
-    library = onnxruntime_library()
+    library = offer()
     if library is None:
         logger.info("custom operators %s run as standard operators: the plugins are not built here", names)
         return
@@ -120,19 +122,24 @@ def _register_custom_ops(options: Any, manifest: Manifest) -> None:
         ) from error
 
 
-def _cuda_options(number: int) -> dict[str, str]:
-    return {"device_id": str(number), "arena_extend_strategy": "kSameAsRequested"}
+def _load_on_cuda(model: Path, options: Any, number: int) -> tuple[Any, list[str]]:
+    """A session that may have fallen back to the CPU, and the lines in which ONNX Runtime said why."""
+    import onnxruntime
+
+    cuda = {"device_id": str(number), "arena_extend_strategy": "kSameAsRequested"}
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):  # it prints what it misses
+        onnxruntime.preload_dlls()
+        session = _load(model, options, [(CUDA, cuda), CPU])
+    lines = [line.strip() for line in said.getvalue().splitlines() if line.strip(" *")]
+    for line in lines:
+        logger.info("onnxruntime: %s", line)
+    return session, lines
 
 
 def _load(model: Path, options: Any, providers: Sequence[Any]) -> Any:
     import onnxruntime
 
-    if len(providers) > 1:
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said):  # it prints what it cannot find
-            onnxruntime.preload_dlls()
-        for line in said.getvalue().splitlines():
-            logger.info("onnxruntime: %s", line)
     try:
         return onnxruntime.InferenceSession(str(model), options, providers=list(providers))
     except Exception as error:  # pybind's exception classes differ from version to version

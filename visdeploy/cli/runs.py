@@ -70,5 +70,5 @@ def evaluate(
     from visdeploy.evaluation import evaluate as run
 
     report = run(predictions, ground_truth, metrics=tuple(metric or ["ytvis"]))
-    columns, *rows = report.table()
-    stdout.print(table(f"{predictions.name} against {ground_truth.name}", columns, rows))
+    title = f"{predictions.name} against {ground_truth.name}"
+    stdout.print(table(title, ("metric", "name", "value"), report.table()))

@@ -1,16 +1,20 @@
-"""Scores of video instance segmentation: YouTube-VIS AP and AR, J&F, HOTA, CLEAR and Identity."""
+"""Scores of video instance segmentation: YouTube-VIS AP and AR, J&F, HOTA, CLEAR, Identity."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from visdeploy.errors import ConfigError
 from visdeploy.evaluation.annotations import Annotation, AnnotationSet, Category, Video, read_annotations
-from visdeploy.evaluation.pairs import class_pairs
+from visdeploy.evaluation.clear import ClearMetric, IdentityMetric
+from visdeploy.evaluation.hota import HOTAMetric
+from visdeploy.evaluation.jf import evaluate_jf
+from visdeploy.evaluation.pairs import ClassPairs, class_pairs
 from visdeploy.evaluation.predictions import Prediction, PredictionSource, read_predictions
 from visdeploy.evaluation.report import Report
+from visdeploy.evaluation.trackmap import TrackMAPMetric
 from visdeploy.evaluation.ytvis import YouTubeVISMetric
 
 __all__ = [
@@ -26,7 +30,22 @@ __all__ = [
     "read_predictions",
 ]
 
-METRICS = ("ytvis",)
+
+class _TrackMetric(Protocol):
+    def add(self, pairs: ClassPairs) -> None: ...
+
+    def result(self) -> dict[str, Any]: ...
+
+
+_TRACK_METRICS: dict[str, Callable[[Sequence[Category]], _TrackMetric]] = {
+    "ytvis": YouTubeVISMetric,
+    "hota": HOTAMetric,
+    "clear": ClearMetric,
+    "identity": IdentityMetric,
+    "trackmap": TrackMAPMetric,
+}
+METRICS = ("ytvis", "jf", "hota", "clear", "identity", "trackmap")
+"""Families that `evaluate` knows, in the order of a report."""
 
 
 def evaluate(
@@ -36,13 +55,37 @@ def evaluate(
     metrics: Sequence[str] = ("ytvis",),
     video_ids: Mapping[str, int] | None = None,
 ) -> Report:
-    """Score predictions against ground truth."""
+    """Score predictions against YouTube-VIS ground truth.
+
+    Args:
+        predictions: Path of a YouTube-VIS result file, a folder of such files, a list of result entries, or
+            `VideoResult`s (matched to videos by the name of the frame folder, to categories by class name).
+        ground_truth: Path of the annotation file, its content, or what `read_annotations` made of it.
+        metrics: Some of `METRICS`: `ytvis` (AP and AR), `jf` (J, F and their mean, unsupervised), `hota`, `clear`
+            (MOTA), `identity` (IDF1), `trackmap` (AP as TrackEval computes it).
+        video_ids: `VideoResult.name` → video id, where the name is not the frame folder's.
+
+    Returns:
+        All numbers; -1 marks an AP or AR without ground truth.
+
+    Raises:
+        ConfigError: A metric is unknown.
+        DataError: A file is malformed, or predictions do not fit the ground truth.
+
+    Example:
+        >>> report = evaluate("results.json", "valid.json", metrics=("ytvis", "hota"))  # doctest: +SKIP
+        >>> report["AP"], report["hota"]["per_class"]  # doctest: +SKIP
+    """
     unknown = [name for name in metrics if name not in METRICS]
-    if unknown or not metrics or isinstance(metrics, str):
-        raise ConfigError("unknown metrics", seen=repr(metrics), expected=f"some of {METRICS}")
+    if isinstance(metrics, str) or unknown or not metrics:
+        raise ConfigError("cannot evaluate", seen=f"metrics={metrics!r}", expected=f"a list of some of {METRICS}")
     truth = ground_truth if isinstance(ground_truth, AnnotationSet) else read_annotations(ground_truth)
     found = read_predictions(predictions, truth, video_ids=video_ids)
-    metric = YouTubeVISMetric(truth.categories)
-    for pairs in class_pairs(truth, found):
-        metric.add(pairs)
-    return Report({"ytvis": metric.result()})
+    collectors = {name: create(truth.categories) for name, create in _TRACK_METRICS.items() if name in metrics}
+    for pairs in class_pairs(truth, found) if collectors else ():
+        for collector in collectors.values():
+            collector.add(pairs)
+    results = {name: collector.result() for name, collector in collectors.items()}
+    if "jf" in metrics:
+        results["jf"] = evaluate_jf(truth, found)
+    return Report({name: results[name] for name in METRICS if name in results})

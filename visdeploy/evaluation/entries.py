@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from visdeploy.errors import DataError
+from visdeploy.evaluation.rle import read_fast
 from visdeploy.masks import Mask
 
 MISSING: Any = object()
@@ -113,9 +114,10 @@ class Entry:
             width: Columns of the video's frames, in pixels.
         """
         hint = "Each frame of the video needs one item; write null where the object is absent."
+        items = self.sequence(field, length=length, hint=hint)
         return tuple(
-            None if item is None else self._mask(f"{field}[{frame}]", item, height, width)
-            for frame, item in enumerate(self.sequence(field, length=length, hint=hint))
+            mask if mask is not None or item is None else self._mask(f"{field}[{frame}]", item, height, width)
+            for frame, (item, mask) in enumerate(zip(items, read_fast(items, height, width), strict=True))
         )
 
     def _mask(self, field: str, item: Any, height: int, width: int) -> Mask:

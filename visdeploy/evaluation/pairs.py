@@ -23,7 +23,7 @@ BoolArray = npt.NDArray[np.bool_]
 class ClassPairs:
     """Predictions and ground truth of one category in one video, with all pairwise mask overlaps.
 
-    Shapes use F frames, D predictions (falling score, stable), G objects (order of the file).
+    Shapes use F frames, D predictions and G objects, both in the order of their files.
 
     Attributes:
         category_id: The category.
@@ -66,7 +66,7 @@ class ClassPairs:
 
     @cached_property
     def scores(self) -> FloatArray:
-        """float64 `[D]`, falling."""
+        """float64 `[D]`."""
         return np.array([prediction.score for prediction in self.predictions], dtype=np.float64)
 
 
@@ -79,8 +79,8 @@ def class_pairs(truth: AnnotationSet, predictions: Sequence[Prediction]) -> Iter
     for annotation in truth.annotations:
         annotated.setdefault((annotation.video_id, annotation.category_id), []).append(annotation)
     for key in sorted(predicted.keys() | annotated.keys()):
-        ranked = sorted(predicted.get(key, ()), key=lambda p: -p.score)
-        yield _pairs(key[1], truth.video_by_id[key[0]].length, tuple(annotated.get(key, ())), tuple(ranked))
+        frames = truth.video_by_id[key[0]].length
+        yield _pairs(key[1], frames, tuple(annotated.get(key, ())), tuple(predicted.get(key, ())))
 
 
 def _pairs(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,14 @@ class Prediction:
         category_id: Category of the ground truth.
         score: Confidence; only the order counts.
         masks: One item a frame; None where the object is absent.
+        first: Whether the track is the first of all predictions (TrackEval treats it differently).
     """
 
     video_id: int
     category_id: int
     score: float
     masks: tuple[Mask | None, ...]
+    first: bool = False
 
 
 def read_predictions(
@@ -38,95 +40,139 @@ def read_predictions(
 ) -> list[Prediction]:
     """Read and check predictions.
 
+    Entries of result files belong to the video and category whose ids they state. Where an entry also holds
+    `video_name` or `category_name`, as files written by visdeploy do, the name decides: files written video by video,
+    without knowledge of the ground truth, number videos and classes in their own way.
+
     Args:
         source: Path of a YouTube-VIS result file, a folder of such files (read in order of their names), a list of
             result entries, or `VideoResult`s.
         truth: The ground truth; videos, classes, frame counts and sizes must agree with it.
-        video_ids: `VideoResult.name` → video id, for results whose name is not the video's folder name.
+        video_ids: Name of a result → video id, for results whose name is not the video's folder name.
 
     Raises:
         DataError: A file cannot be read, an entry is malformed, or it does not fit the ground truth.
     """
+    matcher = _Matcher(truth, video_ids or {})
+    found = _read(source, matcher)
+    return [replace(found[0], first=True), *found[1:]] if found else []
+
+
+def _read(source: PredictionSource, matcher: _Matcher) -> list[Prediction]:
     if isinstance(source, str | Path):
-        return _from_path(Path(source), truth)
+        return _from_path(Path(source), matcher)
     items = [source] if isinstance(source, VideoResult) else list(source)
     results = [item for item in items if isinstance(item, VideoResult)]
     if results and len(results) == len(items):
-        return _from_results(results, truth, video_ids or {})
-    return _from_entries("predictions", items, truth)
+        return _from_results(results, matcher)
+    return _from_entries("predictions", items, matcher)
 
 
-def _from_path(path: Path, truth: AnnotationSet) -> list[Prediction]:
+class _Matcher:
+    """Finds the video and the category that a prediction belongs to.
+
+    Args:
+        truth: The ground truth.
+        video_ids: Name of a result → video id, before all other rules.
+    """
+
+    def __init__(self, truth: AnnotationSet, video_ids: Mapping[str, int]) -> None:
+        self.truth, self._video_ids = truth, video_ids
+        self._category_ids = {category.name: category.id for category in truth.categories}
+        self._by_name: dict[str, list[Video]] = {}
+        for video in truth.videos:
+            self._by_name.setdefault(video.name, []).append(video)
+
+    def video(self, where: str, name: str, stated: int | None = None) -> Video:
+        """The video of this name; of several, the one with the stated id."""
+        candidates = self._by_name.get(name, [])
+        if name in self._video_ids:
+            candidates = [v for v in self.truth.videos if v.id == self._video_ids[name]]
+        elif len(candidates) > 1:
+            candidates = [video for video in candidates if video.id == stated]
+        if len(candidates) != 1:
+            raise DataError(
+                f"{where} belongs to no single video of {self.truth.source}",
+                seen=f"name {name!r}",
+                expected="the name of a video's frame folder",
+                hint="Pass video_ids={name: id} to say which video it is.",
+            )
+        return candidates[0]
+
+    def category(self, where: str, name: str) -> int:
+        """The id of the category of this name."""
+        if name not in self._category_ids:
+            raise DataError(
+                f"{where}: unknown category",
+                seen=repr(name),
+                expected=f"one of {sorted(self._category_ids)}",
+                hint="The classes of the results and of the ground truth are matched by name.",
+            )
+        return self._category_ids[name]
+
+
+def _from_path(path: Path, matcher: _Matcher) -> list[Prediction]:
     if not path.is_dir():
-        return _from_entries(str(path), read_json(path), truth)
+        return _from_entries(str(path), read_json(path), matcher)
     files = sorted(path.glob("*.json"))
     if not files:
         raise DataError(f"no results in {path}", seen="no *.json", hint="Give a folder of YouTube-VIS result files.")
-    return [found for file in files for found in _from_entries(str(file), read_json(file), truth)]
+    return [found for file in files for found in _from_entries(str(file), read_json(file), matcher)]
 
 
-def _from_entries(where: str, data: Any, truth: AnnotationSet) -> list[Prediction]:
+def _from_entries(where: str, data: Any, matcher: _Matcher) -> list[Prediction]:
     if not isinstance(data, list):
         raise DataError(
             f"{where} is not a result file",
             seen=type(data).__name__,
             expected="a list of objects with video_id, category_id, score and segmentations",
         )
-    return [_from_entry(Entry.of(f"{where}[{index}]", item), truth) for index, item in enumerate(data)]
+    return [_from_entry(Entry.of(f"{where}[{index}]", item), matcher) for index, item in enumerate(data)]
 
 
-def _from_entry(entry: Entry, truth: AnnotationSet) -> Prediction:
+def _from_entry(entry: Entry, matcher: _Matcher) -> Prediction:
+    video, category_id = _video_of(entry, matcher), _category_of(entry, matcher)
+    masks = entry.masks("segmentations", length=video.length, height=video.height, width=video.width)
+    return Prediction(video.id, category_id, entry.number("score"), masks)
+
+
+def _video_of(entry: Entry, matcher: _Matcher) -> Video:
     video_id = entry.integer("video_id", minimum=0)
-    video = truth.video_by_id.get(video_id)
+    if entry.get("video_name", None) is not None:
+        return matcher.video(entry.where, entry.text("video_name"), video_id)
+    video = matcher.truth.video_by_id.get(video_id)
     if video is None:
-        raise entry.fail("video_id", seen=f"{video_id}, an unknown video", expected=f"a video of {truth.source}")
+        raise entry.fail(
+            "video_id", seen=f"{video_id}, an unknown video", expected=f"a video of {matcher.truth.source}"
+        )
+    return video
+
+
+def _category_of(entry: Entry, matcher: _Matcher) -> int:
     category_id = entry.integer("category_id", minimum=0)
-    if category_id not in truth.category_by_id:
+    if entry.get("category_name", None) is not None:
+        return matcher.category(entry.where, entry.text("category_name"))
+    if category_id not in matcher.truth.category_by_id:
         raise entry.fail(
             "category_id",
             seen=f"{category_id}, an unknown category",
-            expected=f"one of {sorted(truth.category_by_id)}",
+            expected=f"one of {sorted(matcher.truth.category_by_id)}",
             hint="The result was made for another set of classes.",
         )
-    masks = entry.masks("segmentations", length=video.length, height=video.height, width=video.width)
-    return Prediction(video_id, category_id, entry.number("score"), masks)
+    return category_id
 
 
-def _from_results(
-    results: Sequence[VideoResult], truth: AnnotationSet, video_ids: Mapping[str, int]
-) -> list[Prediction]:
-    by_name: dict[str, list[Video]] = {}
-    for video in truth.videos:
-        by_name.setdefault(video.name, []).append(video)
-    categories = {category.name: category.id for category in truth.categories}
+def _from_results(results: Sequence[VideoResult], matcher: _Matcher) -> list[Prediction]:
     taken: dict[int, str] = {}
     found = []
     for result in results:
-        video = _video_of(result, truth, by_name, video_ids)
+        video = matcher.video(f"the result {result.name!r}", result.name)
         if video.id in taken:
             raise DataError(f"two results belong to video {video.id}", seen=f"{taken[video.id]!r} and {result.name!r}")
         taken[video.id] = result.name
         _check_shape(result, video)
-        found += [_from_track(result, track, video, categories) for track in result.tracks]
+        found += [_from_track(result, track, video, matcher) for track in result.tracks]
     return found
-
-
-def _video_of(
-    result: VideoResult, truth: AnnotationSet, by_name: Mapping[str, list[Video]], video_ids: Mapping[str, int]
-) -> Video:
-    if result.name in video_ids:
-        video = truth.video_by_id.get(video_ids[result.name])
-        candidates = [] if video is None else [video]
-    else:
-        candidates = by_name.get(result.name, [])
-    if len(candidates) != 1:
-        raise DataError(
-            f"the result {result.name!r} belongs to no single video of {truth.source}",
-            seen=f"{len(candidates)} videos of that name",
-            expected="the name of the video's frame folder",
-            hint="Pass video_ids={name: id} to say which video it is.",
-        )
-    return candidates[0]
 
 
 def _check_shape(result: VideoResult, video: Video) -> None:
@@ -144,15 +190,11 @@ def _check_shape(result: VideoResult, video: Video) -> None:
             )
 
 
-def _from_track(result: VideoResult, track: Track, video: Video, categories: Mapping[str, int]) -> Prediction:
+def _from_track(result: VideoResult, track: Track, video: Video, matcher: _Matcher) -> Prediction:
     where = f"result {result.name!r}, track {track.track_id}"
-    name = result.classes[track.label] if 0 <= track.label < len(result.classes) else None
-    if name is None or name not in categories:
+    if not 0 <= track.label < len(result.classes):
         raise DataError(
-            f"{where}: unknown category",
-            seen=f"label {track.label}, {name!r}",
-            expected=f"one of {sorted(categories)}",
-            hint="The classes of the bundle and of the ground truth are matched by name.",
+            f"{where}: label without a class", seen=str(track.label), expected=f"0..{len(result.classes) - 1}"
         )
     for frame, mask in track.masks.items():
         if (mask.height, mask.width) != (video.height, video.width):
@@ -161,6 +203,6 @@ def _from_track(result: VideoResult, track: Track, video: Video, categories: Map
                 seen=f"{mask.height}x{mask.width}",
                 expected=f"{video.height}x{video.width}",
             )
-    entry = Entry(where, {"score": track.score})
+    score = Entry(where, {"score": track.score}).number("score")
     masks = tuple(track.masks.get(frame) for frame in range(video.length))
-    return Prediction(video.id, categories[name], entry.number("score"), masks)
+    return Prediction(video.id, matcher.category(where, result.classes[track.label]), score, masks)

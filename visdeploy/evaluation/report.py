@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from visdeploy.errors import ConfigError
+
+Row = tuple[str, str, str]
+_DETAILS = ("per_category", "per_class")
 
 
 @dataclass(frozen=True)
@@ -14,11 +18,11 @@ class Report:
     """Numbers of one evaluation.
 
     Attributes:
-        metrics: Family (`ytvis`, `jf`, `hota`, …) → its numbers; headline numbers on the first level, details per
+        metrics: Family (`ytvis`, `jf`, `hota`, …) → its numbers: headline numbers on the first level, details per
             category, object and frame below.
     """
 
-    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    metrics: dict[str, dict[str, Any]]
 
     def __getitem__(self, name: str) -> Any:
         """A family (`report["jf"]`) or a headline number of any family (`report["AP"]`)."""
@@ -30,27 +34,30 @@ class Report:
         raise ConfigError(
             f"the report has no number {name!r}",
             expected=f"one of {[key for numbers in self.metrics.values() for key in numbers]}",
-            hint=f"Only the metrics {list(self.metrics)} were asked for.",
+            hint=f"Only {list(self.metrics)} were evaluated; name further metrics in the call.",
         )
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers as plain nested dictionaries, ready for JSON."""
         return copy.deepcopy(self.metrics)
 
-    def table(self) -> list[tuple[str, ...]]:
-        """Headline numbers as rows `(family, name, value)`, the first row being the headings.
+    def table(self, *, details: bool = False) -> list[Row]:
+        """Numbers as rows `(metric, name, value)`; values have four decimals, a dash stands for no ground truth.
 
-        Values are percentages-free fractions with four decimals; a dash stands where there is no ground truth.
+        Args:
+            details: Whether numbers per category follow the headline numbers.
         """
-        rows: list[tuple[str, ...]] = [("metric", "name", "value")]
+        rows = []
         for family, numbers in self.metrics.items():
-            for name, value in numbers.items():
-                if isinstance(value, int | float):
-                    rows.append(
-                        (family, name, "–" if value == -1 and family in ("ytvis", "trackmap") else _text(value))
-                    )
+            rows += list(_rows(family, numbers))
+            for key in _DETAILS if details else ():
+                for category, scores in numbers.get(key, {}).items():
+                    rows += list(_rows(f"{family} · {category}", scores))
         return rows
 
 
-def _text(value: float) -> str:
-    return f"{value:d}" if isinstance(value, int) else f"{value:.4f}"
+def _rows(title: str, numbers: dict[str, Any]) -> Iterator[Row]:
+    for name, value in numbers.items():
+        if isinstance(value, int | float):
+            missing = value == -1 and name.startswith(("AP", "AR"))
+            yield title, name, "–" if missing else f"{value:.4f}"

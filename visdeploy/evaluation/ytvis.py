@@ -43,17 +43,17 @@ class YouTubeVISMetric:
 
     Args:
         categories: Classes of the data set; those without ground truth are left out of every mean.
-        crowd_once: Whether a crowd object absorbs one prediction only (TrackEval's habit) rather than any number.
+        as_trackeval: Follow TrackEval's matching where it differs, see `visdeploy.evaluation.trackmap`.
     """
 
-    def __init__(self, categories: Sequence[Category], *, crowd_once: bool = False) -> None:
+    def __init__(self, categories: Sequence[Category], *, as_trackeval: bool = False) -> None:
         self._categories = list(categories)
-        self._crowd_once = crowd_once
+        self._as_trackeval = as_trackeval
         self._matches: dict[int, list[_VideoMatches]] = {category.id: [] for category in categories}
 
     def add(self, pairs: ClassPairs) -> None:
         """Take in one category of one video; call with videos by rising id, which settles ties between videos."""
-        self._matches[pairs.category_id].append(_match(pairs, crowd_once=self._crowd_once))
+        self._matches[pairs.category_id].append(_match(pairs, as_trackeval=self._as_trackeval))
 
     def curves(self) -> tuple[FloatArray, FloatArray]:
         """Interpolated precision `[K, A, T, 101]` at 100 detections, and recall `[K, A, T, 3]` at 1, 10 and 100.
@@ -102,20 +102,20 @@ def _summary(precision: FloatArray, recall: FloatArray) -> dict[str, float]:
     return found
 
 
-def _match(pairs: ClassPairs, *, crowd_once: bool) -> _VideoMatches:
+def _match(pairs: ClassPairs, *, as_trackeval: bool) -> _VideoMatches:
     """Give each prediction, best score first, the object it overlaps most, at every threshold and area range.
 
     An object out of the area range, or a crowd, is ignored; it is taken only where no object that counts fits, and
     then the prediction is neither right nor wrong. Of equal overlaps the later object wins, as in the reference.
     """
-    limit = MAX_DETECTIONS[-1]
-    iou = pairs.track_iou[:limit]
+    ranked = np.argsort(-pairs.scores, kind="stable")[: MAX_DETECTIONS[-1]]
+    iou = pairs.track_iou[ranked]
     crowd = np.array([truth.crowd for truth in pairs.truth], bool)
     sizes = np.array([truth.mean_area for truth in pairs.truth])
     ignored_truth = crowd | _outside(sizes)
     shape = (len(AREA_RANGES), len(IOU_THRESHOLDS))
     matched = np.zeros((*shape, len(iou)), bool)
-    ignored = np.broadcast_to(_outside(pairs.predicted_mean_area[:limit])[:, None], matched.shape).copy()
+    ignored = np.broadcast_to(_outside(pairs.predicted_mean_area[ranked])[:, None], matched.shape).copy()
     free = np.ones((*shape, len(crowd)), bool)
     reach = iou.max(axis=1, initial=0.0) >= IOU_THRESHOLDS[0]
     for d in np.flatnonzero(reach):
@@ -127,9 +127,10 @@ def _match(pairs: ClassPairs, *, crowd_once: bool) -> _VideoMatches:
         hit = pool.any(axis=-1)
         matched[..., d] = hit
         ignored[..., d] = np.where(hit, np.take_along_axis(ignored_truth, best, axis=-1), ignored[..., d])
-        a, t = np.nonzero(hit & (crowd_once | ~crowd[best]))
+        reusable = np.full_like(crowd, pairs.predictions[ranked[d]].first) if as_trackeval else crowd
+        a, t = np.nonzero(hit & ~reusable[best])
         free[a, t, best[a, t]] = False
-    return _VideoMatches(pairs.scores[:limit], matched, ignored, np.count_nonzero(~ignored_truth, axis=-1))
+    return _VideoMatches(pairs.scores[ranked], matched, ignored, np.count_nonzero(~ignored_truth, axis=-1))
 
 
 def _outside(sizes: FloatArray) -> BoolArray:

@@ -184,13 +184,14 @@ class AffinityTracker:
         used = np.zeros(len(lost), dtype=bool)
         affinity = sigmoid(lost.query @ reference.T)
         starts = np.flatnonzero(np.diff(lost.frames, prepend=-1))  # rows of one frame stand together, oldest first
-        for start, stop in zip(starts[::-1], np.append(starts[1:], len(lost))[::-1], strict=True):
-            if affinity[start:stop, waiting].max() >= self.threshold:
-                record = slice(start, stop)
-                self._greedy(affinity[record], lost.track_ids[record], waiting, used[record], track_ids)
-                waiting = np.flatnonzero(track_ids < 0)
-                if not len(waiting):
-                    break
+        stops = np.append(starts[1:], len(lost))
+        best = np.maximum.reduceat(affinity[:, waiting].max(axis=1), starts)
+        for index in np.flatnonzero(best >= self.threshold)[::-1]:
+            record = slice(starts[index], stops[index])
+            self._greedy(affinity[record], lost.track_ids[record], waiting, used[record], track_ids)
+            waiting = np.flatnonzero(track_ids < 0)
+            if not len(waiting):
+                break
         return lost.take(~used)
 
     def _greedy(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from visdeploy.errors import SourceError
+from visdeploy.video.integrity import missing_bytes
 from visdeploy.video.pixels import RgbConverter, quarter_turn
 from visdeploy.video.source import Image, OnError, RawFrame, Source
 
@@ -108,15 +109,24 @@ class VideoSource(Source):
         self._packets = 0
         for frame in self._decode(container, stream):
             yield clock(frame.time), partial(self._pixels, frame, convert)
-        if self._claimed is not None and self._packets < self._claimed and self._position + 1 < self._claimed:
-            raise SourceError(
-                f"{self.path} is truncated",
-                seen=f"{self._position + 1} frames" if self._packets else "no frames",
-                expected=f"{self._claimed} frames by its header",
-                hint="Copy the file anew, or pass on_error='stop' to take the frames that are there.",
-            )
+        self._check_end()
+
+    def _check_end(self) -> None:
+        """Raise when the file ended before what its header promises."""
         if self._packets == 0:
             raise SourceError(f"{self.path} holds no frames", expected=_PLAYABLE)
+        got, claimed = self._position + 1, self._claimed
+        if claimed is not None and got >= claimed:
+            return
+        lost = 0 if self._remote else missing_bytes(Path(self._location))
+        if claimed is not None and self._packets < claimed:
+            expected = f"{claimed} frames by its header"
+        elif lost:
+            expected = f"{lost} more bytes by its header"
+        else:
+            return
+        hint = "Copy the file anew, or pass on_error='stop' to take the frames that are there."
+        raise SourceError(f"{self.path} is truncated", seen=f"{got} frames", expected=expected, hint=hint)
 
     def _decode(self, container: av.container.InputContainer, stream: Any) -> Iterator[av.VideoFrame]:
         import av

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from visdeploy_training.methods.visolo import OnlineStep
 from visdeploy_training.methods.visolo.config import VISOLOConfig
 from visdeploy_training.model import VISModel
 
-from visdeploy.manifest import Preprocessing, StateSpec, TensorSpec, Window
+from visdeploy.manifest import DType, Preprocessing, StateSpec, TensorSpec, Window
 from visdeploy_export.step import StepGraph
 
 
@@ -18,7 +20,9 @@ def build(model: VISModel) -> StepGraph:
     multiple = config.size_multiple
     rows, columns = (multiple * torch.export.Dim(name, min=2) for name in ("rows", "columns"))
     state = tuple(
-        StateSpec(input=s.name, output=f"next_{s.name}", dtype=s.dtype, shape=list(s.shape), initial=s.initial)
+        StateSpec(
+            input=s.name, output=f"next_{s.name}", dtype=cast(DType, s.dtype), shape=list(s.shape), initial=s.initial
+        )
         for s in step.state_specs
     )
     return StepGraph(

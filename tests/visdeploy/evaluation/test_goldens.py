@@ -50,3 +50,44 @@ def test_ap_and_ar(golden):
         own = found["per_category"][name]
         assert [own["AR1"], own["AR10"], own["AR100"]] == pytest.approx(numbers["AR"], abs=1e-9)
         assert (own["AP"], own["AP50"]) == pytest.approx((numbers["AP"], numbers["AP50"]), abs=1e-9)
+
+
+TRACKEVAL = {"HOTA": "hota", "CLEAR": "clear", "Identity": "identity", "TrackMAP": "trackmap"}
+
+
+def test_hota_clear_identity_trackmap(golden):
+    path, truth, expected = golden
+    report = evaluate(path, truth, metrics=list(TRACKEVAL.values()))
+    compared = 0
+    for column, by_family in expected["trackeval"].items():
+        for family, numbers in by_family.items():
+            found = report[TRACKEVAL[family]]
+            if column == "cls_comb_det_av":
+                found = found.get("detection_average", found)  # TrackMAP has one average for both
+            elif column != "cls_comb_cls_av":
+                found = found["per_class"][column]
+            for name, value in numbers.items():
+                assert found[name] == pytest.approx(value, abs=1e-9), (column, family, name)
+                compared += 1
+    assert compared >= 30 * len(expected["trackeval"])
+
+
+def test_j_and_f(golden):
+    path, truth, expected = golden
+    found = evaluate(path, truth, metrics=["jf"])["jf"]
+    expected = dict(expected["davis_unsupervised"])
+    per_object, per_frame = expected.pop("per_object"), expected.pop("per_frame", {})
+    assert {k: found[k] for k in expected} == pytest.approx(expected, abs=1e-9)
+    assert set(found["per_object"]) == set(per_object)
+    for name, numbers in per_object.items():
+        assert found["per_object"][name] == pytest.approx(numbers, abs=1e-9), name
+    for name, numbers in per_frame.items():  # stored with eight decimals
+        assert found["per_frame"][name]["J"] == pytest.approx(numbers["J"], abs=1e-8), name
+        assert found["per_frame"][name]["F"] == pytest.approx(numbers["F"], abs=1e-8), name
+
+
+def test_objects_own_numbers_are_those_listed(golden):
+    path, truth, _ = golden
+    found = evaluate(path, truth, metrics=["jf"])["jf"]
+    own = sorted(tuple(numbers["J_frames"]) for numbers in found["by_object"].values())
+    assert own == sorted(tuple(numbers["J"]) for numbers in found["per_frame"].values())

@@ -61,6 +61,22 @@ class Ranked(NamedTuple):
     intersections: Tensor
 
 
+class Candidates(NamedTuple):
+    """The candidates of a frame in increasing cell order, the dummy last (m rows).
+
+    Attributes:
+        cells: `[m]` int64.
+        logits: `[m, h, w]` float, mask logits.
+        masks: `[m, H, W]` bool; the dummy's is empty.
+        ranked: The same candidates around Matrix NMS.
+    """
+
+    cells: Tensor
+    logits: Tensor
+    masks: Tensor
+    ranked: Ranked
+
+
 def candidate_cells(weighted: Tensor, threshold: float) -> Tensor:
     """Cells `[m]` with a score of at least `threshold` from `[N]` scores, increasing, then the dummy (cell 0).
 
@@ -114,6 +130,22 @@ def select(ranked: Ranked, config: VISOLOConfig) -> tuple[Tensor, Tensor]:
     return order[chosen], values[chosen]
 
 
+def candidates(
+    class_scores: Tensor, kernels: Tensor, mask_features: Tensor, grid_weight: Tensor, config: VISOLOConfig
+) -> Candidates:
+    """Steps 1 to 6; arguments as for `detect`."""
+    best, labels = class_scores.max(dim=1)
+    weighted = best * grid_weight
+    cells = candidate_cells(weighted, config.score_threshold)
+    logits = torch.matmul(kernels[:, cells].transpose(0, 1), mask_features.flatten(1))
+    logits = logits.reshape(-1, mask_features.shape[1], mask_features.shape[2])
+    up = F.interpolate(logits.unsqueeze(0), scale_factor=4.0, mode="bilinear", align_corners=False)
+    prob = up.squeeze(0).sigmoid()
+    real = torch.arange(cells.shape[0], device=cells.device) < cells.shape[0] - 1
+    masks = (prob > config.mask_threshold) & real[:, None, None]
+    return Candidates(cells, logits, masks, rank(weighted[cells], labels[cells], prob, masks, config))
+
+
 def detect(
     class_scores: Tensor, kernels: Tensor, mask_features: Tensor, grid_weight: Tensor, config: VISOLOConfig
 ) -> Detections:
@@ -126,16 +158,7 @@ def detect(
         grid_weight: `[N]` float; ones in the first frame.
         config: Thresholds.
     """
-    best, labels = class_scores.max(dim=1)
-    weighted = best * grid_weight
-    cells = candidate_cells(weighted, config.score_threshold)
-    logits = torch.matmul(kernels[:, cells].transpose(0, 1), mask_features.flatten(1))
-    logits = logits.reshape(-1, mask_features.shape[1], mask_features.shape[2])
-    up = F.interpolate(logits.unsqueeze(0), scale_factor=4.0, mode="bilinear", align_corners=False)
-    prob = up.squeeze(0).sigmoid()
-    real = torch.arange(cells.shape[0], device=cells.device) < cells.shape[0] - 1
-    masks = (prob > config.mask_threshold) & real[:, None, None]
-    ranked = rank(weighted[cells], labels[cells], prob, masks, config)
+    cells, logits, masks, ranked = candidates(class_scores, kernels, mask_features, grid_weight, config)
     rows, scores = select(ranked, config)
     source = ranked.source[rows]
     return Detections(

@@ -1,0 +1,77 @@
+"""Resident memory of a stream that does not end: megabytes after 300 frames, after 3,000, and in between.
+
+    python benchmarks/memory.py demo/visolo_tiny.vis
+    python benchmarks/memory.py BUNDLE --video street.mp4 --frames 3000
+
+The frames go round in a loop, so the memory of the source stays out of the figures. Exits with 1 if the memory after
+the last frame differs from that after the 300th by the limit or more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+import visdeploy
+from visdeploy.video import open_source
+
+FIRST = 300
+
+
+def moving_boxes(count: int, height: int = 180, width: int = 320) -> list[np.ndarray]:
+    """Frames with boxes that move, hide and return."""
+    rng = np.random.default_rng(0)
+    frames = list(rng.integers(60, 90, (count, height, width, 3), dtype=np.uint8))
+    for k in range(5):
+        y, x, vy, vx = *rng.integers(0, 100, 2), *rng.integers(-3, 4, 2)
+        colour = 40 + 200 * np.eye(3, dtype=np.uint8)[k % 3]
+        for t in range(count):
+            if (t + 5 * k) % 11 > 2:
+                top, left = (y + vy * t) % (height - 40), (x + vx * t) % (width - 60)
+                frames[t][top : top + 40, left : left + 60] = colour
+    return frames
+
+
+def measure(predictor: visdeploy.VISPredictor, frames: Iterator[np.ndarray], marks: set[int]) -> dict[int, float]:
+    """Megabytes resident after the marked numbers of frames."""
+    process, found = psutil.Process(), {}
+    for result in predictor.stream(frames):
+        if result.index + 1 in marks:
+            found[result.index + 1] = process.memory_info().rss / 2**20
+            print(f"{result.index + 1:6d} frames: {found[result.index + 1]:8.1f} MB", flush=True)
+    return found
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--video", type=Path, default=None, help="default: boxes that move, hide and return")
+    parser.add_argument("--frames", type=int, default=3000)
+    parser.add_argument("--limit", type=float, default=5.0, help="megabytes")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=None)
+    options = parser.parse_args()
+    if options.frames <= FIRST:
+        parser.error(f"--frames must exceed {FIRST}")
+    if options.video is None:
+        loop = moving_boxes(90)
+    else:
+        with open_source(options.video, max_frames=90) as source:
+            loop = [frame.image for frame in source]
+    predictor = visdeploy.VISPredictor(options.bundle, device=options.device, threads=options.threads)
+    marks = {30, 100, FIRST, 1000, 2000, options.frames}
+    found = measure(predictor, islice(cycle(loop), options.frames), marks)
+    difference = found[options.frames] - found[FIRST]
+    print(f"{predictor}: {difference:+.1f} MB from frame {FIRST} to frame {options.frames}")
+    return int(abs(difference) >= options.limit)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

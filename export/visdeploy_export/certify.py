@@ -1,0 +1,75 @@
+"""The proof at the end of an export: PyTorch and the shipped artefact on the same frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visdeploy.backends import Backend
+from visdeploy.bundle import SelfTest
+from visdeploy.certificate import AveragePrecision, Certificate
+from visdeploy.errors import ExportError
+from visdeploy.manifest import Manifest
+from visdeploy.parity import ParityMeter
+from visdeploy.preprocess import Preprocessor
+from visdeploy_export.clips import moving_clip
+
+SELFTEST_FRAMES, SELFTEST_SIZE = 9, (90, 160)
+"""Nine frames: the first key frame that outlives its slot (frame 5) is read by frame 8 as a key frame."""
+
+
+def record_selftest(reference: Backend) -> SelfTest:
+    """Run the self-test clip through the reference.
+
+    Raises:
+        ExportError: An output is not finite.
+    """
+    manifest = reference.manifest
+    frames = moving_clip(SELFTEST_FRAMES, *SELFTEST_SIZE)
+    preprocess, state, recorded = Preprocessor(manifest.preprocessing), reference.initial_state(), []
+    for index, frame in enumerate(frames):
+        outputs, state = reference.run({manifest.inputs[0].name: preprocess(frame)}, state)
+        for name, value in outputs.items():
+            if value.dtype.kind == "f" and not np.isfinite(value).all():
+                raise ExportError(
+                    f"PyTorch gives values for output {name!r} that are not finite",
+                    seen=f"{int((~np.isfinite(value)).sum())} of {value.size} in frame {index} of the self-test",
+                    hint="Check the checkpoint: its weights are probably damaged, or training diverged.",
+                )
+        recorded.append(outputs)
+    return SelfTest(frames, tuple(recorded))
+
+
+def compare_engines(
+    reference: Backend,
+    candidate: Backend,
+    frames: Iterable[NDArray[np.uint8]],
+    *,
+    source: str,
+    names: tuple[str, str],
+    average_precision: AveragePrecision | None = None,
+) -> Certificate:
+    """Run the same frames through both engines.
+
+    Args:
+        reference: The engine taken as right.
+        candidate: The engine under test.
+        frames: RGB frames of one size.
+        source: Description of the frames.
+        names: Descriptions of both engines.
+        average_precision: AP of both, measured elsewhere.
+    """
+    manifest: Manifest = candidate.manifest
+    preprocess = Preprocessor(manifest.preprocessing)
+    states, meter = [reference.initial_state(), candidate.initial_state()], None
+    for frame in frames:
+        meter = meter or ParityMeter(manifest, height=frame.shape[0], width=frame.shape[1])
+        inputs = {manifest.inputs[0].name: preprocess(frame)}
+        expected, states[0] = reference.run(inputs, states[0])
+        outputs, states[1] = candidate.run(inputs, states[1])
+        meter.update(expected, outputs)
+    if meter is None:
+        raise ExportError("the certificate has no frames", hint="Give another `certify_on`.")
+    return meter.certificate(reference=names[0], candidate=names[1], source=source, average_precision=average_precision)

@@ -1,0 +1,192 @@
+"""`export`: a checkpoint becomes a bundle that has proved itself, or nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx
+import torch
+
+import visdeploy
+from visdeploy.backends import Backend, open_backend
+from visdeploy.bundle import CERTIFICATE, SELFTEST, Bundle, file_sha256, seal_bundle, stage_bundle
+from visdeploy.certificate import Certificate
+from visdeploy.errors import ConfigError, ExportError, VerificationError
+from visdeploy.manifest import Tolerance
+from visdeploy.verification import verify
+from visdeploy_export.certify import compare_engines, record_selftest
+from visdeploy_export.clips import Frames, check_frame_count, describe, moving_clip, open_frames
+from visdeploy_export.graph import OPSET, write_onnx
+from visdeploy_export.loading import load_model
+from visdeploy_export.methods import build_step
+from visdeploy_export.mini_set import first_video, measure_average_precision
+from visdeploy_export.reference import TorchBackend
+
+PRECISIONS = ("fp32",)
+OPSETS = range(20, 24)
+SYNTHETIC_SIZE = (360, 640)
+
+
+def export(
+    checkpoint: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    method: str | None = None,
+    variant: str | None = None,
+    classes: Sequence[str] | None = None,
+    precision: str = "fp32",
+    height: int | None = None,
+    width: int | None = None,
+    opset: int = OPSET,
+    memory_slots: int | None = None,
+    certify_on: str | os.PathLike[str] | Frames | None = None,
+    certify_frames: int = 30,
+    tolerance: Tolerance | None = None,
+    ground_truth: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+) -> Bundle:
+    """Turn a checkpoint, ours or an official one, into a bundle with its parity certificate.
+
+    The certificate is measured on the very files that are shipped. Whatever fails, nothing is left on disk.
+
+    Args:
+        checkpoint: Checkpoint file.
+        out: Bundle folder to write; by default the checkpoint's name with `.vis`.
+        method: Method of the checkpoint; recognised by default.
+        variant: Variant of the checkpoint; recognised by default.
+        classes: Class names in label order, where the checkpoint has none (official ones have none).
+        precision: Precision of the graph; only `fp32` so far.
+        height: Rows of the network input, in pixels; the variant's by default.
+        width: Columns of the network input, in pixels; the variant's by default.
+        opset: ONNX operator set, 20 to 23.
+        memory_slots: Frames that the memory holds, for methods that have one; the variant's by default.
+        certify_on: Frames for the certificate: a video, a folder of images, or RGB arrays; a synthetic clip by
+            default. With `ground_truth`, the folder that its image names are relative to.
+        certify_frames: Frames of it to compare.
+        tolerance: What the certificate and the self-test allow.
+        ground_truth: YouTube-VIS JSON; AP of PyTorch and of the bundle on it are put into the certificate.
+        overwrite: Replace a bundle that is there already.
+
+    Returns:
+        The opened bundle.
+
+    Raises:
+        BundleError: `out` exists and may not be replaced, or cannot be written.
+        CheckpointError: The checkpoint cannot be read or does not fit.
+        ConfigError: An option has a value that cannot work.
+        ExportError: The graph could not be made, or its certificate failed; the message names the tensor.
+        SourceError: `certify_on` cannot be read.
+    """
+    _check_options(precision, opset, certify_frames, tolerance)
+    path = Path(checkpoint)
+    target = Path(out) if out is not None else path.with_suffix(".vis")
+    with stage_bundle(target, overwrite=overwrite) as folder:
+        model = load_model(
+            path,
+            method=method,
+            variant=variant,
+            classes=classes,
+            height=height,
+            width=width,
+            memory_slots=memory_slots,
+        )
+        step, info = build_step(model), model.info
+        write_onnx(step, folder, opset=opset, metadata={"method": info.method, "variant": info.variant})
+        fields = step.manifest_fields() | {
+            "method": info.method,
+            "variant": info.variant,
+            "classes": list(info.classes),
+            "provenance": _provenance(path),
+            "opset": opset,
+            "precision": precision,
+            "tolerance": tolerance or Tolerance(),
+        }
+        reference = TorchBackend(step.module, seal_bundle(folder, fields).manifest)
+        (folder / SELFTEST).write_bytes(record_selftest(reference).to_bytes())
+        certificate = _certify(seal_bundle(folder, fields), reference, certify_on, certify_frames, ground_truth)
+        (folder / CERTIFICATE).write_text(certificate.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        _prove(seal_bundle(folder, fields))
+    return Bundle.open(target)
+
+
+def _check_options(precision: str, opset: int, certify_frames: int, tolerance: Tolerance | None) -> None:
+    """Refuse what cannot work before anything is computed."""
+    if precision not in PRECISIONS:
+        raise ConfigError(
+            "this precision is not supported", seen=repr(precision), expected=f"one of {list(PRECISIONS)}"
+        )
+    if opset not in OPSETS:
+        raise ConfigError("this opset is not supported", seen=repr(opset), expected="20 to 23")
+    if tolerance is not None and not isinstance(tolerance, Tolerance):
+        raise ConfigError("tolerance has a wrong type", seen=repr(tolerance), expected="visdeploy.manifest.Tolerance")
+    check_frame_count(certify_frames)
+
+
+def _provenance(checkpoint: Path) -> dict[str, str]:
+    return {
+        "checkpoint": checkpoint.name,
+        "checkpoint_sha256": file_sha256(checkpoint),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "visdeploy": visdeploy.__version__,
+        "torch": torch.__version__,
+        "onnx": onnx.__version__,
+    }
+
+
+def _certify(
+    bundle: Bundle,
+    reference: Backend,
+    certify_on: str | os.PathLike[str] | Frames | None,
+    certify_frames: int,
+    ground_truth: str | os.PathLike[str] | None,
+) -> Certificate:
+    """Measure the certificate of a staged bundle.
+
+    Raises:
+        ExportError: A limit is broken; the message names the worst tensor.
+    """
+    candidate = open_backend(bundle, device="cpu", threads=torch.get_num_threads())
+    precision = None
+    if ground_truth is not None:
+        truth = Path(ground_truth)
+        images = Path(certify_on) if isinstance(certify_on, str | os.PathLike) else truth.parent
+        precision = measure_average_precision(bundle, reference, candidate, truth, images)
+        certify_on = first_video(truth, images)
+        source = f"the first video of {truth.name}"
+    else:
+        source = "a synthetic clip" if certify_on is None else describe(certify_on)
+    frames = moving_clip(certify_frames, *SYNTHETIC_SIZE) if certify_on is None else certify_on
+    certificate = compare_engines(
+        reference,
+        candidate,
+        open_frames(frames, certify_frames),
+        source=source,
+        names=(f"PyTorch {torch.__version__}", f"ONNX Runtime {version('onnxruntime')} on {candidate.device}"),
+        average_precision=precision,
+    )
+    if not certificate.passed:
+        raise ExportError(
+            "the exported graph does not reproduce PyTorch",
+            seen="; ".join(certificate.failures),
+            expected=f"errors up to {certificate.tolerance.atol:g}, mask IoU from {certificate.tolerance.mask_iou:g}",
+            hint="Nothing was written. If these differences are acceptable to you, pass a wider `tolerance`.",
+        )
+    return certificate
+
+
+def _prove(bundle: Bundle) -> None:
+    """The last look at the staged bundle: its own self-test, as every user will run it.
+
+    Raises:
+        ExportError: It fails.
+    """
+    try:
+        verify(bundle.path, device="cpu", threads=torch.get_num_threads())
+    except VerificationError as error:
+        raise ExportError(
+            "the exported bundle fails its own self-test", seen=error.seen, expected=error.expected
+        ) from error

@@ -1,0 +1,25 @@
+# Finds nvcc. VISDEPLOY_CUDA_BUILT is the list of compute capabilities to build for, as "80 86 ...", or empty.
+set(VISDEPLOY_CUDA_BUILT "")
+if(NOT VISDEPLOY_CUDA)
+  message(STATUS "visdeploy_plugins: CPU kernels only (VISDEPLOY_CUDA is off)")
+  return()
+endif()
+
+include(CheckLanguage)
+check_language(CUDA)
+if(NOT CMAKE_CUDA_COMPILER)
+  message(STATUS "visdeploy_plugins: CPU kernels only (no nvcc found; put it on PATH or set CUDACXX)")
+  return()
+endif()
+
+# Machine code for each capability, and PTX of the last for those that come after it.
+set(CMAKE_CUDA_ARCHITECTURES ${VISDEPLOY_CUDA_ARCHITECTURES})
+list(TRANSFORM CMAKE_CUDA_ARCHITECTURES APPEND "-real")
+list(GET VISDEPLOY_CUDA_ARCHITECTURES -1 last)
+list(APPEND CMAKE_CUDA_ARCHITECTURES "${last}-virtual")
+set(CMAKE_CUDA_STANDARD 17)
+set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+enable_language(CUDA)
+string(APPEND CMAKE_CUDA_FLAGS " -Werror=all-warnings -Xcompiler=-Wall,-Wextra,-Werror")
+string(REPLACE ";" " " VISDEPLOY_CUDA_BUILT "${VISDEPLOY_CUDA_ARCHITECTURES}")
+message(STATUS "visdeploy_plugins: CUDA ${CMAKE_CUDA_COMPILER_VERSION} kernels for ${VISDEPLOY_CUDA_BUILT}")

@@ -1,0 +1,26 @@
+"""`python -m visdeploy_plugins`: which libraries were found, what they offer, which op runs where and why."""
+
+from __future__ import annotations
+
+import sys
+
+from visdeploy_plugins.capability import Capabilities, capabilities
+
+
+def report(found: Capabilities) -> str:
+    """The report as text, one fact a line."""
+    lines = [
+        f"operators library    {found.operators_library or 'not built'}",
+        f"ONNX Runtime library {found.onnxruntime_library or 'not built'}",
+        f"CPU instruction set  {found.instruction_set or 'none: no usable library'}",
+        f"CUDA architectures   {' '.join(found.cuda_architectures) or 'none: built without nvcc'}",
+        "",
+    ]
+    for op in found.ops:
+        why = f"; not our kernel: {op.why_not}" if op.why_not else ""
+        lines.append(f"{op.op} on {op.engine}: {op.runs or 'cannot run'}{why}")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(report(capabilities()))

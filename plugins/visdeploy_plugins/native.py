@@ -1,0 +1,102 @@
+"""The compiled operator library: where it is, and how to call its C interface (`include/visdeploy/c_api.h`)."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from visdeploy_plugins.errors import OpError
+
+ABI_VERSION = 1
+OPERATORS = "libvisdeploy_ops.so"
+ONNXRUNTIME = "libvisdeploy_onnxruntime.so"
+DTYPES = {"float32": 1, "float64": 2, "float16": 3, "bfloat16": 4, "int64": 5, "int32": 6}
+FUNCTIONS = {
+    # name: number of tensors
+    "vd_ms_deform_attn_forward": 6,
+    "vd_ms_deform_attn_backward": 9,
+}
+
+
+class _Tensor(ctypes.Structure):
+    """`vd_tensor` of the C interface."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("rank", ctypes.c_int32),
+        ("dtype", ctypes.c_int32),
+    )
+
+
+@dataclass(frozen=True)
+class TensorView:
+    """A tensor of the caller's, which must outlive the call.
+
+    Attributes:
+        data: Address of the first element in host memory; 0 for an empty tensor.
+        shape: Its dimensions.
+        strides: Steps between neighbours along each dimension, in elements.
+        dtype: Name of the element type, as in "float32".
+    """
+
+    data: int
+    shape: Sequence[int]
+    strides: Sequence[int]
+    dtype: str
+
+    def to_c(self) -> _Tensor:
+        """The C structure; it keeps the arrays it points to alive."""
+        dims = ctypes.c_int64 * len(self.shape)
+        shape, strides = dims(*self.shape), dims(*self.strides)
+        return _Tensor(self.data or None, shape, strides, len(self.shape), DTYPES.get(self.dtype, 0))
+
+
+def library_path(name: str) -> Path | None:
+    """The library of that file name beside this module, or None when it was not built."""
+    path = Path(__file__).with_name(name)
+    return path if path.is_file() else None
+
+
+@functools.cache
+def load() -> tuple[ctypes.CDLL | None, str]:
+    """The operator library, or None and the reason why there is none."""
+    path = library_path(OPERATORS)
+    if path is None:
+        return None, f"{OPERATORS} was not built: install from source with a C++17 compiler, cmake and ninja"
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        return None, f"{OPERATORS} does not load: {error}"
+    if (version := library.vd_abi_version()) != ABI_VERSION:
+        return None, f"{OPERATORS} has interface version {version}, expected {ABI_VERSION}: reinstall the package"
+    for name in ("vd_last_error", "vd_cpu_isa", "vd_cuda_architectures"):
+        getattr(library, name).restype = ctypes.c_char_p
+    for name, tensors in FUNCTIONS.items():
+        getattr(library, name).argtypes = [ctypes.POINTER(_Tensor)] * tensors + [ctypes.c_int]
+    if library.vd_cpu_isa() is None:
+        return None, library.vd_last_error().decode()
+    return library, ""
+
+
+def call(function: str, tensors: Sequence[TensorView], *, threads: int) -> None:
+    """Calls one function of the C interface; the outputs among `tensors` are written in place.
+
+    Args:
+        function: Its name, one of `FUNCTIONS`.
+        tensors: Its tensors, in order.
+        threads: The most threads it may use.
+
+    Raises:
+        OpError: There is no library, or the tensors do not fit the op or each other.
+    """
+    library, reason = load()
+    if library is None:
+        raise OpError(f"{function}: {reason}")
+    structures = [tensor.to_c() for tensor in tensors]
+    if getattr(library, function)(*(ctypes.byref(each) for each in structures), threads):
+        raise OpError(library.vd_last_error().decode())

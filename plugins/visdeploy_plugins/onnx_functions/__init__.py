@@ -1,0 +1,13 @@
+"""The operators in ONNX files: custom nodes that carry a function body of standard operators.
+
+    register_schemas()
+    program = torch.onnx.export(model, args, dynamo=True, custom_translation_table=translation_table())
+    onnx.save(add_function_bodies(program.model_proto), path)
+
+A stock runtime runs the bodies; ONNX Runtime with our library takes the kernels instead.
+"""
+
+from visdeploy_plugins.onnx_functions.export import add_function_bodies, register_schemas, translation_table
+from visdeploy_plugins.onnx_functions.ms_deform_attn import ms_deform_attn_function
+
+__all__ = ["add_function_bodies", "ms_deform_attn_function", "register_schemas", "translation_table"]

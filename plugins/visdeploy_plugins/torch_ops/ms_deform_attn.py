@@ -1,0 +1,114 @@
+"""`torch.ops.visdeploy.ms_deform_attn`: multi-scale deformable attention with gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from visdeploy_plugins.torch_ops.binding import call, has_kernel
+from visdeploy_plugins.torch_ops.ms_deform_attn_reference import (
+    OP,
+    ms_deform_attn_reference,
+    ms_deform_attn_reference_backward,
+)
+
+
+@torch.library.custom_op("visdeploy::ms_deform_attn", mutates_args=())
+def ms_deform_attn(
+    value: Tensor,
+    spatial_shapes: Tensor,
+    level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+) -> Tensor:
+    """Samples each level at the given locations and adds the samples up with the given weights.
+
+    `output[n, q, m*D + d] = sum over l, p of attention_weights[n, q, m, l, p] * bilinear(level l of value[n, :, m, d])`
+    at pixel `(y * H_l - 0.5, x * W_l - 0.5)`, zero outside the map. Coordinates and sums are float32 whatever the
+    dtype, float64 for float64.
+
+    Args:
+        value: [N, S, M, D], floating point, `S = sum of H_l * W_l`: level-major, then row-major.
+        spatial_shapes: [L, 2] int64, rows `(H_l, W_l)`.
+        level_start_index: [L] int64, position of each level's first token.
+        sampling_locations: [N, Q, M, L, P, 2], last axis `(x, y)`; 0 and 1 are the map's outer edges. NaN, infinite
+            and outside locations contribute nothing.
+        attention_weights: [N, Q, M, L, P], used as given.
+
+    Returns:
+        [N, Q, M * D].
+
+    Raises:
+        OpError: A tensor has another dtype than value, does not fit the others, or is not contiguous.
+    """
+    inputs = (value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
+    if not has_kernel(OP, value):
+        return ms_deform_attn_reference(*inputs)
+    output = _shape_of_output(*inputs)
+    call("vd_ms_deform_attn_forward", (*inputs, output))
+    return output
+
+
+@torch.library.custom_op("visdeploy::ms_deform_attn_backward", mutates_args=())
+def ms_deform_attn_backward(
+    value: Tensor,
+    spatial_shapes: Tensor,
+    level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    grad_output: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `ms_deform_attn` for value, sampling_locations and attention_weights.
+
+    The derivative at an integer coordinate is the right-sided one; a point outside the map has none.
+    """
+    inputs = (value, spatial_shapes, level_start_index, sampling_locations, attention_weights, grad_output)
+    if not has_kernel(OP, value):
+        return ms_deform_attn_reference_backward(*inputs)
+    dtype = value.dtype
+    if dtype in (torch.float16, torch.bfloat16):
+        # Thousands of queries add to one value: sums in half precision would lose most of them.
+        inputs = tuple(each.float() if each.is_floating_point() else each for each in inputs)  # type: ignore[assignment]
+    grads = torch.empty_like(inputs[0]), torch.empty_like(inputs[3]), torch.empty_like(inputs[4])
+    call("vd_ms_deform_attn_backward", (*inputs, *grads))
+    return grads[0].to(dtype), grads[1].to(dtype), grads[2].to(dtype)
+
+
+@ms_deform_attn.register_fake
+def _shape_of_output(
+    value: Tensor,
+    spatial_shapes: Tensor,
+    level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+) -> Tensor:
+    queries = sampling_locations.shape[1] if sampling_locations.dim() > 1 else 0
+    heads_and_channels = value.shape[2] * value.shape[3] if value.dim() == 4 else 0
+    return value.new_empty((value.shape[0] if value.dim() else 0, queries, heads_and_channels))
+
+
+@ms_deform_attn_backward.register_fake
+def _shapes_of_gradients(
+    value: Tensor,
+    spatial_shapes: Tensor,
+    level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    grad_output: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(value), torch.empty_like(sampling_locations), torch.empty_like(attention_weights)
+
+
+def _save_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    # The gradient comes from whatever the user computed, often expanded from a scalar: not theirs to make contiguous.
+    grads = torch.ops.visdeploy.ms_deform_attn_backward(*ctx.saved_tensors, grad_output.contiguous())
+    return grads[0], None, None, grads[1], grads[2]
+
+
+ms_deform_attn.register_autograd(_backward, setup_context=_save_inputs)

@@ -1,0 +1,18 @@
+"""The small real bundle that the runtime's tests share."""
+
+import pytest
+
+from tests.visdeploy.step_graph import make_bundle
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory):
+    pytest.importorskip("onnx")
+    return make_bundle(tmp_path_factory.mktemp("bundle") / "small.vis")
+
+
+@pytest.fixture(scope="session")
+def predictor(bundle):
+    from visdeploy import VISPredictor
+
+    return VISPredictor(bundle, device="cpu", threads=1)

@@ -1,0 +1,301 @@
+"""Bundles open only when everything about them is right, and are written whole or not at all."""
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.visdeploy.step_graph import fields, make_bundle
+from visdeploy.bundle import CERTIFICATE, MANIFEST, MODEL, SELFTEST, Bundle, SelfTest, stage_bundle, write_bundle
+from visdeploy.errors import BundleError, VisdeployError
+
+FILES = {MODEL: b"model", SELFTEST: b"selftest", CERTIFICATE: b'{"passed": true}'}
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return write_bundle(tmp_path / "a.vis", fields(), FILES)
+
+
+def edit_manifest(bundle, change):
+    path = bundle.path / MANIFEST
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def replace_by_link(path, tmp_path):
+    outside = tmp_path / "outside"
+    outside.write_bytes(path.read_bytes())
+    path.unlink()
+    path.symlink_to(outside)
+
+
+def link_folder(bundle, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (bundle.path / "engines").symlink_to(tmp_path / "elsewhere")
+
+
+def list_file(name):
+    def change(bundle, tmp_path):
+        (tmp_path / "secret").write_bytes(b"x")
+        entry = {"sha256": "0" * 64, "size": 1}
+        edit_manifest(bundle, lambda data: data["files"].update({name: entry}))
+
+    return change
+
+
+def on_manifest(change):
+    return lambda bundle, tmp_path: edit_manifest(bundle, change)
+
+
+# what is done to a good bundle, and what the error must say
+DAMAGE = {
+    "folder gone": (lambda b, t: b.path.rename(t / "b.vis"), "is not a bundle.*nothing"),
+    "manifest gone": (lambda b, t: (b.path / MANIFEST).unlink(), "is not a bundle.*no manifest"),
+    "file missing": (lambda b, t: (b.path / MODEL).unlink(), r"model\.onnx is missing"),
+    "flipped byte": (lambda b, t: flip(b.path / MODEL), r"model\.onnx does not match.*sha256"),
+    "flipped certificate": (lambda b, t: flip(b.path / CERTIFICATE), r"certificate\.json does not match.*sha256"),
+    "truncated": (lambda b, t: (b.path / SELFTEST).write_bytes(b"self"), r"selftest\.npz does not match.*4 B.*8 B"),
+    "manifest is garbage": (lambda b, t: (b.path / MANIFEST).write_bytes(b"\xff\xfe{"), "not valid JSON"),
+    "manifest is a list": (lambda b, t: (b.path / MANIFEST).write_text("[]"), r"manifest\.json"),
+    "manifest nested deep": (lambda b, t: (b.path / MANIFEST).write_text("[" * 100_000), "not valid JSON"),
+    "unknown field": (on_manifest(lambda d: d.update(surprise=1)), "'surprise'"),
+    "unknown nested field": (on_manifest(lambda d: d["window"].update(surprise=1)), r"'window\.surprise'"),
+    "missing field": (on_manifest(lambda d: d.pop("opset")), "'opset'"),
+    "newer schema": (on_manifest(lambda d: d.update(schema_version=2)), "newer schema.*schema_version 2"),
+    "wrong type": (on_manifest(lambda d: d.update(classes="cat")), "'classes'"),
+    "NaN": (on_manifest(lambda d: d["preprocessing"].update(mean=[float("nan"), 0, 0])), "preprocessing.mean"),
+    "model not listed": (on_manifest(lambda d: d["files"].pop(MODEL)), r"'files' lacks \['model.onnx'\]"),
+    "extra file": (lambda b, t: (b.path / "run.py").write_text("x"), r"does not list.*run\.py"),
+    "extra folder": (lambda b, t: (b.path / "sub").mkdir(), "does not list.*sub"),
+    "extra file in engines": (lambda b, t: _put(b.path / "engines" / "a.so"), r"does not list.*engines/a\.so"),
+    "file is a link": (lambda b, t: replace_by_link(b.path / MODEL, t), "symbolic link"),
+    "manifest is a link": (lambda b, t: replace_by_link(b.path / MANIFEST, t), "not a plain file"),
+    "engines is a link": (link_folder, "symbolic link"),
+    "path leaves the folder": (list_file("../secret"), "leaves the bundle folder"),
+    "absolute path": (list_file("/etc/hostname"), "leaves the bundle folder"),
+    "backslashes": (list_file("..\\secret"), "leaves the bundle folder"),
+    "file is a folder": (lambda b, t: _as_folder(b.path / MODEL), "does not list|plain file"),
+    "file is a pipe": (lambda b, t: _as_pipe(b.path / MODEL), "plain file"),
+}
+
+
+def _put(path):
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"x")
+
+
+def _as_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def _as_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def test_what_was_written_is_read(bundle):
+    again = Bundle.open(bundle.path)
+    assert again.manifest == bundle.manifest
+    assert again.identity == bundle.identity
+    assert again.certificate() == {"passed": True}
+    assert again.model_path.read_bytes() == b"model"
+    assert sorted(p.name for p in bundle.path.parent.iterdir()) == ["a.vis"]
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damage_is_named(bundle, tmp_path, case):
+    damage, message = DAMAGE[case]
+    damage(bundle, tmp_path)
+    with pytest.raises(BundleError, match=message):
+        Bundle.open(bundle.path)
+
+
+def test_a_file_is_no_bundle(tmp_path):
+    (tmp_path / "x").write_text("")
+    with pytest.raises(BundleError, match="a file"):
+        Bundle.open(tmp_path / "x")
+
+
+def test_engines_need_not_be_listed(bundle):
+    _put(bundle.path / "engines" / "sm90.plan")
+    assert Bundle.open(bundle.path).identity == bundle.identity
+
+
+def test_identity_follows_content_and_manifest(bundle, tmp_path):
+    other_file = write_bundle(tmp_path / "b.vis", fields(), FILES | {MODEL: b"another"})
+    other_field = write_bundle(tmp_path / "c.vis", fields() | {"tracking": {"affinity_threshold": 0.2}}, FILES)
+    assert len({bundle.identity, other_file.identity, other_field.identity}) == 3
+    assert write_bundle(tmp_path / "d.vis", fields(), FILES).identity == bundle.identity
+
+
+def test_large_files_are_hashed_in_chunks(tmp_path):
+    data = bytes(range(256)) * 4096 * 3 + b"end"
+    bundle = write_bundle(tmp_path / "a.vis", fields(), FILES | {MODEL: data})
+    assert bundle.manifest.files[MODEL].size == len(data)
+    assert Bundle.open(bundle.path).model_path.read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    ("change", "files", "message"),
+    [
+        ({"surprise": 1}, {}, "'surprise'"),
+        ({"opset": 12}, {}, "'opset'"),
+        ({}, {MODEL: None}, r"lacks \['model.onnx'\]"),
+        ({}, {"sub/extra.bin": b"x"}, None),
+    ],
+)
+def test_nothing_is_left_when_writing_fails(tmp_path, change, files, message):
+    wanted = {k: v for k, v in (FILES | files).items() if v is not None}
+    target = tmp_path / "deep" / "deeper" / "a.vis"
+    if message is None:
+        assert write_bundle(target, fields() | change, wanted).manifest.files["sub/extra.bin"].size == 1
+        return
+    with pytest.raises(BundleError, match=message):
+        write_bundle(target, fields() | change, wanted)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_exception_in_the_middle_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt), stage_bundle(tmp_path / "new" / "a.vis") as folder:
+        (folder / MODEL).write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_bundle_is_replaced_only_on_request(bundle, tmp_path):
+    with pytest.raises(BundleError, match="exists already.*overwrite"):
+        write_bundle(bundle.path, fields(), FILES | {MODEL: b"new"})
+    assert Bundle.open(bundle.path).model_path.read_bytes() == b"model"
+    write_bundle(bundle.path, fields(), FILES | {MODEL: b"new"}, overwrite=True)
+    assert Bundle.open(bundle.path).model_path.read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.vis"]
+
+
+def test_a_failed_replacement_keeps_the_old_bundle(bundle, tmp_path):
+    with pytest.raises(BundleError, match="'surprise'"):
+        write_bundle(bundle.path, fields() | {"surprise": 1}, FILES, overwrite=True)
+    assert Bundle.open(bundle.path).identity == bundle.identity
+    assert [p.name for p in tmp_path.iterdir()] == ["a.vis"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"thesis.tex": "years of work"},
+        {"manifest.json": '{"manifest_version": 3, "name": "browser extension"}'},
+        {"manifest.json": "not json"},
+        {"manifest.json": '{"schema_version": 1, "method": "visolo", "files": {}}', "thesis.tex": "years of work"},
+    ],
+)
+def test_other_folders_are_never_replaced(tmp_path, content):
+    target = tmp_path / "mine"
+    target.mkdir()
+    for name, text in content.items():
+        (target / name).write_text(text)
+    with pytest.raises(BundleError, match="not replaced"):
+        write_bundle(target, fields(), FILES, overwrite=True)
+    assert {p.name: p.read_text() for p in target.iterdir()} == content
+
+
+def test_links_and_files_are_never_replaced(bundle, tmp_path):
+    link, file = tmp_path / "link.vis", tmp_path / "file.vis"
+    link.symlink_to(bundle.path)
+    file.write_text("text")
+    for target in (link, file):
+        with pytest.raises(BundleError, match="not replaced"):
+            write_bundle(target, fields(), FILES, overwrite=True)
+    assert link.is_symlink()
+    assert file.read_text() == "text"
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BundleError, match="cannot be created"):
+        write_bundle(tmp_path / "file" / "a.vis", fields(), FILES)
+
+
+def selftest(frames=2, **outputs):
+    clip = np.random.RandomState(0).randint(0, 256, (frames, 4, 6, 3), np.uint8)
+    return SelfTest(clip, tuple({k: v + i for k, v in outputs.items()} for i in range(frames)))
+
+
+def test_selftest_keeps_values_and_types(tmp_path):
+    made = selftest(scores=np.linspace(0, 1, 5, dtype=np.float32), cells=np.zeros((0,), np.int64))
+    (tmp_path / "s.npz").write_bytes(made.to_bytes())
+    read = SelfTest.load(tmp_path / "s.npz", ["scores", "cells"])
+    np.testing.assert_array_equal(read.frames, made.frames)
+    for mine, theirs in zip(made.outputs, read.outputs, strict=True):
+        for name, value in mine.items():
+            np.testing.assert_array_equal(theirs[name], value)
+            assert theirs[name].dtype == value.dtype
+
+
+def _object_array(path):
+    np.savez(path, frames=np.array([{"code": 1}], dtype=object))
+
+
+def _pickled(path):
+    path.write_bytes(pickle.dumps({"frames": 1}))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: p.write_bytes(b"garbage"), "cannot be read"),
+        (lambda p: p.write_bytes(selftest(scores=np.ones(3)).to_bytes()[:-40]), "cannot be read"),
+        (_object_array, "cannot be read"),
+        (_pickled, "cannot be read"),
+        (lambda p: p.write_bytes(selftest(labels=np.ones(3)).to_bytes()), "f0/scores"),
+        (lambda p: np.savez(p, frames=np.zeros((0, 4, 4, 3), np.uint8)), "malformed"),
+        (lambda p: np.savez(p, **{"frames": np.zeros((1, 4, 4, 3), np.float32), "f0/scores": np.ones(1)}), "malformed"),
+    ],
+)
+def test_bad_selftests(tmp_path, make, message):
+    make(tmp_path / "s.npz")
+    with pytest.raises(BundleError, match=message):
+        SelfTest.load(tmp_path / "s.npz", ["scores"])
+
+
+@pytest.mark.parametrize("content", [b"[]", b"{", b"\xff", b"null"])
+def test_bad_certificates(tmp_path, content):
+    bundle = write_bundle(tmp_path / "a.vis", fields(), FILES | {CERTIFICATE: content})
+    with pytest.raises(BundleError, match=r"certificate\.json"):
+        bundle.certificate()
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    return make_bundle(tmp_path_factory.mktemp("real") / "a.vis")
+
+
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), name=st.sampled_from([MANIFEST, *FILES]))
+def test_no_flipped_bit_passes_or_crashes(real, place, bit, name):
+    path = real.path / name
+    good = path.read_bytes()
+    bad = bytearray(good)
+    bad[int(place * len(bad))] ^= 1 << bit
+    try:
+        path.write_bytes(bytes(bad))
+        try:
+            opened = Bundle.open(real.path)
+        except VisdeployError:
+            pass
+        else:  # a flip inside a free text of the manifest is another, valid manifest
+            assert name == MANIFEST
+            assert opened.identity != real.identity or opened.manifest == real.manifest
+    finally:
+        path.write_bytes(good)

@@ -1,0 +1,225 @@
+"""One comparison for export and verify: every measure, matched detections, tracks, and nothing hidden."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.visdeploy.step_graph import clip, fields, make_bundle
+from visdeploy.backends import open_backend
+from visdeploy.certificate import Agreement, AveragePrecision, Certificate, certificate_rows
+from visdeploy.manifest import Manifest, Tolerance
+from visdeploy.parity import ParityMeter
+from visdeploy.preprocess import Preprocessor
+
+MEASURES = {"cells": "identity", "masks": "mask", "overlaps": "area"}
+SIZE = (60, 90)
+
+
+def measured_fields():
+    data = fields()
+    return data | {"outputs": [t | {"measure": MEASURES.get(t["name"], "absolute")} for t in data["outputs"]]}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return make_bundle(tmp_path_factory.mktemp("bundle") / "a.vis", **measured_fields())
+
+
+@pytest.fixture(scope="module")
+def run(bundle):
+    """Raw outputs of ten frames."""
+    backend, preprocess = open_backend(bundle, "cpu", 1), Preprocessor(bundle.manifest.preprocessing)
+    state, outputs = backend.initial_state(), []
+    for frame in clip(10, seed=3, size=SIZE):
+        found, state = backend.run({"frame": preprocess(frame)}, state)
+        outputs.append(found)
+    assert sum(len(o["cells"]) for o in outputs) > 20
+    return outputs
+
+
+def compare(bundle, reference, candidate, **options):
+    meter = ParityMeter(bundle.manifest, height=SIZE[0], width=SIZE[1], **options)
+    for left, right in zip(reference, candidate, strict=True):
+        meter.update(left, right)
+    return meter.certificate(reference="r", candidate="c", source="s")
+
+
+def copied(run):
+    return [{k: v.copy() for k, v in o.items()} for o in run]
+
+
+def output(certificate, name):
+    return next(o for o in certificate.outputs if o.name == name)
+
+
+def test_equal_runs_pass(bundle, run):
+    certificate = compare(bundle, run, copied(run))
+    assert certificate.passed
+    assert certificate.frames == 10
+    assert all(o.worst == 0 and o.passed for o in certificate.outputs)
+    assert certificate.detections.matched == certificate.detections.reference == sum(len(o["cells"]) for o in run)
+    assert certificate.tracks.matched == certificate.tracks.reference > 5
+    assert certificate.smallest_mask_iou == certificate.mean_mask_iou == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "passed"), [(0.0, True), (9e-4, True), (1.1e-3, False), (math.inf, False), (math.nan, False)]
+)
+def test_absolute_error_is_found_where_it_is(bundle, run, size, passed):
+    changed = copied(run)
+    changed[4]["cell_scores"][7] += size
+    certificate = compare(bundle, run, changed)
+    found = output(certificate, "cell_scores")
+    assert certificate.passed is found.passed is passed
+    if size:
+        assert found.frame == 4
+        assert found.worst == pytest.approx(size if math.isfinite(size) else math.inf, rel=1e-3)
+        assert certificate.worst.name == "cell_scores"
+    if not passed:
+        assert certificate.failures[0].startswith("output 'cell_scores'")
+        assert "frame 4" in certificate.failures[0]
+
+
+def test_equal_nan_and_infinities_are_equal(bundle, run):
+    changed = copied(run)
+    for outputs in changed:
+        outputs["cell_scores"][:3] = (np.nan, np.inf, -np.inf)
+    assert compare(bundle, changed, copied(changed)).passed
+
+
+@pytest.mark.parametrize("damage", [lambda a: a[:-1], lambda a: a.astype(np.float64), lambda a: a[None]])
+def test_another_shape_or_dtype_is_an_infinite_error(bundle, run, damage):
+    changed = copied(run)
+    changed[2]["cell_scores"] = damage(changed[2]["cell_scores"])
+    certificate = compare(bundle, run, changed)
+    assert output(certificate, "cell_scores").worst == math.inf
+    assert Certificate.model_validate_json(certificate.model_dump_json()) == certificate
+
+
+def busy(run):
+    return max(range(len(run)), key=lambda t: len(run[t]["cells"]))
+
+
+def reorder(outputs, order):
+    """The same detections in another order."""
+    return {
+        k: v[np.ix_(order, order)] if k == "overlaps" else v if k == "cell_scores" else v[order]
+        for k, v in outputs.items()
+    }
+
+
+def test_detections_are_matched_by_cell_not_by_place(bundle, run):
+    frame = busy(run)
+    count = len(run[frame]["cells"])
+    assert count >= 3
+    changed = copied(run)
+    changed[frame] = reorder(changed[frame], np.roll(np.arange(count), 1))
+    certificate = compare(bundle, run, changed)
+    assert all(o.passed and o.worst == 0 for o in certificate.outputs)
+    assert certificate.detections.ratio == 1
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_missing_detection_is_counted(bundle, run, side):
+    frame = busy(run)
+    changed = copied(run)
+    changed[frame] = reorder(changed[frame], np.arange(len(run[frame]["cells"]) - 1))
+    pair = (run, changed) if side else (changed, run)
+    certificate = compare(bundle, *pair)
+    total = sum(len(o["cells"]) for o in run)
+    assert not certificate.passed
+    assert certificate.detections.matched == total - 1
+    assert {certificate.detections.reference, certificate.detections.candidate} == {total, total - 1}
+    assert any(f.startswith("detections") for f in certificate.failures)
+    assert all(o.passed for o in certificate.outputs), "what both engines found is the same"
+
+
+def test_no_common_detection_in_a_frame(bundle, run):
+    changed = copied(run)
+    changed[5] = reorder(changed[5], np.arange(0))
+    certificate = compare(bundle, run, changed)
+    assert not certificate.passed
+    assert certificate.detections.candidate == certificate.detections.matched
+
+
+@pytest.mark.parametrize(("pixels", "passed"), [(1, True), (2, True), (3, False), (40, False)])
+def test_masks_may_differ_in_two_pixels_or_by_iou(bundle, run, pixels, passed):
+    frame = busy(run)
+    changed = copied(run)
+    mask = changed[frame]["masks"][0].reshape(-1)
+    inside = np.flatnonzero(mask)
+    assert 50 < len(inside) < 1000
+    mask[inside[:pixels]] = 0
+    certificate = compare(bundle, run, changed)
+    found = output(certificate, "masks")
+    assert found.passed is passed
+    assert found.worst == pytest.approx(pixels / len(inside))
+    assert found.frame == frame
+    wide = compare(bundle, run, changed, tolerance=Tolerance(mask_iou=0.1))
+    assert output(wide, "masks").passed
+
+
+@pytest.mark.parametrize(("pixels", "passed"), [(2, True), (30, False)])
+def test_overlaps_are_judged_by_the_area_of_the_masks(bundle, run, pixels, passed):
+    changed = copied(run)
+    changed[busy(run)]["overlaps"][0, 0] += pixels
+    assert output(compare(bundle, run, changed), "overlaps").passed is passed
+
+
+def test_another_track_is_a_disagreement(bundle, run):
+    changed = copied(run)
+    for outputs in changed[5:]:
+        outputs["query"][:] = -9  # nothing continues: new tracks are born
+        outputs["reference"][:] = 9
+    certificate = compare(bundle, run, changed, tolerance=Tolerance(atol=1e6))
+    assert not certificate.passed
+    assert certificate.tracks.matched < certificate.tracks.reference
+    assert certificate.track_ids.candidate > certificate.track_ids.matched
+    assert certificate.failures[0].startswith("tracks")
+    lenient = compare(bundle, run, changed, tolerance=Tolerance(atol=1e6, agreement=0.1))
+    assert lenient.passed
+
+
+@settings(max_examples=20, deadline=None)
+@given(noise=st.floats(0, 5e-3), frame=st.integers(0, 9))
+def test_the_verdict_follows_the_error(bundle, run, noise, frame):
+    changed = copied(run)
+    changed[frame]["cell_scores"] += np.float32(noise)
+    certificate = compare(bundle, run, changed)
+    found = output(certificate, "cell_scores")
+    assert found.passed == (found.worst <= 1e-3)
+    assert found.worst == pytest.approx(noise, abs=1e-6)
+    assert Certificate.model_validate_json(certificate.model_dump_json()) == certificate
+
+
+@given(st.tuples(st.integers(0, 50), st.integers(0, 50)).flatmap(lambda s: st.tuples(*map(st.just, s), st.integers(0, min(s)))))
+def test_agreement_is_a_share(counts):
+    reference, candidate, matched = counts
+    ratio = Agreement(reference=reference, candidate=candidate, matched=matched).ratio
+    assert 0 <= ratio <= 1
+    assert (ratio == 1) == (reference == candidate == matched)
+
+
+def test_rows_for_people(bundle, run):
+    certificate = compare(bundle, run, copied(run))
+    scored = certificate.model_copy(
+        update={"average_precision": AveragePrecision(reference=0.5, candidate=0.4999, videos=4)}
+    )
+    rows = certificate_rows(scored.model_dump())
+    assert rows[0] == ("verdict", "passed", "passed")
+    assert all(len(row) == 3 and all(isinstance(cell, str) for cell in row) for row in rows)
+    assert any(row[0].startswith("cell_scores") and row[2] == "1e-03" for row in rows)
+    assert rows[-1][1] == "0.4999 against 0.5000 (4 videos)"
+
+
+def test_a_method_without_an_identity_output_is_compared_in_place(run):
+    manifest = Manifest.model_validate(fields() | {"schema_version": 1, "files": {}})
+    meter = ParityMeter(manifest, height=SIZE[0], width=SIZE[1])
+    for outputs in run:
+        meter.update(outputs, outputs)
+    certificate = meter.certificate(reference="r", candidate="c", source="s")
+    assert certificate.passed
+    assert certificate.detections.reference == 0

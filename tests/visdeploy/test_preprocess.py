@@ -1,0 +1,111 @@
+"""Preprocessing: the recorded frame, the arithmetic, sizes, and frames that are none."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from visdeploy.errors import SourceError
+from visdeploy.manifest import Preprocessing
+from visdeploy.preprocess import Preprocessor
+
+MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+
+
+def spec(**changes):
+    return Preprocessing(**({"channel_order": "rgb", "mean": MEAN, "std": STD, "height": 24, "width": 40} | changes))
+
+
+def image(height=50, width=70, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def by_the_letter(frame, height, width, order, mean, std):
+    resized = np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))
+    channels = resized[:, :, ::-1] if order == "bgr" else resized
+    return ((channels.astype(np.float32) - np.float32(mean)) / np.float32(std)).transpose(2, 0, 1)[None]
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_resize_order_and_normalisation(order):
+    found = Preprocessor(spec(channel_order=order))(image())
+    assert np.array_equal(found, by_the_letter(image(), 24, 40, order, MEAN, STD))
+    assert (found.dtype, found.flags.c_contiguous) == (np.float32, True)
+
+
+def test_recorded_preprocessing_of_the_official_size(shared, monkeypatch):
+    monkeypatch.syspath_prepend(str(shared / "goldens"))
+    from seeded import seeded_frames
+
+    frames = np.asarray(seeded_frames("visolo-h", 4, 180, 320))
+    official = Preprocessor(spec(height=352, width=624))
+    with np.load(shared / "goldens" / "visolo" / "official_size_h.npz") as data:
+        resized, normalised, sums = (
+            data[f"input/{name}"] for name in ("resized_u8_f0", "frame0", "resized_u8_sum_per_frame")
+        )
+    tensor = official(frames[0])
+    np.testing.assert_allclose(tensor[:, :, ::4, ::4], normalised, rtol=0, atol=1e-6)
+    plain = Preprocessor(spec(height=352, width=624, mean=[0, 0, 0], std=[1, 1, 1]))
+    assert np.array_equal(plain(frames[0])[0].transpose(1, 2, 0)[::8, ::8], resized)
+    assert [int(plain(f).sum(dtype=np.float64)) for f in frames] == sums.tolist()
+
+
+@pytest.mark.parametrize(
+    ("size", "short", "long", "wanted"),
+    [
+        ((360, 640), 352, 9999, (352, 626)),
+        ((640, 360), 352, 9999, (626, 352)),
+        ((100, 1000), 352, 500, (50, 500)),
+        ((7, 7), 3, 10, (3, 3)),
+        ((1, 900), 4, 30, (1, 30)),
+    ],
+)
+def test_shortest_edge_keeps_the_aspect_ratio(size, short, long, wanted):
+    made = Preprocessor(spec(resize="shortest_edge", height=short, width=long))
+    assert made.content_size(*size) == wanted
+    assert made(image(*size)).shape == (1, 3, *wanted)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 8, 32]))
+def test_padding_is_zero_and_right_below(height, width, divisor):
+    plain = Preprocessor(spec(resize="shortest_edge", height=20, width=60))
+    padded = Preprocessor(spec(resize="shortest_edge", height=20, width=60, pad_divisor=divisor))
+    frame = image(height, width)
+    small, large = plain(frame), padded(frame)
+    rows, columns = small.shape[2:]
+    assert large.shape[2:] == padded.tensor_size(height, width)
+    assert all(0 <= a - b < divisor and a % divisor == 0 for a, b in zip(large.shape[2:], (rows, columns), strict=True))
+    assert np.array_equal(large[:, :, :rows, :columns], small)
+    assert not large[:, :, rows:].any()
+    assert not large[:, :, :, columns:].any()
+
+
+def test_views_are_welcome_and_not_changed():
+    frame = image()
+    view = frame[::-1, ::-1, ::-1]
+    made, before = Preprocessor(spec()), frame.copy()
+    assert np.array_equal(made(view), made(np.ascontiguousarray(view)))
+    assert np.array_equal(frame, before)
+    read_only = image(24, 40)
+    read_only.setflags(write=False)
+    assert made(read_only).shape == (1, 3, 24, 40)
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (image().astype(np.float32), "wrong type"),
+        (image().astype(np.int64), "wrong type"),
+        (image()[:, :, 0], "wrong shape"),
+        (image().transpose(2, 0, 1), "wrong shape"),
+        (np.zeros((4, 4, 4), np.uint8), "wrong shape"),
+        (np.zeros((0, 4, 3), np.uint8), "empty"),
+        (image().tolist(), "no array"),
+        (None, "no array"),
+    ],
+)
+def test_what_is_no_frame_is_refused(frame, message):
+    with pytest.raises(SourceError, match=message):
+        Preprocessor(spec())(frame)

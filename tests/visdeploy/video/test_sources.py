@@ -1,0 +1,222 @@
+"""Sources that are no video file: images, globs, arrays, iterators, cameras."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import visdeploy.video.camera as camera
+from visdeploy.errors import SourceError
+from visdeploy.video import Frame, open_source
+from visdeploy.video.pixels import orient
+
+
+def grey(value: int, height: int = 6, width: int = 8) -> np.ndarray:
+    return np.full((height, width, 3), value, np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Images 1, 2, 10 (natural order differs from the alphabet's), a hidden one and a text file."""
+    place = tmp_path / "street"
+    place.mkdir()
+    for value in (10, 2, 1):
+        Image.fromarray(grey(value)).save(place / f"f{value}.png")
+    Image.fromarray(grey(99)).save(place / ".hidden.png")
+    (place / "notes.txt").write_text("no image")
+    return place
+
+
+def values(source: Any, **options: Any) -> list[int]:
+    return [int(f.image[0, 0, 0]) for f in open_source(source, **options)]
+
+
+def test_folder_glob_and_list_in_natural_order(folder: Path) -> None:
+    assert values(folder) == values(str(folder / "*.png")) == values(str(folder / "**/f*")) == [1, 2, 10]
+    assert values([folder / "f10.png", str(folder / "f1.png")]) == [10, 1]
+    assert values(folder / "f2.png") == [2]
+    source = open_source(folder)
+    assert (source.name, source.kind, source.expected_frames, source.fps) == ("street", "images", 3, 0.0)
+    assert open_source(str(folder / "*.png")).name == "street"
+    assert open_source(folder, name="mine").name == "mine"
+
+
+def test_images_get_time_from_fps(folder: Path) -> None:
+    assert [f.timestamp for f in open_source(folder, fps=10)] == pytest.approx([0, 0.1, 0.2])
+    assert [f.timestamp for f in open_source(folder, fps=10, step=2)] == pytest.approx([0, 0.2])
+    assert [f.timestamp for f in open_source(folder)] == [0, 0, 0]
+
+
+def test_image_modes(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 65535 // 5, np.uint16)).save(tmp_path / "1.png")
+    Image.new("L", (4, 4), 51).save(tmp_path / "2.png")
+    Image.new("RGBA", (4, 4), (51, 51, 51, 7)).save(tmp_path / "3.png")
+    Image.new("P", (4, 4), 0).save(tmp_path / "4.png")
+    assert [tuple(f.image[0, 0]) for f in open_source(tmp_path)][:3] == [(51, 51, 51)] * 3
+
+
+def test_exif_rotation(tmp_path: Path) -> None:
+    image = Image.fromarray(np.dstack([np.arange(48, dtype=np.uint8).reshape(6, 8)] * 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise
+    image.save(tmp_path / "a.png", exif=exif)
+    (frame,) = open_source(tmp_path / "a.png")
+    np.testing.assert_array_equal(frame.image, np.rot90(np.asarray(image), -1))
+
+
+def test_unreadable_image(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = (folder / "f2.png").read_bytes()
+    (folder / "f2.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SourceError, match=r"cannot read image .*f2\.png"):
+        values(folder)
+    assert values(folder, on_error="stop") == [1]
+    assert values(folder, on_error="skip") == [1, 10]
+    assert "2 of 3 expected frames" in caplog.text
+
+
+def test_images_of_different_sizes(folder: Path) -> None:
+    Image.fromarray(grey(2, 7, 9)).save(folder / "f2.png")
+    with pytest.raises(SourceError, match=r"size changes at frame 1 \(seen: 9x7; expected: 8x6"):
+        values(folder)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda f: f / "none", "does not exist"),
+        (lambda f: f.parent / "empty", "holds no images .*0 other files"),
+        (lambda f: str(f / "*.jpg"), r"no image matches .*\(seen: nothing"),
+        (lambda f: str(f / "*.txt"), r"no image matches .*\(seen: 1 other files"),
+        (lambda f: f / "notes.txt", "is no video|cannot open"),
+        (lambda f: [f / "gone.png"], "cannot read image"),
+        (lambda f: None, "NoneType"),
+        (lambda f: 3.5, "float"),
+        (lambda f: b"raw", "bytes"),
+        (lambda f: True, "bool"),
+        (lambda f: 97, "cannot open camera 97"),
+        (lambda f: "97", "cannot open camera 97"),
+    ],
+)
+def test_bad_sources(folder: Path, make: Any, message: str) -> None:
+    (folder.parent / "empty").mkdir()
+    with pytest.raises(SourceError, match=message):
+        values(make(folder))
+
+
+def test_arrays_and_iterators() -> None:
+    stack = np.stack([grey(v) for v in range(5)])
+
+    def generate() -> Iterator[np.ndarray]:
+        yield from stack
+
+    assert values(stack) == values(list(stack)) == values(generate()) == values(iter(stack)) == [0, 1, 2, 3, 4]
+    assert values(generate(), step=2) == [0, 2, 4]
+    assert open_source(stack).expected_frames == 5
+    assert open_source(generate()).expected_frames is None
+    stamped = [Frame(7, 1.5, grey(3)), Frame(8, 2.5, grey(4))]
+    assert [(f.index, f.timestamp) for f in open_source(stamped)] == [(0, 1.5), (1, 2.5)]
+    assert values(stack[:, ::-1, ::-2]) == [0, 1, 2, 3, 4]
+    assert all(f.image.flags.c_contiguous for f in open_source(stack[:, ::-1, ::-2]))
+
+
+def test_limit_takes_no_more_than_it_needs() -> None:
+    taken = []
+
+    def generate() -> Iterator[np.ndarray]:
+        for value in range(9):
+            taken.append(value)
+            yield grey(value)
+
+    assert values(generate(), max_frames=3) == [0, 1, 2]
+    assert taken == [0, 1, 2]
+
+
+def test_an_open_source_is_taken_as_it_is() -> None:
+    source = open_source([grey(1)])
+    assert open_source(source) is source
+
+
+def test_errors_of_an_iterator_pass_through() -> None:
+    def generate() -> Iterator[np.ndarray]:
+        yield grey(1)
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        values(generate(), on_error="skip")
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (grey(1).astype(np.float32), r"frame 1 has the wrong type \(seen: float32.*255"),
+        (grey(1).astype(np.int64), r"seen: int64.*astype\(uint8\)"),
+        (grey(1)[..., 0], r"\(6, 8\).*Repeat the grey channel"),
+        (grey(1).transpose(2, 0, 1), r"\(3, 6, 8\).*Channels go last"),
+        (np.zeros((6, 8, 4), np.uint8), "alpha"),
+        (np.zeros((0, 8, 3), np.uint8), "wrong shape"),
+        ([[1, 2, 3]], r"frame 1 is no array \(seen: list"),
+        (grey(1, 9, 9), "size changes at frame 1"),
+    ],
+)
+def test_bad_arrays(frame: Any, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        values(iter([grey(0), frame]))
+    assert values(iter([grey(0), frame]), on_error="stop") == [0]
+    assert values(iter([grey(0), frame, grey(5)]), on_error="skip") == [0, 5]
+
+
+@pytest.mark.parametrize("shape", [(6, 8, 3), (6, 8), (2, 2, 6, 8, 3)])
+def test_single_array_of_wrong_rank(shape: tuple[int, ...]) -> None:
+    with pytest.raises(SourceError, match="frames, height, width, 3"):
+        open_source(np.zeros(shape, np.uint8))
+
+
+class FakeCapture:
+    """Stands for OpenCV's capture: three BGR frames, then unplugged."""
+
+    released = 0
+
+    def __init__(self, index: int) -> None:
+        self.left = 3
+
+    def isOpened(self) -> bool:
+        return True
+
+    def get(self, what: int) -> float:
+        return 30.0
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        self.left -= 1
+        return (True, np.full((4, 4, 3), (1, 2, 3), np.uint8)) if self.left >= 0 else (False, None)
+
+    def release(self) -> None:
+        FakeCapture.released += 1
+
+
+def test_camera(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cv2.VideoCapture", FakeCapture)
+    source = open_source(0, max_frames=2)
+    assert isinstance(source, camera.CameraSource)
+    assert [tuple(f.image[0, 0]) for f in source] == [(3, 2, 1)] * 2
+    assert FakeCapture.released == 1
+    with pytest.raises(SourceError, match="no frame after 3 frames"):
+        list(open_source(0))
+    stamps = [f.timestamp for f in open_source(0, on_error="stop")]
+    assert stamps[0] == 0
+    assert stamps == sorted(stamps)
+
+
+def test_orient_covers_the_eight_positions() -> None:
+    image = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
+    for a, b, c, d in [(1, 0, 0, 1), (-1, 0, 0, 1), (1, 0, 0, -1), (-1, 0, 0, -1)] + [
+        (0, b, c, 0) for b in (1, -1) for c in (1, -1)
+    ]:
+        turned = orient(image, (a, b, c, d))
+        corner = np.array([(a * x + c * y, b * x + d * y) for x in (0, 2) for y in (0, 1)]).min(axis=0)
+        for x in range(3):
+            for y in range(2):
+                u, v = np.array((a * x + c * y, b * x + d * y)) - corner
+                np.testing.assert_array_equal(turned[v, u], image[y, x])

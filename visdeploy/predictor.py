@@ -1,0 +1,161 @@
+"""The predictor: a bundle, ready to run. The one module that knows every part of the runtime."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from visdeploy.backends import open_backend
+from visdeploy.bundle import Bundle
+from visdeploy.errors import BundleError, SourceError
+from visdeploy.methods import create_decoder
+from visdeploy.preprocess import Preprocessor
+from visdeploy.profiling import OFF, Profiler
+from visdeploy.results import FrameResult, VideoResult
+from visdeploy.stream import Stream
+from visdeploy.video import Source, open_source
+
+
+class VISPredictor:
+    """Video instance segmentation with one bundle.
+
+    Args:
+        bundle: Path of the bundle folder, or an opened `Bundle`.
+        device: `auto` (CUDA where it starts, else the CPU; the choice is logged), `cpu`, `cuda` or `cuda:N`.
+        threads: Threads for the CPU's part of the graph; None leaves the choice to the engine.
+        spinning: Let idle threads spin instead of sleep; for machines of one's own.
+        profiler: Collects the time of every stage; none by default.
+
+    Attributes:
+        bundle: The opened bundle.
+        backend: The engine that runs its graph.
+        classes: Class names that labels point into.
+        device: Where the graph runs: `cpu` or `cuda:N`.
+
+    Raises:
+        BundleError: The bundle is missing, damaged, unsafe, or contradicts itself.
+        ConfigError: `device` or `threads` has no possible value.
+        DependencyError: The device needs a package or a driver that is not there.
+        EngineError: The engine cannot start on the device.
+
+    Example:
+        >>> predictor = VISPredictor("visolo.vis")  # doctest: +SKIP
+        >>> for frame in predictor.stream("street.mp4"):  # doctest: +SKIP
+        ...     print(frame.index, [(i.track_id, predictor.classes[i.label]) for i in frame])
+        >>> predictor("street.mp4").save("street.json")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        bundle: str | os.PathLike[str] | Bundle,
+        device: str = "auto",
+        threads: int | None = None,
+        *,
+        spinning: bool = False,
+        profiler: Profiler | None = None,
+    ) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        manifest = self.bundle.manifest
+        self.profiler = OFF if profiler is None else profiler
+        self.identity = self.bundle.identity
+        self.classes = tuple(manifest.classes)
+        self.frame_input = _frame_input(self.bundle)
+        self.preprocess = Preprocessor(manifest.preprocessing)
+        # a wrong method or parameter shall fail now, not at the first stream
+        create_decoder(manifest.method, classes=manifest.classes, decode=manifest.decode, tracking=manifest.tracking)
+        self.backend = open_backend(self.bundle, device, threads, spinning=spinning)
+        self.device = self.backend.device
+
+    def stream(self, source: Any, **options: Any) -> Iterator[FrameResult]:
+        """Results frame by frame, as they come, in memory that does not grow with the video.
+
+        Args:
+            source: What `visdeploy.video.open_source` takes: a video file, a folder of images, a glob, a URL, a
+                camera index, or an iterable of RGB arrays.
+            **options: Options of `open_source`, such as `max_frames`, `step`, `fps`, `on_error`.
+
+        Raises:
+            SourceError: The source cannot be opened or decoded.
+            EngineError: The graph failed.
+        """
+        # a source that does not open fails here, not at the first frame
+        return self._results(open_source(source, **options))
+
+    def _results(self, opened: Source) -> Iterator[FrameResult]:
+        with opened, self.open_stream(name=opened.name) as stream:
+            for frame in self.profiler.iterate("decode", opened):
+                yield stream.push(frame.image, frame.timestamp)
+
+    def __call__(
+        self, source: Any, *, on_frame: Callable[[int, int | None], None] | None = None, **options: Any
+    ) -> VideoResult:
+        """The tracks of a whole video.
+
+        Args:
+            source: See `stream`.
+            on_frame: Called after every frame with the number done and the number expected (None where unknown).
+            **options: Options of `open_source`.
+
+        Raises:
+            SourceError: The source cannot be opened or decoded, or holds no frame.
+            EngineError: The graph failed.
+        """
+        with open_source(source, **options) as opened, self.open_stream(collect=True, name=opened.name) as stream:
+            for frame in self.profiler.iterate("decode", opened):
+                stream.push(frame.image, frame.timestamp)
+                if on_frame is not None:
+                    on_frame(stream.num_frames, opened.estimated_frames)
+            if not stream.num_frames:
+                raise SourceError(f"{opened.name} holds no frame", expected="at least one frame")
+            result = stream.result()
+            result.fps, result.expected_frames, result.source = opened.fps, opened.expected_frames, opened.path
+            return result
+
+    def open_stream(self, *, collect: bool = False, name: str = "stream", fps: float = 0.0) -> Stream:
+        """A stream to push frames into; any number of them share this predictor.
+
+        Args:
+            collect: Keep what `Stream.result` needs; memory then grows with the video.
+            name: Name of the result.
+            fps: Frame rate; gives frames pushed without a timestamp one.
+        """
+        return Stream(self, collect=collect, name=name, fps=fps)
+
+    def load_stream(self, path: str | os.PathLike[str]) -> Stream:
+        """Continue a stream that `Stream.save` wrote, as if it had never stopped.
+
+        Args:
+            path: The saved stream.
+
+        Raises:
+            StreamError: The file is missing or damaged, or was saved with another bundle.
+        """
+        return Stream.load(self, path)
+
+    def __repr__(self) -> str:
+        manifest = self.bundle.manifest
+        return f"VISPredictor({str(self.bundle.path)!r}, {manifest.method} {manifest.variant}, on {self.device})"
+
+
+def _frame_input(bundle: Bundle) -> str:
+    """Name of the one input that takes frames.
+
+    Raises:
+        BundleError: The graph wants more inputs than frames, or clips of several frames.
+    """
+    manifest = bundle.manifest
+    if manifest.window.mode != "online":
+        raise BundleError(
+            f"{bundle.path}: field 'window': this version runs frame by frame",
+            seen=f"mode {manifest.window.mode!r}, {manifest.window.length} frames per step",
+            expected="mode 'online'",
+            hint="Install a newer visdeploy.",
+        )
+    if len(manifest.inputs) != 1:
+        raise BundleError(
+            f"{bundle.path}: field 'inputs': more than the frame",
+            seen=str([t.name for t in manifest.inputs]),
+            expected="one input that takes the frame",
+        )
+    return manifest.inputs[0].name

@@ -1,0 +1,196 @@
+"""A saved stream on disk: one npz archive without pickle, tied to its bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from visdeploy.atomic import replacing_file
+from visdeploy.errors import DataError, StreamError
+from visdeploy.masks import Mask
+
+FORMAT, SCHEMA_VERSION = "visdeploy.stream", 1
+Array = npt.NDArray[Any]
+
+
+class _Header(BaseModel):
+    """What the archive says about itself, as JSON."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    format: str
+    schema_version: int
+    bundle: str
+    name: str
+    fps: float = Field(ge=0)
+    num_frames: int = Field(ge=0)
+    height: int | None = Field(ge=1)
+    width: int | None = Field(ge=1)
+    collects: bool
+
+
+@dataclass
+class SavedStream:
+    """Everything a stream remembers.
+
+    Attributes:
+        bundle: Identity of the bundle that the stream runs on.
+        name: Name of its result.
+        fps: Its frame rate, 0 where unknown.
+        num_frames: Frames processed.
+        size: Rows and columns of its frames; None before the first.
+        graph: The graph's state, by input name.
+        decoder: The decoder's state.
+        masks: Track id → frame index → mask, where the stream collects; else None.
+        timestamps: Seconds of every frame, where the stream collects.
+    """
+
+    bundle: str
+    name: str
+    fps: float
+    num_frames: int
+    size: tuple[int, int] | None
+    graph: Mapping[str, Array]
+    decoder: Mapping[str, Array]
+    masks: dict[int, dict[int, Mask]] | None
+    timestamps: list[float]
+
+    def write(self, path: Path) -> Path:
+        """Write the archive; it appears complete or not at all.
+
+        Raises:
+            StreamError: The file cannot be written.
+        """
+        height, width = self.size or (None, None)
+        header = _Header(
+            format=FORMAT,
+            schema_version=SCHEMA_VERSION,
+            bundle=self.bundle,
+            name=self.name,
+            fps=self.fps,
+            num_frames=self.num_frames,
+            height=height,
+            width=width,
+            collects=self.masks is not None,
+        )
+        arrays = {"header": np.frombuffer(header.model_dump_json().encode(), dtype=np.uint8)}
+        arrays |= {f"graph/{name}": array for name, array in self.graph.items()}
+        arrays |= {f"decoder/{name}": array for name, array in self.decoder.items()}
+        if self.masks is not None:
+            arrays |= {f"collected/{name}": array for name, array in _pack(self.masks, self.timestamps).items()}
+        try:
+            with replacing_file(path) as temporary, temporary.open("wb") as file:
+                np.savez(file, allow_pickle=False, **arrays)
+        except OSError as error:
+            raise StreamError(f"the stream cannot be saved to {path}", seen=str(error)) from error
+        return path
+
+    @classmethod
+    def read(cls, path: Path, *, bundle: str) -> SavedStream:
+        """Read an archive.
+
+        Args:
+            path: The file.
+            bundle: Identity of the bundle that shall continue the stream.
+
+        Raises:
+            StreamError: The file is missing, damaged, of a newer schema, or was saved with another bundle.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+        except Exception as error:  # zipfile, zlib and numpy each raise their own kinds on damaged archives
+            raise StreamError(
+                f"{path} is no saved stream", seen=str(error)[:200], expected="a file made by Stream.save"
+            ) from error
+        header = _read_header(path, arrays.pop("header", None))
+        if header.bundle != bundle:
+            raise StreamError(
+                f"{path} was saved with another bundle",
+                seen=f"bundle {header.bundle[:12]}…",
+                expected=f"{bundle[:12]}…",
+                hint="Continue it with the bundle it was saved with; states of different models do not mix.",
+            )
+        size = None if header.height is None or header.width is None else (header.height, header.width)
+        collected = _group(arrays, "collected/")
+        masks, stamps = _unpack(path, collected, size, header.num_frames) if header.collects else (None, [])
+        return cls(
+            bundle=bundle,
+            name=header.name,
+            fps=header.fps,
+            num_frames=header.num_frames,
+            size=size,
+            graph=_group(arrays, "graph/"),
+            decoder=_group(arrays, "decoder/"),
+            masks=masks,
+            timestamps=stamps,
+        )
+
+
+def _read_header(path: Path, array: Array | None) -> _Header:
+    try:
+        text = b"" if array is None else array.astype(np.uint8).tobytes()
+        data = json.loads(text)
+        version = data.get("schema_version") if data.get("format") == FORMAT else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise StreamError(
+                f"{path} is of a newer schema",
+                seen=f"schema_version {version}",
+                expected=f"at most {SCHEMA_VERSION}",
+                hint="Install a newer visdeploy.",
+            )
+        header = _Header.model_validate(data)
+    except (ValueError, AttributeError, RecursionError) as error:
+        seen = f"{error.error_count()} wrong fields" if isinstance(error, ValidationError) else str(error)[:200]
+        raise StreamError(f"{path} is no saved stream", seen=seen, expected="a file made by Stream.save") from error
+    if (header.format, header.schema_version) != (FORMAT, SCHEMA_VERSION):
+        raise StreamError(f"{path} is no saved stream", seen=header.format, expected=f"{FORMAT} {SCHEMA_VERSION}")
+    if (header.num_frames > 0) != (header.height is not None and header.width is not None):
+        raise StreamError(f"{path} contradicts itself", seen=f"{header.num_frames} frames, height {header.height}")
+    return header
+
+
+def _group(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _pack(masks: Mapping[int, Mapping[int, Mask]], timestamps: Sequence[float]) -> dict[str, Array]:
+    """Collected masks as flat arrays: one row per mask, and the run lengths of all of them end to end."""
+    rows = [(track, frame, mask.counts) for track, frames in masks.items() for frame, mask in frames.items()]
+    return {
+        "rows": np.array([(track, frame, len(counts)) for track, frame, counts in rows], dtype=np.int64).reshape(-1, 3),
+        "counts": np.frombuffer(b"".join(counts for _, _, counts in rows), dtype=np.uint8),
+        "timestamps": np.array(timestamps, dtype=np.float64),
+    }
+
+
+def _unpack(
+    path: Path, arrays: Mapping[str, Array], size: tuple[int, int] | None, num_frames: int
+) -> tuple[dict[int, dict[int, Mask]], list[float]]:
+    """The inverse of `_pack`, every mask checked.
+
+    Raises:
+        StreamError: The arrays are missing or contradict each other.
+    """
+    masks: dict[int, dict[int, Mask]] = {}
+    try:
+        rows, counts = arrays["rows"], arrays["counts"].tobytes()
+        stamps = [float(v) for v in arrays["timestamps"]]
+        ends = np.cumsum(rows[:, 2])
+        if len(stamps) != num_frames or (ends[-1] if len(ends) else 0) != len(counts) or (rows < 0).any():
+            raise ValueError(f"{len(stamps)} timestamps, {len(counts)} bytes of masks")
+        for (track, frame, length), end in zip(rows.tolist(), ends.tolist(), strict=True):
+            if size is None or frame >= num_frames:
+                raise ValueError(f"a mask in frame {frame}")
+            rle = {"size": size, "counts": counts[end - length : end]}
+            masks.setdefault(track, {})[frame] = Mask.from_coco(rle)
+    except (KeyError, ValueError, TypeError, IndexError, DataError) as error:
+        raise StreamError(f"{path} holds damaged masks", seen=str(error)[:200]) from error
+    return masks, stamps

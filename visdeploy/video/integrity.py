@@ -1,0 +1,73 @@
+"""How long a video file should be, by the outermost lengths of its container.
+
+FFmpeg takes the end of a cut file for the end of the video. MP4 and MOV (ISO/IEC 14496-12, 4.2), Matroska and WebM
+(RFC 9559, 4.5) and AVI (RIFF) state their lengths, so a cut can be told from an end.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+
+
+def missing_bytes(path: Path) -> int:
+    """Bytes by which a file is shorter than its container says; 0 when it is whole, or of a kind that does not say."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(12)
+        if head[:4] == b"RIFF" and len(head) == 12:
+            declared = 8 + int.from_bytes(head[4:8], "little")
+        elif head[:4] == _EBML:
+            declared = _matroska_end(file)
+        elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+            declared = _boxes_end(file, size)
+        else:
+            return 0
+    return max(0, declared - size)
+
+
+def _boxes_end(file: BinaryIO, size: int) -> int:
+    """End of the last top-level MP4 box, which lies beyond the file when that is cut."""
+    position = 0
+    while position < size:
+        file.seek(position)
+        head = file.read(16)
+        if len(head) < 8:
+            return position + 8
+        length = int.from_bytes(head[:4], "big")
+        if length == 1:
+            if len(head) < 16:
+                return position + 16
+            length = int.from_bytes(head[8:16], "big")
+        if length == 0:  # to the end of the file
+            return size
+        if length < 8:  # no box: whatever follows the last one is not ours to judge
+            return size
+        position += length
+    return position
+
+
+def _matroska_end(file: BinaryIO) -> int:
+    """End of the Matroska segment, 0 where its length is left open (live recordings)."""
+    file.seek(4)
+    header = _variable_length(file)
+    if header is None:
+        return 0
+    file.seek(header, 1)
+    if file.read(4) != _SEGMENT:
+        return 0
+    length = _variable_length(file)
+    return 0 if length is None else file.tell() + length
+
+
+def _variable_length(file: BinaryIO) -> int | None:
+    """Read an EBML length; None when it is unknown (all ones) or unreadable."""
+    first = file.read(1)
+    if not first or first[0] == 0:
+        return None
+    count = 8 - first[0].bit_length()
+    rest = file.read(count)
+    value = (first[0] & (0x7F >> count)) << 8 * count | int.from_bytes(rest, "big")
+    return None if len(rest) < count or value == (1 << 7 * (count + 1)) - 1 else value
