@@ -51,9 +51,7 @@ def predict_clip(
     return _video(results, decoder, name, fps)
 
 
-def _steps(
-    model: VISModel, frames: Iterable[npt.NDArray[np.uint8]]
-) -> Iterator[tuple[npt.NDArray[np.uint8], Outputs]]:
+def _steps(model: VISModel, frames: Iterable[npt.NDArray[np.uint8]]) -> Iterator[tuple[npt.NDArray[np.uint8], Outputs]]:
     """Every frame and the outputs of the step function for it; the state stays inside."""
     method = get_method(model.info.method)
     preprocess = Preprocessor(method.inference(model.config).preprocessing)
@@ -75,9 +73,7 @@ def _steps(
 
 def _video(results: list[FrameResult], decoder: Decoder, name: str, fps: float) -> VideoResult:
     """Tracks of the whole clip, with the decision over all their frames."""
-    tracks = {
-        s.track_id: Track(s.track_id, s.label, s.score, scores=s.class_scores) for s in decoder.summaries()
-    }
+    tracks = {s.track_id: Track(s.track_id, s.label, s.score, scores=s.class_scores) for s in decoder.summaries()}
     for result in results:
         for instance in result:
             tracks[instance.track_id].masks[result.index] = instance.mask

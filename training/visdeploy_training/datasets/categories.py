@@ -7,20 +7,23 @@ from collections.abc import Mapping, Sequence
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.evaluation import Category
 
-YTVIS_2019 = tuple(
-    """person giant_panda lizard parrot skateboard sedan ape dog snake monkey hand rabbit duck cat cow fish train horse
-    turtle bear motorbike giraffe leopard fox deer owl surfboard airplane truck zebra tiger elephant snowboard boat
-    shark mouse frog eagle earless_seal tennis_racket""".split()
-)
-YTVIS_2021 = tuple(
-    """airplane bear bird boat car cat cow deer dog duck earless_seal elephant fish flying_disc fox frog giant_panda
-    giraffe horse leopard lizard monkey motorbike mouse parrot person rabbit shark skateboard snake snowboard squirrel
-    surfboard tennis_racket tiger train truck turtle whale zebra""".split()
-)
-OVIS = tuple(
-    """Person Bird Cat Dog Horse Sheep Cow Elephant Bear Zebra Giraffe Poultry Giant_panda Lizard Parrot Monkey Rabbit
-    Tiger Fish Turtle Bicycle Motorcycle Airplane Boat Vehical""".split()
-)
+YTVIS_2019 = (
+    "person", "giant_panda", "lizard", "parrot", "skateboard", "sedan", "ape", "dog", "snake", "monkey", "hand",
+    "rabbit", "duck", "cat", "cow", "fish", "train", "horse", "turtle", "bear", "motorbike", "giraffe", "leopard",
+    "fox", "deer", "owl", "surfboard", "airplane", "truck", "zebra", "tiger", "elephant", "snowboard", "boat",
+    "shark", "mouse", "frog", "eagle", "earless_seal", "tennis_racket",
+)  # fmt: skip
+YTVIS_2021 = (
+    "airplane", "bear", "bird", "boat", "car", "cat", "cow", "deer", "dog", "duck", "earless_seal", "elephant",
+    "fish", "flying_disc", "fox", "frog", "giant_panda", "giraffe", "horse", "leopard", "lizard", "monkey",
+    "motorbike", "mouse", "parrot", "person", "rabbit", "shark", "skateboard", "snake", "snowboard", "squirrel",
+    "surfboard", "tennis_racket", "tiger", "train", "truck", "turtle", "whale", "zebra",
+)  # fmt: skip
+OVIS = (
+    "Person", "Bird", "Cat", "Dog", "Horse", "Sheep", "Cow", "Elephant", "Bear", "Zebra", "Giraffe", "Poultry",
+    "Giant_panda", "Lizard", "Parrot", "Monkey", "Rabbit", "Tiger", "Fish", "Turtle", "Bicycle", "Motorcycle",
+    "Airplane", "Boat", "Vehical",
+)  # fmt: skip
 COCO = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
     "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant",
@@ -113,7 +116,9 @@ def map_categories(
     known = {c.id for c in categories} | {c.name for c in categories}
     for category, name in wanted.items():
         if name not in label:
-            raise ConfigError("class_map leads to an unknown class", seen=repr(name), expected=f"one of {list(classes)}")
+            raise ConfigError(
+                "class_map leads to an unknown class", seen=repr(name), expected=f"one of {list(classes)}"
+            )
         # shipped maps serve files that declare only a part of COCO's categories
         if category not in known and not isinstance(class_map, str):
             raise ConfigError(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 
 from visdeploy.errors import DataError
 
@@ -18,22 +19,22 @@ def read_image(path: Path, height: int, width: int) -> Tensor:
         DataError: The file cannot be decoded, or has another size than the annotations say.
     """
     try:
-        data = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
-        image: Tensor = decode_image(data, mode=ImageReadMode.RGB)
-    except (OSError, RuntimeError, ValueError) as error:
+        with Image.open(path) as file:
+            pixels = np.array(file.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(
             f"cannot read the image {path}",
             seen=(str(error).splitlines() or ["no data"])[0][:100],
             hint="The file is missing, empty or damaged; unpack the data set again.",
         ) from error
-    if image.shape[1:] != (height, width):
+    if pixels.shape[:2] != (height, width):
         raise DataError(
             f"the image {path} has another size than its annotation",
-            seen=f"{image.shape[1]}x{image.shape[2]}",
+            seen=f"{pixels.shape[0]}x{pixels.shape[1]}",
             expected=f"{height}x{width}",
             hint="Images and annotations are of different releases.",
         )
-    return image
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 class ImageStore:

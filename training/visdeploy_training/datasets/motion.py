@@ -42,7 +42,7 @@ class MovingWindow:
         zoom: Smallest and largest side of the window, as a share of the whole picture's.
         motion: Largest shift, as a share of the window, and largest change of its size (as a logarithm).
         rotation: Largest angle, in degrees.
-        aspect: Largest change of the aspect ratio (as a logarithm), beyond the range from the picture's to the output's.
+        aspect: Largest change of the aspect ratio (as a logarithm), beyond the picture's to the output's.
         on_object: Probability that the window starts around an object.
     """
 

@@ -52,13 +52,14 @@ def to_annotations(
 
     Video ids are positions in `records` plus one, category ids are labels plus one.
     """
-    videos, annotations = [], []
+    videos: list[Video] = []
+    annotations: list[Annotation] = []
     for index, record in enumerate(records):
-        videos.append(Video(index + 1, record.height, record.width, tuple(f"{record.name}/{f.name}" for f in record.files)))
+        videos.append(
+            Video(index + 1, record.height, record.width, tuple(f"{record.name}/{f.name}" for f in record.files))
+        )
         for instance in record.instances:
             areas = tuple(0.0 if m is None else float(m.area) for m in instance.masks)
-            annotations.append(
-                Annotation(len(annotations) + 1, index + 1, instance.label + 1, instance.masks, areas)
-            )
+            annotations.append(Annotation(len(annotations) + 1, index + 1, instance.label + 1, instance.masks, areas))
     categories = tuple(Category(i + 1, name) for i, name in enumerate(classes))
     return AnnotationSet(source, categories, tuple(videos), tuple(annotations))

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from visdeploy.evaluation import AnnotationSet, evaluate
@@ -44,6 +45,9 @@ class TrainingModule(L.LightningModule):
         truth: What the validation clips are scored on; None where there is no validation.
         channels_last: Memory layout of the network's input.
     """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(
         self,
@@ -92,7 +96,7 @@ class TrainingModule(L.LightningModule):
         for name in ("AP", "AP50", "AP75", "AR1", "AR10"):
             self.log(f"val/{name}", float(scores[name]), prog_bar=name in ("AP", "AP50"), rank_zero_only=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with a smaller rate for the backbone, stepped by iteration."""
         optim = self.optim
         trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]

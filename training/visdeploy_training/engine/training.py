@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from visdeploy.atomic import write_text
 from visdeploy.errors import ConfigError
 from visdeploy_training.checkpoint import save_checkpoint, start_from
-from visdeploy_training.convert import load_checkpoint
+from visdeploy_training.convert import convert_checkpoint
 from visdeploy_training.datasets import class_list, to_annotations
 from visdeploy_training.engine.callbacks import AtomicCheckpointIO, AveragedWeights
 from visdeploy_training.engine.data import RecipeData
@@ -82,7 +82,7 @@ def build_model(recipe: Recipe) -> VISModel:
         **recipe.model,
     )
     if recipe.init is not None:
-        start_from(model, load_checkpoint(recipe.init))
+        start_from(model, convert_checkpoint(recipe.init))
     return model
 
 
