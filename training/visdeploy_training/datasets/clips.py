@@ -117,10 +117,12 @@ class ClipDataset(Dataset[Sample]):
 
     Args:
         parts: The data sets.
+        ratios: How often objects to paste come from each; the same by default.
     """
 
-    def __init__(self, parts: Sequence[ClipPart]) -> None:
+    def __init__(self, parts: Sequence[ClipPart], ratios: Sequence[float] | None = None) -> None:
         self.parts = tuple(parts)
+        self.ratios = torch.tensor(ratios or [1.0] * len(self.parts))
 
     def __getitem__(self, key: SampleKey) -> Sample:
         """The sample of a key; torch's global generator is left as it was."""
@@ -129,7 +131,7 @@ class ClipDataset(Dataset[Sample]):
             part = self.parts[key.part]
             sample = part.draw(key.record)
             if part.paste and uniform(0, 1) < part.paste:
-                source = self.parts[int(torch.randint(len(self.parts), ()))]
+                source = self.parts[int(torch.multinomial(self.ratios, 1))]
                 sample = paste_objects(sample, source.draw(int(torch.randint(len(source.records), ()))))
             return sample
 

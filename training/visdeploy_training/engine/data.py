@@ -98,9 +98,10 @@ class RecipeData(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Endless batches of this process, from where a resumed run stopped."""
         trainer, recipe = self.trainer, self.recipe
+        ratios = [part.ratio for part in recipe.train]
         batches = MixedBatches(
             self.parts,
-            [part.ratio for part in recipe.train],
+            ratios,
             recipe.batch_size,
             seed=recipe.seed,
             rank=trainer.global_rank if trainer else 0,
@@ -108,7 +109,7 @@ class RecipeData(L.LightningDataModule):
             start=self._batches_done,
         )
         return DataLoader(
-            ClipDataset(self.parts),
+            ClipDataset(self.parts, ratios),
             batch_sampler=batches,
             collate_fn=collate,
             num_workers=recipe.workers,

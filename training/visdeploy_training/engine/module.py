@@ -69,7 +69,7 @@ class TrainingModule(L.LightningModule):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Clips `[B, T, 3, H, W]` uint8 to the network's input."""
-        flat = (images.flatten(0, 1) - self.pixel_mean) / self.pixel_std
+        flat: Tensor = (images.flatten(0, 1) - self.pixel_mean) / self.pixel_std
         if self.channels_last:
             flat = flat.contiguous(memory_format=torch.channels_last)
         return flat.unflatten(0, images.shape[:2])
