@@ -40,7 +40,7 @@ def export(
     *,
     method: str | None = None,
     variant: str | None = None,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     precision: str = "fp32",
     height: int | None = None,
     width: int | None = None,
@@ -61,7 +61,8 @@ def export(
         out: Bundle folder to write; by default the checkpoint's name with `.vis`.
         method: Method of the checkpoint; recognised by default.
         variant: Variant of the checkpoint; recognised by default.
-        classes: Class names in label order, where the checkpoint has none (official ones have none).
+        classes: Class names in label order, or the name of a public list such as `ytvis2019`, where the checkpoint has
+            none (official ones have none).
         precision: Precision of the graph; only `fp32` so far.
         height: Rows of the network input, in pixels; the variant's by default.
         width: Columns of the network input, in pixels; the variant's by default.

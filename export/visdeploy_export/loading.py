@@ -15,7 +15,7 @@ def load_model(
     *,
     method: str | None = None,
     variant: str | None = None,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     **overrides: Any,
 ) -> VISModel:
     """Make the network of a checkpoint.
@@ -24,7 +24,7 @@ def load_model(
         path: Checkpoint file, ours or an official one.
         method: Method of the checkpoint; recognised by default.
         variant: Variant of the checkpoint; recognised by default.
-        classes: Class names in label order, where the checkpoint has none.
+        classes: Class names in label order, or the name of a public list, where the checkpoint has none.
         overrides: Fields of the variant's configuration to change; None leaves one as it is.
 
     Raises:

@@ -23,7 +23,7 @@ def convert_checkpoint(
     *,
     method: str | None = None,
     variant: str | None = None,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
 ) -> Checkpoint:
     """Read a checkpoint of any known layout: official (method recognised by its keys), ours, or a Lightning file.
 
@@ -34,7 +34,8 @@ def convert_checkpoint(
         source: File, or a state dict (or a dictionary around one).
         method: Name of the method, where the keys do not tell.
         variant: Name of the variant, where the checkpoint does not tell.
-        classes: Class names in label order, where the checkpoint holds none or only placeholders.
+        classes: Class names in label order, where the checkpoint holds none or only placeholders: a list, or the
+            name of a public one such as `ytvis2019`.
 
     Raises:
         CheckpointError: It cannot be read safely, is of no known layout, has another number of classes than
@@ -108,9 +109,12 @@ def _placeholder(method: Method, variant: str, count: int) -> ModelInfo:
     return ModelInfo(method.name, variant, tuple(f"class_{i}" for i in range(count)))
 
 
-def _with_classes(info: ModelInfo, classes: Sequence[str] | None, where: str) -> ModelInfo:
-    if classes is None:
+def _with_classes(info: ModelInfo, names: str | Sequence[str] | None, where: str) -> ModelInfo:
+    if names is None:
         return info
+    from visdeploy_training.datasets.categories import class_list  # brings torchvision, which converting does not need
+
+    classes = class_list(names)
     if len(classes) != len(info.classes):
         raise CheckpointError(
             f"{where}: wrong number of classes",
@@ -118,7 +122,7 @@ def _with_classes(info: ModelInfo, classes: Sequence[str] | None, where: str) ->
             expected=f"{len(classes)}, the class names given",
             hint="Give the names the checkpoint was trained with; to train on others, start from it by fine-tuning.",
         )
-    return ModelInfo(info.method, info.variant, tuple(classes), info.overrides)
+    return ModelInfo(info.method, info.variant, classes, info.overrides)
 
 
 def load_checkpoint(
@@ -126,7 +130,7 @@ def load_checkpoint(
     *,
     method: str | None = None,
     variant: str | None = None,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
 ) -> tuple[VISModel, ModelInfo]:
     """The network of a checkpoint, in evaluation mode, and what it is; arguments as for `convert_checkpoint`.
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from visdeploy.errors import ConfigError
+from visdeploy_training.inference import InferenceSettings
 from visdeploy_training.methods import METHODS
 from visdeploy_training.model import ModelInfo, VISModel
 
@@ -49,6 +50,7 @@ class Method:
         official: Layout of official checkpoints.
         losses: Training output, targets of each clip and configuration to weighted losses by name.
         online_step: Network to the pure step function that is exported.
+        inference: Configuration to the settings of the runtime.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Method:
     official: OfficialLayout
     losses: Callable[[Any, Sequence[Any], Any], dict[str, Tensor]]
     online_step: Callable[[VISModel], nn.Module]
+    inference: Callable[[Any], InferenceSettings]
 
 
 def get_method(name: str) -> Method:

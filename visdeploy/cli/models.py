@@ -12,6 +12,10 @@ from visdeploy.optional import require
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder (NAME.vis).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Classes = Annotated[
+    str | None,
+    typer.Option(help="Class names in label order (a,b,c) or a public list (ytvis2019); official files have none."),
+]
 Threads = Annotated[int | None, typer.Option(help="CPU threads of the engine; default: all cores.", min=1)]
 
 
@@ -36,10 +40,11 @@ def convert(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write (.safetensors).")] = None,
     method: Annotated[str | None, typer.Option(help="Method; default: recognised from the layout.")] = None,
     variant: Annotated[str | None, typer.Option(help="Variant; default: recognised from the layout.")] = None,
+    classes: Classes = None,
 ) -> None:
     """Convert a checkpoint to our layout and report every missing, unexpected and misshapen key."""
     training = require("visdeploy_training", extra="train", purpose="converting a checkpoint")
-    made = training.convert_checkpoint(checkpoint, method=method, variant=variant)
+    made = training.convert_checkpoint(checkpoint, method=method, variant=variant, classes=_names(classes))
     report = made.report
     stdout.print(
         table(
@@ -61,6 +66,7 @@ def export(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Bundle folder; default: NAME.vis.")] = None,
     method: Annotated[str | None, typer.Option(help="Method; default: recognised.")] = None,
     variant: Annotated[str | None, typer.Option(help="Variant; default: recognised.")] = None,
+    classes: Classes = None,
     precision: Annotated[str, typer.Option(help="Precision of the graph.")] = "fp32",
     height: Annotated[int | None, typer.Option(help="Network input height; default: the variant's.")] = None,
     width: Annotated[int | None, typer.Option(help="Network input width; default: the variant's.")] = None,
@@ -76,6 +82,7 @@ def export(
         out,
         method=method,
         variant=variant,
+        classes=_names(classes),
         precision=precision,
         height=height,
         width=width,
@@ -123,6 +130,11 @@ def info(bundle: BundlePath) -> None:
     tensors += [("output", t.name, t.dtype, list(t.shape)) for t in manifest.outputs]
     stdout.print(table("tensors", ("kind", "name", "dtype", "shape"), tensors))
     _print_certificate(opened.certificate(), title="parity certificate")
+
+
+def _names(classes: str | None) -> str | list[str] | None:
+    """What `--classes` means: names with commas between them, or the name of a public list."""
+    return [name.strip() for name in classes.split(",")] if classes and "," in classes else classes
 
 
 def _print_certificate(certificate: dict[str, Any], *, title: str) -> None:

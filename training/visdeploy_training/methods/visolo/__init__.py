@@ -1,6 +1,7 @@
 """VISOLO: grid-based space-time aggregation for online video instance segmentation."""
 
 from visdeploy_training.methods.visolo.config import VARIANTS, VISOLOConfig
+from visdeploy_training.methods.visolo.inference import inference_settings
 from visdeploy_training.methods.visolo.losses import visolo_losses
 from visdeploy_training.methods.visolo.network import VISOLO, VISOLOOutput
 from visdeploy_training.methods.visolo.online import OnlineStep
@@ -16,6 +17,7 @@ METHOD = Method(
     official=OFFICIAL,
     losses=visolo_losses,
     online_step=OnlineStep,
+    inference=inference_settings,
 )
 
 __all__ = ["METHOD", "VARIANTS", "VISOLO", "ClipTargets", "OnlineStep", "VISOLOConfig", "VISOLOOutput", "visolo_losses"]

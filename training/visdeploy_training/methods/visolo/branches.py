@@ -143,6 +143,19 @@ class TrackingBranch(nn.Module):
         self.track_R_conv1 = make.conv(width, width, 3)
         self.track_R_conv2 = make.conv(width, config.track_dim, 1)
 
+    def tie(self, *, same: float = 8.0, offset: float = 1.5) -> None:
+        """Start both projections alike, so that the affinity begins as similarity and not as noise.
+
+        The logit of a cell with itself is then about `same - offset ** 2`, that of unlike cells about `-offset ** 2`.
+        """
+        self.track_R_conv1.load_state_dict(self.track_Q_conv1.state_dict())
+        self.track_R_conv2.load_state_dict(self.track_Q_conv2.state_dict())
+        for conv, sign in ((self.track_Q_conv2, 1.0), (self.track_R_conv2, -1.0)):
+            norm = cast(nn.GroupNorm, conv.norm)
+            nn.init.constant_(norm.weight, (same / conv.out_channels) ** 0.5)
+            with torch.no_grad():  # one channel carries the offset and nothing else
+                norm.weight[0], norm.bias[0] = 0.0, sign * offset
+
     def share(self, feature: Tensor) -> Tensor:
         """The part common to both projections; `[B, head_width, rows, cols]`, shape kept."""
         return cast(Tensor, self.conv_layers_share(F.relu(feature)))

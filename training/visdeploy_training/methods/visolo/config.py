@@ -24,6 +24,7 @@ class VISOLOConfig:
         track_dim: Channels of the tracking projections.
         num_groups: Groups of every GroupNorm.
         class_prior: Initial foreground probability of the classifier; 0 leaves its bias at 0, as upstream.
+        tied_tracking: Start the two tracking projections with the same weights; upstream does not.
         height: Rows of the network input.
         width: Columns of the network input.
         size_multiple: Height and width of any input must be multiples of this.
@@ -58,6 +59,7 @@ class VISOLOConfig:
     track_dim: int = 128
     num_groups: int = 32
     class_prior: float = 0.0
+    tied_tracking: bool = False
     height: int = 352
     width: int = 624
     size_multiple: int = 16
@@ -121,6 +123,7 @@ VARIANTS: dict[str, VISOLOConfig] = {
         track_dim=64,
         num_groups=16,
         class_prior=0.01,
+        tied_tracking=True,
         height=192,
         width=352,
         size_multiple=32,

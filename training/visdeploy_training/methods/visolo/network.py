@@ -107,6 +107,8 @@ class VISOLO(VISModel):
         for name, module in self.named_children():
             if name != "backbone":
                 init_head(module)
+        if self.config.tied_tracking:
+            self.Tracking_branch.tie()
         if self.config.class_prior > 0:
             bias = self.Category_branch_post.pred.bias
             nn.init.constant_(bias, -math.log(1 / self.config.class_prior - 1))  # type: ignore[arg-type]

@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from visdeploy.errors import DataError
+from visdeploy_training.clip import ClipTargets
 
-
-@dataclass(frozen=True)
-class ClipTargets:
-    """Ground truth of one training clip; row k is the same object in all T frames.
-
-    Attributes:
-        masks: `[T, K, H, W]` bool at the size of the network input; empty where the object is absent.
-        labels: `[T, K]` int64; the value where the object is absent is never used.
-    """
-
-    masks: Tensor
-    labels: Tensor
-
-    def __post_init__(self) -> None:
-        if self.masks.ndim != 4 or self.labels.shape != self.masks.shape[:2]:
-            raise DataError(
-                "malformed clip targets",
-                seen=f"masks {tuple(self.masks.shape)}, labels {tuple(self.labels.shape)}",
-                expected="[T, K, H, W] and [T, K]",
-            )
+__all__ = ["ClipTargets", "assign_cells", "assign_clip", "tracking_target"]
 
 
 def assign_cells(masks: Tensor, grid: tuple[int, int], *, eps: float = 0.2) -> Tensor:

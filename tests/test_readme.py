@@ -1,0 +1,101 @@
+"""Every command and every program of the README runs as written, on files made here."""
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.visdeploy.test_cli import run as exit_code
+from visdeploy.masks import Mask
+from visdeploy.video import VideoWriter
+
+README = (REPOSITORY / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [line.split("#")[0].strip() for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
+PROGRAMS = [text for kind, text in BLOCKS if kind == "python"]
+RUN_ELSEWHERE = ("make demo", "make test", "python benchmarks/")
+"""Make targets are what set this run up; benchmarks take minutes each and print speeds, which no test judges."""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory, tiny_checkpoint):
+    """A folder with everything the README's commands name."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "examples").symlink_to(REPOSITORY / "examples")
+    shutil.copy(tiny_checkpoint, folder / "visolo.safetensors")
+    with VideoWriter(folder / "street.mp4", 160, 96, 10) as writer:
+        for t in range(4):
+            image = np.full((96, 160, 3), 90, np.uint8)
+            image[20:60, 10 + 12 * t : 50 + 12 * t] = (220, 40, 30)
+            writer.write(image)
+    shutil.copy(folder / "street.mp4", folder / "VIDEO")
+    (folder / "ANNOTATIONS").write_text(json.dumps(_annotations()))
+    return folder
+
+
+def _annotations() -> dict:
+    """Ground truth of the clip for the classes of the demo model."""
+    mask = np.zeros((96, 160), np.uint8)
+    mask[20:60, 10:50] = 1
+    rle = Mask.encode(mask)
+    names = ["person", "vehicle", "bird", "animal"]
+    return {
+        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(names)],
+        "videos": [
+            {"id": 1, "width": 160, "height": 96, "length": 4, "file_names": [f"VIDEO/{i}.jpg" for i in range(4)]}
+        ],
+        "annotations": [
+            {
+                "id": 1,
+                "video_id": 1,
+                "category_id": 1,
+                "iscrowd": 0,
+                "segmentations": [rle.to_coco()] * 4,
+                "areas": [rle.area] * 4,
+                "bboxes": [[10, 20, 40, 40]] * 4,
+            }
+        ],
+    }
+
+
+def _official(path: Path) -> None:
+    """A full-size checkpoint of VISOLO in its official layout, random weights."""
+    import torch
+
+    from visdeploy_training import create_model
+
+    state = {f"model.{name}": value for name, value in create_model("visolo", "r50").state_dict().items()}
+    torch.save({"model": state, "iteration": 1}, path)
+
+
+def test_commands(workplace, shared, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    _official(workplace / "OFFICIAL.pth")
+    ran = 0
+    for command in filter(None, COMMANDS):
+        if command.startswith(RUN_ELSEWHERE):
+            continue
+        program, *words = shlex.split(command)
+        assert program == "visdeploy", f"the README has a command that no test runs: {command}"
+        words = [word.replace("FOLDER", str(shared / "data")) for word in words]
+        if words[0] == "train":
+            words += ["iterations=1", "val=[]", "batch_size=1", "workers=0", "output=runs"]
+        assert exit_code(*words) == 0, f"{command}\n{capsys.readouterr().err}"
+        ran += 1
+    assert ran >= 7
+    for name in ("tiny.vis", "results.json", "overlay.mp4", "visolo.safetensors"):
+        assert (workplace / name).exists(), name
+
+
+@pytest.mark.parametrize("text", PROGRAMS)
+def test_programs(text, workplace, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    exec(compile(text, "README.md", "exec"), {})
+    assert capsys.readouterr().out

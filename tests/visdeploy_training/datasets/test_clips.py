@@ -1,0 +1,148 @@
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from visdeploy_training.datasets import (
+    ClipDataset,
+    ClipPart,
+    MixedBatches,
+    Sample,
+    SampleKey,
+    collate,
+    paste_objects,
+    read_records,
+    sample_frames,
+    validation_clips,
+)
+from visdeploy_training.datasets.motion import MovingWindow
+
+from tests.visdeploy_training.material import CLASSES, coco_set, ytvis_set
+from visdeploy.errors import ConfigError
+
+
+@pytest.fixture
+def parts(tmp_path):
+    window = MovingWindow(48, 80, zoom=(0.8, 1.0))
+    videos = read_records(*ytvis_set(tmp_path / "v"), layout="ytvis", classes=CLASSES)
+    images = read_records(*coco_set(tmp_path / "i"), layout="coco", classes=CLASSES)
+    return [ClipPart(videos, window, paste=0.5), ClipPart(images, window, clip_length=3)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(length=st.integers(1, 120), count=st.integers(1, 5), window=st.integers(1, 30), seed=st.integers(0, 999))
+def test_frames_lie_in_one_window_of_the_video(length, count, window, seed):
+    torch.manual_seed(seed)
+    frames = sample_frames(length, count, window=window)
+    assert len(frames) == count
+    assert 0 <= min(frames) <= max(frames) < length
+    assert max(frames) - min(frames) < 2 * window
+
+
+def test_frames_are_drawn_in_any_order():
+    torch.manual_seed(0)
+    draws = [sample_frames(40, 3) for _ in range(20)]
+    assert any(d != sorted(d) for d in draws)
+
+
+def test_the_same_key_gives_the_same_clip_and_leaves_the_generator(parts):
+    data = ClipDataset(parts)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first, again = data[SampleKey(0, 1, 42)], data[SampleKey(0, 1, 42)]
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(first.images, data[SampleKey(0, 1, 43)].images)
+
+
+def test_a_row_is_one_object_in_all_frames(parts):
+    sample = ClipDataset(parts)[SampleKey(1, 0, 7)]
+    for label, masks in zip(sample.labels.tolist(), sample.masks.unbind(1), strict=True):
+        colour = (0, 2)[label]
+        for image, mask in zip(sample.images, masks, strict=True):
+            if mask.sum() > 60:
+                assert image[colour][mask].float().mean() > 150
+                assert image[2 - colour][mask].float().mean() < 100
+
+
+def test_an_image_without_objects_has_no_rows(parts):
+    record = parts[1].records[0]
+    empty = type(record)(record.name, record.height, record.width, record.files, ())
+    batch = collate([ClipDataset([ClipPart([empty], parts[1].transform)])[SampleKey(0, 0, 1)]] * 2)
+    assert batch.images.shape == (2, 3, 3, 48, 80)
+    assert [t.masks.shape for t in batch.targets] == [(3, 0, 48, 80)] * 2
+    assert [t.labels.shape for t in batch.targets] == [(3, 0)] * 2
+
+
+def test_pasted_objects_cover_and_hidden_ones_disappear():
+    below = torch.zeros(2, 2, 8, 8, dtype=torch.bool)
+    below[:, 0, :4, :4] = True
+    below[:, 1, 6:, 6:] = True
+    above = torch.zeros(2, 1, 8, 8, dtype=torch.bool)
+    above[:, 0, :4, :4] = True
+    onto = Sample(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), below, torch.tensor([0, 1]))
+    other = Sample(torch.full((2, 3, 8, 8), 9, dtype=torch.uint8), above, torch.tensor([3]))
+    result = paste_objects(onto, other)
+    assert result.labels.tolist() == [0, 1, 3]
+    assert result.masks.flatten(2).sum(2).tolist() == [[0, 4, 16]] * 2
+    assert int((result.images == 9).sum()) == 2 * 3 * 16
+    assert paste_objects(onto, Sample(onto.images, below[:, :0], torch.zeros(0, dtype=torch.int64))) is onto
+
+
+def take(batches, count):
+    stream = iter(batches)
+    return [next(stream) for _ in range(count)]
+
+
+def test_every_batch_is_of_one_set_and_ratios_hold(parts):
+    drawn = take(MixedBatches(parts, [0.75, 0.25], 2, seed=3), 400)
+    assert all(len({key.part for key in batch}) == 1 for batch in drawn)
+    share = Counter(batch[0].part for batch in drawn)[0] / 400
+    assert abs(share - 0.75) < 0.07
+
+
+def test_every_record_comes_once_a_round(parts):
+    drawn = [key.record for batch in take(MixedBatches(parts, [0, 1], 1, seed=1), 30) for key in batch]
+    assert all(sorted(drawn[i : i + 3]) == [0, 1, 2] for i in range(0, 30, 3))
+
+
+def test_a_resumed_stream_goes_on_and_processes_share(parts):
+    whole = take(MixedBatches(parts, [1, 1], 2, seed=9), 20)
+    assert take(MixedBatches(parts, [1, 1], 2, seed=9, start=12), 8) == whole[12:]
+    ranks = [take(MixedBatches(parts, [0, 1], 1, seed=2, rank=r, world=3), 4) for r in range(3)]
+    for step in range(4):
+        assert sorted(ranks[r][step][0].record for r in range(3)) == [0, 1, 2]
+
+
+def test_a_batch_has_one_orientation(parts):
+    records = list(parts[1].records)
+    tall = [type(r)(r.name, r.width, r.height, r.files, r.instances) for r in records]
+    mixed = ClipPart(records + tall, parts[1].transform)
+    for batch in take(MixedBatches([mixed], [1], 2, seed=0), 20):
+        assert len({key.record < 3 for key in batch}) == 1
+
+
+@pytest.mark.parametrize("ratios", [[1.0], [0.0, 0.0], [-1.0, 2.0]])
+def test_ratios_must_fit(parts, ratios):
+    with pytest.raises(ConfigError, match="ratio"):
+        MixedBatches(parts, ratios, 2)
+
+
+def test_validation_of_images_is_the_same_each_time(parts):
+    first = validation_clips(parts[1].records, pseudo_frames=4)
+    again = validation_clips(parts[1].records, pseudo_frames=4)
+    assert [c.record for c in first] == [c.record for c in again]
+    for a, b in zip(first, again, strict=True):
+        frames = list(a.frames())
+        assert len(frames) == len(a.record) == 4
+        assert all((x == y).all() for x, y in zip(frames, b.frames(), strict=True))
+        assert not (frames[0] == frames[-1]).all()
+
+
+def test_validation_of_videos_reads_their_files(parts):
+    clip = validation_clips(parts[0].records, pseudo_frames=4)[0]
+    frames = list(clip.frames())
+    assert len(frames) == 5
+    mask = clip.record.instances[0].masks[0].decode()
+    assert (frames[0][mask] == (250, 20, 20)).all()

@@ -1,0 +1,104 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision import tv_tensors
+from visdeploy_training.datasets.motion import MovingWindow
+from visdeploy_training.datasets.transforms import Chain, ColourJitter, Crop, Flip, Resize, Rotate
+
+
+def clip(frames=3, height=60, width=100):
+    """A white square on grey; its mask is where the image is white."""
+    mask = torch.zeros(1, height, width, dtype=torch.uint8)
+    mask[0, 20:40, 30:60] = 1
+    image = torch.where(mask.bool().expand(3, -1, -1), 255, 60).to(torch.uint8)
+    return [(tv_tensors.Image(image.clone()), tv_tensors.Mask(mask.clone())) for _ in range(frames)]
+
+
+def agreement(image, masks):
+    """IoU of the mask with the white pixels."""
+    white = image.float().mean(dim=0) > 157
+    both = (white & masks[0].bool()).sum()
+    return float(both / (white | masks[0].bool()).sum().clamp(min=1))
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), height=st.integers(20, 90), width=st.integers(20, 90))
+def test_published_chain_gives_the_crop_and_masks_follow(seed, height, width):
+    torch.manual_seed(seed)
+    chain = Chain([Resize([40, 64], minimum=(65, 97)), Flip("frame"), Rotate(15), Crop(64, 96)])
+    for image, masks in chain(clip(2, height + 40, width + 60)):
+        assert image.shape == (3, 64, 96)
+        assert masks.shape == (1, 64, 96)
+        assert set(masks.unique().tolist()) <= {0, 1}
+        if masks.sum() > 100:
+            assert agreement(image, masks) > 0.75
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size", "expected"),
+    [
+        (60, 100, 120, (120, 200)),
+        (100, 60, 120, (200, 120)),
+        (60, 100, 20, (50, 70)),  # both raised to the minimum, the aspect ratio changes
+        (30, 100, 60, (50, 150)),  # the longer edge is limited to 150
+    ],
+)
+def test_resize(height, width, size, expected):
+    resized = Resize([size], max_size=220 if expected[1] == 200 or expected[0] == 200 else 150, minimum=(50, 70))
+    image, masks = resized(clip(1, height, width))[0]
+    assert tuple(image.shape[1:]) == tuple(masks.shape[1:]) == expected
+
+
+def test_flip_by_clip_is_one_decision_and_by_frame_is_not():
+    def flipped(by, seed):
+        torch.manual_seed(seed)
+        return tuple(bool(m[0, 30, 40] != m[0, 30, 59]) or bool(m[0, 30, 69]) for _, m in Flip(by)(clip(3)))
+
+    assert {flipped("clip", s) for s in range(12)} == {(True,) * 3, (False,) * 3}
+    assert any(len(set(flipped("frame", s))) == 2 for s in range(12))
+
+
+def test_rotation_grows_the_canvas_and_keeps_the_object():
+    torch.manual_seed(3)
+    for image, masks in Rotate(15)(clip(4)):
+        assert image.shape[1] >= 60
+        assert image.shape[2] >= 100
+        assert math.isclose(float(masks.sum()), 600, rel_tol=0.05)
+
+
+def test_colour_jitter_is_the_same_in_all_frames_and_leaves_masks():
+    torch.manual_seed(0)
+    before, after = clip(3), ColourJitter(0.4)(clip(3))
+    assert not torch.equal(before[0][0], after[0][0])
+    assert all(torch.equal(after[0][0], image) for image, _ in after)
+    assert all(torch.equal(m, n) for (_, m), (_, n) in zip(before, after, strict=True))
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), zoom=st.floats(0.3, 1.5), motion=st.floats(0, 0.4))
+def test_moving_window_has_the_output_size_and_masks_follow(seed, zoom, motion):
+    torch.manual_seed(seed)
+    window = MovingWindow(64, 96, zoom=(zoom, zoom), motion=motion, rotation=10)
+    for image, masks in window(clip(3)):
+        assert image.shape == (3, 64, 96)
+        assert masks.shape == (1, 64, 96)
+        if masks.sum() > 300:
+            assert agreement(image, masks) > 0.7
+
+
+def test_a_still_window_over_the_whole_picture_is_a_plain_resize():
+    window = MovingWindow(60, 100, zoom=(1, 1), motion=0, rotation=0, aspect=0)
+    for (image, masks), (same, same_masks) in zip(window(clip()), clip(), strict=True):
+        assert torch.equal(image, same)
+        assert torch.equal(masks, same_masks)
+
+
+def test_window_moves_smoothly():
+    torch.manual_seed(1)
+    frames = MovingWindow(60, 100, zoom=(0.9, 0.9), motion=0.3, rotation=0, on_object=1)(clip(5))
+    centres = torch.stack([m[0].nonzero().float().mean(dim=0) for _, m in frames])
+    steps = (centres[1:] - centres[:-1])[1:]
+    assert float((steps - steps.mean(dim=0)).abs().max()) < 3

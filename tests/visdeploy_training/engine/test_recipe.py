@@ -1,0 +1,103 @@
+from contextlib import nullcontext
+
+import pytest
+import yaml
+from visdeploy_training.datasets import class_list
+from visdeploy_training.engine import load_recipe, shipped_recipes
+from visdeploy_training.registry import create_model
+
+from visdeploy.errors import ConfigError
+
+SMALL = {
+    "method": "visolo",
+    "variant": "tiny",
+    "classes": ["person"],
+    "train": [{"annotations": "a.json", "images": "i", "layout": "ytvis"}],
+    "iterations": 10,
+    "output": "out",
+}
+
+
+def test_five_recipes_are_shipped():
+    assert shipped_recipes() == [
+        "visolo_r50_coco",
+        "visolo_r50_ytvis2019",
+        "visolo_tiny_demo",
+        "visolo_tiny_mini",
+        "visolo_tiny_overfit",
+    ]
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_shipped_recipes_are_valid_and_name_no_machine(name):
+    recipe = load_recipe(name)
+    model = create_model(recipe.method, recipe.variant, classes=class_list(recipe.classes), **recipe.model)
+    assert len(model.info.classes) in (4, 40, 80)
+    paths = [
+        recipe.data_root,
+        recipe.output,
+        *(p for d in recipe.train + recipe.val for p in (d.annotations, d.images)),
+    ]
+    assert not any(path.startswith(("/", "~")) for path in paths)
+
+
+def test_published_settings():
+    """Specification 11.1, 11.3, 11.7: sizes, flips, rates, clipping, steps, 16 clips over 4 devices."""
+    coco, ytvis = load_recipe("visolo_r50_coco"), load_recipe("visolo_r50_ytvis2019")
+    for recipe in (coco, ytvis):
+        optim = recipe.optim
+        assert (optim.lr, optim.backbone_factor, optim.weight_decay, optim.clip_norm) == (1e-4, 0.1, 1e-4, 0.01)
+        assert (optim.gamma, optim.warmup, recipe.ema, recipe.clip_length) == (0.1, 0, 0, 3)
+        assert recipe.batch_size * int(recipe.devices) == 16
+        assert (recipe.augment.rotation, recipe.augment.colour, recipe.augment.paste) == (15, 0, 0)
+    assert (coco.iterations, coco.optim.milestones, coco.augment.flip) == (450_000, [300_000], "frame")
+    assert coco.augment.sizes == [480, 512, 544, 576, 608, 640, 672]
+    assert (ytvis.iterations, ytvis.optim.milestones, ytvis.augment.flip) == (140_000, [60_000, 100_000], "clip")
+    assert ytvis.augment.sizes == [360, 480]
+    assert [part.ratio for part in ytvis.train] == [0.75, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["optim.lr=3e-4"], nullcontext(lambda r: r.optim.lr == 3e-4)),
+        (
+            ["train.0.ratio=0.5", "classes=[a, b]"],
+            nullcontext(lambda r: (r.train[0].ratio, r.classes) == (0.5, ["a", "b"])),
+        ),
+        (["model.memory_slots=4"], nullcontext(lambda r: r.model == {"memory_slots": 4})),
+        (["optim.lr"], pytest.raises(ConfigError, match="key=value")),
+        (["optim.rate=1"], pytest.raises(ConfigError, match=r"optim\.rate")),
+        (["iterations=many"], pytest.raises(ConfigError, match="iterations")),
+        (["train.3.ratio=1"], pytest.raises(ConfigError, match="leads nowhere")),
+        (["method.name=x"], pytest.raises(ConfigError, match="leads nowhere")),
+        (["seed=[1"], pytest.raises(ConfigError, match="not YAML")),
+        (["optim.milestones=[5, 3]"], pytest.raises(ConfigError, match="rise")),
+        (["train.0.ratio=0"], pytest.raises(ConfigError, match="ratios")),
+        (["augment.zoom=[2, 1]"], pytest.raises(ConfigError, match="zoom")),
+        (["train=[]"], pytest.raises(ConfigError, match="train")),
+    ],
+)
+def test_overrides(tmp_path, overrides, expected):
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(SMALL))
+    with expected as check:
+        assert check(load_recipe(path, overrides))
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        (None, "no such recipe"),
+        ("", "is no recipe"),
+        ("- 1", "is no recipe"),
+        ("a: [", "cannot read"),
+        ("method: visolo", "variant.*required"),
+    ],
+)
+def test_files_that_are_no_recipes(tmp_path, text, match):
+    path = tmp_path / "r.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=match):
+        load_recipe(path)

@@ -1,0 +1,145 @@
+import pytest
+import torch
+import yaml
+from lightning.pytorch import Trainer
+from visdeploy_training import convert_checkpoint, create_model, train
+from visdeploy_training.engine.callbacks import AtomicCheckpointIO
+from visdeploy_training.engine.module import TrainingModule, learning_rate_factor
+from visdeploy_training.engine.recipe import OptimRecipe, load_recipe
+from visdeploy_training.engine.training import build_trainer
+
+from tests.visdeploy_training.material import CLASSES, coco_set, ytvis_set
+from visdeploy.errors import CheckpointError, ConfigError, DataError
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """A few iterations of a very small network on squares."""
+    ytvis_set(tmp_path / "data" / "v")
+    coco_set(tmp_path / "data" / "i")
+    fields = {
+        "method": "visolo",
+        "variant": "tiny",
+        "classes": list(CLASSES),
+        "model": {"height": 64, "width": 96, "head_width": 16, "mask_width": 16, "neck_width": 16, "track_dim": 16},
+        "pretrained": False,
+        "data_root": str(tmp_path / "data"),
+        "train": [
+            {"annotations": "v/ytvis.json", "images": "v/frames", "layout": "ytvis"},
+            {"annotations": "i/coco.json", "images": "i/images", "layout": "coco"},
+        ],
+        "val": [
+            {"annotations": "v/ytvis.json", "images": "v/frames", "layout": "ytvis", "limit": 1},
+            {"annotations": "i/coco.json", "images": "i/images", "layout": "coco", "limit": 1},
+        ],
+        "pseudo_frames": 2,
+        "augment": {"style": "window", "paste": 0.3},
+        "optim": {"lr": 1.0e-3, "clip_norm": 1.0},
+        "batch_size": 2,
+        "iterations": 4,
+        "checkpoint_every": 2,
+        "workers": 0,
+        "ema": 0.9,
+        "output": str(tmp_path / "out"),
+        "accelerator": "cpu",
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(fields))
+    return path
+
+
+def test_training_writes_a_checkpoint_that_loads_and_resumes_exactly(recipe, tmp_path):
+    """Stopped after two of four iterations and resumed, the weights equal those of the run in one go."""
+    whole = train(recipe, [f"output={tmp_path / 'whole'}", "optim.schedule=step"])
+    train(recipe, [f"output={tmp_path / 'parts'}", "iterations=2"])
+    parts = train(recipe, [f"output={tmp_path / 'parts'}", "resume=true"])
+    first, second = convert_checkpoint(whole), convert_checkpoint(parts)
+    assert first.classes == CLASSES
+    assert first.report.ok
+    for name, tensor in first.state.items():
+        torch.testing.assert_close(tensor, second.state[name], rtol=1e-4, atol=1e-5, msg=name)
+    files = {p.name for p in (tmp_path / "whole").iterdir()}
+    assert files == {"recipe.yaml", "last.ckpt", "logs", "model.safetensors"}
+    assert load_recipe(tmp_path / "whole" / "recipe.yaml").iterations == 4
+    averaged = convert_checkpoint(tmp_path / "whole" / "last.ckpt")
+    for name, tensor in first.state.items():
+        torch.testing.assert_close(tensor, averaged.state[name], msg=name)
+
+
+def test_fine_tuning_keeps_all_but_the_class_predictor(recipe, tmp_path):
+    start = train(recipe, ["iterations=1", "val=[]", f"output={tmp_path / 'a'}"])
+    more = [f"init={start}", "classes=[person, vehicle, bird]", "iterations=1", "val=[]", "optim.lr=1e-9"]
+    tuned = train(recipe, [*more, f"output={tmp_path / 'b'}"])
+    old, new = convert_checkpoint(start).state, convert_checkpoint(tuned).state
+    changed = {k for k in old if old[k].shape != new[k].shape or (old[k] - new[k]).abs().max() > 1e-4}
+    assert changed == {"Category_branch_post.pred.weight", "Category_branch_post.pred.bias"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "match"),
+    [
+        (["train.0.annotations=gone.json"], DataError, "gone.json"),
+        (["classes=[person]"], DataError, "vehicle"),
+        (["variant=huge"], ConfigError, "huge"),
+        (["model.colour=1"], ConfigError, "colour"),
+        (["init=gone.safetensors"], CheckpointError, "gone.safetensors"),
+        (["precision=7-bit"], ConfigError, "7-bit"),
+    ],
+)
+def test_mistakes_are_found_before_the_first_iteration(recipe, overrides, error, match):
+    with pytest.raises(error, match=match):
+        train(recipe, overrides)
+
+
+def test_published_augmentation_trains_with_mixed_precision(recipe, tmp_path):
+    options = ["augment={style: published, sizes: [70, 80], flip: frame}", "precision=bf16-mixed", "val=[]"]
+    result = train(recipe, [*options, "iterations=1", "model.height=64"])
+    assert convert_checkpoint(result).report.ok
+
+
+def test_backbone_has_its_own_rate_and_all_else_the_base_rate():
+    model = create_model("visolo", "tiny", num_classes=2, head_width=16, mask_width=16, neck_width=16, track_dim=16)
+    module = TrainingModule(model, OptimRecipe(lr=1e-2, backbone_factor=0.1, weight_decay=0.3), iterations=10)
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    backbone = {id(p) for n, p in model.named_parameters() if "backbone" in n}
+    assert [g["weight_decay"] for g in groups] == [0.3, 0.3]
+    assert [g["initial_lr"] for g in groups] == [1e-2, pytest.approx(1e-3)]
+    assert {id(p) for p in groups[1]["params"]} == backbone
+    assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
+
+
+def test_schedules():
+    step = learning_rate_factor(OptimRecipe(milestones=[3, 6], gamma=0.1), 10)
+    assert [step(i) for i in (0, 2, 3, 5, 6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+    cosine = learning_rate_factor(OptimRecipe(schedule="cosine", warmup=4), 100)
+    assert [cosine(i) for i in (0, 100)] == pytest.approx([0.2, 0], abs=1e-3)
+    assert cosine(50) == pytest.approx(0.5)
+
+
+def test_normalisation_is_the_runtime_s():
+    model = create_model("visolo", "tiny", num_classes=2, head_width=16, mask_width=16, neck_width=16, track_dim=16)
+    module = TrainingModule(model, OptimRecipe(), iterations=1)
+    images = torch.randint(0, 256, (1, 2, 3, 4, 5), dtype=torch.uint8)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.config.pixel_mean, model.config.pixel_std))
+    torch.testing.assert_close(module.normalise(images), (images - mean) / std)
+
+
+def test_an_interrupted_checkpoint_leaves_the_old_one(tmp_path, monkeypatch):
+    path, io = tmp_path / "last.ckpt", AtomicCheckpointIO()
+    io.save_checkpoint({"a": torch.ones(1)}, path)
+
+    def broken(self, checkpoint, path, storage_options=None):
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("lightning.pytorch.plugins.io.TorchCheckpointIO.save_checkpoint", broken)
+    with pytest.raises(OSError, match="disk full"):
+        io.save_checkpoint({"a": torch.zeros(1)}, path)
+    assert torch.load(path, weights_only=True)["a"].item() == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_clipping_and_strategy_reach_the_trainer(recipe):
+    trainer = build_trainer(load_recipe(recipe, ["optim.clip_norm=0.01"]), validate=False)
+    assert isinstance(trainer, Trainer)
+    assert (trainer.gradient_clip_val, trainer.gradient_clip_algorithm, trainer.max_steps) == (0.01, "norm", 4)

@@ -1,0 +1,80 @@
+"""Small data sets on disk: moving rectangles, in both layouts."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from visdeploy.masks import Mask
+
+HEIGHT, WIDTH = 48, 80
+CLASSES = ("person", "vehicle")
+
+
+def mask_at(x: int, y: int, size: int = 16) -> np.ndarray:
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[y : y + size, x : x + size] = True
+    return mask
+
+
+def picture(masks: list[np.ndarray]) -> Image.Image:
+    image = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+    for mask, colour in zip(masks, ((250, 20, 20), (20, 20, 250)), strict=False):
+        image[mask] = colour
+    return Image.fromarray(image)
+
+
+def ytvis_set(folder: Path, *, videos: int = 2, length: int = 5) -> tuple[Path, Path]:
+    """A red square that moves right, and a blue one that is absent in the last frame."""
+    images, entries, objects = folder / "frames", [], []
+    for v in range(1, videos + 1):
+        (images / f"clip{v}").mkdir(parents=True, exist_ok=True)
+        red = [mask_at(4 + 4 * t, 6) for t in range(length)]
+        blue = [mask_at(50, 24 - 2 * t) if t < length - 1 else None for t in range(length)]
+        for t in range(length):
+            picture([m for m in (red[t], blue[t]) if m is not None]).save(images / f"clip{v}" / f"{t}.png")
+        names = [f"clip{v}/{t}.png" for t in range(length)]
+        entries.append({"id": v, "height": HEIGHT, "width": WIDTH, "length": length, "file_names": names})
+        for category, masks in ((1, red), (2, blue)):
+            rles = [None if m is None else Mask.encode(m).to_coco() for m in masks]
+            objects.append({"id": len(objects) + 1, "video_id": v, "category_id": category, "segmentations": rles})
+    path = folder / "ytvis.json"
+    path.write_text(json.dumps({"categories": categories(), "videos": entries, "annotations": objects}))
+    return path, images
+
+
+def coco_set(folder: Path, *, count: int = 3) -> tuple[Path, Path]:
+    """One image each with a red square as polygon and a blue one as run lengths; licences 1, 2, 3, ..."""
+    images, entries, objects = folder / "images", [], []
+    images.mkdir(parents=True, exist_ok=True)
+    for i in range(1, count + 1):
+        red, blue = mask_at(6, 8), mask_at(40, 20)
+        picture([red, blue]).save(images / f"{i}.png")
+        entries.append({"id": i, "height": HEIGHT, "width": WIDTH, "file_name": f"{i}.png", "license": i})
+        polygon = [[6, 8, 22, 8, 22, 24, 6, 24]]
+        for category, segmentation in ((1, polygon), (2, Mask.encode(blue).to_coco())):
+            objects.append(
+                {
+                    "id": len(objects) + 1,
+                    "image_id": i,
+                    "category_id": category,
+                    "iscrowd": 0,
+                    "segmentation": segmentation,
+                }
+            )
+    path = folder / "coco.json"
+    path.write_text(json.dumps({"categories": categories(), "images": entries, "annotations": objects}))
+    return path, images
+
+
+def categories() -> list[dict]:
+    return [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)]
+
+
+def change(path: Path, edit) -> Path:
+    """Edit a JSON file in place."""
+    data = json.loads(path.read_text())
+    edit(data)
+    path.write_text(json.dumps(data))
+    return path

@@ -1,0 +1,130 @@
+"""Class lists of the public data sets, and maps from the classes of one data set to those of another (spec 11.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from visdeploy.errors import ConfigError, DataError
+from visdeploy.evaluation import Category
+
+YTVIS_2019 = (
+    "person", "giant_panda", "lizard", "parrot", "skateboard", "sedan", "ape", "dog", "snake", "monkey", "hand",
+    "rabbit", "duck", "cat", "cow", "fish", "train", "horse", "turtle", "bear", "motorbike", "giraffe", "leopard",
+    "fox", "deer", "owl", "surfboard", "airplane", "truck", "zebra", "tiger", "elephant", "snowboard", "boat",
+    "shark", "mouse", "frog", "eagle", "earless_seal", "tennis_racket",
+)  # fmt: skip
+YTVIS_2021 = (
+    "airplane", "bear", "bird", "boat", "car", "cat", "cow", "deer", "dog", "duck", "earless_seal", "elephant",
+    "fish", "flying_disc", "fox", "frog", "giant_panda", "giraffe", "horse", "leopard", "lizard", "monkey",
+    "motorbike", "mouse", "parrot", "person", "rabbit", "shark", "skateboard", "snake", "snowboard", "squirrel",
+    "surfboard", "tennis_racket", "tiger", "train", "truck", "turtle", "whale", "zebra",
+)  # fmt: skip
+OVIS = (
+    "Person", "Bird", "Cat", "Dog", "Horse", "Sheep", "Cow", "Elephant", "Bear", "Zebra", "Giraffe", "Poultry",
+    "Giant_panda", "Lizard", "Parrot", "Monkey", "Rabbit", "Tiger", "Fish", "Turtle", "Bicycle", "Motorcycle",
+    "Airplane", "Boat", "Vehical",
+)  # fmt: skip
+COCO = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant",
+    "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard",
+    "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
+    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli",
+    "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet",
+    "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
+    "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
+)  # fmt: skip
+CLASS_LISTS: Mapping[str, tuple[str, ...]] = {
+    "ytvis2019": YTVIS_2019,
+    "ytvis2021": YTVIS_2021,
+    "ytvis2022": YTVIS_2021,
+    "ovis": OVIS,
+    "coco": COCO,
+}
+
+# COCO category id → YouTube-VIS 2019 category id, the table of the public conversion scripts
+_COCO_TO_YTVIS_2019 = {
+    1: 1, 2: 21, 3: 6, 4: 21, 5: 28, 7: 17, 8: 29, 9: 34, 17: 14, 18: 8, 19: 18, 21: 15, 22: 32, 23: 20, 24: 30,
+    25: 22, 35: 33, 36: 33, 41: 5, 42: 27, 43: 40,
+}  # fmt: skip
+_COCO_VEHICLES = ("bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat")
+_COCO_ANIMALS = ("cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe")
+
+CLASS_MAPS: Mapping[str, Mapping[int | str, str]] = {
+    "coco_to_ytvis2019": {coco: YTVIS_2019[ytvis - 1] for coco, ytvis in _COCO_TO_YTVIS_2019.items()},
+    "coco_to_mini": {
+        "person": "person",
+        "bird": "bird",
+        **dict.fromkeys(_COCO_VEHICLES, "vehicle"),
+        **dict.fromkeys(_COCO_ANIMALS, "animal"),
+    },
+}
+
+
+def class_list(classes: str | Sequence[str]) -> tuple[str, ...]:
+    """The class names of a recipe: a list, or the name of a public one.
+
+    Raises:
+        ConfigError: The name is unknown.
+    """
+    if not isinstance(classes, str):
+        return tuple(classes)
+    if classes not in CLASS_LISTS:
+        raise ConfigError("unknown class list", seen=repr(classes), expected=f"a list, or one of {sorted(CLASS_LISTS)}")
+    return CLASS_LISTS[classes]
+
+
+def map_categories(
+    source: str,
+    categories: Sequence[Category],
+    classes: Sequence[str],
+    class_map: str | Mapping[int | str, str] | None = None,
+) -> dict[int, int]:
+    """Labels for the categories of one annotation file.
+
+    Args:
+        source: The file, for messages.
+        categories: What the file declares.
+        classes: Class names of the training, in label order.
+        class_map: Category name or id of the file → class name, or the name of a shipped map. Categories that the
+            map leaves out are dropped. Without a map every category of the file must be one of `classes`.
+
+    Returns:
+        Category id → label.
+
+    Raises:
+        ConfigError: The map is unknown, or names a class or a category that does not exist.
+        DataError: Without a map, the file has a category that is not one of `classes`.
+    """
+    label = {name: index for index, name in enumerate(classes)}
+    if class_map is None:
+        unknown = [c.name for c in categories if c.name not in label]
+        if unknown:
+            raise DataError(
+                f"{source}: categories that the recipe's classes do not have",
+                seen=f"{unknown[:5]}",
+                expected=f"some of {list(classes)[:8]}",
+                hint="Add a class_map to the data set; categories that it leaves out are dropped.",
+            )
+        return {c.id: label[c.name] for c in categories}
+    if isinstance(class_map, str):
+        if class_map not in CLASS_MAPS:
+            raise ConfigError("unknown class map", seen=repr(class_map), expected=f"one of {sorted(CLASS_MAPS)}")
+        wanted = CLASS_MAPS[class_map]
+    else:
+        wanted = class_map
+    known = {c.id for c in categories} | {c.name for c in categories}
+    for category, name in wanted.items():
+        if name not in label:
+            raise ConfigError(
+                "class_map leads to an unknown class", seen=repr(name), expected=f"one of {list(classes)}"
+            )
+        # shipped maps serve files that declare only a part of COCO's categories
+        if category not in known and not isinstance(class_map, str):
+            raise ConfigError(
+                f"class_map names a category that {source} does not have",
+                seen=repr(category),
+                expected=f"ids or names such as {[c.name for c in categories][:8]}",
+            )
+    chosen = {c.id: wanted.get(c.id, wanted.get(c.name)) for c in categories}
+    return {number: label[name] for number, name in chosen.items() if name is not None}

@@ -1,0 +1,142 @@
+"""Training clips from records: draw frames, load, augment, paste."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+
+from visdeploy_training.clip import ClipBatch, ClipTargets
+from visdeploy_training.datasets.images import ImageStore
+from visdeploy_training.datasets.records import ClipRecord
+from visdeploy_training.datasets.sampling import sample_frames
+from visdeploy_training.datasets.transforms import Clip, ClipTransform, uniform
+
+
+class SampleKey(NamedTuple):
+    """Which sample: the same key gives the same sample, in any process.
+
+    Attributes:
+        part: Which of the mixed data sets.
+        record: Which of its records.
+        seed: Start of the generator that all draws for this sample come from.
+    """
+
+    part: int
+    record: int
+    seed: int
+
+
+class Sample(NamedTuple):
+    """One clip of T frames with K objects.
+
+    Attributes:
+        images: `[T, 3, H, W]` uint8.
+        masks: `[T, K, H, W]` bool.
+        labels: `[K]` int64.
+    """
+
+    images: torch.Tensor
+    masks: torch.Tensor
+    labels: torch.Tensor
+
+
+@dataclass(frozen=True)
+class ClipPart:
+    """One data set of a mixture.
+
+    Attributes:
+        records: Its videos or images.
+        transform: Augmentation, all frames to the size of the network input.
+        clip_length: Frames of a training clip.
+        window: Largest distance of a frame from the reference frame.
+        paste: Probability that objects of another clip of the mixture are pasted in.
+        store: Reads the images.
+    """
+
+    records: Sequence[ClipRecord]
+    transform: ClipTransform
+    clip_length: int = 3
+    window: int = 20
+    paste: float = 0.0
+    store: ImageStore = field(default_factory=ImageStore)
+
+    def draw(self, index: int) -> Sample:
+        """An augmented clip of one record."""
+        record = self.records[index]
+        frames = sample_frames(len(record), self.clip_length, window=self.window)
+        clip = self.transform(load_clip(record, frames, self.store))
+        images = torch.stack([image.as_subclass(torch.Tensor) for image, _ in clip])
+        masks = torch.stack([m.as_subclass(torch.Tensor) for _, m in clip]).bool()
+        labels = torch.tensor([i.label for i in record.instances], dtype=torch.int64)
+        seen = masks.flatten(2).any(dim=2).any(dim=0)
+        # a record without objects carries one empty row, because torchvision cannot turn zero masks
+        seen = seen[: len(labels)] if len(labels) else torch.zeros(masks.shape[1], dtype=torch.bool)
+        return Sample(images, masks[:, seen], labels[seen] if len(labels) else labels)
+
+
+def load_clip(record: ClipRecord, frames: Sequence[int], store: ImageStore) -> Clip:
+    """The chosen frames of a record with the masks of all its objects (one empty mask if it has none)."""
+    clip: Clip = []
+    for t in frames:
+        image = tv_tensors.Image(store(record.files[t], record.height, record.width))
+        masks = torch.zeros(max(1, len(record.instances)), record.height, record.width, dtype=torch.uint8)
+        for k, instance in enumerate(record.instances):
+            mask = instance.masks[t]
+            if mask is not None:
+                masks[k] = torch.from_numpy(mask.decode())
+        clip.append((image, tv_tensors.Mask(masks)))
+    return clip
+
+
+def paste_objects(onto: Sample, other: Sample, *, most: int = 3, least_visible: float = 0.15) -> Sample:
+    """Paste up to `most` objects of another clip over this one.
+
+    Objects that are then covered to less than `least_visible` of their area disappear from that frame's truth.
+    """
+    count = len(other.labels)
+    if count == 0:
+        return onto
+    chosen = torch.randperm(count)[: int(torch.randint(1, min(most, count) + 1, ()))]
+    pasted = other.masks[:, chosen]
+    cover = pasted.any(dim=1)
+    images = torch.where(cover[:, None], other.images, onto.images)
+    visible = onto.masks & ~cover[:, None]
+    areas = onto.masks.flatten(2).sum(dim=2), visible.flatten(2).sum(dim=2)
+    keep = areas[1] >= least_visible * areas[0]
+    visible = visible & keep[..., None, None]
+    return Sample(images, torch.cat([visible, pasted], dim=1), torch.cat([onto.labels, other.labels[chosen]]))
+
+
+class ClipDataset(Dataset[Sample]):
+    """The mixture of data sets, addressed by `SampleKey`.
+
+    Args:
+        parts: The data sets.
+        ratios: How often objects to paste come from each; the same by default.
+    """
+
+    def __init__(self, parts: Sequence[ClipPart], ratios: Sequence[float] | None = None) -> None:
+        self.parts = tuple(parts)
+        self.ratios = torch.tensor(ratios or [1.0] * len(self.parts))
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        """The sample of a key; torch's global generator is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(key.seed)
+            part = self.parts[key.part]
+            sample = part.draw(key.record)
+            if part.paste and uniform(0, 1) < part.paste:
+                source = self.parts[int(torch.multinomial(self.ratios, 1))]
+                sample = paste_objects(sample, source.draw(int(torch.randint(len(source.records), ()))))
+            return sample
+
+
+def collate(samples: Sequence[Sample]) -> ClipBatch:
+    """Samples of one size to a batch."""
+    targets = (ClipTargets(s.masks, s.labels.expand(len(s.masks), -1)) for s in samples)
+    return ClipBatch(torch.stack([s.images for s in samples]), tuple(targets))

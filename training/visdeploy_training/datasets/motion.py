@@ -1,0 +1,118 @@
+"""A moving window over a clip or a still image: smooth pan, zoom and turn, straight to the network's size.
+
+This is not part of the published recipes. It makes moving pseudo-video out of still images, and scale jitter for
+small data sets.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torchvision.transforms.v2 import functional as F
+
+from visdeploy_training.datasets.transforms import BILINEAR, Clip, Frame, size_of, uniform
+
+FILL = [124.0, 116.0, 104.0]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where the window is in a frame, in pixels and degrees."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    angle: float
+
+    def toward(self, other: Window, share: float) -> Window:
+        """In between: 0 is here, 1 is there."""
+        pairs = ((getattr(self, n), getattr(other, n)) for n in ("x", "y", "width", "height", "angle"))
+        return Window(*(a + (b - a) * share for a, b in pairs))
+
+
+class MovingWindow:
+    """Cut a window that moves from a drawn start to a drawn end, and scale it to the output.
+
+    Args:
+        height: Rows of the output.
+        width: Columns of the output.
+        zoom: Smallest and largest side of the window, as a share of the whole picture's.
+        motion: Largest shift, as a share of the window, and largest change of its size (as a logarithm).
+        rotation: Largest angle, in degrees.
+        aspect: Largest change of the aspect ratio (as a logarithm), beyond the picture's to the output's.
+        on_object: Probability that the window starts around an object.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        *,
+        zoom: tuple[float, float] = (0.5, 1.2),
+        motion: float = 0.2,
+        rotation: float = 10.0,
+        aspect: float = 0.2,
+        on_object: float = 0.5,
+    ) -> None:
+        self.height, self.width, self.zoom, self.motion = height, width, zoom, motion
+        self.rotation, self.aspect, self.on_object = rotation, aspect, on_object
+
+    def __call__(self, clip: Clip) -> Clip:
+        """Frames of `height` x `width`, the window moving evenly from first to last."""
+        start, end = self._path(clip)
+        last = max(1, len(clip) - 1)
+        return [self._cut(frame, start.toward(end, t / last)) for t, frame in enumerate(clip)]
+
+    def _path(self, clip: Clip) -> tuple[Window, Window]:
+        rows, columns = size_of(clip[0])
+        own, out = math.log(columns / rows), math.log(self.width / self.height)
+        low, high = min(own, out) - self.aspect, max(own, out) + self.aspect
+        stretch = math.exp(uniform(low, high) - own)
+        zoom = math.exp(uniform(math.log(self.zoom[0]), math.log(self.zoom[1])))
+        size = (columns * zoom * math.sqrt(stretch), rows * zoom / math.sqrt(stretch))
+        x, y = self._centre(clip, size)
+        start = Window(x, y, *size, uniform(-self.rotation, self.rotation))
+        grow = math.exp(uniform(-self.motion, self.motion))
+        end = Window(
+            x + size[0] * uniform(-self.motion, self.motion),
+            y + size[1] * uniform(-self.motion, self.motion),
+            size[0] * grow,
+            size[1] * grow,
+            start.angle + self.rotation * uniform(-self.motion, self.motion),
+        )
+        return (start, end) if uniform(0, 1) < 0.5 else (end, start)
+
+    def _centre(self, clip: Clip, size: tuple[float, float]) -> tuple[float, float]:
+        """Anywhere that keeps the window inside (or the picture inside the window), or near an object."""
+        rows, columns = size_of(clip[0])
+        limits = [sorted((s / 2, full - s / 2)) for s, full in zip(size, (columns, rows), strict=True)]
+        masks = clip[0][1]
+        present = masks.flatten(1).any(dim=1).nonzero().flatten() if len(masks) else torch.zeros(0)
+        if len(present) and uniform(0, 1) < self.on_object:
+            mask = masks[int(present[int(torch.randint(len(present), ()))])]
+            ys, xs = mask.nonzero(as_tuple=True)
+            near = (float(xs.float().mean()), float(ys.float().mean()))
+            shift = [0.35 * s * uniform(-1, 1) for s in size]
+            x, y = (min(max(n + d, lo), hi) for n, d, (lo, hi) in zip(near, shift, limits, strict=True))
+            return x, y
+        return uniform(*limits[0]), uniform(*limits[1])
+
+    def _cut(self, frame: Frame, window: Window) -> Frame:
+        left, top = round(window.x - window.width / 2), round(window.y - window.height / 2)
+        box = (top, left, max(1, round(window.height)), max(1, round(window.width)))
+        rows, columns = size_of(frame)
+        inside = top >= 0 and left >= 0 and top + box[2] <= rows and left + box[3] <= columns
+        image, masks = frame
+        if not inside:  # torchvision fills with black; the mean colour is neutral after normalisation
+            sides = [max(0, -left), max(0, -top), max(0, left + box[3] - columns), max(0, top + box[2] - rows)]
+            image, masks = F.pad(image, sides, fill=FILL), F.pad(masks, sides)
+            box = (top + sides[1], left + sides[0], box[2], box[3])
+        size = [self.height, self.width]
+        image = F.resized_crop(image, *box, size, interpolation=BILINEAR, antialias=True)
+        masks = F.resized_crop(masks, *box, size)
+        if abs(window.angle) < 0.5:
+            return image, masks
+        return F.rotate(image, window.angle, interpolation=BILINEAR, fill=FILL), F.rotate(masks, window.angle)

@@ -1,0 +1,162 @@
+"""Annotation files to records: YouTube-VIS (2019, 2021, 2022) and COCO. Everything cheap is checked here, at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from visdeploy.errors import ConfigError, DataError
+from visdeploy.evaluation import Category, read_annotations
+from visdeploy.evaluation.entries import Entry, read_json
+from visdeploy.masks import Mask
+from visdeploy_training.datasets.categories import map_categories
+from visdeploy_training.datasets.records import ClipRecord, InstanceRecord
+
+Layout = Literal["ytvis", "coco"]
+ClassMap = str | Mapping[int | str, str] | None
+
+
+def read_records(
+    annotations: str | Path,
+    images: str | Path,
+    *,
+    layout: Layout,
+    classes: Sequence[str],
+    class_map: ClassMap = None,
+    licenses: Sequence[int] | None = None,
+) -> list[ClipRecord]:
+    """Read one annotation file.
+
+    Args:
+        annotations: JSON file.
+        images: Folder that the file names in it start from.
+        layout: `ytvis` for videos, `coco` for images.
+        classes: Class names of the training, in label order.
+        class_map: See `map_categories`.
+        licenses: Keep only images of these licence ids (COCO).
+
+    Returns:
+        One record a video or image, in the order of the file; those without objects stay.
+
+    Raises:
+        DataError: The file is malformed, or an image is missing; the message names file, field and fix.
+        ConfigError: An option does not fit the file.
+    """
+    path, folder = Path(annotations), Path(images)
+    if layout == "ytvis":
+        if licenses is not None:
+            raise ConfigError("licenses can be chosen for the coco layout only", seen=str(path))
+        records = _read_ytvis(path, folder, classes, class_map)
+    else:
+        records = _read_coco(path, folder, classes, class_map, licenses)
+    if not records:
+        raise DataError(
+            f"{path} holds no material",
+            seen="no video or image" + (f" of the licences {list(licenses)}" if licenses else ""),
+            hint="Check the file and the option licenses.",
+        )
+    _require_images(path, folder, records)
+    return records
+
+
+def _require_images(path: Path, folder: Path, records: Sequence[ClipRecord]) -> None:
+    missing = [file for record in records for file in record.files if not file.is_file()]
+    if missing:
+        raise DataError(
+            f"{path}: images are missing",
+            seen=f"{len(missing)} missing, the first is {missing[0]}",
+            expected=f"every file of the annotations under {folder}",
+            hint="Check the option images, or unpack the data set again.",
+        )
+
+
+def _read_ytvis(path: Path, folder: Path, classes: Sequence[str], class_map: ClassMap) -> list[ClipRecord]:
+    truth = read_annotations(path)
+    labels = map_categories(str(path), truth.categories, classes, class_map)
+    records = []
+    for video in truth.videos:
+        instances = tuple(
+            InstanceRecord(labels[a.category_id], a.masks)
+            for a in truth.annotations_by_video[video.id]
+            if not a.crowd and a.category_id in labels
+        )
+        files = tuple(folder / name for name in video.file_names)
+        records.append(ClipRecord(f"{video.name}-{video.id}", video.height, video.width, files, instances))
+    return records
+
+
+def _read_coco(
+    path: Path, folder: Path, classes: Sequence[str], class_map: ClassMap, licenses: Sequence[int] | None
+) -> list[ClipRecord]:
+    root = Entry.of(str(path), read_json(path))
+    categories = [Category(e.integer("id", minimum=0), e.text("name")) for e in root.entries("categories")]
+    labels = map_categories(str(path), categories, classes, class_map)
+    images: dict[int, Entry] = {}
+    for entry in root.entries("images"):
+        number = entry.integer("id", minimum=0)
+        if number in images:
+            raise entry.fail("id", seen=number, expected="unique ids", hint="Number the images anew.")
+        images[number] = entry
+    objects: dict[int, list[InstanceRecord]] = {number: [] for number in images}
+    known = {c.id for c in categories}
+    for entry in root.entries("annotations"):
+        number = entry.integer("image_id", minimum=0)
+        if number not in images:
+            raise entry.fail("image_id", seen=number, expected="the id of an entry in images")
+        found = _coco_instance(entry, images[number], labels, known)
+        if found is not None:
+            objects[number].append(found)
+    return [
+        ClipRecord(
+            str(number),
+            entry.integer("height", minimum=1),
+            entry.integer("width", minimum=1),
+            (folder / entry.text("file_name"),),
+            tuple(objects[number]),
+        )
+        for number, entry in images.items()
+        if licenses is None or entry.integer("license", minimum=0) in licenses
+    ]
+
+
+def _coco_instance(entry: Entry, image: Entry, labels: Mapping[int, int], known: set[int]) -> InstanceRecord | None:
+    """One object, or None for a crowd or a class that is not trained."""
+    category = entry.integer("category_id", minimum=0)
+    if category not in known:
+        raise entry.fail("category_id", seen=f"{category}, an unknown category", expected=f"one of {sorted(known)}")
+    height, width = image.integer("height", minimum=1), image.integer("width", minimum=1)
+    if entry.integer("iscrowd", minimum=0, default=0) or category not in labels:
+        return None
+    mask = _coco_mask(entry, height, width)
+    if mask.area == 0:
+        raise entry.fail("segmentation", seen="an empty mask", expected="at least one pixel", hint="Delete the entry.")
+    return InstanceRecord(labels[category], (mask,))
+
+
+def _coco_mask(entry: Entry, height: int, width: int) -> Mask:
+    """Polygons or run lengths to a mask of the image's size."""
+    value: Any = entry.get("segmentation")
+    if isinstance(value, list):
+        return _polygons(entry, value, height, width)
+    try:
+        mask = Mask.from_coco(value)
+    except DataError as error:
+        raise DataError(f"{entry.where}: field 'segmentation': {error.what}", seen=error.seen, expected=error.expected,
+                        hint="Write the mask again; the file is damaged.") from error  # fmt: skip
+    if (mask.height, mask.width) != (height, width):
+        raise entry.fail("segmentation", seen=f"size {mask.height}x{mask.width}", expected=f"{height}x{width}")
+    return mask
+
+
+def _polygons(entry: Entry, polygons: list[Any], height: int, width: int) -> Mask:
+    from pycocotools import mask as coco
+
+    good = polygons and all(
+        isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 and all(isinstance(v, int | float) for v in p)
+        for p in polygons
+    )
+    if not good:
+        raise entry.fail("segmentation", seen=repr(polygons)[:60], expected="polygons of x, y, at least three points")
+    rle = coco.merge(coco.frPyObjects(polygons, height, width))
+    return Mask(height, width, bytes(rle["counts"]))

@@ -1,0 +1,65 @@
+"""Typed records of training and validation material, whatever layout it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from visdeploy.evaluation import Annotation, AnnotationSet, Category, Video
+from visdeploy.masks import Mask
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRecord:
+    """One object through a clip.
+
+    Attributes:
+        label: Index into the classes of the training.
+        masks: One item a frame at the size of the clip; None where the object is absent.
+    """
+
+    label: int
+    masks: tuple[Mask | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipRecord:
+    """One video, or one image (a video of one frame).
+
+    Attributes:
+        name: Unique within its set.
+        height: Rows of every frame, in pixels.
+        width: Columns of every frame, in pixels.
+        files: The frames' image files, in order.
+        instances: The objects, without crowds and without classes that are not trained.
+    """
+
+    name: str
+    height: int
+    width: int
+    files: tuple[Path, ...]
+    instances: tuple[InstanceRecord, ...]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+def to_annotations(
+    records: Sequence[ClipRecord], classes: Sequence[str], *, source: str = "validation"
+) -> AnnotationSet:
+    """The records as ground truth for `visdeploy.evaluation`, with the classes of the training.
+
+    Video ids are positions in `records` plus one, category ids are labels plus one.
+    """
+    videos: list[Video] = []
+    annotations: list[Annotation] = []
+    for index, record in enumerate(records):
+        videos.append(
+            Video(index + 1, record.height, record.width, tuple(f"{record.name}/{f.name}" for f in record.files))
+        )
+        for instance in record.instances:
+            areas = tuple(0.0 if m is None else float(m.area) for m in instance.masks)
+            annotations.append(Annotation(len(annotations) + 1, index + 1, instance.label + 1, instance.masks, areas))
+    categories = tuple(Category(i + 1, name) for i, name in enumerate(classes))
+    return AnnotationSet(source, categories, tuple(videos), tuple(annotations))

@@ -1,0 +1,134 @@
+"""Augmentation of clips, as in the published recipes (spec 11.3). All draws come from torch's generator.
+
+A clip is a list of frames; a frame is an image `[3, H, W]` uint8 and the masks of the clip's K objects `[K, H, W]`
+uint8, both as torchvision tensors, so that torchvision knows to resample masks by nearest neighbour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias
+
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as F
+
+Frame: TypeAlias = tuple[tv_tensors.Image, tv_tensors.Mask]
+Clip: TypeAlias = list[Frame]
+ClipTransform: TypeAlias = Callable[[Clip], Clip]
+BILINEAR = InterpolationMode.BILINEAR
+
+
+def uniform(low: float, high: float) -> float:
+    """One number from `[low, high)`."""
+    return low + (high - low) * float(torch.rand(()))
+
+
+def size_of(frame: Frame) -> tuple[int, int]:
+    """Rows and columns."""
+    return int(frame[0].shape[-2]), int(frame[0].shape[-1])
+
+
+class Chain:
+    """One transform after the other."""
+
+    def __init__(self, steps: Sequence[ClipTransform]) -> None:
+        self.steps = tuple(steps)
+
+    def __call__(self, clip: Clip) -> Clip:
+        """The clip behind the last step."""
+        for step in self.steps:
+            clip = step(clip)
+        return clip
+
+
+class Resize:
+    """Scale the shorter edge to a size drawn once for the clip, then raise both edges to a minimum.
+
+    Args:
+        sizes: Sizes to draw from.
+        max_size: Largest longer edge.
+        minimum: Rows and columns that the result has at least; raising one edge changes the aspect ratio.
+    """
+
+    def __init__(self, sizes: Sequence[int], *, max_size: int = 1333, minimum: tuple[int, int] = (353, 625)) -> None:
+        self.sizes, self.max_size, self.minimum = tuple(sizes), max_size, minimum
+
+    def __call__(self, clip: Clip) -> Clip:
+        """Every frame at the same new size."""
+        height, width = size_of(clip[0])
+        size = self.sizes[int(torch.randint(len(self.sizes), ()))]
+        scale = min(size / min(height, width), self.max_size / max(height, width))
+        rows = max(self.minimum[0], int(height * scale + 0.5))
+        columns = max(self.minimum[1], int(width * scale + 0.5))
+        return [
+            (F.resize(image, [rows, columns], interpolation=BILINEAR, antialias=True), F.resize(masks, [rows, columns]))
+            for image, masks in clip
+        ]
+
+
+class Flip:
+    """Mirror left and right with probability one half, decided once for the clip or for each frame."""
+
+    def __init__(self, by: Literal["clip", "frame"] = "clip") -> None:
+        self.by = by
+
+    def __call__(self, clip: Clip) -> Clip:
+        """The clip, mirrored or not."""
+        draws = [uniform(0, 1) < 0.5 for _ in clip] if self.by == "frame" else [uniform(0, 1) < 0.5] * len(clip)
+        return [(F.hflip(f[0]), F.hflip(f[1])) if flip else f for f, flip in zip(clip, draws, strict=True)]
+
+
+class Rotate:
+    """Turn each frame by its own uniform angle; the canvas grows, new corners are black.
+
+    Args:
+        degrees: Largest angle to either side.
+    """
+
+    def __init__(self, degrees: float = 15.0) -> None:
+        self.degrees = degrees
+
+    def __call__(self, clip: Clip) -> Clip:
+        """The turned frames; their sizes differ."""
+        turned = []
+        for image, masks in clip:
+            angle = uniform(-self.degrees, self.degrees)
+            turned.append((F.rotate(image, angle, interpolation=BILINEAR, expand=True),
+                           F.rotate(masks, angle, expand=True)))  # fmt: skip
+        return turned
+
+
+class Crop:
+    """Cut a window from its own uniform position out of each frame; frames must be at least that large."""
+
+    def __init__(self, height: int, width: int) -> None:
+        self.height, self.width = height, width
+
+    def __call__(self, clip: Clip) -> Clip:
+        """Frames of `height` x `width`."""
+        cut = []
+        for frame in clip:
+            rows, columns = size_of(frame)
+            top = int(torch.randint(max(0, rows - self.height) + 1, ()))
+            left = int(torch.randint(max(0, columns - self.width) + 1, ()))
+            cut.append((F.crop(frame[0], top, left, self.height, self.width),
+                        F.crop(frame[1], top, left, self.height, self.width)))  # fmt: skip
+        return cut
+
+
+class ColourJitter:
+    """Change brightness, contrast and saturation, the same in all frames. Not part of the published recipes.
+
+    Args:
+        strength: 0 changes nothing; 0.4 is usual.
+    """
+
+    def __init__(self, strength: float) -> None:
+        self.jitter = v2.ColorJitter(strength, strength, strength)
+
+    def __call__(self, clip: Clip) -> Clip:
+        """Frames of the same size, masks unchanged."""
+        images = self.jitter(torch.stack([image.as_subclass(torch.Tensor) for image, _ in clip]))
+        return [(tv_tensors.Image(image), masks) for image, (_, masks) in zip(images, clip, strict=True)]

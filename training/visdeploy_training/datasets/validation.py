@@ -1,0 +1,73 @@
+"""Validation clips: the frames as they are for videos, a fixed moving window for images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from visdeploy.masks import Mask
+from visdeploy_training.datasets.clips import load_clip
+from visdeploy_training.datasets.images import ImageStore
+from visdeploy_training.datasets.motion import MovingWindow
+from visdeploy_training.datasets.records import ClipRecord, InstanceRecord
+
+
+@dataclass(frozen=True)
+class ValidationClip:
+    """One clip to predict, and its truth.
+
+    Attributes:
+        record: Name, size and objects.
+        images: `[T, H, W, 3]` uint8 RGB; None where the frames are read from the record's files.
+    """
+
+    record: ClipRecord
+    images: npt.NDArray[np.uint8] | None = None
+
+    def frames(self) -> Iterator[npt.NDArray[np.uint8]]:
+        """The frames in order, RGB uint8 `[H, W, 3]`."""
+        if self.images is not None:
+            yield from self.images
+            return
+        store = ImageStore()
+        for file in self.record.files:
+            yield store(file, self.record.height, self.record.width).permute(1, 2, 0).contiguous().numpy()
+
+
+def pseudo_video(record: ClipRecord, *, frames: int, seed: int, height: int = 360, width: int = 640) -> ValidationClip:
+    """A still image as a clip: a window that pans and zooms smoothly over it, the same for the same seed.
+
+    Objects that the window leaves are absent there; those it never shows are dropped.
+
+    Args:
+        record: An image.
+        frames: Frames to make.
+        seed: Start of the draws.
+        height: Rows of the made frames.
+        width: Columns of the made frames.
+    """
+    window = MovingWindow(height, width, zoom=(0.75, 1.0), motion=0.15, rotation=0.0, aspect=0.0, on_object=0.0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        clip = window(load_clip(record, [0] * frames, ImageStore(keep=True)))
+    images = torch.stack([image.as_subclass(torch.Tensor) for image, _ in clip]).permute(0, 2, 3, 1).contiguous()
+    instances = []
+    for k, instance in enumerate(record.instances):
+        masks = tuple(Mask.encode(m[k].numpy()) if m[k].any() else None for _, m in clip)
+        if any(m is not None for m in masks):
+            instances.append(InstanceRecord(instance.label, masks))
+    files = tuple(Path(f"{t:05d}") for t in range(frames))
+    return ValidationClip(ClipRecord(record.name, height, width, files, tuple(instances)), images.numpy())
+
+
+def validation_clips(records: Sequence[ClipRecord], *, pseudo_frames: int) -> list[ValidationClip]:
+    """Videos as they are; images (records of one frame) as pseudo-video of `pseudo_frames` frames."""
+    return [
+        ValidationClip(r) if len(r) > 1 else pseudo_video(r, frames=pseudo_frames, seed=index)
+        for index, r in enumerate(records)
+    ]

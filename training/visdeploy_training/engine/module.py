@@ -1,0 +1,113 @@
+"""One training as a Lightning module: losses, optimiser groups, validation by tracks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from visdeploy.evaluation import AnnotationSet, evaluate
+from visdeploy.results import VideoResult
+from visdeploy_training.checkpoint import metadata
+from visdeploy_training.checkpoint_file import METADATA_KEY
+from visdeploy_training.clip import ClipBatch
+from visdeploy_training.datasets import ValidationClip
+from visdeploy_training.engine.recipe import OptimRecipe
+from visdeploy_training.model import VISModel
+from visdeploy_training.predict import predict_clip
+from visdeploy_training.registry import get_method
+
+
+def learning_rate_factor(optim: OptimRecipe, iterations: int) -> Callable[[int], float]:
+    """Iteration → factor of the learning rate."""
+
+    def factor(iteration: int) -> float:
+        warm = min(1.0, (iteration + 1) / (optim.warmup + 1))
+        if optim.schedule == "cosine":
+            return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, iteration / iterations)))
+        return float(warm * optim.gamma ** sum(iteration >= m for m in optim.milestones))
+
+    return factor
+
+
+class TrainingModule(L.LightningModule):
+    """Trains one network.
+
+    Args:
+        model: Network made by `create_model`.
+        optim: Optimisation.
+        iterations: Optimiser steps, for the schedule.
+        truth: What the validation clips are scored on; None where there is no validation.
+        channels_last: Memory layout of the network's input.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        model: VISModel,
+        optim: OptimRecipe,
+        *,
+        iterations: int,
+        truth: AnnotationSet | None = None,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model = model.to(memory_format=torch.channels_last) if channels_last else model
+        self.optim, self.iterations, self.truth, self.channels_last = optim, iterations, truth, channels_last
+        self._losses = get_method(model.info.method).losses
+        self._predicted: list[VideoResult] = []
+        mean, std = model.config.pixel_mean, model.config.pixel_std
+        self.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Clips `[B, T, 3, H, W]` uint8 to the network's input."""
+        flat: Tensor = (images.flatten(0, 1) - self.pixel_mean) / self.pixel_std
+        if self.channels_last:
+            flat = flat.contiguous(memory_format=torch.channels_last)
+        return flat.unflatten(0, images.shape[:2])
+
+    def training_step(self, batch: ClipBatch, batch_index: int) -> Tensor:
+        """The summed loss of a batch."""
+        losses = self._losses(self.model(self.normalise(batch.images)), batch.targets, self.model.config)
+        total = torch.stack(list(losses.values())).sum()
+        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()})
+        self.log("train/loss", total.detach(), prog_bar=True)
+        return total
+
+    def validation_step(self, clip: ValidationClip, batch_index: int) -> None:
+        """Predict one clip as the exported graph would."""
+        self._predicted.append(predict_clip(self.model, clip.frames(), name=clip.record.name))
+
+    def on_validation_epoch_end(self) -> None:
+        """Score what was predicted; every process scores all clips of its own loader."""
+        predicted, self._predicted = self._predicted, []
+        if self.truth is None or self.trainer.sanity_checking:
+            return
+        ids = {video.name: video.id for video in self.truth.videos}
+        scores = evaluate(predicted, self.truth, video_ids=ids)["ytvis"]
+        for name in ("AP", "AP50", "AP75", "AR1", "AR10"):
+            self.log(f"val/{name}", float(scores[name]), prog_bar=name in ("AP", "AP50"), rank_zero_only=True)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW with a smaller rate for the backbone, stepped by iteration."""
+        optim = self.optim
+        trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for name, p in trained if "backbone" not in name], "lr": optim.lr},
+            {"params": [p for name, p in trained if "backbone" in name], "lr": optim.lr * optim.backbone_factor},
+        ]
+        optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=optim.lr, weight_decay=optim.weight_decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, learning_rate_factor(optim, self.iterations))
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say which network the weights belong to, so that the file can be exported as it is."""
+        checkpoint[METADATA_KEY] = metadata(self.model.info)

@@ -1,0 +1,24 @@
+"""What the runtime must know to run a network; methods give it, prediction and export use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from visdeploy.manifest import Preprocessing
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """Preprocessing and decoder parameters of one network.
+
+    Attributes:
+        preprocessing: How frames become the first input.
+        decode: Parameters of the method's decoder.
+        tracking: Parameters of the method's tracker.
+    """
+
+    preprocessing: Preprocessing
+    decode: Mapping[str, Any]
+    tracking: Mapping[str, Any]
