@@ -196,8 +196,8 @@ class Entry:
             raise self.fail(
                 field,
                 seen=f"mask of {mask.height}x{mask.width}",
-                expected=f"{height}x{width}, the size of the video",
-                hint="Masks belong at the full size of the video; resize them.",
+                expected=f"{height}x{width}, the size of the frame",
+                hint="Masks belong at the full size of the frame; resize them.",
             )
         return mask
 

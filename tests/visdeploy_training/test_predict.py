@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from visdeploy_training import create_model
-from visdeploy_training.predict import predict_clip
 
 from visdeploy.errors import DataError
+from visdeploy_training import create_model
+from visdeploy_training.predict import predict_clip
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,18 @@ from typing import cast
 
 import torch
 
-from visdeploy.manifest import DType, Preprocessing, StateSpec, TensorSpec, Window
+from visdeploy.manifest import DType, StateSpec, TensorSpec, Window
 from visdeploy_export.step import StepGraph
 from visdeploy_training.methods.visolo import OnlineStep
 from visdeploy_training.methods.visolo.config import VISOLOConfig
+from visdeploy_training.methods.visolo.inference import inference_settings
 from visdeploy_training.model import VISModel
 
 
 def build(model: VISModel) -> StepGraph:
     """The step graph of a VISOLO network in evaluation mode."""
     step, config = OnlineStep(model), model.config
+    settings = inference_settings(config)
     frame = torch.zeros(1, 3, config.height, config.width)
     multiple = config.size_multiple
     rows, columns = (multiple * torch.export.Dim(name, min=2) for name in ("rows", "columns"))
@@ -32,17 +34,10 @@ def build(model: VISModel) -> StepGraph:
         state=state,
         example=(frame, *step.initial_state().values()),
         dynamic_shapes=({2: rows, 3: columns}, *(None for _ in state)),
-        preprocessing=Preprocessing(
-            channel_order="rgb",
-            mean=list(config.pixel_mean),
-            std=list(config.pixel_std),
-            resize="exact",
-            height=config.height,
-            width=config.width,
-        ),
+        preprocessing=settings.preprocessing,
         window=Window(mode="online"),
-        decode={"overlap_threshold": config.overlap_threshold},
-        tracking={"affinity_threshold": config.tracking_threshold},
+        decode=settings.decode,
+        tracking=settings.tracking,
         size_multiple=multiple,
     )
 

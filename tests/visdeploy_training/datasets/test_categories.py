@@ -1,11 +1,11 @@
 from contextlib import nullcontext
 
 import pytest
-from visdeploy_training.datasets import CLASS_LISTS, class_list, map_categories
-from visdeploy_training.datasets.categories import COCO
 
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.evaluation import Category
+from visdeploy_training.datasets import CLASS_LISTS, class_list, map_categories
+from visdeploy_training.datasets.categories import COCO
 
 CATEGORIES = (Category(3, "car"), Category(16, "bird"), Category(62, "chair"))
 

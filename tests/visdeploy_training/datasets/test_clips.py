@@ -4,6 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.visdeploy_training.material import CLASSES, coco_set, ytvis_set
+from visdeploy.errors import ConfigError
 from visdeploy_training.datasets import (
     ClipDataset,
     ClipPart,
@@ -17,9 +20,6 @@ from visdeploy_training.datasets import (
     validation_clips,
 )
 from visdeploy_training.datasets.motion import MovingWindow
-
-from tests.visdeploy_training.material import CLASSES, coco_set, ytvis_set
-from visdeploy.errors import ConfigError
 
 
 @pytest.fixture

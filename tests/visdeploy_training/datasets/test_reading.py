@@ -2,10 +2,10 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
-from visdeploy_training.datasets import ImageStore, read_records, to_annotations
 
 from tests.visdeploy_training.material import CLASSES, HEIGHT, WIDTH, change, coco_set, mask_at, ytvis_set
 from visdeploy.errors import ConfigError, DataError
+from visdeploy_training.datasets import ImageStore, read_records, to_annotations
 
 
 def read(source, layout, **options):

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision import tv_tensors
+
 from visdeploy_training.datasets.motion import MovingWindow
 from visdeploy_training.datasets.transforms import Chain, ColourJitter, Crop, Flip, Resize, Rotate
 

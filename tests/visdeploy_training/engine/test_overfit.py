@@ -1,10 +1,10 @@
 import pytest
+
+from visdeploy.evaluation import evaluate
 from visdeploy_training import load_checkpoint, train
 from visdeploy_training.datasets import read_records, to_annotations
 from visdeploy_training.datasets.validation import validation_clips
 from visdeploy_training.predict import predict_clip
-
-from visdeploy.evaluation import evaluate
 
 
 @pytest.mark.slow

@@ -2,11 +2,11 @@ from contextlib import nullcontext
 
 import pytest
 import yaml
+
+from visdeploy.errors import ConfigError
 from visdeploy_training.datasets import class_list
 from visdeploy_training.engine import load_recipe, shipped_recipes
 from visdeploy_training.registry import create_model
-
-from visdeploy.errors import ConfigError
 
 SMALL = {
     "method": "visolo",

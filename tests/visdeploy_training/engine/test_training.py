@@ -2,14 +2,14 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import Trainer
+
+from tests.visdeploy_training.material import CLASSES, coco_set, ytvis_set
+from visdeploy.errors import CheckpointError, ConfigError, DataError
 from visdeploy_training import convert_checkpoint, create_model, train
 from visdeploy_training.engine.callbacks import AtomicCheckpointIO
 from visdeploy_training.engine.module import TrainingModule, learning_rate_factor
 from visdeploy_training.engine.recipe import OptimRecipe, load_recipe
 from visdeploy_training.engine.training import build_trainer
-
-from tests.visdeploy_training.material import CLASSES, coco_set, ytvis_set
-from visdeploy.errors import CheckpointError, ConfigError, DataError
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from visdeploy.entries import Entry, read_json
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.evaluation import Category, read_annotations
-from visdeploy.evaluation.entries import Entry, read_json
 from visdeploy.masks import Mask
 from visdeploy_training.datasets.categories import map_categories
 from visdeploy_training.datasets.records import ClipRecord, InstanceRecord
@@ -90,18 +90,18 @@ def _read_coco(
     path: Path, folder: Path, classes: Sequence[str], class_map: ClassMap, licenses: Sequence[int] | None
 ) -> list[ClipRecord]:
     root = Entry.of(str(path), read_json(path))
-    categories = [Category(e.integer("id", minimum=0), e.text("name")) for e in root.entries("categories")]
+    categories = [Category(e.integer("id"), e.text("name")) for e in root.entries("categories")]
     labels = map_categories(str(path), categories, classes, class_map)
     images: dict[int, Entry] = {}
     for entry in root.entries("images"):
-        number = entry.integer("id", minimum=0)
+        number = entry.integer("id")
         if number in images:
             raise entry.fail("id", seen=number, expected="unique ids", hint="Number the images anew.")
         images[number] = entry
     objects: dict[int, list[InstanceRecord]] = {number: [] for number in images}
     known = {c.id for c in categories}
     for entry in root.entries("annotations"):
-        number = entry.integer("image_id", minimum=0)
+        number = entry.integer("image_id")
         if number not in images:
             raise entry.fail("image_id", seen=number, expected="the id of an entry in images")
         found = _coco_instance(entry, images[number], labels, known)
@@ -116,17 +116,17 @@ def _read_coco(
             tuple(objects[number]),
         )
         for number, entry in images.items()
-        if licenses is None or entry.integer("license", minimum=0) in licenses
+        if licenses is None or entry.integer("license") in licenses
     ]
 
 
 def _coco_instance(entry: Entry, image: Entry, labels: Mapping[int, int], known: set[int]) -> InstanceRecord | None:
     """One object, or None for a crowd or a class that is not trained."""
-    category = entry.integer("category_id", minimum=0)
+    category = entry.integer("category_id")
     if category not in known:
         raise entry.fail("category_id", seen=f"{category}, an unknown category", expected=f"one of {sorted(known)}")
     height, width = image.integer("height", minimum=1), image.integer("width", minimum=1)
-    if entry.integer("iscrowd", minimum=0, default=0) or category not in labels:
+    if entry.integer("iscrowd", default=0) or category not in labels:
         return None
     mask = _coco_mask(entry, height, width)
     if mask.area == 0:
@@ -139,14 +139,7 @@ def _coco_mask(entry: Entry, height: int, width: int) -> Mask:
     value: Any = entry.get("segmentation")
     if isinstance(value, list):
         return _polygons(entry, value, height, width)
-    try:
-        mask = Mask.from_coco(value)
-    except DataError as error:
-        raise DataError(f"{entry.where}: field 'segmentation': {error.what}", seen=error.seen, expected=error.expected,
-                        hint="Write the mask again; the file is damaged.") from error  # fmt: skip
-    if (mask.height, mask.width) != (height, width):
-        raise entry.fail("segmentation", seen=f"size {mask.height}x{mask.width}", expected=f"{height}x{width}")
-    return mask
+    return entry.mask("segmentation", value, height, width)
 
 
 def _polygons(entry: Entry, polygons: list[Any], height: int, width: int) -> Mask:
