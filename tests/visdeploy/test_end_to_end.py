@@ -1,15 +1,9 @@
 """A real exported VISOLO through the whole runtime: all ways in agree, streams are apart, saved streams go on."""
 
-import json
-import subprocess
-import sys
-from itertools import zip_longest
-
 import pytest
 
 from tests.visdeploy.step_graph import clip
-from tests.visdeploy.test_predictor import resident
-from tests.visdeploy.test_stream import CONTINUE, REPOSITORY, plain, pushed
+from tests.visdeploy.streams import check_interleaved, check_saved_at_frame_50, pushed, resident
 
 pytestmark = pytest.mark.slow
 
@@ -37,34 +31,11 @@ def test_file_iterator_and_push_agree(visolo, tmp_path):
 
 
 def test_interleaved_streams_equal_the_streams_alone(visolo):
-    videos = [clip(20, seed=1), clip(14, seed=2, size=(40, 50))]
-    alone = [pushed(visolo, video) for video in videos]
-    streams, together = [visolo.open_stream() for _ in videos], [[] for _ in videos]
-    for frames in zip_longest(*videos):
-        for stream, frame, results in zip(streams, frames, together, strict=True):
-            if frame is not None:
-                results.append(stream.push(frame))
-    assert together == alone
+    check_interleaved(visolo, [clip(20, seed=1), clip(14, seed=2, size=(40, 50))])
 
 
 def test_saved_at_frame_50_continues_in_a_new_process(visolo, tiny_bundle, tmp_path):
-    frames = clip(70)
-    with visolo.open_stream(collect=True) as stream:
-        for frame in frames[:50]:
-            stream.push(frame)
-        saved = stream.save(tmp_path / "stream.npz")
-        wanted = {"start": 50, "frames": [plain(stream.push(f)) for f in frames[50:]]}
-        wanted["tracks"] = [
-            (t.track_id, t.label, t.score, [(k, m.to_coco()) for k, m in sorted(t.masks.items())])
-            for t in stream.result().tracks
-        ]
-    done = subprocess.run(
-        [sys.executable, "-c", CONTINUE, str(tiny_bundle), str(saved)],
-        capture_output=True, text=True, cwd=REPOSITORY, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == json.loads(json.dumps(wanted))
-    assert sum(map(len, wanted["frames"])) >= 20
+    check_saved_at_frame_50(visolo, tiny_bundle, tmp_path / "stream.npz")
 
 
 def test_memory_is_flat(visolo):

@@ -8,6 +8,7 @@ import pytest
 
 import visdeploy
 from tests.visdeploy.step_graph import CLASSES, clip, make_bundle
+from tests.visdeploy.streams import resident
 from visdeploy.errors import BundleError, ConfigError, SourceError
 
 
@@ -98,14 +99,6 @@ def test_importing_is_fast_and_light():
         assert modules.strip() == "[]"
         best = min(best, float(seconds))
     assert best < 0.5
-
-
-def resident():
-    import os
-
-    import psutil
-
-    return psutil.Process(os.getpid()).memory_info().rss / 2**20
 
 
 @pytest.mark.slow

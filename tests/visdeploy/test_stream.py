@@ -1,32 +1,17 @@
 """Streams: all ways in agree, streams do not touch each other, errors change nothing, saved streams go on."""
 
 import json
-import subprocess
-import sys
 import threading
-from itertools import zip_longest
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.visdeploy.step_graph import clip, make_bundle
+from tests.visdeploy.streams import check_interleaved, check_saved_at_frame_50, pushed
 from visdeploy import VISPredictor
 from visdeploy.errors import BundleError, SourceError, StreamError
 from visdeploy.profiling import Profiler
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def pushed(predictor, frames):
-    with predictor.open_stream() as stream:
-        return [stream.push(frame) for frame in frames]
-
-
-def plain(result):
-    """A frame's instances as JSON would give them back."""
-    return [(i.track_id, i.label, i.score, i.mask.to_coco()) for i in result]
 
 
 def instances(results):
@@ -80,14 +65,7 @@ def test_a_video_result_is_the_frames_put_together(predictor):
 
 def test_interleaved_streams_equal_the_streams_alone(predictor):
     videos = [clip(20, seed=1), clip(14, seed=2, size=(40, 50)), clip(20, seed=3)]
-    alone = [pushed(predictor, video) for video in videos]
-    streams = [predictor.open_stream() for _ in videos]
-    together = [[] for _ in videos]
-    for frames in zip_longest(*videos):
-        for stream, frame, results in zip(streams, frames, together, strict=True):
-            if frame is not None:
-                results.append(stream.push(frame))
-    assert together == alone
+    alone = check_interleaved(predictor, videos)
     assert instances(alone[0]) != instances(alone[2])
 
 
@@ -106,38 +84,8 @@ def test_streams_in_threads_equal_the_streams_alone(predictor):
     assert found == [pushed(predictor, video) for video in videos]
 
 
-CONTINUE = """
-import json, sys
-import numpy as np
-from tests.visdeploy.step_graph import clip
-from visdeploy import VISPredictor
-stream = VISPredictor(sys.argv[1], device="cpu").load_stream(sys.argv[2])
-found = [[(i.track_id, i.label, i.score, i.mask.to_coco()) for i in stream.push(f)] for f in clip(70)[50:]]
-video = stream.result()
-tracks = [(t.track_id, t.label, t.score, [(k, m.to_coco()) for k, m in sorted(t.masks.items())]) for t in video.tracks]
-print(json.dumps({"start": stream.num_frames - 20, "frames": found, "tracks": tracks}))
-"""
-
-
 def test_saved_at_frame_50_continues_in_a_new_process(predictor, bundle, tmp_path):
-    frames = clip(70)
-    with predictor.open_stream(collect=True, fps=25.0) as stream:
-        for frame in frames[:50]:
-            stream.push(frame)
-        saved = stream.save(tmp_path / "deep" / "stream.npz")
-        wanted = [plain(stream.push(f)) for f in frames[50:]]
-        tracks = [
-            (t.track_id, t.label, t.score, [(k, m.to_coco()) for k, m in sorted(t.masks.items())])
-            for t in stream.result().tracks
-        ]
-    done = subprocess.run(
-        [sys.executable, "-c", CONTINUE, str(bundle.path), str(saved)],
-        capture_output=True, text=True, cwd=REPOSITORY, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found == json.loads(json.dumps({"start": 50, "frames": wanted, "tracks": tracks}))
-    assert sum(map(len, wanted)) > 20
+    check_saved_at_frame_50(predictor, bundle.path, tmp_path / "deep" / "stream.npz", fps=25.0)
 
 
 def test_a_stream_saved_before_its_first_frame(predictor, tmp_path):

@@ -1,0 +1,76 @@
+"""What every engine and method must do with streams, as checks on a predictor."""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import zip_longest
+from pathlib import Path
+
+from tests.conftest import REPOSITORY
+from tests.visdeploy.step_graph import clip
+
+
+def pushed(predictor, frames):
+    with predictor.open_stream() as stream:
+        return [stream.push(frame) for frame in frames]
+
+
+def plain(result):
+    """A frame's instances as JSON would give them back."""
+    return [(i.track_id, i.label, i.score, i.mask.to_coco()) for i in result]
+
+
+def plain_tracks(video):
+    """A video's tracks as JSON would give them back."""
+    return [
+        (t.track_id, t.label, t.score, [(k, m.to_coco()) for k, m in sorted(t.masks.items())]) for t in video.tracks
+    ]
+
+
+def resident() -> float:
+    """Memory of this process, in MiB."""
+    import psutil
+
+    return psutil.Process(os.getpid()).memory_info().rss / 2**20
+
+
+def check_interleaved(predictor, videos):
+    """Streams that take turns give what each gives alone; returns that."""
+    alone = [pushed(predictor, video) for video in videos]
+    streams, together = [predictor.open_stream() for _ in videos], [[] for _ in videos]
+    for frames in zip_longest(*videos):
+        for stream, frame, results in zip(streams, frames, together, strict=True):
+            if frame is not None:
+                results.append(stream.push(frame))
+    assert together == alone
+    return alone
+
+
+CONTINUE = """
+import json, sys
+from tests.visdeploy.step_graph import clip
+from tests.visdeploy.streams import plain, plain_tracks
+from visdeploy import VISPredictor
+stream = VISPredictor(sys.argv[1], device="cpu").load_stream(sys.argv[2])
+found = [plain(stream.push(f)) for f in clip(70)[50:]]
+print(json.dumps({"start": stream.num_frames - 20, "frames": found, "tracks": plain_tracks(stream.result())}))
+"""
+
+
+def check_saved_at_frame_50(predictor, bundle: Path, path: Path, **options) -> None:
+    """A stream saved at frame 50 goes on in a new process as it does in this one."""
+    frames = clip(70)
+    with predictor.open_stream(collect=True, **options) as stream:
+        for frame in frames[:50]:
+            stream.push(frame)
+        saved = stream.save(path)
+        wanted = {"start": 50, "frames": [plain(stream.push(f)) for f in frames[50:]]}
+        wanted["tracks"] = plain_tracks(stream.result())
+    done = subprocess.run(
+        [sys.executable, "-c", CONTINUE, str(bundle), str(saved)],
+        capture_output=True, text=True, cwd=REPOSITORY, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads(json.dumps(wanted))
+    assert sum(map(len, wanted["frames"])) >= 20
