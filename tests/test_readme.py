@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.visdeploy.test_cli import run as exit_code
+from tests.support import exit_code, square_video
 from visdeploy.masks import Mask
-from visdeploy.video import VideoWriter
 
 README = (REPOSITORY / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
@@ -30,11 +29,7 @@ def workplace(tmp_path_factory, tiny_checkpoint):
     folder = tmp_path_factory.mktemp("readme")
     (folder / "examples").symlink_to(REPOSITORY / "examples")
     shutil.copy(tiny_checkpoint, folder / "visolo.safetensors")
-    with VideoWriter(folder / "street.mp4", 160, 96, 10) as writer:
-        for t in range(4):
-            image = np.full((96, 160, 3), 90, np.uint8)
-            image[20:60, 10 + 12 * t : 50 + 12 * t] = (220, 40, 30)
-            writer.write(image)
+    square_video(folder / "street.mp4", 4)
     shutil.copy(folder / "street.mp4", folder / "VIDEO")
     (folder / "ANNOTATIONS").write_text(json.dumps(_annotations()))
     return folder

@@ -1,6 +1,5 @@
 """Bundles open only when everything about them is right, and are written whole or not at all."""
 
-import json
 import os
 import pickle
 
@@ -9,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support import edit_json
 from tests.visdeploy.step_graph import fields, make_bundle
 from visdeploy.bundle import CERTIFICATE, MANIFEST, MODEL, SELFTEST, Bundle, SelfTest, stage_bundle, write_bundle
 from visdeploy.errors import BundleError, VisdeployError
@@ -22,10 +22,7 @@ def bundle(tmp_path):
 
 
 def edit_manifest(bundle, change):
-    path = bundle.path / MANIFEST
-    data = json.loads(path.read_text())
-    change(data)
-    path.write_text(json.dumps(data))
+    edit_json(bundle.path / MANIFEST, change)
 
 
 def flip(path):

@@ -2,55 +2,39 @@
 
 import json
 
-import numpy as np
 import pytest
 
+from tests.support import exit_code, square_video
 from visdeploy import __version__
-from visdeploy.cli import main
-from visdeploy.video import VideoWriter, open_source
-
-
-def run(*words: object) -> int:
-    """Exit code of one call of the command line."""
-    try:
-        main([str(word) for word in words])
-    except SystemExit as leave:
-        return int(leave.code or 0)
-    return 0
+from visdeploy.video import open_source
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     """A short video of a moving square."""
-    path = tmp_path_factory.mktemp("clip") / "square.mp4"
-    with VideoWriter(path, 160, 96, 10) as writer:
-        for t in range(6):
-            image = np.full((96, 160, 3), 90, np.uint8)
-            image[20:60, 10 + 12 * t : 50 + 12 * t] = (220, 40, 30)
-            writer.write(image)
-    return path
+    return square_video(tmp_path_factory.mktemp("clip") / "square.mp4", 6)
 
 
 def test_version_is_the_package_version(capsys):
-    assert run("--version") == 0
+    assert exit_code("--version") == 0
     assert capsys.readouterr().out.strip() == __version__
 
 
 def test_info_names_tensors_and_certificate(tiny_bundle, capsys):
-    assert run("info", tiny_bundle) == 0
+    assert exit_code("info", tiny_bundle) == 0
     out = capsys.readouterr().out
     for word in ("visolo tiny", "cat, dog, owl", "mem_ref", "cell_scores", "parity certificate", "passed"):
         assert word in out
 
 
 def test_verify_prints_the_comparison(tiny_bundle, capsys):
-    assert run("verify", tiny_bundle) == 0
+    assert exit_code("verify", tiny_bundle) == 0
     assert "passed" in capsys.readouterr().out
 
 
 def test_predict_writes_results_and_overlay(tiny_bundle, clip, tmp_path, capsys):
     results, overlay = tmp_path / "results.json", tmp_path / "overlay.mp4"
-    assert run("predict", tiny_bundle, clip, "--out", results, "--overlay", overlay, "--device", "cpu") == 0
+    assert exit_code("predict", tiny_bundle, clip, "--out", results, "--overlay", overlay, "--device", "cpu") == 0
     entries = json.loads(results.read_text())
     assert entries, "the network of this bundle finds objects in anything"
     assert all(len(entry["segmentations"]) == 6 for entry in entries)
@@ -61,24 +45,24 @@ def test_predict_writes_results_and_overlay(tiny_bundle, clip, tmp_path, capsys)
 
 def test_min_score_leaves_weak_tracks_out(tiny_bundle, clip, tmp_path):
     strong, every = tmp_path / "strong.json", tmp_path / "all.json"
-    assert run("predict", tiny_bundle, clip, "--out", every) == 0
+    assert exit_code("predict", tiny_bundle, clip, "--out", every) == 0
     scores = sorted(entry["score"] for entry in json.loads(every.read_text()))
     limit = scores[len(scores) // 2]
-    assert run("predict", tiny_bundle, clip, "--out", strong, "--min-score", limit) == 0
+    assert exit_code("predict", tiny_bundle, clip, "--out", strong, "--min-score", limit) == 0
     kept = [entry["score"] for entry in json.loads(strong.read_text())]
     assert sorted(kept) == [score for score in scores if score >= limit]
 
 
 def test_evaluate_scores_a_result_file(shared, capsys):
     folder = shared / "goldens" / "eval" / "synthetic"
-    assert run("evaluate", folder / "predictions" / "graded.json", folder / "gt.json") == 0
+    assert exit_code("evaluate", folder / "predictions" / "graded.json", folder / "gt.json") == 0
     expected = json.loads((folder / "reference.json").read_text())["metrics"]["graded"]["ytvis"]["AP"]
     assert f"{expected:.4f}" in capsys.readouterr().out
 
 
 def test_convert_reports_keys_and_writes_ours(tiny_checkpoint, tmp_path, capsys):
     out = tmp_path / "copy.safetensors"
-    assert run("convert", tiny_checkpoint, "--out", out) == 0
+    assert exit_code("convert", tiny_checkpoint, "--out", out) == 0
     printed = capsys.readouterr().out
     assert out.read_bytes()
     for kind in ("missing", "unexpected", "misshapen"):
@@ -99,7 +83,7 @@ def test_convert_reports_keys_and_writes_ours(tiny_checkpoint, tmp_path, capsys)
 )
 def test_errors_are_one_line_with_exit_code_1(words, error, part, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert run(*words) == 1
+    assert exit_code(*words) == 1
     printed = capsys.readouterr().err
     assert printed.startswith(f"{error}: ")
     assert part in printed
@@ -108,6 +92,6 @@ def test_errors_are_one_line_with_exit_code_1(words, error, part, tmp_path, monk
 
 
 def test_missing_video_leaves_no_output(tiny_bundle, tmp_path, capsys):
-    assert run("predict", tiny_bundle, tmp_path / "no.mp4", "--out", tmp_path / "out.json") == 1
+    assert exit_code("predict", tiny_bundle, tmp_path / "no.mp4", "--out", tmp_path / "out.json") == 1
     assert capsys.readouterr().err.startswith("SourceError: ")
     assert not list(tmp_path.iterdir())

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.visdeploy.formats.results import rectangle, walkers
+from tests.support import rectangle
+from tests.visdeploy.formats.results import walkers
 from tests.visdeploy.video.clips import make_clip, number_of, picture
 from visdeploy.errors import ConfigError, DataError, SourceError
 from visdeploy.masks import Mask

@@ -70,11 +70,3 @@ def coco_set(folder: Path, *, count: int = 3) -> tuple[Path, Path]:
 
 def categories() -> list[dict]:
     return [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)]
-
-
-def change(path: Path, edit) -> Path:
-    """Edit a JSON file in place."""
-    data = json.loads(path.read_text())
-    edit(data)
-    path.write_text(json.dumps(data))
-    return path

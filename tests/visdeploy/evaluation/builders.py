@@ -2,17 +2,13 @@
 
 import copy
 
-import numpy as np
-
-from visdeploy.masks import Mask
+from tests.support import rectangle
 
 HEIGHT, WIDTH, FRAMES = 40, 60, 5
 
 
 def box_rle(x: int, y: int, w: int, h: int, *, height: int = HEIGHT, width: int = WIDTH) -> dict:
-    mask = np.zeros((height, width), np.uint8)
-    mask[y : y + h, x : x + w] = 1
-    return Mask.encode(mask).to_coco()
+    return rectangle(height, width, y, x, h, w).to_coco()
 
 
 def moving(x: int, y: int, w: int, h: int, frames: int = FRAMES, step: int = 1) -> list[dict]:

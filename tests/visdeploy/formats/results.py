@@ -3,16 +3,11 @@
 import numpy as np
 from hypothesis import strategies as st
 
+from tests.support import rectangle
 from visdeploy.masks import Mask
 from visdeploy.results import Track, VideoResult
 
 CLASSES = ("person", "dog", "zürich tram")
-
-
-def rectangle(height: int, width: int, y: int, x: int, h: int, w: int) -> Mask:
-    image = np.zeros((height, width), np.uint8)
-    image[y : y + h, x : x + w] = 1
-    return Mask.encode(image)
 
 
 def walkers(name: str = "street", *, frames: int = 6, height: int = 40, width: int = 60) -> VideoResult:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support import edit_json
 from tests.visdeploy.formats.results import walkers
 from visdeploy import formats
 from visdeploy.errors import ConfigError, DataError
@@ -22,11 +23,7 @@ def saved(folder: Path, name: str, edit: Edit | None = None) -> Path:
     """A good file of a JSON format, with its content edited."""
     path = folder / ("r.coco.json" if name == "coco" else "r.json")
     walkers().save(path)
-    if edit:
-        content = json.loads(path.read_text())
-        edit(content)
-        path.write_text(json.dumps(content))
-    return path
+    return edit_json(path, edit) if edit else path
 
 
 def put(*keys: Any, value: Any) -> Edit:

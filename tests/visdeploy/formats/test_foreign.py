@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.visdeploy.formats.results import CLASSES, rectangle, walkers
+from tests.support import rectangle
+from tests.visdeploy.formats.results import CLASSES, walkers
 from visdeploy import formats
 from visdeploy.errors import DataError
 from visdeploy.evaluation import read_annotations, read_predictions

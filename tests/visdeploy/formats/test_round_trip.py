@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tests.visdeploy.formats.results import CLASSES, rectangle, video_results, walkers
+from tests.support import rectangle
+from tests.visdeploy.formats.results import CLASSES, video_results, walkers
 from visdeploy import formats
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.formats.overlaps import owner_map, resolved, without_overlaps

@@ -3,7 +3,8 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from tests.visdeploy_training.material import CLASSES, HEIGHT, WIDTH, change, coco_set, mask_at, ytvis_set
+from tests.support import edit_json
+from tests.visdeploy_training.material import CLASSES, HEIGHT, WIDTH, coco_set, mask_at, ytvis_set
 from visdeploy.errors import ConfigError, DataError
 from visdeploy_training.datasets import ImageStore, read_records, to_annotations
 
@@ -31,14 +32,14 @@ def test_images_from_polygons_and_run_lengths(tmp_path):
 
 def test_licences_and_crowds_are_left_out(tmp_path):
     path, images = coco_set(tmp_path)
-    change(path, lambda d: d["annotations"][2].update(iscrowd=1))
+    edit_json(path, lambda d: d["annotations"][2].update(iscrowd=1))
     records = read((path, images), "coco", licenses=[2])
     assert [(r.name, len(r.instances)) for r in records] == [("2", 1)]
 
 
 def test_images_without_objects_stay(tmp_path):
     path, images = coco_set(tmp_path)
-    change(path, lambda d: d.update(annotations=[]))
+    edit_json(path, lambda d: d.update(annotations=[]))
     assert [len(r.instances) for r in read((path, images), "coco")] == [0, 0, 0]
 
 
@@ -90,7 +91,7 @@ def _set(*path_and_value):
 )  # fmt: skip
 def test_malformed_annotations_are_refused_at_once(tmp_path, layout, edit, expected):
     path, images = (coco_set if layout == "coco" else ytvis_set)(tmp_path)
-    change(path, edit)
+    edit_json(path, edit)
     with expected:
         read((path, images), layout)
 
