@@ -1,0 +1,127 @@
+"""The goldens harness: it passes on what is right and fails on what is planted."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.goldens import run
+from tests.goldens.__main__ import main
+from tests.goldens.core import StateDict
+
+CASES = ("postprocess_cases.npz", "tracker_cases.npz")
+
+
+@pytest.fixture(scope="module")
+def visolo(shared: Path) -> Path:
+    return shared / "goldens" / "visolo"
+
+
+@pytest.mark.slow
+def test_visolo_passes(visolo: Path, capsys: pytest.CaptureFixture[str]):
+    assert main([str(visolo)]) == 0
+    text = capsys.readouterr().out
+    manifest = json.loads((visolo / "manifest.json").read_text())
+    stored = sum(f["arrays"] for f in manifest["files"].values())
+    assert f"{stored} stored keys checked, 0 not checked, 0 of" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [
+        ("model.Kernel_branch.pred.weight", "stage/Kernel_branch.pred"),
+        ("model.Memory_module.conv1.bias", "stage/Memory_module.conv1"),
+        ("model.backbone.res4.5.conv3.norm.running_mean", "stage/backbone.res4"),
+    ],
+)
+def test_one_changed_weight_fails_and_is_found(visolo: Path, name: str, stage: str):
+    def edit(state: StateDict) -> None:
+        state[name].view(-1)[3] += 0.5
+
+    report = run(visolo, edit=edit, only=("online_a.npz",))
+    assert not report.ok
+    # channel 3 is not among the stored ones of every stage: the statistics of the full tensor catch it too
+    assert stage in {r.stage for r in report.rows if not r.ok}
+    before = {r.stage for r in report.rows if r.ok}
+    assert "stage/backbone.res2" in before
+
+
+@pytest.mark.slow
+def test_changed_weight_changes_losses_and_gradients(visolo: Path):
+    def edit(state: StateDict) -> None:
+        state["model.Tracking_branch.track_R_conv2.weight"].mul_(1.01)
+
+    report = run(visolo, edit=edit, only=("train.npz",))
+    failed = {r.key for r in report.rows if not r.ok}
+    assert {"pred/track_logits", "loss/loss_tracking"} <= failed
+    assert "gt/mask_cells" not in failed
+
+
+def copy_cases(visolo: Path, folder: Path) -> Path:
+    for name in ("manifest.json", *CASES):
+        shutil.copy(visolo / name, folder / name)
+    return folder
+
+
+def edit_npz(path: Path, **changes: np.ndarray) -> None:
+    with np.load(path) as archive:
+        arrays = {k: archive[k] for k in archive.files}
+    np.savez(path, **(arrays | changes))
+
+
+def test_folder_without_the_large_files_passes(visolo: Path, tmp_path: Path):
+    report = run(copy_cases(visolo, tmp_path))
+    assert report.ok
+    assert sorted(report.absent) == ["official_size_h.npz", "online_a.npz", "train.npz"]
+
+
+def test_stored_key_that_nobody_checks_is_a_failure(visolo: Path, tmp_path: Path):
+    edit_npz(copy_cases(visolo, tmp_path) / CASES[1], **{"gaps/f3/surprise": np.zeros(3)})
+    report = run(tmp_path)
+    assert report.unchecked == ["tracker_cases.npz: gaps/f3/surprise"]
+    assert not report.ok
+
+
+def test_unknown_file_is_a_failure(visolo: Path, tmp_path: Path):
+    np.savez(copy_cases(visolo, tmp_path) / "more_cases.npz", a=np.zeros(1))
+    assert run(tmp_path).unchecked == ["more_cases.npz: the whole file"]
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "change"),
+    [
+        (CASES[0], "default_grid_weight/score", lambda a: a + 1e-3),
+        (CASES[0], "nms_pre_40/cell", lambda a: a + 1),
+        (CASES[0], "two_empty_masks_gives_none/is_none", lambda a: ~a),
+        (CASES[0], "linear_kernel/masks_packed", lambda a: a ^ np.uint8(255)),
+        (CASES[0], "no_grid_weight_one_empty_mask/nms_out_score", lambda a: np.nan_to_num(a, nan=0.3)),
+        (CASES[1], "dense/f3/track_id", lambda a: a[::-1].copy()),
+        (CASES[1], "gaps/f8/lost_before_append", lambda a: a[:0]),
+        (CASES[1], "dense/final_scores", lambda a: a * 1.001),
+    ],
+)
+def test_planted_deviation_in_a_case_fails(visolo: Path, tmp_path: Path, file: str, key: str, change):
+    path = copy_cases(visolo, tmp_path) / file
+    with np.load(path) as archive:
+        edit_npz(path, **{key: change(archive[key])})
+    report = run(tmp_path)
+    assert not report.ok
+    assert {r.key for r in report.rows if not r.ok} == {key}
+
+
+def test_command_line_exit_codes(visolo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = copy_cases(visolo, tmp_path) / CASES[1]
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    assert main([str(tmp_path)]) == 0
+    edit_npz(path, **{"never/num_tracks": np.zeros(1)})
+    assert main([str(tmp_path)]) == 1
+    assert "never/num_tracks" in capsys.readouterr().out
+    torch.use_deterministic_algorithms(deterministic)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"model": "other"}))
+    with pytest.raises(SystemExit, match="no adapter"):
+        run(tmp_path)
