@@ -4,12 +4,16 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.bundles import tiny_bundle, tiny_checkpoint
 
 __all__ = ["shared", "tiny_bundle", "tiny_checkpoint"]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
+settings.load_profile("no deadline")
 
 
 def shared_folder() -> Path | None:
