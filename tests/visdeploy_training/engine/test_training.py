@@ -29,8 +29,8 @@ def recipe(tmp_path):
             {"annotations": "i/coco.json", "images": "i/images", "layout": "coco"},
         ],
         "val": [
-            {"annotations": "v/ytvis.json", "images": "v/frames", "layout": "ytvis", "limit": 1},
-            {"annotations": "i/coco.json", "images": "i/images", "layout": "coco", "limit": 1},
+            {"annotations": "v/ytvis.json", "images": "v/frames", "layout": "ytvis", "only": ["clip1"]},
+            {"annotations": "i/coco.json", "images": "i/images", "layout": "coco", "only": ["2"]},
         ],
         "pseudo_frames": 2,
         "augment": {"style": "window", "paste": 0.3},
@@ -79,6 +79,7 @@ def test_fine_tuning_keeps_all_but_the_class_predictor(recipe, tmp_path):
     ("overrides", "error", "match"),
     [
         (["train.0.annotations=gone.json"], DataError, "gone.json"),
+        (["val.0.only=[clip7]"], ConfigError, "clip7"),
         (["classes=[person]"], DataError, "vehicle"),
         (["variant=huge"], ConfigError, "huge"),
         (["model.colour=1"], ConfigError, "colour"),

@@ -25,6 +25,7 @@ def read_records(
     classes: Sequence[str],
     class_map: ClassMap = None,
     licenses: Sequence[int] | None = None,
+    only: Sequence[str] | None = None,
 ) -> list[ClipRecord]:
     """Read one annotation file.
 
@@ -35,6 +36,7 @@ def read_records(
         classes: Class names of the training, in label order.
         class_map: See `map_categories`.
         licenses: Keep only images of these licence ids (COCO).
+        only: Keep only videos of these folder names, or images of these ids.
 
     Returns:
         One record a video or image, in the order of the file; those without objects stay.
@@ -56,8 +58,22 @@ def read_records(
             seen="no video or image" + (f" of the licences {list(licenses)}" if licenses else ""),
             hint="Check the file and the option licenses.",
         )
+    if only is not None:
+        records = _choose(path, records, only)
     _require_images(path, folder, records)
     return records
+
+
+def _choose(path: Path, records: Sequence[ClipRecord], only: Sequence[str]) -> list[ClipRecord]:
+    """The records that were asked for by name, in the order of the file."""
+    # a video's record is called <folder>-<id>, an image's <id>
+    by_name = {r.name.rpartition("-")[0] or r.name: r for r in records}
+    unknown = [name for name in only if name not in by_name]
+    if unknown:
+        raise ConfigError(
+            f"{path} has no video or image of this name", seen=repr(unknown[0]), expected=f"such as {list(by_name)[:5]}"
+        )
+    return [record for name, record in by_name.items() if name in only]
 
 
 def _require_images(path: Path, folder: Path, records: Sequence[ClipRecord]) -> None:

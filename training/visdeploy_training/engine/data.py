@@ -47,15 +47,15 @@ def build_transform(augment: AugmentRecipe, height: int, width: int, *, motion: 
 
 def records_of(recipe: Recipe, part: DataRecipe, classes: tuple[str, ...]) -> list[ClipRecord]:
     """The records of one data set of a recipe."""
-    records = read_records(
+    return read_records(
         recipe.path(part.annotations),
         recipe.path(part.images),
         layout=part.layout,
         classes=classes,
         class_map=part.class_map,
         licenses=part.licenses,
+        only=part.only,
     )
-    return records[: part.limit]
 
 
 class RecipeData(L.LightningDataModule):

@@ -69,10 +69,11 @@ class TrainingModule(L.LightningModule):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Clips `[B, T, 3, H, W]` uint8 to the network's input."""
-        flat: Tensor = (images.flatten(0, 1) - self.pixel_mean) / self.pixel_std
+        flat = (images.flatten(0, 1) - self.pixel_mean) / self.pixel_std
         if self.channels_last:
             flat = flat.contiguous(memory_format=torch.channels_last)
-        return flat.unflatten(0, images.shape[:2])
+        clips: Tensor = flat.unflatten(0, images.shape[:2])
+        return clips
 
     def training_step(self, batch: ClipBatch, batch_index: int) -> Tensor:
         """The summed loss of a batch."""

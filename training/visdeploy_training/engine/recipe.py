@@ -31,7 +31,7 @@ class DataRecipe(_Strict):
         class_map: Category name or id → class, or the name of a shipped map; what it leaves out is dropped.
         licenses: Keep only images of these licence ids.
         motion: Overrides the recipe's `motion` for this set, for example more for still images.
-        limit: Use the first so many videos or images only.
+        only: Use these videos (their folder names) or images (their ids) only.
     """
 
     annotations: str
@@ -41,7 +41,7 @@ class DataRecipe(_Strict):
     class_map: str | dict[int | str, str] | None = None
     licenses: list[int] | None = None
     motion: Share | None = None
-    limit: Positive | None = None
+    only: list[str] | None = None
 
 
 class AugmentRecipe(_Strict):
