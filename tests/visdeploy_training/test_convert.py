@@ -9,6 +9,8 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+
+from visdeploy.errors import CheckpointError, ConfigError
 from visdeploy_training import (
     Checkpoint,
     VISModel,
@@ -19,8 +21,6 @@ from visdeploy_training import (
     start_from,
 )
 from visdeploy_training.checkpoint import metadata
-
-from visdeploy.errors import CheckpointError, ConfigError
 
 SMALL = {"grid": (4, 6), "head_width": 16, "mask_width": 16, "track_dim": 16, "neck_width": 16}
 StateDict = dict[str, torch.Tensor]

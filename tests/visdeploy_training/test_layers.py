@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+
 from visdeploy_training.layers import ConvNorm, FrozenBatchNorm2d, coordinates, init_head
 
 

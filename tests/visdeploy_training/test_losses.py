@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from visdeploy_training.losses import dice_loss, sigmoid_focal_loss
 
 

@@ -3,6 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from visdeploy_training.matrix_nms import descending_order, matrix_nms_decay, pairwise_iou
 
 

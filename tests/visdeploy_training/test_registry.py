@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 import torch
-from visdeploy_training import create_model, get_method
 
 from visdeploy.errors import CheckpointError, ConfigError
+from visdeploy_training import create_model, get_method
 
 SMALL = {"head_width": 16, "mask_width": 16, "track_dim": 16, "neck_width": 16}
 

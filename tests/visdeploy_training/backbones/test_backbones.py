@@ -1,11 +1,11 @@
 import pytest
 import torch
 import torchvision
+
+from visdeploy.errors import ConfigError
 from visdeploy_training.backbones import EfficientNetLite0, ResNet
 from visdeploy_training.backbones.efficientnet_lite import imagenet_weights
 from visdeploy_training.backbones.resnet import from_torchvision
-
-from visdeploy.errors import ConfigError
 
 
 def randomise(model: torch.nn.Module) -> None:

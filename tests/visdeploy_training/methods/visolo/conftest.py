@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from visdeploy_training import create_model
-from visdeploy_training.methods.visolo import VISOLO
 
 from tests.goldens.seeded import seeded_array, seeded_frames
+from visdeploy_training import create_model
+from visdeploy_training.methods.visolo import VISOLO
 
 SMALL = {"grid": (6, 8), "head_width": 16, "mask_width": 16, "track_dim": 16, "neck_width": 16, "memory_slots": 16}
 

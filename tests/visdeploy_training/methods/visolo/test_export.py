@@ -6,9 +6,9 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from visdeploy_training.methods.visolo import VISOLO, OnlineStep
 
 from tests.goldens.seeded import seeded_frames
+from visdeploy_training.methods.visolo import VISOLO, OnlineStep
 
 PER_DETECTION = ("scores", "labels", "cells", "class_scores", "masks", "query", "reference", "mask_logits")
 

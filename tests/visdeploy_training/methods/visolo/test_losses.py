@@ -2,10 +2,10 @@ from typing import Any
 
 import pytest
 import torch
-from visdeploy_training.methods.visolo import VISOLO, ClipTargets, VISOLOConfig, VISOLOOutput, visolo_losses
-from visdeploy_training.methods.visolo.targets import assign_clip
 
 from visdeploy.errors import DataError
+from visdeploy_training.methods.visolo import VISOLO, ClipTargets, VISOLOConfig, VISOLOOutput, visolo_losses
+from visdeploy_training.methods.visolo.targets import assign_clip
 
 CONFIG = VISOLOConfig(num_classes=3, grid=(3, 4))
 FULL = (2, 3, 16, 24)

@@ -2,10 +2,10 @@ import json
 
 import pytest
 import torch
-from visdeploy_training import create_model
-from visdeploy_training.methods.visolo import VARIANTS, VISOLO
 
 from visdeploy.errors import ConfigError
+from visdeploy_training import create_model
+from visdeploy_training.methods.visolo import VARIANTS, VISOLO
 
 
 def test_r50_has_the_official_names_and_shapes(shared):

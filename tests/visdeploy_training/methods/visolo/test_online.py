@@ -2,10 +2,10 @@ import dataclasses
 
 import pytest
 import torch
-from visdeploy_training.methods.visolo import VISOLO, OnlineStep
-from visdeploy_training.methods.visolo.online import Memory, grid_weight_slots, slot_to_write
 
 from tests.goldens.visolo_clip import ReferenceRun, memory_frames
+from visdeploy_training.methods.visolo import VISOLO, OnlineStep
+from visdeploy_training.methods.visolo.online import Memory, grid_weight_slots, slot_to_write
 
 
 def empty_memory(slots: int) -> Memory:

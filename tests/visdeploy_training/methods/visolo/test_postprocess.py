@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from visdeploy_training.methods.visolo.config import VISOLOConfig
 from visdeploy_training.methods.visolo.postprocess import candidate_cells, detect
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from visdeploy_training.methods.visolo.targets import ClipTargets, assign_cells, assign_clip, tracking_target
 
 from visdeploy.errors import DataError
+from visdeploy_training.methods.visolo.targets import ClipTargets, assign_cells, assign_clip, tracking_target
 
 
 def plain_assign(masks: np.ndarray, grid: tuple[int, int], eps: float) -> list[int]:
