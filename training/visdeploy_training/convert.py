@@ -65,7 +65,10 @@ def _own(file: TensorFile, method: str | None, variant: str | None, where: str) 
                 hint="Install a newer visdeploy.",
             )
         info = ModelInfo(
-            str(data["method"]), str(data["variant"]), tuple(str(c) for c in data["classes"]), dict(data["overrides"])
+            str(data["method"]),
+            str(data["variant"]),
+            tuple(str(c) for c in data["classes"]),
+            _overrides(data["overrides"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
@@ -77,6 +80,11 @@ def _own(file: TensorFile, method: str | None, variant: str | None, where: str) 
         if wanted is not None and wanted != seen:
             raise CheckpointError(f"{where} is of another {name}", seen=seen, expected=wanted)
     return info, _strip(file.tensors, LIGHTNING_PREFIX)
+
+
+def _overrides(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides as they were given: JSON has lists where configurations have tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in dict(data).items()}
 
 
 def _strip(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
