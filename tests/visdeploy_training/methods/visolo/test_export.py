@@ -69,36 +69,22 @@ def compare(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
         elif name == "masks":
             assert (a != b).mean() < 1e-3 if a.size else True
         elif name not in ("overlaps", "scores"):
-            np.testing.assert_allclose(a, b, atol=1e-3, rtol=1e-3, err_msg=name)
+            # random weights give logits of any size; sums of many of them round by a share of the largest
+            largest = float(np.abs(a).max(initial=1.0))
+            np.testing.assert_allclose(a, b, atol=max(1e-3, 2e-4 * largest), rtol=1e-3, err_msg=name)
     # a pixel on the threshold changes a mask score by one part in its area
     np.testing.assert_allclose(np.sort(ours["scores"]), np.sort(theirs["scores"]), atol=5e-3)
 
 
 @pytest.mark.slow
 def test_frame_without_detections(step: OnlineStep, session: onnxruntime.InferenceSession):
-    head = step.model.Category_branch_post.pred
-    shift = float(step.model.config.score_threshold)
     state = {k: v.numpy() for k, v in step.initial_state().items()}
-    # a memory whose grid weight is zero everywhere leaves no candidate
-    state["mem_frame"][:2] = [0, 1]
+    # a later frame without any remembered one: its grid weight is zero everywhere, which leaves no candidate
     state["step"][:] = 2
-    state["mem_ref"][:] = np.float32(-1e4) * np.sign(query_of(step))[None]
-    outputs = dict(zip(step.output_names, session.run(None, {"frame": blank(), **state}), strict=True))
-    assert float(outputs["grid_weight"].max()) < shift
+    frame = np.zeros((1, 3, 64, 96), np.float32)
+    outputs = dict(zip(step.output_names, session.run(None, {"frame": frame, **state}), strict=True))
+    assert not outputs["grid_weight"].any()
     for name in PER_DETECTION:
         assert outputs[name].shape[0] == 0
     assert outputs["overlaps"].shape == (0, 0)
     assert outputs["masks"].shape == (0, 64, 96)
-    assert head.bias is not None
-
-
-def blank() -> np.ndarray:
-    return np.zeros((1, 3, 64, 96), np.float32)
-
-
-def query_of(step: OnlineStep) -> np.ndarray:
-    """Mean query direction of a blank frame, so that its negative is unlike every cell."""
-    branch = step.model.Tracking_branch
-    with torch.no_grad():
-        feature = step.model.features(torch.from_numpy(blank())).feature
-        return branch.query(branch.share(feature))[0].mean(dim=1, keepdim=True).numpy()
