@@ -134,14 +134,16 @@ class Store:
         rows = np.unpackbits(self.take(f"{prefix}_packed"), axis=1, count=pixels).reshape(-1, pixels).astype(bool)
         flat = masks.reshape(-1, pixels)
         if rows.shape != flat.shape:
-            return self.row(f"{prefix}_packed", np.inf, 0.0, note=f"{flat.shape} for {rows.shape}")
+            for key in {f"{prefix}_packed", f"{prefix}_area"} & set(self.arrays):
+                self.take(key)
+                self.row(key, np.inf, 0.0, note=f"{flat.shape} for {rows.shape}")
+            return
         wrong = (rows != flat).sum(axis=1)
         worst, limit = (wrong.max(initial=0), per_mask) if per_mask else (wrong.sum(), fraction * rows.size)
         self.row(f"{prefix}_packed", float(worst), max(limit, 0.0))
         if f"{prefix}_area" in self.arrays:
             area = masks.sum(axis=(-2, -1))
             self.row(f"{prefix}_area", float(np.abs(area - self.take(f"{prefix}_area")).sum()), max(limit, 0.0))
-        return None
 
 
 class Golden:
