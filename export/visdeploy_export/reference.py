@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from visdeploy.backends.base import Arrays, Backend, State, check_inputs, check_state, initial_arrays
+from visdeploy.backends.base import Arrays, Backend, State, check_inputs
 from visdeploy.manifest import Manifest
 
 
@@ -24,10 +24,6 @@ class TorchBackend(Backend):
     def __init__(self, module: nn.Module, manifest: Manifest) -> None:
         super().__init__(manifest, "cpu")
         self._module = module
-
-    def initial_state(self) -> State:
-        """The state before the first frame, as tensors."""
-        return {name: torch.from_numpy(array) for name, array in initial_arrays(self.manifest).items()}
 
     def run(self, inputs: Arrays, state: State) -> tuple[dict[str, npt.NDArray[Any]], State]:
         """One step, see `Backend.run`.
@@ -46,15 +42,5 @@ class TorchBackend(Backend):
         }
         return host, {s.input: v for s, v in zip(self.manifest.state, values[count:], strict=True)}
 
-    def state_to_host(self, state: State) -> dict[str, npt.NDArray[Any]]:
-        """Copy a state to arrays, by graph input name."""
-        return {name: np.array(value.numpy()) for name, value in state.items()}
-
-    def state_from_host(self, arrays: Arrays) -> State:
-        """The state that `state_to_host` gave.
-
-        Raises:
-            StreamError: An array is missing, unknown, or of another dtype or shape.
-        """
-        check_state(self.manifest.state, arrays)
+    def _place_state(self, arrays: Arrays) -> State:
         return {name: torch.from_numpy(np.array(array, order="C")) for name, array in arrays.items()}

@@ -29,9 +29,9 @@ class Backend(ABC):
     def __init__(self, manifest: Manifest, device: str) -> None:
         self.manifest, self.device = manifest, device
 
-    @abstractmethod
     def initial_state(self) -> State:
-        """The state before the first frame."""
+        """The state before the first frame, on the device."""
+        return self._place_state({s.input: np.full(s.shape, s.initial, dtype=s.dtype) for s in self.manifest.state})
 
     @abstractmethod
     def run(self, inputs: Arrays, state: State) -> tuple[dict[str, npt.NDArray[Any]], State]:
@@ -48,22 +48,22 @@ class Backend(ABC):
             EngineError: An input does not fit the graph, or the engine failed.
         """
 
-    @abstractmethod
     def state_to_host(self, state: State) -> dict[str, npt.NDArray[Any]]:
         """Copy a state to arrays, by graph input name."""
+        return {name: np.array(value.numpy()) for name, value in state.items()}
 
-    @abstractmethod
     def state_from_host(self, arrays: Arrays) -> State:
-        """The state that `state_to_host` gave.
+        """The state that `state_to_host` gave, on the device.
 
         Raises:
             StreamError: An array is missing, unknown, or of another dtype or shape.
         """
+        check_state(self.manifest.state, arrays)
+        return self._place_state(arrays)
 
-
-def initial_arrays(manifest: Manifest) -> dict[str, npt.NDArray[Any]]:
-    """The state before the first frame, as arrays by graph input name."""
-    return {s.input: np.full(s.shape, s.initial, dtype=s.dtype) for s in manifest.state}
+    @abstractmethod
+    def _place_state(self, arrays: Arrays) -> State:
+        """Copies of checked arrays as the engine's own tensors, which have a method `numpy`."""
 
 
 def check_inputs(manifest: Manifest, inputs: Arrays) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from visdeploy.backends.base import Arrays, Backend, State, check_inputs, check_state, initial_arrays
+from visdeploy.backends.base import Arrays, Backend, State, check_inputs
 from visdeploy.backends.ort_session import start_session
 from visdeploy.errors import BundleError, EngineError, StreamError
 
@@ -56,10 +56,6 @@ class OnnxRuntimeBackend(Backend):
         self._outputs = [t.name for t in self.manifest.outputs]
         self._next = [(s.input, s.output) for s in self.manifest.state]
 
-    def initial_state(self) -> State:
-        """The state before the first frame, on the device."""
-        return self._upload(initial_arrays(self.manifest))
-
     def run(self, inputs: Arrays, state: State) -> tuple[dict[str, npt.NDArray[Any]], State]:
         """One step, see `Backend.run`.
 
@@ -85,20 +81,7 @@ class OnnxRuntimeBackend(Backend):
         kept = values[len(self._outputs) :]
         return host, {name: value for (name, _), value in zip(self._next, kept, strict=True)}
 
-    def state_to_host(self, state: State) -> dict[str, npt.NDArray[Any]]:
-        """Copy a state to arrays, by graph input name."""
-        return {name: np.array(value.numpy()) for name, value in state.items()}
-
-    def state_from_host(self, arrays: Arrays) -> State:
-        """The state that `state_to_host` gave, on the device.
-
-        Raises:
-            StreamError: An array is missing, unknown, or of another dtype or shape.
-        """
-        check_state(self.manifest.state, arrays)
-        return self._upload(arrays)
-
-    def _upload(self, arrays: Arrays) -> State:
+    def _place_state(self, arrays: Arrays) -> State:
         from onnxruntime import OrtValue
 
         try:
