@@ -23,6 +23,9 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(7)
         model = create_model("visolo", "tiny", classes=CLASSES, **OPTIONS)
+        # Random weights give mask logits far larger than trained ones, and with them larger rounding differences
+        # between engines. Smaller kernels leave every mask as it is: a mask is where the logit is positive.
+        model.get_parameter("Kernel_branch.pred.norm.weight").data.mul_(0.1)
     return save_checkpoint(model, tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors")
 
 

@@ -24,11 +24,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory, tiny_checkpoint):
+def workplace(tmp_path_factory):
     """A folder with everything the README's commands name."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "examples").symlink_to(REPOSITORY / "examples")
-    shutil.copy(tiny_checkpoint, folder / "visolo.safetensors")
+    shutil.copy(REPOSITORY / "examples" / "models" / "visolo_tiny_demo.safetensors", folder / "visolo.safetensors")
     square_video(folder / "street.mp4", 4)
     shutil.copy(folder / "street.mp4", folder / "VIDEO")
     (folder / "ANNOTATIONS").write_text(json.dumps(_annotations()))
