@@ -85,7 +85,7 @@ def test_commands(workplace, shared, monkeypatch, capsys):
         assert exit_code(*words) == 0, f"{command}\n{capsys.readouterr().err}"
         ran += 1
     assert ran >= 7
-    for name in ("tiny.vis", "results.json", "overlay.mp4", "visolo.safetensors"):
+    for name in ("tiny.vis", "results.json", "overlay.mp4", "converted.safetensors"):
         assert (workplace / name).exists(), name
 
 
