@@ -1,0 +1,15 @@
+# The fuzz target: with clang a libFuzzer program, with other compilers one with a driver of its own. It holds the C
+# interface, with the CUDA kernels compiled for the host, as the emulation library has them.
+add_executable(visdeploy_fuzz core/c_api.cc fuzz/target.cc fuzz/tensor.cc)
+target_compile_definitions(visdeploy_fuzz PRIVATE VD_EMULATE_CUDA VD_CUDA VD_CUDA_ARCHITECTURES="emulation")
+target_link_libraries(visdeploy_fuzz PRIVATE visdeploy_kernels)
+if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  target_compile_options(visdeploy_flags INTERFACE -fsanitize=fuzzer-no-link)
+  target_link_options(visdeploy_fuzz PRIVATE -fsanitize=fuzzer)
+else()
+  target_sources(visdeploy_fuzz PRIVATE fuzz/driver.cc)
+endif()
+
+function(visdeploy_fuzz_op op emulated)
+  target_sources(visdeploy_fuzz PRIVATE ${op}/cpu.cc ${op}/cuda.cc "${emulated}" fuzz/${op}.cc)
+endfunction()
