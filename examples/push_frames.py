@@ -38,8 +38,8 @@ def main() -> None:
                 first.close()
                 first = predictor.load_stream(saved)
             results = first.push(frame_a.image), second.push(frame_b.image)
-            shown = ["; ".join(f"#{i.track_id} {r.classes[i.label]} {i.score:.2f}" for i in r) or "-" for r in results]
-            print(f"{index:4d} | {shown[0]} | {shown[1]}")
+            shown = ["; ".join(f"#{i.track_id} {r.classes[i.label]} {i.score:.2f}" for i in r) or "-" for r in results if r is not None]
+            print(f"{index:4d} | {' | '.join(shown)}")
     first.close()
     second.close()
 
