@@ -104,7 +104,8 @@ DeformConvCall check_deform_conv(const vd_tensor* input, const vd_tensor* offset
   op.input = maps.data();
   op.weight = weights.data();
   op.offset = data_of("offset", offset, offset_shape(op), call.dtype);
-  if (mask != nullptr) op.mask = data_of("mask", mask, mask_shape(op), call.dtype);
+  call.has_mask = mask != nullptr;
+  if (call.has_mask) op.mask = data_of("mask", mask, mask_shape(op), call.dtype);
   return call;
 }
 
@@ -122,8 +123,8 @@ void check_backward(DeformConvCall& call, const vd_tensor* grad_output, const De
   op.grad_offset = data_of("grad_offset", gradients.offset, offset_shape(op), call.dtype);
   op.grad_weight = data_of("grad_weight", gradients.weight,
                            {op.outputs, op.group_channels(), op.kernel[0], op.kernel[1]}, call.dtype);
-  if ((op.mask == nullptr) != (gradients.mask == nullptr)) {
-    fail(kOp, "tensor grad_mask", gradients.mask == nullptr ? "none" : "one", "one if there is a mask, else none");
+  if (call.has_mask != (gradients.mask != nullptr)) {
+    fail(kOp, "tensor grad_mask", call.has_mask ? "none" : "one", "one if there is a mask, else none");
   }
   if (gradients.mask != nullptr) op.grad_mask = data_of("grad_mask", gradients.mask, mask_shape(op), call.dtype);
   if (gradients.bias != nullptr) op.grad_bias = data_of("grad_bias", gradients.bias, {op.outputs}, call.dtype);

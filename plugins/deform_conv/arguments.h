@@ -9,6 +9,7 @@ namespace visdeploy {
 struct DeformConvCall {
   DeformConv op;
   int32_t dtype = VD_OTHER;  // of every tensor
+  bool has_mask = false;     // an empty mask has no address
 };
 
 // The inputs; mask may be null. Throws OpError naming the tensor or parameter that does not agree with the others.

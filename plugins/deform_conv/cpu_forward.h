@@ -97,14 +97,13 @@ VD_HD void sample_block(const DeformConv& op, const Acc<T>* map, int64_t n, int6
   for (int64_t offset_group = 0; offset_group < op.offset_groups; ++offset_group) {
     for (int64_t t = 0; t < taps; ++t) {
       scratch.points.template find<T>(op, n, offset_group, tap + t, first, count);
-      for (int64_t i = 0; i < count; ++i) {
-        const Rows<Real> rows(scratch.points, i, map, op.channels, scratch.zeros);
-        for_channels(op, offset_group, [&](const Channels& range) {
-          const int64_t channel = range.begin - range.group * op.group_channels();
-          Real* column = scratch.sampled + i * taps * op.channels + range.group * taps * op.group_channels();
-          sample_channels(rows, range.begin, range.end, column + t * op.group_channels() + channel);
-        });
-      }
+      for_channels(op, offset_group, [&](const Channels& range) {
+        const int64_t column = range.group * (taps - 1) * op.group_channels() + t * op.group_channels() + range.begin;
+        for (int64_t i = 0; i < count; ++i) {
+          const Rows<Real> rows(scratch.points, i, map, op.channels, scratch.zeros);
+          sample_channels(rows, range.begin, range.end, scratch.sampled + i * taps * op.channels + column);
+        }
+      });
     }
   }
 }

@@ -8,7 +8,7 @@
 namespace visdeploy {
 namespace {
 
-constexpr int64_t kStrip = 64;  // pixels that are laid out at once
+constexpr int64_t kStrip = 256;  // pixels that are laid out at once
 
 VD_HD int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 VD_HD int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -90,6 +90,7 @@ struct Points {
     const int64_t plane = op.mask_plane(n, offset_group, tap);
     const auto y = static_cast<Real>(tap / op.kernel[1] * op.dilation[0]);
     const auto x = static_cast<Real>(tap % op.kernel[1] * op.dilation[1]);
+#pragma GCC ivdep
     for (int64_t i = 0; i < count; ++i) {
       const TapSample<Real> sample = sample_tap<T>(op, plane, origin_y[i] + y, origin_x[i] + x, first + i);
       for (int k = 0; k < 4; ++k) {
