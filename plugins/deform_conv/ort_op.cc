@@ -123,7 +123,7 @@ struct DeformConvOp : ort::CustomOp<DeformConvOp<kType>, Kernel> {
     const std::vector<ort::Dim> input = ort::input_dims(context, kX), weight = ort::input_dims(context, kW);
     const std::vector<ort::Dim> offset = ort::input_dims(context, kOffset);
     if (input.size() != 4 || weight.size() != 4 || offset.size() != 4) return;
-    ort::set_output_dims(context, 0, {input[0], weight[0], offset[2], offset[3]}, kType);
+    ort::set_output_dims(context, 0, {input[0], weight[0], offset[2], offset[3]}, ort::input_type(context, kX));
   }
 };
 

@@ -18,6 +18,9 @@ IR_VERSION_WITH_OVERLOADS = 10
 
 def register_schemas() -> None:
     """Makes our ops known to `onnx` in this process; calling it again does nothing."""
+    # Refuses to be imported once two domains know an op of one name, as DeformConv.
+    import onnx.reference  # noqa: F401
+
     for op in OPS.values():
         if not onnx.defs.has(op.op_type, DOMAIN):
             onnx.defs.register_schema(op.schema())

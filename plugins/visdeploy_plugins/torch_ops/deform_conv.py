@@ -61,7 +61,7 @@ def deform_conv(
     params = geometry(stride, padding, dilation, groups, offset_groups)
     if not has_kernel(OP, input):
         return deform_conv_reference(input, offset, weight, mask, bias, **params._asdict())
-    output = input.new_empty(_output_shape(input, weight, params))
+    output = input.new_empty([max(size, 0) for size in _output_shape(input, weight, params)])
     call("vd_deform_conv_forward", (input, offset, weight, mask, bias, output), _to_c(params))
     return output
 
