@@ -10,6 +10,9 @@ else()
   target_sources(visdeploy_fuzz PRIVATE fuzz/driver.cc)
 endif()
 
-function(visdeploy_fuzz_op op emulated)
+# Adds an op with its subject, fuzz/<op>.cc. That file is all that an op needs to be fuzzed.
+function(visdeploy_fuzz_op op)
+  set(emulated "${CMAKE_CURRENT_BINARY_DIR}/emulation/${op}.cc")
+  file(CONFIGURE OUTPUT "${emulated}" CONTENT "#include \"${op}/cuda_kernel.cu\"\n")
   target_sources(visdeploy_fuzz PRIVATE ${op}/cpu.cc ${op}/cuda.cc "${emulated}" fuzz/${op}.cc)
 endfunction()
