@@ -38,10 +38,10 @@ void run(Bytes& bytes) {
   spoil_some(tensors, bytes);
   const std::vector<const vd_tensor*> t = prepare_all(tensors, bytes);
   if (backward) {
-    check_result(kOp, cuda ? vd_deform_conv_backward_cuda(t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9],
-                                                          given, nullptr)
-                           : vd_deform_conv_backward(t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], given,
-                                                     threads));
+    check_result(
+        kOp,
+        cuda ? vd_deform_conv_backward_cuda(t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], given, nullptr)
+             : vd_deform_conv_backward(t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], given, threads));
   } else {
     check_result(kOp, cuda ? vd_deform_conv_forward_cuda(t[0], t[1], t[2], t[3], t[4], t[5], given, nullptr)
                            : vd_deform_conv_forward(t[0], t[1], t[2], t[3], t[4], t[5], given, threads));
