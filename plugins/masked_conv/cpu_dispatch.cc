@@ -1,7 +1,7 @@
 // Chooses the kernels for this machine, lists what is active and shares out the work.
 
 #include <algorithm>
-#include <new>
+#include <optional>
 #include <vector>
 
 #include "core/cpu_isa.h"
@@ -11,13 +11,9 @@
 namespace visdeploy {
 namespace {
 
-constexpr std::align_val_t kAlignment{64};
 constexpr int64_t kEnoughItems = 64;  // shares for threads, where chunks of positions alone are too few
 
-AlignedMemory allocate(int64_t elements, int dtype) {
-  const int64_t bytes = std::max<int64_t>(elements, 1) * (dtype == VD_FLOAT64 ? 8 : 4);
-  return AlignedMemory(operator new(static_cast<size_t>(bytes), kAlignment));
-}
+AlignedBuffer allocate(int64_t elements, int dtype) { return AlignedBuffer(elements * (dtype == VD_FLOAT64 ? 8 : 4)); }
 
 int64_t worth(int64_t elements) { return std::max<int64_t>(elements, 1); }
 
@@ -71,11 +67,11 @@ std::vector<int64_t> offsets_of(const std::vector<int64_t>& listed, int64_t chan
 }
 
 // The listed pixels of planes as rows of channels, after a row of zeros.
-AlignedMemory rows_of(const void* planes, int64_t plane, int64_t channels, const std::vector<int64_t>& listed,
+AlignedBuffer rows_of(const void* planes, int64_t plane, int64_t channels, const std::vector<int64_t>& listed,
                       int dtype, const ParallelRun& run) {
   const MaskedConvCpuKernels& kernels = masked_conv_cpu();
   const auto count = static_cast<int64_t>(listed.size());
-  AlignedMemory rows = allocate((count + 1) * channels + kernels.row_padding, dtype);
+  AlignedBuffer rows = allocate((count + 1) * channels + kernels.row_padding, dtype);
   const size_t size = dtype == VD_FLOAT64 ? 8 : 4;
   std::fill_n(static_cast<char*>(rows.get()), static_cast<size_t>(channels) * size, 0);
   std::fill_n(static_cast<char*>(rows.get()) + static_cast<size_t>((count + 1) * channels) * size,
@@ -89,9 +85,9 @@ AlignedMemory rows_of(const void* planes, int64_t plane, int64_t channels, const
   return rows;
 }
 
-AlignedMemory pack(const MaskedConvFilter& filter, const void* weight, int dtype, const ParallelRun& run) {
+AlignedBuffer pack(const MaskedConvFilter& filter, const void* weight, int dtype, const ParallelRun& run) {
   const MaskedConvCpuKernels& kernels = masked_conv_cpu();
-  AlignedMemory packed = allocate(kernels.packed_size[dtype](filter), dtype);
+  AlignedBuffer packed = allocate(kernels.packed_size[dtype](filter), dtype);
   const int64_t panels = kernels.panels[dtype](filter);
   run(filter.groups * panels, worth(4 * filter.outputs * filter.depth * filter.taps / panels),
       [&](int64_t begin, int64_t end) { kernels.pack[dtype](filter, weight, begin, end, packed.get()); });
@@ -128,15 +124,11 @@ void sum_input_gradients(const MaskedConvCall& call, const Reach& reach, const P
     const int64_t pixel = reach.table[i] - 1, tap = static_cast<int64_t>(i) % taps;
     if (pixel >= 0) table[static_cast<size_t>(pixel * taps + tap)] = 1 + static_cast<int64_t>(i) / taps;
   }
-  AlignedMemory swapped;
-  if (!filter.depthwise) {
-    swapped = allocate(op.outputs * op.group_channels() * taps, call.dtype);
-    run(op.groups, worth(op.group_outputs() * op.group_channels() * taps), [&](int64_t begin, int64_t end) {
-      masked_conv_cpu().swap_channels[call.dtype](op, begin, end, swapped.get());
-    });
-  }
-  const AlignedMemory packed = pack(filter, filter.depthwise ? op.weight : swapped.get(), call.dtype, run);
-  const AlignedMemory rows = rows_of(op.grad_output, op.output_plane(), op.outputs, reach.positions, call.dtype, run);
+  const AlignedBuffer swapped = allocate(op.outputs * op.group_channels() * taps, call.dtype);
+  run(op.groups, worth(op.group_outputs() * op.group_channels() * taps),
+      [&](int64_t begin, int64_t end) { masked_conv_cpu().swap_channels[call.dtype](op, begin, end, swapped.get()); });
+  const AlignedBuffer packed = pack(filter, filter.depthwise ? op.weight : swapped.get(), call.dtype, run);
+  const AlignedBuffer rows = rows_of(op.grad_output, op.output_plane(), op.outputs, reach.positions, call.dtype, run);
   multiply({filter, op.batch, op.input_plane(), static_cast<int64_t>(reach.pixels.size()), reach.pixels.data(),
             table.data(), rows.get(), op.outputs, packed.get(), nullptr, op.grad_input},
            call.dtype, run);
@@ -153,7 +145,7 @@ void sum_weight_gradients(const MaskedConvCall& call, const Reach& reach, const 
   const auto positions = static_cast<int64_t>(reach.positions.size());
   // The panels of the gradients are those of weights [outputs, positions].
   const MaskedConvFilter shape = {op.groups, op.group_outputs(), positions, 1, false};
-  const AlignedMemory grads = allocate(kernels.packed_size[call.dtype](shape), call.dtype);
+  const AlignedBuffer grads = allocate(kernels.packed_size[call.dtype](shape), call.dtype);
   const int64_t panels = op.groups * kernels.panels[call.dtype](shape), outputs = op.outputs;
   run(panels, worth(4 * positions * outputs / panels), [&](int64_t begin, int64_t end) {
     kernels.pack_grads[call.dtype](op, offsets.data(), positions, begin, end, grads.get());
@@ -176,21 +168,16 @@ const MaskedConvCpuKernels& masked_conv_cpu() {
   return masked_conv_baseline;
 }
 
-void FreeAligned::operator()(void* memory) const { operator delete(memory, kAlignment); }
-
-AlignedMemory masked_conv_pack(const MaskedConvCall& call, const ParallelRun& run) {
+AlignedBuffer masked_conv_pack(const MaskedConvCall& call, const ParallelRun& run) {
   return pack(filter_of(call.op), call.op.weight, call.dtype, run);
 }
 
 void masked_conv_cpu_forward(const MaskedConvCall& call, const void* packed, const ParallelRun& run) {
   const MaskedConv& op = call.op;
   const Reach reach = reach_of(op);
-  AlignedMemory mine;
-  if (packed == nullptr) {
-    mine = masked_conv_pack(call, run);
-    packed = mine.get();
-  }
-  const AlignedMemory rows = rows_of(op.input, op.input_plane(), op.channels, reach.pixels, call.dtype, run);
+  std::optional<AlignedBuffer> mine;
+  if (packed == nullptr) packed = mine.emplace(masked_conv_pack(call, run)).get();
+  const AlignedBuffer rows = rows_of(op.input, op.input_plane(), op.channels, reach.pixels, call.dtype, run);
   multiply({filter_of(op), op.batch, op.output_plane(), static_cast<int64_t>(reach.positions.size()),
             reach.positions.data(), reach.table.data(), rows.get(), op.channels, packed, op.bias, op.output},
            call.dtype, run);
