@@ -11,6 +11,7 @@
 namespace visdeploy {
 namespace {
 
+constexpr int64_t kPixelBlock = 16;   // float32 values of a cache line
 constexpr int64_t kEnoughItems = 64;  // shares for threads, where chunks of positions alone are too few
 
 AlignedBuffer allocate(int64_t elements, int dtype) { return AlignedBuffer(elements * (dtype == VD_FLOAT64 ? 8 : 4)); }
@@ -31,30 +32,34 @@ struct Reach {
   std::vector<int64_t> table;      // [positions, taps], 1 + index into pixels, 0 in the padding
 };
 
-Reach reach_of(const MaskedConv& op) {
+// Lists pixels by whole blocks of `block` neighbours: fetching a cache line of which one pixel is read costs as much as
+// fetching it all, and blocks are turned into rows with vectors.
+Reach reach_of(const MaskedConv& op, int64_t block) {
   Reach reach;
-  const int64_t taps = op.taps(), plane = op.output_plane();
+  const int64_t taps = op.taps(), plane = op.output_plane(), blocks = (op.input_plane() + block - 1) / block;
   for (int64_t i = 0; i < op.batch * plane; ++i) {
     if (is_active(op, i)) reach.positions.push_back(i);
   }
   reach.table.resize(reach.positions.size() * static_cast<size_t>(taps));
-  std::vector<int64_t> rank(static_cast<size_t>(op.batch * op.input_plane()), 0);
+  std::vector<int64_t> rank(static_cast<size_t>(op.batch * blocks), -1);  // of a block's first pixel; -1 if not read
   int64_t* entry = reach.table.data();
   for (const int64_t position : reach.positions) {
-    const int64_t row = position % plane / op.columns, column = position % op.columns;
-    const int64_t sample = position / plane * op.input_plane();
+    const int64_t row = position % plane / op.columns, column = position % op.columns, n = position / plane;
     for (int64_t tap = 0; tap < taps; ++tap, ++entry) {
       const int64_t source = tap_source(op, row, column, tap);
-      *entry = source < 0 ? 0 : 1 + sample + source;
-      if (source >= 0) rank[static_cast<size_t>(sample + source)] = 1;
+      *entry = source < 0 ? -1 : n * blocks * block + source;
+      if (source >= 0) rank[static_cast<size_t>(*entry / block)] = 0;
     }
   }
-  for (size_t pixel = 0; pixel < rank.size(); ++pixel) {
-    if (rank[pixel] == 0) continue;
-    reach.pixels.push_back(static_cast<int64_t>(pixel));
-    rank[pixel] = static_cast<int64_t>(reach.pixels.size());
+  for (int64_t i = 0; i < op.batch * blocks; ++i) {
+    if (rank[static_cast<size_t>(i)] < 0) continue;
+    rank[static_cast<size_t>(i)] = static_cast<int64_t>(reach.pixels.size());
+    const int64_t first = i % blocks * block, last = std::min(first + block, op.input_plane());
+    for (int64_t p = first; p < last; ++p) reach.pixels.push_back(i / blocks * op.input_plane() + p);
   }
-  for (int64_t& each : reach.table) each = each == 0 ? 0 : rank[static_cast<size_t>(each - 1)];
+  for (int64_t& each : reach.table) {
+    each = each < 0 ? 0 : 1 + rank[static_cast<size_t>(each / block)] + each % block;
+  }
   return reach;
 }
 
@@ -174,7 +179,7 @@ AlignedBuffer masked_conv_pack(const MaskedConvCall& call, const ParallelRun& ru
 
 void masked_conv_cpu_forward(const MaskedConvCall& call, const void* packed, const ParallelRun& run) {
   const MaskedConv& op = call.op;
-  const Reach reach = reach_of(op);
+  const Reach reach = reach_of(op, kPixelBlock);
   std::optional<AlignedBuffer> mine;
   if (packed == nullptr) packed = mine.emplace(masked_conv_pack(call, run)).get();
   const AlignedBuffer rows = rows_of(op.input, op.input_plane(), op.channels, reach.pixels, call.dtype, run);
@@ -184,7 +189,7 @@ void masked_conv_cpu_forward(const MaskedConvCall& call, const void* packed, con
 }
 
 void masked_conv_cpu_backward(const MaskedConvCall& call, const ParallelRun& run) {
-  const Reach reach = reach_of(call.op);
+  const Reach reach = reach_of(call.op, 1);
   sum_input_gradients(call, reach, run);
   sum_weight_gradients(call, reach, run);
 }

@@ -3,14 +3,21 @@
 
 #include "masked_conv/cpu_kernel.h"
 
+#include <utility>
+
 #include "core/gemm_tile.h"
 
 namespace visdeploy {
 namespace {
 
-constexpr int kPieces = 16;       // taps whose rows are looked up at a time
-constexpr int kSumSteps = 256;    // positions whose gradients are summed up before they are added to the others
-constexpr int kGatherBlock = 16;  // pixels that are turned from planes into rows at a time
+constexpr int kPieces = 16;     // taps whose rows are looked up at a time
+constexpr int kSumSteps = 256;  // positions whose gradients are summed up before they are added to the others
+
+constexpr int kPanelsAtOnce = 4;             // that take turns on the same rows
+constexpr int64_t kPanelBytes = 256 * 1024;  // of a panel at a time, to leave room in the L2 cache
+
+template <typename T>
+constexpr int64_t kPanelSums = int64_t(kMaskedConvChunk) * kPanelWidth<Acc<T>>;
 
 VD_HD int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -19,15 +26,56 @@ Panels<Acc<T>> panels_of(const MaskedConvFilter& filter) {
   return {filter.outputs, filter.depth * filter.taps};
 }
 
+template <int kStep, typename T, int... kLane>
+VD_HD void swap_halves(Vector<T>& a, Vector<T>& b, std::integer_sequence<int, kLane...>) {
+  constexpr int kAll = kLanes<T>;
+  const Vector<T> first = __builtin_shufflevector(a, b, (kLane & kStep ? kAll + kLane - kStep : kLane)...);
+  b = __builtin_shufflevector(a, b, (kLane & kStep ? kAll + kLane : kLane + kStep)...);
+  a = first;
+}
+
+// Turns a square of values round: exchanges its upper right and lower left quarters, then those of each quarter.
+template <int kStep, typename T>
+VD_HD void transpose(Vector<T> (&square)[kLanes<T>]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes<T>; ++i) {
+    if ((i & kStep) == 0) {
+      swap_halves<kStep, T>(square[i], square[i + kStep], std::make_integer_sequence<int, kLanes<T>>());
+    }
+  }
+  if constexpr (kStep > 1) transpose<kStep / 2, T>(square);
+}
+
+// kLanes channels of kLanes neighbouring pixels.
+template <typename T>
+VD_HD void gather_square(const T* source, int64_t plane, int64_t channels, Acc<T>* row) {
+  Vector<Acc<T>> square[kLanes<Acc<T>>];
+#pragma GCC unroll 16
+  for (int c = 0; c < kLanes<Acc<T>>; ++c) {
+    Acc<T> values[kLanes<Acc<T>>];
+    for (int i = 0; i < kLanes<Acc<T>>; ++i) values[i] = load(source + c * plane + i);
+    square[c] = load_vector(values);
+  }
+  transpose<kLanes<Acc<T>> / 2, Acc<T>>(square);
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes<Acc<T>>; ++i) store_vector(row + i * channels, square[i]);
+}
+
 template <typename T>
 void gather_rows(const void* planes, int64_t plane, int64_t channels, const int64_t* offsets, int64_t begin,
                  int64_t end, void* rows) {
-  for (int64_t first = begin; first < end; first += kGatherBlock) {
-    const int64_t count = least(kGatherBlock, end - first);
+  constexpr int kBlock = kLanes<Acc<T>>;
+  for (int64_t first = begin; first < end; first += kBlock) {
+    const int64_t count = least(kBlock, end - first);
     const T* source = static_cast<const T*>(planes);
     Acc<T>* row = static_cast<Acc<T>*>(rows) + (first + 1) * channels;
-    for (int64_t c = 0; c < channels; ++c, source += plane, ++row) {
-      for (int64_t i = 0; i < count; ++i) row[i * channels] = load(source + offsets[first + i]);
+    int64_t c = 0;
+    if (count == kBlock && offsets[first + kBlock - 1] - offsets[first] == kBlock - 1) {
+      for (; c + kBlock <= channels; c += kBlock)
+        gather_square(source + c * plane + offsets[first], plane, channels, row + c);
+    }
+    for (; c < channels; ++c) {
+      for (int64_t i = 0; i < count; ++i) row[i * channels + c] = load(source + c * plane + offsets[first + i]);
     }
   }
 }
@@ -63,29 +111,54 @@ struct PanelWork {
   const Acc<T>* panel;
 };
 
-// The rows of one tile for taps [tap, tap + count); rows that are too few are zeros.
+// Every row of sums begins as the bias.
 template <typename T>
-VD_HD void find_rows(const PanelWork<T>& work, int64_t position, int64_t tap, int64_t count, const Acc<T>** rows) {
+VD_HD void start_sums(const PanelWork<T>& work, Acc<T>* sums) {
+  constexpr int64_t kWidth = kPanelWidth<Acc<T>>;
+  for (int64_t o = 0; o < kWidth; ++o) {
+    const bool biased = work.product.bias != nullptr && o < work.outputs;
+    sums[o] = biased ? load(static_cast<const T*>(work.product.bias) + work.channel + o) : Acc<T>(0);
+  }
+  const int64_t rows = (work.end - work.begin + kTileRows - 1) / kTileRows * kTileRows;
+  for (int64_t i = kWidth; i < rows * kWidth; ++i) sums[i] = sums[i - kWidth];
+}
+
+// A part of the depth: taps [tap, tap + taps) and of each the channels [channel, channel + channels).
+struct DepthPart {
+  int64_t tap, taps, channel, channels;
+};
+
+// Adds one part of the depth to the sums of every position.
+template <typename T>
+VD_HD void multiply_part(const PanelWork<T>& work, const DepthPart& part, Acc<T>* sums) {
+  constexpr int64_t kWidth = kPanelWidth<Acc<T>>;
   const MaskedConvProduct& product = work.product;
-  const Acc<T>* base = static_cast<const Acc<T>*>(product.rows) + work.depth_at;
-  for (int m = 0; m < kTileRows; ++m) {
-    const int64_t* entry = product.table + (position + m) * product.filter.taps + tap;
-    const bool there = position + m < work.end;
-    for (int64_t t = 0; t < count; ++t) rows[t * kTileRows + m] = base + (there ? entry[t] : 0) * product.channels;
+  const MaskedConvFilter& filter = product.filter;
+  const Acc<T>* base = static_cast<const Acc<T>*>(product.rows) + work.depth_at + part.channel;
+  const Acc<T>* panel = work.panel + (part.tap * filter.depth + part.channel) * work.vectors * kLanes<Acc<T>>;
+  const Acc<T>* rows[kPieces * kTileRows];
+  for (int64_t position = work.begin; position < work.end; position += kTileRows, sums += kTileRows * kWidth) {
+    for (int m = 0; m < kTileRows; ++m) {
+      const int64_t* entry = product.table + (position + m) * filter.taps + part.tap;
+      const bool there = position + m < work.end;
+      for (int64_t t = 0; t < part.taps; ++t)
+        rows[t * kTileRows + m] = base + (there ? entry[t] : 0) * product.channels;
+    }
+    multiply_panel(work.vectors, rows, part.taps, part.channels, panel, sums, kWidth);
   }
 }
 
+// Part by part of the depth, such that the part of a panel and the pixels that the positions read through few taps stay
+// in the L2 cache from panel to panel.
 template <typename T>
-VD_HD void multiply_chunk(const PanelWork<T>& work, Acc<T>* sums) {
-  const MaskedConvFilter& filter = work.product.filter;
-  const Acc<T>* rows[kPieces * kTileRows];
-  for (int64_t tap = 0; tap < filter.taps; tap += kPieces) {
-    const int64_t count = least(kPieces, filter.taps - tap);
-    const Acc<T>* part = work.panel + tap * filter.depth * work.vectors * kLanes<Acc<T>>;
-    for (int64_t position = work.begin; position < work.end; position += kTileRows) {
-      find_rows(work, position, tap, count, rows);
-      multiply_panel(work.vectors, rows, count, filter.depth, part,
-                     sums + (position - work.begin) * kPanelWidth<Acc<T>>, kPanelWidth<Acc<T>>);
+VD_HD void multiply_chunk(const PanelWork<T>* works, int64_t count, Acc<T>* sums) {
+  constexpr int64_t kDepth = kPanelBytes / static_cast<int64_t>(sizeof(Acc<T>)) / kPanelWidth<Acc<T>>;
+  const MaskedConvFilter& filter = works[0].product.filter;
+  const int64_t taps = filter.depth >= kDepth ? 1 : least(kPieces, kDepth / filter.depth);
+  for (int64_t tap = 0; tap < filter.taps; tap += taps) {
+    for (int64_t channel = 0; channel < filter.depth; channel += kDepth) {
+      const DepthPart part = {tap, least(taps, filter.taps - tap), channel, least(kDepth, filter.depth - channel)};
+      for (int64_t i = 0; i < count; ++i) multiply_part(works[i], part, sums + i * kPanelSums<T>);
     }
   }
 }
@@ -125,34 +198,40 @@ VD_HD void write_channel(const PanelWork<T>& work, int64_t channel, const int64_
 }
 
 template <typename T>
-void multiply(const MaskedConvProduct& product, int64_t begin, int64_t end, int64_t first, int64_t last) {
-  alignas(kTileAlignment) Acc<T> sums[kMaskedConvChunk * kPanelWidth<Acc<T>>];
+VD_HD PanelWork<T> panel_work(const MaskedConvProduct& product, int64_t begin, int64_t end, int64_t index) {
   const MaskedConvFilter& filter = product.filter;
   const Panels<Acc<T>> shape = panels_of<T>(filter);
-  const int64_t all = filter.groups * filter.outputs;
+  const int64_t group = index / shape.count(), panel = index % shape.count(), column = panel * kPanelWidth<Acc<T>>;
+  const int64_t outputs = least(kPanelWidth<Acc<T>>, filter.outputs - column);
+  const Acc<T>* packed = static_cast<const Acc<T>*>(product.packed) + group * shape.size() + shape.start(panel);
+  return {product, begin, end, group * filter.outputs + column, group * filter.depth, outputs, shape.vectors(panel),
+          packed};
+}
+
+template <typename T>
+void multiply(const MaskedConvProduct& product, int64_t begin, int64_t end, int64_t first, int64_t last) {
+  alignas(kTileAlignment) Acc<T> sums[kPanelsAtOnce * kPanelSums<T>];
+  const int64_t all = product.filter.groups * product.filter.outputs;
   int64_t offsets[kMaskedConvChunk];
   for (int64_t i = begin; i < end; ++i) {
     const int64_t n = product.where[i] / product.plane;
     offsets[i - begin] = n * all * product.plane + product.where[i] % product.plane;
   }
-  for (int64_t i = first; i < last; ++i) {
-    const int64_t group = i / shape.count(), panel = i % shape.count(), column = panel * kPanelWidth<Acc<T>>;
-    const PanelWork<T> work = {product,
-                               begin,
-                               end,
-                               group * filter.outputs + column,
-                               group * filter.depth,
-                               least(kPanelWidth<Acc<T>>, filter.outputs - column),
-                               shape.vectors(panel),
-                               static_cast<const Acc<T>*>(product.packed) + group * shape.size() + shape.start(panel)};
-    const int64_t used = (end - begin + kTileRows - 1) / kTileRows * kTileRows;
-    for (int64_t o = 0; o < kPanelWidth<Acc<T>>; ++o) {
-      const bool biased = product.bias != nullptr && o < work.outputs;
-      const Acc<T> start = biased ? load(static_cast<const T*>(product.bias) + work.channel + o) : Acc<T>(0);
-      for (int64_t row = 0; row < used; ++row) sums[row * kPanelWidth<Acc<T>> + o] = start;
+  for (; first < last; first += kPanelsAtOnce) {
+    const int64_t count = least(kPanelsAtOnce, last - first);
+    const auto work = [&](int64_t i) { return panel_work<T>(product, begin, end, first + least(i, count - 1)); };
+    const PanelWork<T> works[kPanelsAtOnce] = {work(0), work(1), work(2), work(3)};
+    for (int64_t i = 0; i < count; ++i) start_sums(works[i], sums + i * kPanelSums<T>);
+    if (product.filter.depthwise) {
+      for (int64_t i = 0; i < count; ++i) multiply_depthwise(works[i], sums + i * kPanelSums<T>);
+    } else {
+      multiply_chunk(works, count, sums);
     }
-    filter.depthwise ? multiply_depthwise(work, sums) : multiply_chunk(work, sums);
-    for (int64_t o = 0; o < work.outputs; ++o) write_channel(work, work.channel + o, offsets, sums + o);
+    for (int64_t i = 0; i < count; ++i) {
+      for (int64_t o = 0; o < works[i].outputs; ++o) {
+        write_channel(works[i], works[i].channel + o, offsets, sums + i * kPanelSums<T> + o);
+      }
+    }
   }
 }
 

@@ -1,6 +1,8 @@
 // ONNX Runtime binding: visdeploy::MaskedConv on the CPU provider, threaded with ONNX Runtime's pool.
 
+#include <algorithm>
 #include <array>
+#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -38,6 +40,24 @@ vd_masked_conv_params params_of(const Ort::ConstKernelInfo& info) {
   return {{strides[0], strides[1]}, {pads[0], pads[1]}, {dilations[0], dilations[1]}, groups};
 }
 
+// Weights that are constant are packed once, when the kernel is created; what is wrong with them is said by compute().
+std::optional<AlignedBuffer> pack_constant(const Ort::ConstKernelInfo& info, int64_t groups) {
+  int constant = 0;
+  const Ort::ConstValue value = info.GetTensorConstantInput(2, &constant);
+  if (constant == 0) return std::nullopt;
+  const Ort::TensorTypeAndShapeInfo type = value.GetTensorTypeAndShapeInfo();
+  const Shape shape = type.GetShape();
+  if (shape.size() != 4 || *std::min_element(shape.begin(), shape.end()) < 1) return std::nullopt;
+  if (groups < 1 || shape[0] % groups != 0) return std::nullopt;
+  ort::TensorView weight(const_cast<void*>(value.GetTensorRawData()), shape, type.GetElementType());
+  MaskedConvCall call;
+  call.dtype = weight.get()->dtype;
+  call.op.outputs = shape[0], call.op.channels = shape[1] * groups, call.op.groups = groups;
+  call.op.kernel[0] = shape[2], call.op.kernel[1] = shape[3];
+  call.op.weight = weight.get()->data;
+  return masked_conv_pack(call, [](int64_t items, int64_t, const auto& body) { body(0, items); });
+}
+
 ParallelRun run_in(const Ort::KernelContext& context) {
   return [&context](int64_t items, int64_t cost, const std::function<void(int64_t, int64_t)>& body) {
     ort::parallel_for(context, ort::Tasks(items, cost), [&](int64_t begin, int64_t end, int64_t) { body(begin, end); });
@@ -45,7 +65,8 @@ ParallelRun run_in(const Ort::KernelContext& context) {
 }
 
 struct Kernel : ort::KernelBase<Kernel> {
-  explicit Kernel(const Ort::ConstKernelInfo& info) : params_(params_of(info)) {}
+  explicit Kernel(const Ort::ConstKernelInfo& info)
+      : params_(params_of(info)), packed_(pack_constant(info, params_.groups)) {}
 
   void compute(const Ort::KernelContext& context) const {
     std::array<ort::TensorView, 4> in = {ort::input(context, 0), ort::input(context, 1), ort::input(context, 2),
@@ -54,11 +75,12 @@ struct Kernel : ort::KernelBase<Kernel> {
     const MaskedConv& op = call.op;
     ort::TensorView out = ort::output(context, 0, {op.batch, op.outputs, op.rows, op.columns});
     check_forward(call, in[3].get(), out.get());
-    masked_conv_cpu_forward(call, nullptr, run_in(context));
+    masked_conv_cpu_forward(call, packed_ ? packed_->get() : nullptr, run_in(context));
   }
 
  private:
   vd_masked_conv_params params_;
+  std::optional<AlignedBuffer> packed_;
 };
 
 // One registration per type of values and mask; ONNX Runtime joins those of one name into one op.
