@@ -6,5 +6,7 @@ PyTorch, with one warning that says why. Gradients, `torch.compile`, `torch.expo
 
 from visdeploy_plugins.torch_ops.ms_deform_attn import ms_deform_attn
 from visdeploy_plugins.torch_ops.ms_deform_attn_reference import ms_deform_attn_reference
+from visdeploy_plugins.torch_ops.multi_level_roi_align import multi_level_roi_align
+from visdeploy_plugins.torch_ops.multi_level_roi_align_reference import multi_level_roi_align_reference
 
-__all__ = ["ms_deform_attn", "ms_deform_attn_reference"]
+__all__ = ["ms_deform_attn", "ms_deform_attn_reference", "multi_level_roi_align", "multi_level_roi_align_reference"]
