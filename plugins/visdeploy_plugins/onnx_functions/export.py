@@ -8,11 +8,11 @@ from typing import Any
 import onnx
 
 from visdeploy_plugins.errors import OpError
-from visdeploy_plugins.onnx_functions import ms_deform_attn
+from visdeploy_plugins.onnx_functions import ms_deform_attn, multi_level_roi_align
 from visdeploy_plugins.onnx_functions.op import DOMAIN, VERSION, OnnxOp
 
 # One line per op.
-OPS: dict[str, OnnxOp] = {op.op_type: op for op in (ms_deform_attn.OP,)}
+OPS: dict[str, OnnxOp] = {op.op_type: op for op in (ms_deform_attn.OP, multi_level_roi_align.OP)}
 IR_VERSION_WITH_OVERLOADS = 10
 
 
