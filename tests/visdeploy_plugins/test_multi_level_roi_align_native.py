@@ -12,15 +12,13 @@ from hypothesis import strategies as st
 
 from tests.visdeploy_plugins.roi_align_support import (
     backward,
-    border_distance,
     features,
     forward,
     golden_cases,
     random_case,
     settings_of,
-    tensors_of,
-    torchvision_align,
 )
+from tests.visdeploy_plugins.roi_align_torchvision import border_distance, tensors_of, torchvision_align
 from tests.visdeploy_plugins.support import error
 from visdeploy_plugins import OpError, native
 from visdeploy_plugins.torch_ops.multi_level_roi_align_reference import roi_levels
@@ -84,31 +82,29 @@ def _equals_torchvision(case, limit):
 
 
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
-def test_each_instruction_set_equals_golden_and_float64(shared, isa):
+def test_each_instruction_set_equals_golden_and_torchvision(shared, tmp_path, isa):
+    for i, (size, output) in enumerate([((96, 160), (7, 7)), ((40, 400), (3, 19)), ((20, 20), (14, 14))]):
+        case = random_case(np.random.default_rng(4), image=size, output=output, rois=30)
+        case["expected"] = torchvision_align(*tensors_of(case), **settings_of(case)).numpy()
+        np.savez(tmp_path / f"{i}.npz", **case)
     program = (
         "import sys; from pathlib import Path; import numpy as np; from visdeploy_plugins import native\n"
         "library, reason = native.load()\n"
         "if library is None: sys.exit(reason)\n"
         "from tests.visdeploy_plugins import roi_align_support as s\n"
-        "worst = 0.0\n"
-        "for case in s.golden_cases(Path(sys.argv[1])).values():\n"
-        "    output = s.forward(case); known = np.isfinite(output)\n"
-        "    worst = max(worst, np.abs(output - case['expected'])[known].max())\n"
-        "for size, output in (((96, 160), (7, 7)), ((40, 400), (3, 19)), ((20, 20), (14, 14))):\n"
-        "    case = s.random_case(np.random.default_rng(4), image=size, output=output, rois=30)\n"
-        "    maps, rois, indices = s.tensors_of(case)\n"
-        "    expected = s.torchvision_align(maps, rois, indices, **s.settings_of(case)).numpy()\n"
-        "    worst = max(worst, np.abs(s.forward(case) - expected).max())\n"
-        "sys.stdout.write(f'{library.vd_cpu_isa().decode()} {worst}')\n"
+        "cases = [*s.golden_cases(Path(sys.argv[1])).values()]\n"
+        "cases += [dict(np.load(path)) for path in Path(sys.argv[2]).glob('*.npz')]\n"
+        "worst = max(np.nanmax(np.abs(s.forward(case) - case['expected'])) for case in cases)\n"
+        "sys.stdout.write(f'{library.vd_cpu_isa().decode()} {len(cases)} {worst}')\n"
     )
-    command = [sys.executable, "-c", program, str(shared)]
+    command = [sys.executable, "-c", program, str(shared), str(tmp_path)]
     env = {**os.environ, "VISDEPLOY_PLUGINS_ISA": isa, "PYTHONPATH": ":".join(filter(None, sys.path))}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode and "VISDEPLOY_PLUGINS_ISA" in done.stderr:
         pytest.skip(done.stderr.strip())
     assert done.returncode == 0, done.stderr
-    used, worst = done.stdout.split()
-    assert used == isa
+    used, count, worst = done.stdout.split()
+    assert (used, count) == (isa, "5")
     assert float(worst) <= 5e-6
 
 

@@ -15,6 +15,7 @@ from visdeploy_plugins.torch_ops.multi_level_roi_align_reference import (
     OP,
     check_parameters,
     multi_level_roi_align_reference,
+    multi_level_roi_align_reference_backward,
 )
 
 
@@ -83,19 +84,16 @@ def multi_level_roi_align_backward(
 ) -> list[Tensor]:
     """Gradients of `multi_level_roi_align` for the features, of which only shapes and dtype are used."""
     if not has_kernel(OP, rois):
-        with torch.enable_grad():
-            maps = [each.detach().requires_grad_() for each in features]
-            output = multi_level_roi_align_reference(
-                maps,
-                rois,
-                batch_indices,
-                output_size=output_size,
-                spatial_scales=spatial_scales,
-                sampling_ratio=sampling_ratio,
-                finest_scale=finest_scale,
-            )
-        found = torch.autograd.grad(output, maps, grad_output, allow_unused=True)
-        return [torch.zeros_like(m) if grad is None else grad for m, grad in zip(maps, found, strict=True)]
+        return multi_level_roi_align_reference_backward(
+            features,
+            rois,
+            batch_indices,
+            grad_output,
+            output_size=output_size,
+            spatial_scales=spatial_scales,
+            sampling_ratio=sampling_ratio,
+            finest_scale=finest_scale,
+        )
     params = _params(len(features), output_size, spatial_scales, sampling_ratio, finest_scale)
     # Many boxes add to one cell: sums in half precision would lose most of them.
     wide = rois.dtype
@@ -109,8 +107,7 @@ def _params(
 ) -> native.RoiAlignParams:
     check_parameters(levels, output_size, spatial_scales, sampling_ratio, finest_scale)
     scales = (*spatial_scales, *[0.0] * (MOST_LEVELS - levels))
-    array = native.RoiAlignParams().spatial_scales.__class__(*scales)
-    return native.RoiAlignParams(*output_size, sampling_ratio, levels, finest_scale, array)
+    return native.RoiAlignParams(*output_size, sampling_ratio, levels, finest_scale, scales)
 
 
 def _eight(tensors: Sequence[Tensor]) -> tuple[Tensor | None, ...]:

@@ -1,12 +1,12 @@
 """Multi-level RoI align in plain PyTorch: what the kernels are tested against, and the fallback.
 
 The weights of a sample are the product of one for its row and one for its column. Both become matrices, so that each
-box is two matrix products with its map; autograd does the rest.
+box is two matrix products with its map.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -30,22 +30,56 @@ def multi_level_roi_align_reference(
 ) -> Tensor:
     """Same arguments and result as `multi_level_roi_align`; differentiable by PyTorch itself."""
     check_arguments(features, rois, batch_indices, output_size, spatial_scales, sampling_ratio, finest_scale)
-    usable = (rois.abs() <= FARTHEST).all(1)
-    levels = torch.where(usable, roi_levels(rois, len(features), finest_scale), -1).tolist()
-    images = batch_indices.tolist()
     outputs = []
-    for roi, level, image in zip(rois, levels, images, strict=True):
-        feature = features[max(level, 0)][image].to(rois.dtype)
-        if level < 0:
-            outputs.append(feature.new_zeros((feature.shape[0], *output_size)))
-            continue
-        scaled = roi * torch.tensor(spatial_scales[level], dtype=torch.float32, device=roi.device).to(roi.dtype) - 0.5
-        rows = _weights(scaled[1], scaled[3], output_size[0], sampling_ratio, feature.shape[1])
-        columns = _weights(scaled[0], scaled[2], output_size[1], sampling_ratio, feature.shape[2])
-        outputs.append(rows @ feature @ columns.T)
+    for level, image, rows, columns in _boxes(
+        features, rois, batch_indices, output_size, spatial_scales, sampling_ratio, finest_scale
+    ):
+        outputs.append(rows @ features[level][image].to(rois.dtype) @ columns.T)
     shape = (0, features[0].shape[1], *output_size)
     output = torch.stack(outputs) if outputs else sum(each.sum() for each in features) * rois.new_zeros(shape)
     return output.to(features[0].dtype)
+
+
+def multi_level_roi_align_reference_backward(
+    features: Sequence[Tensor],
+    rois: Tensor,
+    batch_indices: Tensor,
+    grad_output: Tensor,
+    *,
+    output_size: Sequence[int],
+    spatial_scales: Sequence[float],
+    sampling_ratio: int,
+    finest_scale: float,
+) -> list[Tensor]:
+    """Gradients for the features, where autograd cannot record."""
+    grads = [torch.zeros_like(each, dtype=rois.dtype, memory_format=torch.contiguous_format) for each in features]
+    boxes = _boxes(features, rois, batch_indices, output_size, spatial_scales, sampling_ratio, finest_scale)
+    for grad, (level, image, rows, columns) in zip(grad_output, boxes, strict=True):
+        grads[level][image] += rows.T @ grad.to(rois.dtype) @ columns
+    return [each.to(features[0].dtype) for each in grads]
+
+
+def _boxes(
+    features: Sequence[Tensor],
+    rois: Tensor,
+    batch_indices: Tensor,
+    output_size: Sequence[int],
+    spatial_scales: Sequence[float],
+    sampling_ratio: int,
+    finest_scale: float,
+) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+    """Level and image of each box, and what rows and columns weigh in its bins, [height, H] and [width, W]."""
+    usable = (rois.abs() <= FARTHEST).all(1)
+    levels = torch.where(usable, roi_levels(rois, len(features), finest_scale), -1).tolist()
+    for roi, level, image in zip(rois, levels, batch_indices.tolist(), strict=True):
+        height, width = features[max(level, 0)].shape[2:]
+        if level < 0:
+            yield 0, image, roi.new_zeros((output_size[0], height)), roi.new_zeros((output_size[1], width))
+            continue
+        scale = torch.tensor(spatial_scales[level], dtype=torch.float32, device=roi.device)
+        x1, y1, x2, y2 = roi * scale.to(roi.dtype) - 0.5
+        rows = _weights(y1, y2, output_size[0], sampling_ratio, height)
+        yield level, image, rows, _weights(x1, x2, output_size[1], sampling_ratio, width)
 
 
 def roi_levels(rois: Tensor, levels: int, finest_scale: float) -> Tensor:
