@@ -71,8 +71,9 @@ struct Op : ort::CustomOp<Op<kType>, Kernel> {
   static void infer(OrtShapeInferContext* context) {
     const std::vector<ort::Dim> rois = ort::input_dims(context, 0), map = ort::input_dims(context, kFirstFeature);
     if (rois.size() != 2 || map.size() != 4) return;
-    ort::set_output_dims(
-        context, 0, {rois[0], map[1], attribute(context, "output_height"), attribute(context, "output_width")}, kType);
+    ort::set_output_dims(context, 0,
+                         {rois[0], map[1], attribute(context, "output_height"), attribute(context, "output_width")},
+                         ort::input_type(context, kFirstFeature));
   }
 
  private:

@@ -104,7 +104,8 @@ def multi_level_roi_align_schema() -> onnx.defs.OpSchema:
     """The op's schema, which exporters and checkers ask for."""
     parameter, attribute = onnx.defs.OpSchema.FormalParameter, onnx.defs.OpSchema.Attribute
     kinds = {"spatial_scales": onnx.defs.OpSchema.AttrType.FLOATS, "finest_scale": onnx.defs.OpSchema.AttrType.FLOAT}
-    variadic = onnx.defs.OpSchema.FormalParameterOption.Variadic
+    # Not variadic: onnxscript writes the inputs before a variadic one twice.
+    optional = onnx.defs.OpSchema.FormalParameterOption.Optional
     return onnx.defs.OpSchema(
         OP_TYPE,
         DOMAIN,
@@ -113,7 +114,8 @@ def multi_level_roi_align_schema() -> onnx.defs.OpSchema:
         inputs=[
             parameter("rois", "B"),
             parameter("batch_indices", "tensor(int64)"),
-            parameter("features", "T", param_option=variadic, is_homogeneous=True, min_arity=1),
+            parameter("feature_0", "T"),
+            *(parameter(f"feature_{level}", "T", param_option=optional) for level in range(1, MOST_LEVELS)),
         ],
         outputs=[parameter("output", "T")],
         type_constraints=[("T", list(FLOATS), ""), ("B", ["tensor(float)", "tensor(double)"], "")],
