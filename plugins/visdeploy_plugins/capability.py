@@ -8,7 +8,7 @@ from pathlib import Path
 
 from visdeploy_plugins import native
 
-OPS = ("deform_conv", "masked_conv", "ms_deform_attn")
+OPS = ("deform_conv", "masked_conv", "ms_deform_attn", "multi_level_roi_align")
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,19 @@ class MaskedConvParams(ctypes.Structure):
     )
 
 
+class RoiAlignParams(ctypes.Structure):
+    """`vd_roi_align_params` of the C interface."""
+
+    _fields_ = (
+        ("output_height", ctypes.c_int64),
+        ("output_width", ctypes.c_int64),
+        ("sampling_ratio", ctypes.c_int64),
+        ("levels", ctypes.c_int64),
+        ("finest_scale", ctypes.c_float),
+        ("spatial_scales", ctypes.c_float * 8),
+    )
+
+
 # Each function has a twin named `..._cuda`, which takes tensors in device memory and a stream.
 FUNCTIONS = {
     "vd_deform_conv_forward": Signature(6, DeformConvParams),
@@ -61,6 +74,8 @@ FUNCTIONS = {
     "vd_ms_deform_attn_backward": Signature(9),
     "vd_masked_conv_forward": Signature(5, MaskedConvParams),
     "vd_masked_conv_backward": Signature(7, MaskedConvParams),
+    "vd_multi_level_roi_align_forward": Signature(11, RoiAlignParams),
+    "vd_multi_level_roi_align_backward": Signature(11, RoiAlignParams),
 }
 
 

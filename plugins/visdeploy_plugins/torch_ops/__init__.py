@@ -11,6 +11,8 @@ from visdeploy_plugins.torch_ops.masked_conv_reference import masked_conv_refere
 from visdeploy_plugins.torch_ops.masked_group_norm import masked_group_norm
 from visdeploy_plugins.torch_ops.ms_deform_attn import ms_deform_attn
 from visdeploy_plugins.torch_ops.ms_deform_attn_reference import ms_deform_attn_reference
+from visdeploy_plugins.torch_ops.multi_level_roi_align import multi_level_roi_align
+from visdeploy_plugins.torch_ops.multi_level_roi_align_reference import multi_level_roi_align_reference
 
 __all__ = [
     "deform_conv",
@@ -20,4 +22,6 @@ __all__ = [
     "masked_group_norm",
     "ms_deform_attn",
     "ms_deform_attn_reference",
+    "multi_level_roi_align",
+    "multi_level_roi_align_reference",
 ]
