@@ -57,6 +57,19 @@ def test_damaged_library_is_said(monkeypatch, tmp_path):
     assert reason.startswith("libvisdeploy_ops.so does not load: ")
 
 
+def test_library_of_another_version_is_said(monkeypatch, tmp_path):
+    class Old:
+        @staticmethod
+        def vd_abi_version():
+            return native.ABI_VERSION
+
+    monkeypatch.setattr(native.ctypes, "CDLL", lambda path: Old())
+    library, reason = native.open_library(tmp_path / native.OPERATORS)
+    assert library is None
+    assert reason.startswith("libvisdeploy_ops.so is of another version than this package (")
+    assert "vd_last_error" in reason
+
+
 def test_import_brings_no_engine():
     program = (
         "import sys, visdeploy_plugins; visdeploy_plugins.capabilities()\n"
