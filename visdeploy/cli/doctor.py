@@ -48,8 +48,9 @@ def _print(found: Diagnosis) -> None:
     reasons = dict.fromkeys((op.engine, op.why_not) for op in found.operators if op.why_not)
     for engine, reason in reasons:
         stdout.print(f"{engine}: not our kernel: {reason}", highlight=False, markup=False)
-    for each in (*found.engines, *found.libraries):
-        if each.hint:
-            stdout.print(f"{each.name}: {each.hint}", highlight=False, markup=False)
+    hints = [(each.name, each.hint) for each in found.engines] + [(each.name, each.hint) for each in found.libraries]
+    for name, hint in hints:
+        if hint:
+            stdout.print(f"{name}: {hint}", highlight=False, markup=False)
     if not found.healthy:
         stdout.print("No engine can run a bundle here: install onnxruntime.", style="bold red")
