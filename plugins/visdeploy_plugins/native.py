@@ -99,6 +99,7 @@ def open_library(path: Path) -> tuple[ctypes.CDLL | None, str]:
         return None, f"{path.name} has interface version {version}, expected {ABI_VERSION}: reinstall the package"
     for name in ("vd_last_error", "vd_cpu_isa", "vd_cuda_architectures"):
         getattr(library, name).restype = ctypes.c_char_p
+    library.vd_cuda_set_device.argtypes = [ctypes.c_int]
     for name, signature in FUNCTIONS.items():
         arguments: list[object] = [ctypes.POINTER(_Tensor)] * signature.tensors
         arguments += [ctypes.POINTER(signature.params)] if signature.params else []
@@ -107,6 +108,20 @@ def open_library(path: Path) -> tuple[ctypes.CDLL | None, str]:
     if library.vd_cpu_isa() is None:
         return None, library.vd_last_error().decode()
     return library, ""
+
+
+def set_cuda_device(device: int) -> str:
+    """Makes a CUDA device the one that `call` uses on this thread.
+
+    Returns:
+        Why our kernels cannot run there; empty when they can.
+    """
+    library, reason = load()
+    if library is None:
+        return reason
+    if not library.vd_cuda_architectures():
+        return "built without nvcc"
+    return library.vd_last_error().decode() if library.vd_cuda_set_device(device) else ""
 
 
 def call(
