@@ -10,6 +10,7 @@ from visdeploy_plugins import native
 
 OPS = ("deform_conv", "ms_deform_attn")
 CUDA_PROVIDER = "capi/libonnxruntime_providers_cuda.so"
+OPS = ("ms_deform_attn", "multi_level_roi_align")
 
 
 @dataclass(frozen=True)

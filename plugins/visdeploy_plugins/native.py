@@ -41,6 +41,16 @@ class DeformConvParams(ctypes.Structure):
         ("dilation", ctypes.c_int64 * 2),
         ("groups", ctypes.c_int64),
         ("offset_groups", ctypes.c_int64),
+class RoiAlignParams(ctypes.Structure):
+    """`vd_roi_align_params` of the C interface."""
+
+    _fields_ = (
+        ("output_height", ctypes.c_int64),
+        ("output_width", ctypes.c_int64),
+        ("sampling_ratio", ctypes.c_int64),
+        ("levels", ctypes.c_int64),
+        ("finest_scale", ctypes.c_float),
+        ("spatial_scales", ctypes.c_float * 8),
     )
 
 
@@ -50,6 +60,8 @@ FUNCTIONS = {
     "vd_deform_conv_backward": Signature(10, DeformConvParams),
     "vd_ms_deform_attn_forward": Signature(6),
     "vd_ms_deform_attn_backward": Signature(9),
+    "vd_multi_level_roi_align_forward": Signature(11, RoiAlignParams),
+    "vd_multi_level_roi_align_backward": Signature(11, RoiAlignParams),
 }
 
 

@@ -13,6 +13,11 @@ from visdeploy_plugins.onnx_functions.op import DOMAIN, VERSION, OnnxOp
 
 # One line per op.
 OPS: dict[str, OnnxOp] = {op.op_type: op for op in (deform_conv.OP, ms_deform_attn.OP)}
+from visdeploy_plugins.onnx_functions import ms_deform_attn, multi_level_roi_align
+from visdeploy_plugins.onnx_functions.op import DOMAIN, VERSION, OnnxOp
+
+# One line per op.
+OPS: dict[str, OnnxOp] = {op.op_type: op for op in (ms_deform_attn.OP, multi_level_roi_align.OP)}
 IR_VERSION_WITH_OVERLOADS = 10
 
 
