@@ -16,6 +16,8 @@ int32_t TensorView::dtype(ONNXTensorElementDataType type) {
       return VD_INT64;
     case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32:
       return VD_INT32;
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL:
+      return VD_BOOL;
     default:
       return VD_OTHER;
   }

@@ -11,6 +11,7 @@ from visdeploy_plugins import native
 OPS = ("deform_conv", "ms_deform_attn")
 CUDA_PROVIDER = "capi/libonnxruntime_providers_cuda.so"
 OPS = ("ms_deform_attn", "multi_level_roi_align")
+OPS = ("masked_conv", "ms_deform_attn")
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def capabilities() -> Capabilities:
 def _support(op: str, isa: str, reason: str, why_no_cuda: str) -> list[OpSupport]:
     body = "function body (standard operators)"
     reference = "reference (plain PyTorch)"
+    kernel = "the compiled CUDA kernel is reached through the C interface only" if cuda else "built without nvcc"
     return [
         _onnxruntime(OpSupport(op, "ONNX Runtime CPU", "kernel", True), body),
         _onnxruntime(OpSupport(op, "ONNX Runtime CUDA", "kernel", not why_no_cuda, why_no_cuda), body),

@@ -15,6 +15,7 @@ OPERATORS = "libvisdeploy_ops.so"
 ONNXRUNTIME = "libvisdeploy_onnxruntime.so"
 DTYPES = {"float32": 1, "float64": 2, "float16": 3, "bfloat16": 4, "int64": 5, "int32": 6}
 # Built for tests only: the CUDA kernels compiled for the host, behind the C interface and as ONNX Runtime ops.
+DTYPES = {"float32": 1, "float64": 2, "float16": 3, "bfloat16": 4, "int64": 5, "int32": 6, "bool": 7}
 EMULATION = "libvisdeploy_emulation.so"
 ONNXRUNTIME_EMULATION = "libvisdeploy_onnxruntime_emulation.so"
 
@@ -51,6 +52,14 @@ class RoiAlignParams(ctypes.Structure):
         ("levels", ctypes.c_int64),
         ("finest_scale", ctypes.c_float),
         ("spatial_scales", ctypes.c_float * 8),
+class MaskedConvParams(ctypes.Structure):
+    """`vd_masked_conv_params` of the C interface; pairs are (vertical, horizontal)."""
+
+    _fields_ = (
+        ("stride", ctypes.c_int64 * 2),
+        ("padding", ctypes.c_int64 * 2),
+        ("dilation", ctypes.c_int64 * 2),
+        ("groups", ctypes.c_int64),
     )
 
 
@@ -62,6 +71,8 @@ FUNCTIONS = {
     "vd_ms_deform_attn_backward": Signature(9),
     "vd_multi_level_roi_align_forward": Signature(11, RoiAlignParams),
     "vd_multi_level_roi_align_backward": Signature(11, RoiAlignParams),
+    "vd_masked_conv_forward": Signature(5, MaskedConvParams),
+    "vd_masked_conv_backward": Signature(7, MaskedConvParams),
 }
 
 

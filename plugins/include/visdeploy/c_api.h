@@ -22,6 +22,7 @@ typedef enum {
   VD_BFLOAT16 = 4,
   VD_INT64 = 5,
   VD_INT32 = 6,
+  VD_BOOL = 7, /* one byte, 0 or 1 */
   VD_OTHER = 0 /* a type that no op takes; lets bindings pass any tensor and get the message */
 } vd_dtype;
 
@@ -151,6 +152,34 @@ VD_EXPORT int vd_multi_level_roi_align_backward_cuda(const vd_tensor* rois, cons
                                                      const vd_tensor* grad_feature6, const vd_tensor* grad_feature7,
                                                      const vd_tensor* grad_output, const vd_roi_align_params* params,
                                                      void* stream);
+/* Parameters of masked convolution; pairs are (vertical, horizontal), padding is the same on both sides. */
+typedef struct {
+  int64_t stride[2];
+  int64_t padding[2];
+  int64_t dilation[2];
+  int64_t groups;
+} vd_masked_conv_params;
+
+/* Masked convolution on the CPU; shapes in visdeploy/masked_conv.h and plugins/masked_conv. mask is bool, float32 or of
+ * x's dtype; bias may be NULL. threads >= 1. */
+VD_EXPORT int vd_masked_conv_forward(const vd_tensor* x, const vd_tensor* mask, const vd_tensor* weight,
+                                     const vd_tensor* bias, const vd_tensor* output,
+                                     const vd_masked_conv_params* params, int threads);
+
+/* Its gradients, float32 and float64. The three results are overwritten and are the same for any thread count. */
+VD_EXPORT int vd_masked_conv_backward(const vd_tensor* x, const vd_tensor* mask, const vd_tensor* weight,
+                                      const vd_tensor* grad_output, const vd_tensor* grad_x,
+                                      const vd_tensor* grad_weight, const vd_tensor* grad_bias,
+                                      const vd_masked_conv_params* params, int threads);
+
+/* The same on a CUDA device: tensors are in device memory, stream is a cudaStream_t. */
+VD_EXPORT int vd_masked_conv_forward_cuda(const vd_tensor* x, const vd_tensor* mask, const vd_tensor* weight,
+                                          const vd_tensor* bias, const vd_tensor* output,
+                                          const vd_masked_conv_params* params, void* stream);
+VD_EXPORT int vd_masked_conv_backward_cuda(const vd_tensor* x, const vd_tensor* mask, const vd_tensor* weight,
+                                           const vd_tensor* grad_output, const vd_tensor* grad_x,
+                                           const vd_tensor* grad_weight, const vd_tensor* grad_bias,
+                                           const vd_masked_conv_params* params, void* stream);
 
 #ifdef __cplusplus
 }

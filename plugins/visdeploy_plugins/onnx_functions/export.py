@@ -18,6 +18,11 @@ from visdeploy_plugins.onnx_functions.op import DOMAIN, VERSION, OnnxOp
 
 # One line per op.
 OPS: dict[str, OnnxOp] = {op.op_type: op for op in (ms_deform_attn.OP, multi_level_roi_align.OP)}
+from visdeploy_plugins.onnx_functions import masked_conv, ms_deform_attn
+from visdeploy_plugins.onnx_functions.op import DOMAIN, VERSION, OnnxOp
+
+# One line per op.
+OPS: dict[str, OnnxOp] = {op.op_type: op for op in (masked_conv.OP, ms_deform_attn.OP)}
 IR_VERSION_WITH_OVERLOADS = 10
 
 
