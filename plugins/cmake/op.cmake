@@ -6,6 +6,7 @@
 #   cuda.cc           its CUDA entry points of the C interface
 #   cuda_kernel.cu    its CUDA kernels, compiled when nvcc is there
 #   ort_op.cc         its ONNX Runtime ops
+#   tensorrt_plugin.cc its TensorRT plugins
 
 # Tells code which instruction sets its machine family has.
 function(visdeploy_use_instruction_sets target)
@@ -35,7 +36,10 @@ function(visdeploy_add_op op)
   target_sources(visdeploy_ops PRIVATE ${op}/cpu.cc ${op}/cuda.cc)
   target_sources(visdeploy_onnxruntime PRIVATE ${op}/ort_op.cc)
   if(VISDEPLOY_CUDA_BUILT)
-    target_sources(visdeploy_ops PRIVATE ${op}/cuda_kernel.cu)
+    add_library(${op}_cuda OBJECT ${op}/cuda_kernel.cu)
+    target_link_libraries(${op}_cuda PRIVATE visdeploy_flags)
+    target_sources(visdeploy_ops PRIVATE $<TARGET_OBJECTS:${op}_cuda>)
     target_compile_definitions(visdeploy_ops PRIVATE VD_CUDA)
+    target_sources(visdeploy_tensorrt PRIVATE ${op}/tensorrt_plugin.cc $<TARGET_OBJECTS:${op}_cuda>)
   endif()
 endfunction()
