@@ -4,9 +4,9 @@
 #   cpu_dispatch.cc   picks the table for this machine
 #   cpu.cc            its CPU entry points of the C interface
 #   cuda.cc           its CUDA entry points of the C interface
-#   cuda_kernel.cu    its CUDA kernels, compiled when nvcc is there
+#   cuda_kernel.cu    its CUDA kernels, compiled when nvcc is there, and by the host compiler for the emulation
 #   ort_op.cc         its ONNX Runtime ops
-#   tensorrt_plugin.cc its TensorRT plugins
+#   tensorrt_plugin.cc  its TensorRT plugins, compiled when nvcc is there
 
 # Tells code which instruction sets its machine family has.
 function(visdeploy_use_instruction_sets target)
@@ -36,10 +36,14 @@ function(visdeploy_add_op op)
   target_sources(visdeploy_ops PRIVATE ${op}/cpu.cc ${op}/cuda.cc)
   target_sources(visdeploy_onnxruntime PRIVATE ${op}/ort_op.cc)
   if(VISDEPLOY_CUDA_BUILT)
-    add_library(${op}_cuda OBJECT ${op}/cuda_kernel.cu)
-    target_link_libraries(${op}_cuda PRIVATE visdeploy_flags)
-    target_sources(visdeploy_ops PRIVATE $<TARGET_OBJECTS:${op}_cuda>)
+    target_sources(visdeploy_kernels PRIVATE ${op}/cuda_kernel.cu)
     target_compile_definitions(visdeploy_ops PRIVATE VD_CUDA)
-    target_sources(visdeploy_tensorrt PRIVATE ${op}/tensorrt_plugin.cc $<TARGET_OBJECTS:${op}_cuda>)
+    target_sources(visdeploy_tensorrt PRIVATE ${op}/tensorrt_plugin.cc)
+  endif()
+  if(VISDEPLOY_EMULATION)
+    # A file of its own includes the kernels, because CMake would compile the .cu itself with nvcc.
+    set(emulated "${CMAKE_CURRENT_BINARY_DIR}/emulation/${op}.cc")
+    file(CONFIGURE OUTPUT "${emulated}" CONTENT "#include \"${op}/cuda_kernel.cu\"\n")
+    target_sources(visdeploy_emulation PRIVATE "${emulated}" ${op}/cuda.cc)
   endif()
 endfunction()

@@ -1,13 +1,14 @@
-#include "core/error.h"
 #include "ms_deform_attn/cuda_kernel.h"
+
+#include <string>
+
 #include "visdeploy/c_api.h"
+#include "visdeploy/launch.h"
 
 namespace visdeploy {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr unsigned kMaxBlocks = 1u << 20;
-constexpr int kWarp = 32;
+constexpr const char* kOp = "ms_deform_attn";
 
 struct Geometry {
   Level level[kMsDeformAttnCudaLevels];
@@ -21,11 +22,13 @@ struct alignas(sizeof(T) * kWidth) Pack {
 
 // One thread per (row, head, kWidth channels); neighbouring threads read neighbouring channels.
 template <typename T, int kWidth>
-__global__ void __launch_bounds__(kThreads) forward_kernel(const MsDeformAttn op, const Geometry geometry) {
-  const int64_t stride = op.heads * op.channels;
-  const int64_t groups = op.channels / kWidth;
-  const int64_t total = op.batch * op.queries * op.heads * groups;
-  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < total; i += int64_t(gridDim.x) * kThreads) {
+struct Forward {
+  MsDeformAttn op;
+  Geometry geometry;
+
+  VD_HD void operator()(int64_t i) const {
+    const int64_t stride = op.heads * op.channels;
+    const int64_t groups = op.channels / kWidth;
     const int64_t group = i % groups, row = i / groups;  // row counts (batch, query, head)
     const int64_t head = row % op.heads, n = row / op.heads / op.queries;
     const T* map = static_cast<const T*>(op.value) + n * op.tokens * stride + head * op.channels + group * kWidth;
@@ -38,7 +41,6 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const MsDeformAttn op
       for (int64_t p = 0; p < op.points; ++p, location += 2, ++weight) {
         const Neighbours<Acc<T>> found = locate(load(location), load(location + 1), level);
         const Acc<T> attention = load(weight);
-#pragma unroll
         for (int k = 0; k < 4; ++k) {
           if (found.index[k] < 0) continue;
           const auto pack = *reinterpret_cast<const Pack<T, kWidth>*>(origin + found.index[k] * stride);
@@ -47,21 +49,20 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const MsDeformAttn op
       }
     }
     Pack<T, kWidth> result;
-#pragma unroll
     for (int c = 0; c < kWidth; ++c) store(result.channel + c, sums[c]);
     reinterpret_cast<Pack<T, kWidth>*>(op.output)[i] = result;
   }
-}
+};
 
 // One warp per sampling point; its lanes share the channels and add up their dot products.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) backward_kernel(const MsDeformAttn op, const Geometry geometry) {
-  const int lane = threadIdx.x % kWarp;
-  const int64_t stride = op.heads * op.channels;
-  const int64_t samples = op.levels * op.points;
-  const int64_t total = op.batch * op.queries * op.heads * samples;
-  const int64_t warps = int64_t(gridDim.x) * (kThreads / kWarp);
-  for (int64_t point = (int64_t(blockIdx.x) * kThreads + threadIdx.x) / kWarp; point < total; point += warps) {
+struct Backward {
+  MsDeformAttn op;
+  Geometry geometry;
+
+  VD_HD void operator()(const Warp& warp, int64_t point) const {
+    const int64_t stride = op.heads * op.channels;
+    const int64_t samples = op.levels * op.points;
     const int64_t row = point / samples;
     const int64_t head = row % op.heads, n = row / op.heads / op.queries;
     const Level level = geometry.level[point % samples / op.points];
@@ -73,46 +74,32 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(const MsDeformAttn o
     const T weight = static_cast<const T*>(op.weights)[point];
     const Neighbours<T> found = locate(location[0], location[1], level);
     T dots[4] = {};
-#pragma unroll
     for (int k = 0; k < 4; ++k) {
       if (found.index[k] < 0) continue;
       const T share = weight * neighbour_weight(found, k);
-      for (int64_t c = lane; c < op.channels; c += kWarp) {
+      for (int64_t c = warp.lane; c < op.channels; c += Warp::kLanes) {
         const int64_t offset = found.index[k] * stride + c;
         dots[k] += grad_output[c] * value[offset];
-        atomicAdd(grad_value + offset, share * grad_output[c]);
+        atomic_add(grad_value + offset, share * grad_output[c]);
       }
     }
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      for (int step = kWarp / 2; step > 0; step /= 2) dots[k] += __shfl_down_sync(0xffffffffu, dots[k], step);
-    }
-    if (lane == 0) {
-      const PointGradients<T> grad = point_gradients(found, dots, weight, level);
-      static_cast<T*>(op.grad_weights)[point] = grad.weight;
-      static_cast<T*>(op.grad_locations)[2 * point] = grad.location_x;
-      static_cast<T*>(op.grad_locations)[2 * point + 1] = grad.location_y;
-    }
+    for (int k = 0; k < 4; ++k) dots[k] = warp.sum(dots[k]);
+    if (warp.lane > 0) return;
+    const PointGradients<T> grad = point_gradients(found, dots, weight, level);
+    static_cast<T*>(op.grad_weights)[point] = grad.weight;
+    static_cast<T*>(op.grad_locations)[2 * point] = grad.location_x;
+    static_cast<T*>(op.grad_locations)[2 * point + 1] = grad.location_y;
   }
-}
+};
 
 Geometry geometry_of(const MsDeformAttn& op) {
   if (op.levels > kMsDeformAttnCudaLevels) {
-    fail("ms_deform_attn", "tensor spatial_shapes on CUDA", std::to_string(op.levels) + " levels",
+    fail(kOp, "tensor spatial_shapes on CUDA", std::to_string(op.levels) + " levels",
          "at most " + std::to_string(kMsDeformAttnCudaLevels));
   }
   Geometry geometry = {};
   for (int64_t l = 0; l < op.levels; ++l) geometry.level[l] = op.geometry[l];
   return geometry;
-}
-
-void succeed(cudaError_t status) {
-  if (status != cudaSuccess) fail("ms_deform_attn", "CUDA launch", cudaGetErrorString(status), "success");
-}
-
-unsigned blocks_for(int64_t threads) {
-  const int64_t blocks = (threads + kThreads - 1) / kThreads;
-  return blocks < kMaxBlocks ? static_cast<unsigned>(blocks) : kMaxBlocks;
 }
 
 template <typename T, int kWidth>
@@ -121,45 +108,37 @@ bool fits(const MsDeformAttn& op) {
   return op.channels % kWidth == 0 && start % (sizeof(T) * kWidth) == 0;
 }
 
-template <typename T, int kWidth>
-void launch_forward(const MsDeformAttn& op, cudaStream_t stream) {
-  const int64_t threads = op.batch * op.queries * op.heads * (op.channels / kWidth);
-  if (threads == 0) return;
-  forward_kernel<T, kWidth><<<blocks_for(threads), kThreads, 0, stream>>>(op, geometry_of(op));
-  succeed(cudaGetLastError());
-}
-
 // 16 bytes per access where channels and addresses allow.
 template <typename T>
-void launch_widest(const MsDeformAttn& op, cudaStream_t stream) {
+void launch_forward(const MsDeformAttn& op, void* stream) {
   constexpr int kWidest = 16 / sizeof(T);
-  return fits<T, kWidest>(op) ? launch_forward<T, kWidest>(op, stream) : launch_forward<T, 1>(op, stream);
+  const int64_t rows = op.batch * op.queries * op.heads;
+  if (fits<T, kWidest>(op)) {
+    launch_items(kOp, Forward<T, kWidest>{op, geometry_of(op)}, rows * (op.channels / kWidest), stream);
+  } else {
+    launch_items(kOp, Forward<T, 1>{op, geometry_of(op)}, rows * op.channels, stream);
+  }
 }
 
 template <typename T>
-void launch_backward(const MsDeformAttn& op, cudaStream_t stream) {
-  const auto bytes = static_cast<size_t>(op.batch * op.tokens * op.heads * op.channels) * sizeof(T);
-  if (bytes > 0) succeed(cudaMemsetAsync(op.grad_value, 0, bytes, stream));
-  const int64_t threads = op.batch * op.queries * op.heads * op.levels * op.points * kWarp;
-  if (threads == 0) return;
-  backward_kernel<T><<<blocks_for(threads), kThreads, 0, stream>>>(op, geometry_of(op));
-  succeed(cudaGetLastError());
+void launch_backward(const MsDeformAttn& op, void* stream) {
+  launch_zero(kOp, op.grad_value, op.batch * op.tokens * op.heads * op.channels * int64_t(sizeof(T)), stream);
+  const int64_t points = op.batch * op.queries * op.heads * op.levels * op.points;
+  launch_warps(kOp, Backward<T>{op, geometry_of(op)}, points, stream);
 }
 
 }  // namespace
 
 void ms_deform_attn_cuda_forward(const MsDeformAttn& op, int dtype, void* stream) {
-  const auto queue = static_cast<cudaStream_t>(stream);
-  if (dtype == VD_FLOAT32) launch_widest<float>(op, queue);
-  if (dtype == VD_FLOAT64) launch_widest<double>(op, queue);
-  if (dtype == VD_FLOAT16) launch_widest<Half>(op, queue);
-  if (dtype == VD_BFLOAT16) launch_widest<BFloat16>(op, queue);
+  if (dtype == VD_FLOAT32) launch_forward<float>(op, stream);
+  if (dtype == VD_FLOAT64) launch_forward<double>(op, stream);
+  if (dtype == VD_FLOAT16) launch_forward<Half>(op, stream);
+  if (dtype == VD_BFLOAT16) launch_forward<BFloat16>(op, stream);
 }
 
 void ms_deform_attn_cuda_backward(const MsDeformAttn& op, int dtype, void* stream) {
-  const auto queue = static_cast<cudaStream_t>(stream);
-  if (dtype == VD_FLOAT32) launch_backward<float>(op, queue);
-  if (dtype == VD_FLOAT64) launch_backward<double>(op, queue);
+  if (dtype == VD_FLOAT32) launch_backward<float>(op, stream);
+  if (dtype == VD_FLOAT64) launch_backward<double>(op, stream);
 }
 
 }  // namespace visdeploy
