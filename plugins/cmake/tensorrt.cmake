@@ -23,7 +23,7 @@ function(visdeploy_add_tensorrt)
   target_include_directories(
     visdeploy_tensorrt SYSTEM PRIVATE "${VISDEPLOY_TENSORRT_INCLUDE}" ${CUDAToolkit_INCLUDE_DIRS}
   )
-  target_link_libraries(visdeploy_tensorrt PRIVATE visdeploy_kernels CUDA::cudart_static)
+  target_link_libraries(visdeploy_tensorrt PRIVATE visdeploy_kernels CUDA::cudart_static ${CMAKE_DL_LIBS})
   set_target_properties(visdeploy_tensorrt PROPERTIES LIBRARY_OUTPUT_DIRECTORY "${VISDEPLOY_OUTPUT_DIR}")
   # The rest stays inside: TensorRT may load several plugin libraries, and unloads them.
   set(exports "${CMAKE_CURRENT_SOURCE_DIR}/tensorrt/exports.map")

@@ -1,16 +1,20 @@
 // Errors of plugins on their way to TensorRT's logger; nothing of them may cross into TensorRT as an exception.
 #pragma once
 
-#include <NvInferRuntime.h>
-
 #include <exception>
 
 namespace visdeploy {
 namespace trt {
 
-void set_logger_finder(nvinfer1::ILoggerFinder* finder) noexcept;
+// Remembers whose logger to use: that of the TensorRT library that holds a code address, the one that loads the plugins.
+// Several may be in one process (TensorRT for RTX beside TensorRT); the last to load plugins gets the messages.
+void use_logger_of(const void* caller) noexcept;
 
-// To TensorRT's logger, or to the standard error stream where the library was loaded by other means.
+// The same, and the nvinfer1::ILoggerFinder that it hands over: it knows the logger of the engine that is running on
+// the calling thread, and none outside of one.
+void use_logger_finder(void* finder, const void* caller) noexcept;
+
+// To TensorRT's logger, or to the standard error stream while it has none.
 void log_error(const char* message) noexcept;
 
 // The result of work, or failed, after the message of what it threw was logged.

@@ -67,7 +67,9 @@ struct Creators {
 
 extern "C" {
 
-VD_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) { visdeploy::trt::set_logger_finder(finder); }
+VD_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) {
+  visdeploy::trt::use_logger_finder(finder, __builtin_return_address(0));
+}
 
 VD_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) {
   count = 0;
