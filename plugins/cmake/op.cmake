@@ -44,6 +44,6 @@ function(visdeploy_add_op op)
     # A file of its own includes the kernels, because CMake would compile the .cu itself with nvcc.
     set(emulated "${CMAKE_CURRENT_BINARY_DIR}/emulation/${op}.cc")
     file(CONFIGURE OUTPUT "${emulated}" CONTENT "#include \"${op}/cuda_kernel.cu\"\n")
-    target_sources(visdeploy_emulation PRIVATE "${emulated}" ${op}/cuda.cc)
+    target_sources(visdeploy_emulation PRIVATE "${emulated}" ${op}/cpu.cc ${op}/cuda.cc)
   endif()
 endfunction()

@@ -16,7 +16,8 @@ struct Kernel : ort::KernelBase<Kernel> {
   void compute(const Ort::KernelContext& context) const {
     std::array<ort::TensorView, 5> in = {ort::input(context, 0), ort::input(context, 1), ort::input(context, 2),
                                          ort::input(context, 3), ort::input(context, 4)};
-    MsDeformAttnCall call = check_ms_deform_attn(in[0].get(), in[1].get(), in[2].get(), in[3].get(), in[4].get());
+    MsDeformAttnCall call = check_ms_deform_attn({in[0].get(), in[1].get(), in[2].get(), in[3].get(), in[4].get()});
+    read_geometry(call);
     ort::TensorView out = ort::output(context, 0, {call.op.batch, call.op.queries, call.op.heads * call.op.channels});
     check_forward(call, out.get());
 

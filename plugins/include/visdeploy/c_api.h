@@ -44,7 +44,9 @@ VD_EXPORT const char* vd_cpu_isa(void);
 VD_EXPORT const char* vd_cuda_architectures(void);
 
 /* Multi-scale deformable attention on the CPU; shapes in visdeploy/ms_deform_attn.h and plugins/ms_deform_attn.
- * spatial_shapes is int64 [levels, 2] (height, width), level_start_index int64 [levels]. threads >= 1. */
+ * spatial_shapes is [levels, 2] (height, width), level_start_index [levels]; both int64 or both int32.
+ * sampling_locations and attention_weights have value's dtype, or are float32 where that is a half-precision one.
+ * threads >= 1. */
 VD_EXPORT int vd_ms_deform_attn_forward(const vd_tensor* value, const vd_tensor* spatial_shapes,
                                         const vd_tensor* level_start_index, const vd_tensor* sampling_locations,
                                         const vd_tensor* attention_weights, const vd_tensor* output, int threads);
@@ -56,8 +58,9 @@ VD_EXPORT int vd_ms_deform_attn_backward(const vd_tensor* value, const vd_tensor
                                          const vd_tensor* grad_value, const vd_tensor* grad_sampling_locations,
                                          const vd_tensor* grad_attention_weights, int threads);
 
-/* The same on a CUDA device: tensors are in device memory, except spatial_shapes and level_start_index, which are in
- * host memory; stream is a cudaStream_t. Fails with a message when the library was built without CUDA. */
+/* The same on a CUDA device: all tensors are in device memory, spatial_shapes and level_start_index too, and stream is
+ * a cudaStream_t. The two index tensors are read by the kernel alone: a level that does not lie within value's tokens
+ * contributes nothing instead of being an error. Fails with a message when the library was built without CUDA. */
 VD_EXPORT int vd_ms_deform_attn_forward_cuda(const vd_tensor* value, const vd_tensor* spatial_shapes,
                                              const vd_tensor* level_start_index, const vd_tensor* sampling_locations,
                                              const vd_tensor* attention_weights, const vd_tensor* output, void* stream);
