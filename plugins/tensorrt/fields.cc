@@ -51,7 +51,8 @@ void append(const Field& field, std::vector<double>& values) {
 
 void check_length(const std::string& op, const std::string& what, const Field& field, int32_t expected) {
   const std::string length = expected == kAnyLength ? "at least 1 value" : std::to_string(expected) + " value(s)";
-  const bool right = expected == kAnyLength ? field.length >= 1 && field.length <= kMostValues : field.length == expected;
+  const bool right =
+      expected == kAnyLength ? field.length >= 1 && field.length <= kMostValues : field.length == expected;
   if (!right) fail(op, what + " has the wrong length", std::to_string(field.length), length);
   if (field.data == nullptr) fail(op, what + " has no data", "a null pointer", length);
 }
@@ -81,7 +82,8 @@ std::vector<double> read_values(const std::string& op, const AttributeSpec& spec
   return values;
 }
 
-const AttributeSpec& find_spec(const std::string& op, const std::vector<AttributeSpec>& specs, const std::string& name) {
+const AttributeSpec& find_spec(const std::string& op, const std::vector<AttributeSpec>& specs,
+                               const std::string& name) {
   std::string known;
   for (const AttributeSpec& spec : specs) {
     if (spec.name == name) return spec;
@@ -126,7 +128,8 @@ Attributes read_engine(const std::string& op, const std::vector<AttributeSpec>& 
   const Field* format = nullptr;
   for (const Field& field : fields) {
     const bool is_format = field.name != nullptr && std::strcmp(field.name, kFormatField) == 0;
-    if (is_format && format != nullptr) fail(op, "serialised plugin, field " + std::string(kFormatField), "given twice", "given once");
+    if (is_format && format != nullptr)
+      fail(op, "serialised plugin, field " + std::string(kFormatField), "given twice", "given once");
     if (is_format) {
       format = &field;
     } else {
@@ -147,7 +150,8 @@ Attributes read_engine(const std::string& op, const std::vector<AttributeSpec>& 
   for (const AttributeSpec& each : specs) {
     // An attribute without values is not written.
     const bool added = read.values_.emplace(each.name, std::vector<double>()).second;
-    if (added && (each.required || !each.standard.empty())) fail(op, "serialised attribute " + each.name, "absent", "given");
+    if (added && (each.required || !each.standard.empty()))
+      fail(op, "serialised attribute " + each.name, "absent", "given");
   }
   return read;
 }

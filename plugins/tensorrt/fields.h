@@ -1,5 +1,6 @@
-// The attributes of a TensorRT plugin: declared once per op, then read from the fields that an ONNX node or a serialised
-// engine brings, and written back. Knows nothing of TensorRT, so that tests and fuzzers can drive it without one.
+// The attributes of a TensorRT plugin: declared once per op, then read from the fields that an ONNX node or a
+// serialised engine brings, and written back. Knows nothing of TensorRT, so that tests and fuzzers can drive it without
+// one.
 #pragma once
 
 #include <cstdint>

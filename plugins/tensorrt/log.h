@@ -6,8 +6,9 @@
 namespace visdeploy {
 namespace trt {
 
-// Remembers whose logger to use: that of the TensorRT library that holds a code address, the one that loads the plugins.
-// Several may be in one process (TensorRT for RTX beside TensorRT); the last to load plugins gets the messages.
+// Remembers whose logger to use: that of the TensorRT library that holds a code address, the one that loads the
+// plugins. Several may be in one process (TensorRT for RTX beside TensorRT); the last to load plugins gets the
+// messages.
 void use_logger_of(const void* caller) noexcept;
 
 // The same, and the nvinfer1::ILoggerFinder that it hands over: it knows the logger of the engine that is running on

@@ -35,7 +35,7 @@ std::vector<Dims> infer_shapes(const OpType& type, const Op& op, std::vector<Dim
 bool accepts_dtype(const OpType& type, size_t inputs, size_t position, const std::vector<int32_t>& dtypes) {
   const TensorSpec& tensor = position < inputs ? type.inputs.at(position) : type.outputs.at(position - inputs);
   const int32_t dtype = dtypes.at(position);
-  if (tensor.like_input >= 0) return dtype == dtypes.at(static_cast<size_t>(tensor.like_input));
+  if (tensor.like_input >= 0 && dtype == dtypes.at(static_cast<size_t>(tensor.like_input))) return true;
   return std::find(tensor.dtypes.begin(), tensor.dtypes.end(), dtype) != tensor.dtypes.end();
 }
 

@@ -34,8 +34,8 @@ class DimArithmetic {
 struct TensorSpec {
   std::string name;
   int32_t rank;
-  std::vector<int32_t> dtypes;  // vd_dtype; what like_input takes when that is set
-  int32_t like_input = -1;      // has the dtype of this input, which comes before it
+  std::vector<int32_t> dtypes;  // vd_dtype: one of these,
+  int32_t like_input = -1;      // or that of this input, which comes before it
 };
 
 // The tensors of a call. Absent optional inputs are null, as the checks of <op>/arguments.h take them.

@@ -5,11 +5,12 @@
 namespace visdeploy {
 
 const trt::OpType& ms_deform_attn_tensorrt();
+const trt::OpType& ms_deform_attn_fused_tensorrt();
 
 namespace trt {
 
 const std::vector<const OpType*>& op_types() {
-  static const std::vector<const OpType*> types = {&ms_deform_attn_tensorrt()};
+  static const std::vector<const OpType*> types = {&ms_deform_attn_tensorrt(), &ms_deform_attn_fused_tensorrt()};
   return types;
 }
 

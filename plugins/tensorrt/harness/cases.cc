@@ -38,16 +38,16 @@ void add_ms_deform_attn(std::vector<Case>& cases) {
     const std::vector<int64_t> samples = {size.batch, size.queries, size.heads, levels, size.points};
     std::vector<int64_t> locations = samples;
     locations.push_back(2);
-    cases.push_back({"MSDeformAttn",
-                     size.what,
-                     {},
-                     {random_tensor({size.batch, pyramid.tokens, size.heads, size.channels}, -1, 1, 1),
-                      integers({levels, 2}, pyramid.shapes, size.index_dtype),
-                      integers({levels}, pyramid.starts, size.index_dtype), random_tensor(locations, -0.3, 1.3, 2),
-                      random_tensor(samples, 0, 1, 3)},
-                     {size.batch, size.queries, size.heads * size.channels},
-                     reference,
-                     {}});
+    cases.push_back(
+        {"MSDeformAttn",
+         size.what,
+         {},
+         {random_tensor({size.batch, pyramid.tokens, size.heads, size.channels}, -1, 1, 1),
+          integers({levels, 2}, pyramid.shapes, size.index_dtype), integers({levels}, pyramid.starts, size.index_dtype),
+          random_tensor(locations, -0.3, 1.3, 2), random_tensor(samples, 0, 1, 3)},
+         {size.batch, size.queries, size.heads * size.channels},
+         reference,
+         {}});
   }
 }
 
