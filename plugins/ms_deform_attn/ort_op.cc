@@ -1,10 +1,11 @@
 // ONNX Runtime binding: visdeploy::MSDeformAttn on the CPU provider, threaded with ONNX Runtime's pool.
 
 #include <array>
+#include <memory>
 #include <vector>
 
 #include "ms_deform_attn/arguments.h"
-#include "ms_deform_attn/cpu_kernel.h"
+#include "ms_deform_attn/cpu_forward.h"
 #include "ort/custom_op.h"
 
 namespace visdeploy {
@@ -21,12 +22,12 @@ struct Kernel : ort::KernelBase<Kernel> {
     ort::TensorView out = ort::output(context, 0, {call.op.batch, call.op.queries, call.op.heads * call.op.channels});
     check_forward(call, out.get());
 
-    const ort::Tasks tasks(call.op.batch * call.op.queries, row_cost(call.op));
-    const int64_t scratch = ms_deform_attn_scratch(call.op) / static_cast<int64_t>(sizeof(double));
-    std::vector<double> scratch_of_tasks(static_cast<size_t>(scratch * tasks.count));
-    const auto kernel = ms_deform_attn_cpu().forward[call.dtype];
-    ort::parallel_for(context, tasks, [&](int64_t begin, int64_t end, int64_t task) {
-      kernel(call.op, begin, end, scratch_of_tasks.data() + task * scratch);
+    ms_deform_attn_cpu_forward(call, [&](int64_t items, int64_t cost, int64_t scratch_bytes, const CpuRange& body) {
+      const ort::Tasks tasks(items, cost);
+      const std::unique_ptr<char[]> scratch(new char[static_cast<size_t>(scratch_bytes * tasks.count)]);
+      ort::parallel_for(context, tasks, [&](int64_t begin, int64_t end, int64_t task) {
+        body(begin, end, scratch.get() + task * scratch_bytes);
+      });
     });
   }
 };

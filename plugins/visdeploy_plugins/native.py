@@ -34,6 +34,7 @@ class Signature:
 FUNCTIONS = {
     "vd_ms_deform_attn_forward": Signature(6),
     "vd_ms_deform_attn_backward": Signature(9),
+    "vd_ms_deform_attn_fused_forward": Signature(7),
 }
 
 
