@@ -43,6 +43,10 @@ VD_EXPORT const char* vd_cpu_isa(void);
 /* The compute capabilities that CUDA kernels were built for, as "80 86 ..."; empty when built without CUDA. */
 VD_EXPORT const char* vd_cuda_architectures(void);
 
+/* Makes a CUDA device the calling thread's, for the functions named ..._cuda below. Call it before them where there is
+ * more than one device. Fails when this library's kernels cannot run on that device. */
+VD_EXPORT int vd_cuda_set_device(int device);
+
 /* Multi-scale deformable attention on the CPU; shapes in visdeploy/ms_deform_attn.h and plugins/ms_deform_attn.
  * spatial_shapes is [levels, 2] (height, width), level_start_index [levels]; both int64 or both int32.
  * sampling_locations and attention_weights have value's dtype, or are float32 where that is a half-precision one.
