@@ -7,6 +7,7 @@
 #   cuda_kernel.cu    its CUDA kernels, compiled when nvcc is there, and by the host compiler for the emulation
 #   ort_op.cc         its ONNX Runtime ops
 #   tensorrt_plugin.cc  its TensorRT plugins, compiled when nvcc is there
+# and with further files for the CPU, if any, which are named after the op.
 
 # Tells code which instruction sets its machine family has.
 function(visdeploy_use_instruction_sets target)
@@ -33,6 +34,9 @@ function(visdeploy_add_op op)
     target_sources(visdeploy_kernels PRIVATE $<TARGET_OBJECTS:${op}_${isa}>)
   endforeach()
   target_sources(visdeploy_kernels PRIVATE ${op}/cpu_dispatch.cc)
+  foreach(file ${ARGN})
+    target_sources(visdeploy_kernels PRIVATE ${op}/${file})
+  endforeach()
   target_sources(visdeploy_ops PRIVATE ${op}/cpu.cc ${op}/cuda.cc)
   target_sources(visdeploy_onnxruntime PRIVATE ${op}/ort_op.cc)
   if(VISDEPLOY_CUDA_BUILT)

@@ -76,6 +76,7 @@ FUNCTIONS = {
     "vd_deform_conv_backward": Signature(10, DeformConvParams),
     "vd_ms_deform_attn_forward": Signature(6),
     "vd_ms_deform_attn_backward": Signature(9),
+    "vd_ms_deform_attn_fused_forward": Signature(7),
     "vd_masked_conv_forward": Signature(5, MaskedConvParams),
     "vd_masked_conv_backward": Signature(7, MaskedConvParams),
     "vd_multi_level_roi_align_forward": Signature(11, RoiAlignParams),
