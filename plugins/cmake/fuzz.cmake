@@ -1,6 +1,10 @@
 # The fuzz target: with clang a libFuzzer program, with other compilers one with a driver of its own. It holds the C
-# interface, with the CUDA kernels compiled for the host, as the emulation library has them.
-add_executable(visdeploy_fuzz core/c_api.cc fuzz/target.cc fuzz/tensor.cc)
+# interface, with the CUDA kernels compiled for the host as the emulation library has them, and what TensorRT plugins do
+# without TensorRT.
+add_executable(
+  visdeploy_fuzz core/c_api.cc fuzz/target.cc fuzz/tensor.cc fuzz/tensorrt.cc tensorrt/fields.cc tensorrt/op.cc
+                 tensorrt/ops.cc
+)
 target_compile_definitions(visdeploy_fuzz PRIVATE VD_EMULATE_CUDA VD_CUDA VD_CUDA_ARCHITECTURES="emulation")
 target_link_libraries(visdeploy_fuzz PRIVATE visdeploy_kernels)
 if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
@@ -16,4 +20,7 @@ function(visdeploy_fuzz_op op)
   set(emulated "${CMAKE_CURRENT_BINARY_DIR}/emulation/${op}.cc")
   file(CONFIGURE OUTPUT "${emulated}" CONTENT "#include \"${op}/cuda_kernel.cu\"\n")
   target_sources(visdeploy_fuzz PRIVATE ${op}/cpu.cc ${op}/cuda.cc "${emulated}" fuzz/${op}.cc)
+  if(EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${op}/tensorrt_plugin.cc")
+    target_sources(visdeploy_fuzz PRIVATE ${op}/tensorrt_plugin.cc)
+  endif()
 endfunction()

@@ -29,8 +29,27 @@ struct Sizes {
   int64_t levels() const { return static_cast<int64_t>(starts.size()); }
 };
 
+enum Form { kForward, kBackward, kFused };
+
+void call(Form form, bool cuda, const std::vector<const vd_tensor*>& t, int threads) {
+  switch (form) {
+    case kForward:
+      return check_result(kOp, cuda ? vd_ms_deform_attn_forward_cuda(t[0], t[1], t[2], t[3], t[4], t[5], nullptr)
+                                    : vd_ms_deform_attn_forward(t[0], t[1], t[2], t[3], t[4], t[5], threads));
+    case kFused:
+      return check_result(kOp,
+                          cuda ? vd_ms_deform_attn_fused_forward_cuda(t[0], t[1], t[2], t[3], t[4], t[5], t[6], nullptr)
+                               : vd_ms_deform_attn_fused_forward(t[0], t[1], t[2], t[3], t[4], t[5], t[6], threads));
+    case kBackward:
+      return check_result(
+          kOp, cuda ? vd_ms_deform_attn_backward_cuda(t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], nullptr)
+                    : vd_ms_deform_attn_backward(t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], threads));
+  }
+}
+
 void run(Bytes& bytes) {
-  const bool backward = bytes.below(2), cuda = bytes.below(2), narrow = bytes.seldom(), mixed = bytes.seldom();
+  const auto form = static_cast<Form>(bytes.below(3));
+  const bool cuda = bytes.below(2), narrow = bytes.seldom(), mixed = bytes.seldom();
   const int threads = static_cast<int>(bytes.between(-1, 3));
   const Sizes s(bytes);
   const int32_t dtype = any_float(bytes), points = mixed ? VD_FLOAT32 : dtype, index = narrow ? VD_INT32 : VD_INT64;
@@ -41,24 +60,17 @@ void run(Bytes& bytes) {
   tensors.emplace_back(value, dtype);
   tensors.emplace_back(Tensor({s.levels(), 2}, index)).holding(s.shapes);
   tensors.emplace_back(Tensor({s.levels()}, index)).holding(s.starts);
+  if (form == kFused) tensors.emplace_back(Shape{s.batch, s.queries, s.levels(), 2 * bytes.between(1, 2)}, points);
   tensors.emplace_back(locations, points);
   tensors.emplace_back(weights, points);
   tensors.emplace_back(output, dtype);
-  if (backward) {
+  if (form == kBackward) {
     tensors.emplace_back(value, dtype);
     tensors.emplace_back(locations, points);
     tensors.emplace_back(weights, points);
   }
   spoil_some(tensors, bytes);
-  const std::vector<const vd_tensor*> t = prepare_all(tensors, bytes);
-  if (backward) {
-    check_result(kOp,
-                 cuda ? vd_ms_deform_attn_backward_cuda(t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], nullptr)
-                      : vd_ms_deform_attn_backward(t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], threads));
-  } else {
-    check_result(kOp, cuda ? vd_ms_deform_attn_forward_cuda(t[0], t[1], t[2], t[3], t[4], t[5], nullptr)
-                           : vd_ms_deform_attn_forward(t[0], t[1], t[2], t[3], t[4], t[5], threads));
-  }
+  call(form, cuda, prepare_all(tensors, bytes), threads);
 }
 
 const Subject subject(run);
