@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
@@ -167,15 +166,15 @@ def _plugins() -> tuple[tuple[Library, ...], tuple[Operator, ...]]:
     nvcc = f"{build}, and nvcc"
     cuda = f"CUDA kernels for {' '.join(found.cuda_architectures)}" if found.cuda_architectures else "no CUDA kernels"
     cpu = f"CPU kernels ({found.instruction_set}), {cuda}" if found.instruction_set else "does not load"
-    offers: tuple[tuple[str, Callable[[], Any] | None, str, str], ...] = (
-        ("PyTorch and C", module.operators_library, cpu, build),
-        ("ONNX Runtime", module.onnxruntime_library, cuda, build),
-        ("TensorRT", getattr(module, "tensorrt_library", None), cuda, nvcc),
+    offers = (
+        ("PyTorch and C", found.operators_library, cpu, build),
+        ("ONNX Runtime", found.onnxruntime_library, cuda, build),
+        ("TensorRT", found.tensorrt_library, cuda, nvcc),
     )
-    libraries = []
-    for name, offer, detail, hint in offers:
-        path = offer() if offer is not None else None
-        libraries.append(Library(name, str(path), detail) if path else Library(name, "", "not built", hint))
+    libraries = [
+        Library(name, str(path), detail) if path else Library(name, "", "not built", hint)
+        for name, path, detail, hint in offers
+    ]
     operators = tuple(Operator(op.op, op.engine, op.runs, op.own_kernel, op.why_not) for op in found.ops)
     return tuple(libraries), operators
 

@@ -38,12 +38,25 @@ struct Fields {
   std::vector<trt::Field> fields;
 };
 
+// Every kind of attribute, whatever the ops have.
+const std::vector<trt::AttributeSpec>& every_kind() {
+  static const std::vector<trt::AttributeSpec> specs = {
+      {"one", 1, {1}},
+      {"pair", 2, {1, 1}, 0, 7},
+      {"list", trt::kAnyLength, {}},
+      {"real", 1, {56}, 0, 1e6, true},
+      {"reals", trt::kAnyLength, {}, -1, 1, true, true},
+      {"needed", 4, {}, -100, 2147483647, false, true},
+  };
+  return specs;
+}
+
 size_t size_of(int32_t type) { return type == trt::kFloat64 || type == trt::kInt64 ? 8 : 4; }
 
-std::string any_name(const trt::OpType& type, Bytes& bytes) {
-  const auto count = static_cast<int64_t>(type.attributes.size());
+std::string any_name(const std::vector<trt::AttributeSpec>& specs, Bytes& bytes) {
+  const auto count = static_cast<int64_t>(specs.size());
   const int64_t which = bytes.below(count + 3);
-  if (which < count) return type.attributes[static_cast<size_t>(which)].name;
+  if (which < count) return specs[static_cast<size_t>(which)].name;
   return which == count ? trt::kFormatField : which == count + 1 ? "plugin_version" : "unknown";
 }
 
@@ -72,14 +85,14 @@ void add_field(Fields& made, const std::string& name, int32_t length, Bytes& byt
   if (bytes.seldom()) field.length = static_cast<int32_t>(bytes.between(-2, 0));
 }
 
-void make_fields(Fields& made, const trt::OpType& type, Bytes& bytes) {
-  for (const trt::AttributeSpec& spec : type.attributes) {
+void make_fields(Fields& made, const std::vector<trt::AttributeSpec>& specs, Bytes& bytes) {
+  for (const trt::AttributeSpec& spec : specs) {
     if (bytes.seldom()) continue;
     add_field(made, spec.name, spec.length == trt::kAnyLength ? static_cast<int32_t>(bytes.below(9)) : spec.length,
               bytes);
   }
   for (int64_t more = bytes.below(3); more > 0; --more) {
-    add_field(made, any_name(type, bytes), static_cast<int32_t>(bytes.below(6)), bytes);
+    add_field(made, any_name(specs, bytes), static_cast<int32_t>(bytes.below(6)), bytes);
   }
   // Only now, because strings move while their vector grows.
   for (size_t i = 0; i < made.fields.size(); ++i) made.fields[i].name = made.names[i].c_str();
@@ -103,22 +116,31 @@ void infer(const trt::OpType& type, const trt::Op& op, Bytes& bytes) {
   trt::infer_shapes(type, op, inputs, arithmetic);
 }
 
+trt::Attributes read(const std::string& op, const std::vector<trt::AttributeSpec>& specs, Bytes& bytes) {
+  Fields made;
+  make_fields(made, specs, bytes);
+  if (bytes.below(2)) return trt::read_node(op, specs, made.fields);
+  // A right format, or else nothing but its absence would be seen.
+  const int32_t format = trt::kFormat + (bytes.seldom() ? 1 : 0);
+  made.fields.push_back({trt::kFormatField, &format, trt::kInt32, 1});
+  return trt::read_engine(op, specs, made.fields);
+}
+
 void run(Bytes& bytes) {
   const auto& types = trt::op_types();
-  const trt::OpType& type = *types[static_cast<size_t>(bytes.below(static_cast<int64_t>(types.size())))];
+  const auto which = static_cast<size_t>(bytes.below(static_cast<int64_t>(types.size()) + 2));
+  const trt::OpType* type = which < types.size() ? types[which] : nullptr;
+  const std::string name = type == nullptr ? "AnyOp" : type->name;
+  const std::vector<trt::AttributeSpec>& specs = type == nullptr ? every_kind() : type->attributes;
   try {
-    Fields made;
-    make_fields(made, type, bytes);
-    const bool engine = bytes.below(2);
-    const trt::Attributes attributes = engine ? trt::read_engine(type.name, type.attributes, made.fields)
-                                              : trt::read_node(type.name, type.attributes, made.fields);
+    const trt::Attributes attributes = read(name, specs, bytes);
     // What is written must be readable, and say the same.
-    const trt::SerializedFields written(type.attributes, attributes);
-    const trt::Attributes again = trt::read_engine(type.name, type.attributes, written.fields());
-    for (const trt::AttributeSpec& spec : type.attributes) {
+    const trt::SerializedFields written(specs, attributes);
+    const trt::Attributes again = trt::read_engine(name, specs, written.fields());
+    for (const trt::AttributeSpec& spec : specs) {
       if (again.values(spec.name) != attributes.values(spec.name)) __builtin_trap();
     }
-    infer(type, *type.create(attributes), bytes);
+    if (type != nullptr) infer(*type, *type->create(attributes), bytes);
   } catch (const OpError&) {
     // Refused, with a message: what a wrong field is for.
   }

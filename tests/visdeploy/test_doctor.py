@@ -88,11 +88,9 @@ def test_operators_and_reasons_are_printed(modules, capsys, tmp_path):
         SimpleNamespace(op="an_op", engine="ONNX Runtime CPU", runs="kernel", own_kernel=True, why_not=""),
         SimpleNamespace(op="an_op", engine="TensorRT", runs="", own_kernel=False, why_not="no plugin"),
     ]
-    modules["visdeploy_plugins"] = SimpleNamespace(
-        capabilities=lambda: SimpleNamespace(ops=support, instruction_set="avx2", cuda_architectures=("80", "90")),
-        operators_library=lambda: tmp_path / "ops.so",
-        onnxruntime_library=lambda: None,
-    )
+    offered = {"instruction_set": "avx2", "cuda_architectures": ("80", "90"), "operators_library": tmp_path / "ops.so"}
+    found = SimpleNamespace(ops=support, onnxruntime_library=None, tensorrt_library=None, **offered)
+    modules["visdeploy_plugins"] = SimpleNamespace(capabilities=lambda: found)
     assert exit_code("doctor") == 0
     shown = capsys.readouterr().out
     assert "TensorRT: not our kernel: no plugin" in shown
