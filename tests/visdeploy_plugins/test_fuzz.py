@@ -1,4 +1,4 @@
-"""The fuzz target with its own driver and g++, under AddressSanitizer and UndefinedBehaviorSanitizer, for 20 seconds."""
+"""The fuzz target with its own driver and g++, under Address- and UndefinedBehaviorSanitizer, for 20 seconds."""
 
 import os
 import shutil
