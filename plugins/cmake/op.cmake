@@ -23,13 +23,19 @@ set(VISDEPLOY_FLAGS_baseline "")
 set(VISDEPLOY_FLAGS_avx2 -mavx2 -mfma)
 set(VISDEPLOY_FLAGS_avx512 -mavx2 -mfma -mavx512f -mavx512vl -mavx512bw -mavx512dq)
 
+# Sanitizers make optimising these templates a matter of minutes each, and find as much without.
+set(VISDEPLOY_KERNEL_OPTIMISATION -O3)
+if(VISDEPLOY_SANITIZE)
+  set(VISDEPLOY_KERNEL_OPTIMISATION -O1)
+endif()
+
 function(visdeploy_add_op op)
   target_sources(visdeploy_kernels PRIVATE ${op}/arguments.cc)
   foreach(isa ${VISDEPLOY_ISAS})
     # No errno, no trapping: both would only keep the compiler from using conditional moves and vector compares.
     add_library(${op}_${isa} OBJECT ${op}/cpu_kernel.cc)
     target_link_libraries(${op}_${isa} PRIVATE visdeploy_flags)
-    target_compile_options(${op}_${isa} PRIVATE -O3 -fno-math-errno -fno-trapping-math ${VISDEPLOY_FLAGS_${isa}})
+    target_compile_options(${op}_${isa} PRIVATE ${VISDEPLOY_KERNEL_OPTIMISATION} -fno-math-errno -fno-trapping-math ${VISDEPLOY_FLAGS_${isa}})
     target_compile_definitions(${op}_${isa} PRIVATE VD_ISA_TABLE=${op}_${isa})
     target_sources(visdeploy_kernels PRIVATE $<TARGET_OBJECTS:${op}_${isa}>)
   endforeach()

@@ -17,7 +17,7 @@ python="${PYTHON:-$root/.venv/bin/python}"
 [ -x "$python" ] || python=python3
 
 configure() {
-  cmake -S "$root/plugins" -B "$build" -G Ninja -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+  cmake -S "$root/plugins" -B "$build" -G Ninja -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g1" \
     -DVISDEPLOY_CUDA=OFF -DVISDEPLOY_SANITIZE=address,undefined -DVISDEPLOY_OUTPUT_DIR="$build/libraries" "$@" >/dev/null
 }
 
