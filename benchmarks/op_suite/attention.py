@@ -74,7 +74,7 @@ def pixel_offsets(queries: int, levels: int, generator: torch.Generator) -> Tens
 
 
 def sampling_flops(weights: Tensor, value: Tensor) -> int:
-    """Per point 4 neighbours with one fused operation per channel, and about 20 for coordinates and bilinear weights."""
+    """Per point 4 neighbours, one fused operation a channel, and about 20 for coordinates and bilinear weights."""
     return weights.numel() * (8 * value.shape[3] + 20)
 
 

@@ -40,7 +40,8 @@ def cases(*, small: bool) -> Iterator[Case]:
             "our PyTorch op, unfused": _unfused,
         },
         # Beside the sampling itself: about 4 operations a softmax term and 2 a coordinate.
-        flops=attention.sampling_flops(inputs["attention_logits"], plain["value"]) + 8 * inputs["attention_logits"].numel(),
+        flops=attention.sampling_flops(inputs["attention_logits"], plain["value"])
+        + 8 * inputs["attention_logits"].numel(),
         baseline_nodes={"ORT kernel, unfused graph": _unfused_nodes(levels, shapes)},
         constants=attention.GEOMETRY,
     )
