@@ -8,9 +8,10 @@
 namespace visdeploy {
 namespace {
 
-constexpr int kPieces = 16;                  // taps whose rows are looked up at a time
-constexpr int kPanelsAtOnce = 4;             // that take turns on the same rows
-constexpr int64_t kPanelBytes = 256 * 1024;  // of a panel at a time, to leave room in the L2 cache
+constexpr int kPieces = 16;                          // taps whose rows are looked up at a time
+constexpr int kPanelsAtOnce = 4;                     // that take turns on the same rows
+constexpr int64_t kLineBytes = 64, kAskBytes = 128;  // of a row, asked of memory before its turn comes
+constexpr int64_t kPanelBytes = 256 * 1024;          // of a panel at a time, to leave room in the L2 cache
 
 template <typename T>
 constexpr int64_t kPanelSums = int64_t(kMaskedConvChunk) * kPanelWidth<Acc<T>>;
@@ -48,9 +49,25 @@ struct DepthPart {
   int64_t tap, taps, channel, channels;
 };
 
-// Adds one part of the depth to the sums of every position.
+// Asks memory for the beginnings of the rows of a tile to come; the machine then sees by itself how they go on.
 template <typename T>
-VD_HD void multiply_part(const PanelWork<T>& work, const DepthPart& part, Acc<T>* sums) {
+VD_HD void prefetch_rows(const PanelWork<T>& work, const DepthPart& part, int64_t position) {
+  const MaskedConvProduct& product = work.product;
+  const char* base = static_cast<const char*>(product.rows) + (work.depth_at + part.channel) * int64_t(sizeof(Acc<T>));
+  const int64_t stop = least(position + kTileRows, work.end);
+  for (; position < stop; ++position) {
+    const int64_t* entry = product.table + position * product.filter.taps + part.tap;
+    for (int64_t t = 0; t < part.taps; ++t) {
+      const char* row = base + entry[t] * product.channels * int64_t(sizeof(Acc<T>));
+      const int64_t bytes = least(part.channels * int64_t(sizeof(Acc<T>)), kAskBytes);
+      for (int64_t i = 0; i < bytes; i += kLineBytes) __builtin_prefetch(row + i);
+    }
+  }
+}
+
+// Adds one part of the depth to the sums of every position; `ask` where the rows may not be in a cache yet.
+template <typename T>
+VD_HD void multiply_part(const PanelWork<T>& work, const DepthPart& part, bool ask, Acc<T>* sums) {
   constexpr int64_t kWidth = kPanelWidth<Acc<T>>;
   const MaskedConvProduct& product = work.product;
   const MaskedConvFilter& filter = product.filter;
@@ -64,6 +81,7 @@ VD_HD void multiply_part(const PanelWork<T>& work, const DepthPart& part, Acc<T>
       for (int64_t t = 0; t < part.taps; ++t)
         rows[t * kTileRows + m] = base + (there ? entry[t] : 0) * product.channels;
     }
+    if (ask) prefetch_rows(work, part, position + kTileRows);
     multiply_panel(work.vectors, rows, part.taps, part.channels, panel, sums, kWidth);
   }
 }
@@ -78,7 +96,7 @@ VD_HD void multiply_chunk(const PanelWork<T>* works, int64_t count, Acc<T>* sums
   for (int64_t tap = 0; tap < filter.taps; tap += taps) {
     for (int64_t channel = 0; channel < filter.depth; channel += kDepth) {
       const DepthPart part = {tap, least(taps, filter.taps - tap), channel, least(kDepth, filter.depth - channel)};
-      for (int64_t i = 0; i < count; ++i) multiply_part(works[i], part, sums + i * kPanelSums<T>);
+      for (int64_t i = 0; i < count; ++i) multiply_part(works[i], part, i == 0, sums + i * kPanelSums<T>);
     }
   }
 }
