@@ -96,7 +96,7 @@ struct MaskedConvOp : ort::CustomOp<MaskedConvOp<kType, kMask>, Kernel> {
     const std::vector<ort::Dim> x = ort::input_dims(context, 0), mask = ort::input_dims(context, 1);
     const std::vector<ort::Dim> weight = ort::input_dims(context, 2);
     if (x.size() != 4 || mask.size() != 3 || weight.size() != 4) return;
-    ort::set_output_dims(context, 0, {x[0], weight[0], mask[1], mask[2]}, kType);
+    ort::set_output_dims(context, 0, {x[0], weight[0], mask[1], mask[2]}, ort::input_type(context, 0));
   }
 };
 
