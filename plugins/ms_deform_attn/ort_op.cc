@@ -67,7 +67,8 @@ struct Attention
   static void infer(OrtShapeInferContext* context) {
     const std::vector<ort::Dim> value = ort::input_dims(context, 0), points = ort::input_dims(context, kFused ? 4 : 3);
     if (value.size() != 4 || points.size() != 6) return;
-    ort::set_output_dims(context, 0, {value[0], points[1], ort::product(value[2], value[3])}, kValue);
+    ort::set_output_dims(context, 0, {value[0], points[1], ort::product(value[2], value[3])},
+                         ort::input_type(context, 0));
   }
 };
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from visdeploy_plugins import native
 
-OPS = ("ms_deform_attn",)
+OPS = ("ms_deform_attn", "ms_deform_attn_fused")
 CUDA_PROVIDER = "capi/libonnxruntime_providers_cuda.so"
 
 

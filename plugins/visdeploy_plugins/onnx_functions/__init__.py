@@ -8,6 +8,12 @@ A stock runtime runs the bodies; ONNX Runtime with our library takes the kernels
 """
 
 from visdeploy_plugins.onnx_functions.export import add_function_bodies, register_schemas, translation_table
-from visdeploy_plugins.onnx_functions.ms_deform_attn import ms_deform_attn_function
+from visdeploy_plugins.onnx_functions.ms_deform_attn import ms_deform_attn_function, ms_deform_attn_fused_function
 
-__all__ = ["add_function_bodies", "ms_deform_attn_function", "register_schemas", "translation_table"]
+__all__ = [
+    "add_function_bodies",
+    "ms_deform_attn_function",
+    "ms_deform_attn_fused_function",
+    "register_schemas",
+    "translation_table",
+]

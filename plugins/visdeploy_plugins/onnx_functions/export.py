@@ -12,7 +12,7 @@ from visdeploy_plugins.onnx_functions import ms_deform_attn
 from visdeploy_plugins.onnx_functions.op import DOMAIN, VERSION, OnnxOp
 
 # One line per op.
-OPS: dict[str, OnnxOp] = {op.op_type: op for op in (ms_deform_attn.OP,)}
+OPS: dict[str, OnnxOp] = {op.op_type: op for op in (ms_deform_attn.OP, ms_deform_attn.FUSED_OP)}
 IR_VERSION_WITH_OVERLOADS = 10
 
 
