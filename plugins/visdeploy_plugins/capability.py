@@ -8,10 +8,8 @@ from pathlib import Path
 
 from visdeploy_plugins import native
 
-OPS = ("deform_conv", "ms_deform_attn")
+OPS = ("deform_conv", "masked_conv", "ms_deform_attn", "multi_level_roi_align")
 CUDA_PROVIDER = "capi/libonnxruntime_providers_cuda.so"
-OPS = ("ms_deform_attn", "multi_level_roi_align")
-OPS = ("masked_conv", "ms_deform_attn")
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,10 @@ ABI_VERSION = 1
 OPERATORS = "libvisdeploy_ops.so"
 ONNXRUNTIME = "libvisdeploy_onnxruntime.so"
 TENSORRT = "libvisdeploy_tensorrt.so"
-DTYPES = {"float32": 1, "float64": 2, "float16": 3, "bfloat16": 4, "int64": 5, "int32": 6}
 # Built for tests only: the CUDA kernels compiled for the host, behind the C interface and as ONNX Runtime ops.
-DTYPES = {"float32": 1, "float64": 2, "float16": 3, "bfloat16": 4, "int64": 5, "int32": 6, "bool": 7}
 EMULATION = "libvisdeploy_emulation.so"
 ONNXRUNTIME_EMULATION = "libvisdeploy_onnxruntime_emulation.so"
+DTYPES = {"float32": 1, "float64": 2, "float16": 3, "bfloat16": 4, "int64": 5, "int32": 6, "bool": 7}
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,9 @@ class DeformConvParams(ctypes.Structure):
         ("dilation", ctypes.c_int64 * 2),
         ("groups", ctypes.c_int64),
         ("offset_groups", ctypes.c_int64),
+    )
+
+
 class RoiAlignParams(ctypes.Structure):
     """`vd_roi_align_params` of the C interface."""
 
@@ -53,6 +55,9 @@ class RoiAlignParams(ctypes.Structure):
         ("levels", ctypes.c_int64),
         ("finest_scale", ctypes.c_float),
         ("spatial_scales", ctypes.c_float * 8),
+    )
+
+
 class MaskedConvParams(ctypes.Structure):
     """`vd_masked_conv_params` of the C interface; pairs are (vertical, horizontal)."""
 

@@ -108,6 +108,7 @@ VD_EXPORT int vd_deform_conv_backward_cuda(const vd_tensor* input, const vd_tens
                                            const vd_tensor* grad_weight, const vd_tensor* grad_mask,
                                            const vd_tensor* grad_bias, const vd_deform_conv_params* params,
                                            void* stream);
+
 /* RoI align on a feature pyramid; shapes in visdeploy/roi_align.h and plugins/multi_level_roi_align. */
 #define VD_ROI_ALIGN_LEVELS 8
 
@@ -152,6 +153,7 @@ VD_EXPORT int vd_multi_level_roi_align_backward_cuda(const vd_tensor* rois, cons
                                                      const vd_tensor* grad_feature6, const vd_tensor* grad_feature7,
                                                      const vd_tensor* grad_output, const vd_roi_align_params* params,
                                                      void* stream);
+
 /* Parameters of masked convolution; pairs are (vertical, horizontal), padding is the same on both sides. */
 typedef struct {
   int64_t stride[2];

@@ -16,11 +16,9 @@ from visdeploy_plugins.onnx_functions.multi_level_roi_align import multi_level_r
 __all__ = [
     "add_function_bodies",
     "deform_conv_function",
-    "ms_deform_attn_function",
-    "ms_deform_attn_function",
-    "multi_level_roi_align_function",
     "masked_conv_function",
     "ms_deform_attn_function",
+    "multi_level_roi_align_function",
     "register_schemas",
     "translation_table",
 ]

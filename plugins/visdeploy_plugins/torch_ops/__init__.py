@@ -14,12 +14,14 @@ from visdeploy_plugins.torch_ops.ms_deform_attn_reference import ms_deform_attn_
 from visdeploy_plugins.torch_ops.multi_level_roi_align import multi_level_roi_align
 from visdeploy_plugins.torch_ops.multi_level_roi_align_reference import multi_level_roi_align_reference
 
-__all__ = ["deform_conv", "deform_conv_reference", "ms_deform_attn", "ms_deform_attn_reference"]
-__all__ = ["ms_deform_attn", "ms_deform_attn_reference", "multi_level_roi_align", "multi_level_roi_align_reference"]
 __all__ = [
+    "deform_conv",
+    "deform_conv_reference",
     "masked_conv",
     "masked_conv_reference",
     "masked_group_norm",
     "ms_deform_attn",
     "ms_deform_attn_reference",
+    "multi_level_roi_align",
+    "multi_level_roi_align_reference",
 ]
