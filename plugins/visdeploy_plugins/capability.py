@@ -71,7 +71,6 @@ def capabilities() -> Capabilities:
 def _support(op: str, isa: str, reason: str, why_no_cuda: str) -> list[OpSupport]:
     body = "function body (standard operators)"
     reference = "reference (plain PyTorch)"
-    kernel = "the compiled CUDA kernel is reached through the C interface only" if cuda else "built without nvcc"
     return [
         _onnxruntime(OpSupport(op, "ONNX Runtime CPU", "kernel", True), body),
         _onnxruntime(OpSupport(op, "ONNX Runtime CUDA", "kernel", not why_no_cuda, why_no_cuda), body),

@@ -12,7 +12,8 @@ HOSTILE = (np.nan, np.inf, -np.inf, 1e4, -1e4, 1e30, 2.0**31, -(2.0**63))
 
 
 def random_case(op: Op, seed: int, **sizes: object) -> Arrays:
-    return op.make(np.random.default_rng(seed), **sizes)
+    """A case of the given sizes, or of the op's plain ones."""
+    return op.make(np.random.default_rng(seed), **{**next(iter(op.shapes.values())), **sizes})
 
 
 def worst(seen: torch.Tensor, expected: torch.Tensor) -> float:
@@ -84,7 +85,7 @@ def check_against_cpu(op: Op, case: Arrays, dtype: torch.dtype, device: torch.de
 
 def check_hostile_points(op: Op, hostile: float, dtype: torch.dtype, device: torch.device) -> None:
     """Points that are not numbers or far away leave output and gradients finite, and those of the CPU kernels."""
-    case = random_case(op, 61, **next(iter(op.shapes.values())))
+    case = random_case(op, 61)
     flat = case[op.points].reshape(-1)
     flat[:: 2 if len(flat) < 20 else 7] = np.clip(hostile, -3e38, 3e38) if np.isfinite(hostile) else hostile
     found = outcome(op, case, op.tensors(case, dtype, device, grad=True))
