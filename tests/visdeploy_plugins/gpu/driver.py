@@ -2,8 +2,8 @@
 
     compute-sanitizer --tool memcheck python -m tests.visdeploy_plugins.gpu.driver memcheck
 
-The tool is many times slower than the device, so that racecheck gets float32 alone. What comes out is also compared with
-the CPU kernels: a run that computed nothing would find nothing.
+The tool is many times slower than the device, so that racecheck gets float32 alone. What comes out is also compared
+with the CPU kernels: a run that computed nothing would find nothing.
 """
 
 import sys

@@ -11,13 +11,19 @@ ALL_OPS = pytest.mark.parametrize("op", OPS.values(), ids=OPS)
 ALL_DTYPES = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
-@pytest.mark.parametrize(("op", "golden"), [(op, golden) for op in OPS.values() for golden in op.goldens])
+@pytest.mark.parametrize(
+    ("op", "golden"),
+    [pytest.param(op, golden, id=golden) for op in OPS.values() for golden in op.goldens],
+)
 def test_goldens(op, golden, shared, device):
     device_checks.check_golden(op, golden, shared, device)
 
 
 @ALL_DTYPES
-@pytest.mark.parametrize(("op", "sizes"), [(op, sizes) for op in OPS.values() for sizes in op.shapes.values()])
+@pytest.mark.parametrize(
+    ("op", "sizes"),
+    [pytest.param(op, op.shapes[what], id=f"{name}, {what}") for name, op in OPS.items() for what in op.shapes],
+)
 def test_every_shape_against_float64(op, sizes, dtype, device):
     device_checks.check_against_float64(op, device_checks.random_case(op, 71, **sizes), dtype, device)
 
