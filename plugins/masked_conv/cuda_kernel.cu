@@ -32,9 +32,7 @@ struct Forward {
     int32_t count[kThreads], slice[kSlices];
     int32_t position[kTile];  // in the sample's plane; those from `filled` on are not set
     Product product[kLookahead];
-    // Threads write down the columns of the weights: a gap keeps them on different banks, and rows on 16 bytes.
-    alignas(16) Acc<T> weight[kDepth][kTile + 4];
-    Acc<T> pixel[kDepth][kTile];
+    Acc<T> weight[kDepth][kTile], pixel[kDepth][kTile];
   };
   struct State {
     Acc<T> sum[kEach][kEach];

@@ -8,8 +8,8 @@
 namespace visdeploy {
 
 std::vector<const OrtCustomOp*> deform_conv_ort_ops();
-std::vector<const OrtCustomOp*> masked_conv_ort_ops();
 std::vector<const OrtCustomOp*> ms_deform_attn_ort_ops();
+std::vector<const OrtCustomOp*> masked_conv_ort_ops();
 std::vector<const OrtCustomOp*> multi_level_roi_align_ort_ops();
 
 namespace {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from visdeploy_plugins import native
 
-OPS = ("deform_conv", "masked_conv", "ms_deform_attn", "multi_level_roi_align")
+OPS = ("deform_conv", "masked_conv", "ms_deform_attn", "ms_deform_attn_fused", "multi_level_roi_align")
 CUDA_PROVIDER = "capi/libonnxruntime_providers_cuda.so"
 
 

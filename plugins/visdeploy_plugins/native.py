@@ -14,10 +14,11 @@ ABI_VERSION = 1
 OPERATORS = "libvisdeploy_ops.so"
 ONNXRUNTIME = "libvisdeploy_onnxruntime.so"
 TENSORRT = "libvisdeploy_tensorrt.so"
+DTYPES = {"float32": 1, "float64": 2, "float16": 3, "bfloat16": 4, "int64": 5, "int32": 6}
 # Built for tests only: the CUDA kernels compiled for the host, behind the C interface and as ONNX Runtime ops.
+DTYPES = {"float32": 1, "float64": 2, "float16": 3, "bfloat16": 4, "int64": 5, "int32": 6, "bool": 7}
 EMULATION = "libvisdeploy_emulation.so"
 ONNXRUNTIME_EMULATION = "libvisdeploy_onnxruntime_emulation.so"
-DTYPES = {"float32": 1, "float64": 2, "float16": 3, "bfloat16": 4, "int64": 5, "int32": 6, "bool": 7}
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,17 @@ class DeformConvParams(ctypes.Structure):
     )
 
 
+class MaskedConvParams(ctypes.Structure):
+    """`vd_masked_conv_params` of the C interface; pairs are (vertical, horizontal)."""
+
+    _fields_ = (
+        ("stride", ctypes.c_int64 * 2),
+        ("padding", ctypes.c_int64 * 2),
+        ("dilation", ctypes.c_int64 * 2),
+        ("groups", ctypes.c_int64),
+    )
+
+
 class RoiAlignParams(ctypes.Structure):
     """`vd_roi_align_params` of the C interface."""
 
@@ -58,27 +70,17 @@ class RoiAlignParams(ctypes.Structure):
     )
 
 
-class MaskedConvParams(ctypes.Structure):
-    """`vd_masked_conv_params` of the C interface; pairs are (vertical, horizontal)."""
-
-    _fields_ = (
-        ("stride", ctypes.c_int64 * 2),
-        ("padding", ctypes.c_int64 * 2),
-        ("dilation", ctypes.c_int64 * 2),
-        ("groups", ctypes.c_int64),
-    )
-
-
 # Each function has a twin named `..._cuda`, which takes tensors in device memory and a stream.
 FUNCTIONS = {
     "vd_deform_conv_forward": Signature(6, DeformConvParams),
     "vd_deform_conv_backward": Signature(10, DeformConvParams),
     "vd_ms_deform_attn_forward": Signature(6),
     "vd_ms_deform_attn_backward": Signature(9),
-    "vd_multi_level_roi_align_forward": Signature(11, RoiAlignParams),
-    "vd_multi_level_roi_align_backward": Signature(11, RoiAlignParams),
+    "vd_ms_deform_attn_fused_forward": Signature(7),
     "vd_masked_conv_forward": Signature(5, MaskedConvParams),
     "vd_masked_conv_backward": Signature(7, MaskedConvParams),
+    "vd_multi_level_roi_align_forward": Signature(11, RoiAlignParams),
+    "vd_multi_level_roi_align_backward": Signature(11, RoiAlignParams),
 }
 
 

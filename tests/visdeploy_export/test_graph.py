@@ -13,6 +13,7 @@ from visdeploy.bundle import MODEL, MODEL_DATA, Bundle
 from visdeploy.errors import ExportError
 from visdeploy.manifest import Preprocessing, StateSpec, TensorSpec, Window
 from visdeploy.parity import ParityMeter
+from visdeploy.windows import Step
 from visdeploy_export import graph
 from visdeploy_export.certify import record_selftest
 from visdeploy_export.clips import moving_clip
@@ -66,7 +67,8 @@ def run_onnx(path, *inputs):
 
 def test_a_small_step_end_to_end(tmp_path):
     step = counter_step()
-    path = write_onnx(step, tmp_path, metadata={"method": "counter"})
+    assert write_onnx(step, tmp_path, metadata={"method": "counter"}) == []
+    path = tmp_path / MODEL
     model = onnx.load(path)
     assert [p.name for p in tmp_path.iterdir()] == [MODEL]
     assert model.opset_import[0].version == 20
@@ -87,7 +89,8 @@ def test_weights_over_the_limit_go_into_a_second_file(tmp_path, monkeypatch):
     module = Counter()
     module.mix = nn.Conv2d(3, 1, 71, padding=35)
     step = counter_step(module)
-    path = write_onnx(step, tmp_path, metadata={})
+    write_onnx(step, tmp_path, metadata={})
+    path = tmp_path / MODEL
     assert {p.name for p in tmp_path.iterdir()} == {MODEL, MODEL_DATA}
     assert path.stat().st_size < 10_000 < (tmp_path / MODEL_DATA).stat().st_size
     frame = torch.randn(1, 3, 5, 7, generator=torch.Generator().manual_seed(0))
@@ -161,11 +164,11 @@ def test_height_and_width_are_dynamic(engines, size):
     found, reference = engines
     meter = ParityMeter(found.manifest, height=70, width=90)
     states = [found.initial_state(), reference.initial_state()]
-    for inputs in clip_tensors(4, *size):
+    for index, inputs in enumerate(clip_tensors(4, *size)):
         outputs, states[0] = found.run(inputs, states[0])
         expected, states[1] = reference.run(inputs, states[1])
         assert expected["masks"].shape[1:] == size
-        meter.update(expected, outputs)
+        meter.update(expected, outputs, Step(inputs, index, (0.0,), 1))
     certificate = meter.certificate(reference="torch", candidate="onnx", source="clip")
     assert certificate.failures == []
     assert certificate.detections.matched > 0

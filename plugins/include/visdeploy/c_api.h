@@ -56,7 +56,17 @@ VD_EXPORT int vd_ms_deform_attn_forward(const vd_tensor* value, const vd_tensor*
                                         const vd_tensor* level_start_index, const vd_tensor* sampling_locations,
                                         const vd_tensor* attention_weights, const vd_tensor* output, int threads);
 
-/* Its gradients, float32 and float64. The three results are overwritten and are the same for any thread count. */
+/* The fused form: it finds sampling locations and attention weights itself. reference_points is [batch, queries,
+ * levels, 2] (x, y) or [..., 4] (x, y, width, height), sampling_offsets like sampling_locations, attention_logits like
+ * attention_weights: a softmax over levels and points makes weights of them. reference_points has the dtype of
+ * sampling_offsets, or is float32 where that is a half-precision one. */
+VD_EXPORT int vd_ms_deform_attn_fused_forward(const vd_tensor* value, const vd_tensor* spatial_shapes,
+                                              const vd_tensor* level_start_index, const vd_tensor* reference_points,
+                                              const vd_tensor* sampling_offsets, const vd_tensor* attention_logits,
+                                              const vd_tensor* output, int threads);
+
+/* Gradients of the plain form, float32 and float64. The three results are overwritten and are the same for any thread
+ * count. */
 VD_EXPORT int vd_ms_deform_attn_backward(const vd_tensor* value, const vd_tensor* spatial_shapes,
                                          const vd_tensor* level_start_index, const vd_tensor* sampling_locations,
                                          const vd_tensor* attention_weights, const vd_tensor* grad_output,
@@ -69,6 +79,11 @@ VD_EXPORT int vd_ms_deform_attn_backward(const vd_tensor* value, const vd_tensor
 VD_EXPORT int vd_ms_deform_attn_forward_cuda(const vd_tensor* value, const vd_tensor* spatial_shapes,
                                              const vd_tensor* level_start_index, const vd_tensor* sampling_locations,
                                              const vd_tensor* attention_weights, const vd_tensor* output, void* stream);
+VD_EXPORT int vd_ms_deform_attn_fused_forward_cuda(const vd_tensor* value, const vd_tensor* spatial_shapes,
+                                                   const vd_tensor* level_start_index,
+                                                   const vd_tensor* reference_points, const vd_tensor* sampling_offsets,
+                                                   const vd_tensor* attention_logits, const vd_tensor* output,
+                                                   void* stream);
 VD_EXPORT int vd_ms_deform_attn_backward_cuda(const vd_tensor* value, const vd_tensor* spatial_shapes,
                                               const vd_tensor* level_start_index, const vd_tensor* sampling_locations,
                                               const vd_tensor* attention_weights, const vd_tensor* grad_output,
@@ -108,7 +123,34 @@ VD_EXPORT int vd_deform_conv_backward_cuda(const vd_tensor* input, const vd_tens
                                            const vd_tensor* grad_weight, const vd_tensor* grad_mask,
                                            const vd_tensor* grad_bias, const vd_deform_conv_params* params,
                                            void* stream);
+/* Parameters of masked convolution; pairs are (vertical, horizontal), padding is the same on both sides. */
+typedef struct {
+  int64_t stride[2];
+  int64_t padding[2];
+  int64_t dilation[2];
+  int64_t groups;
+} vd_masked_conv_params;
 
+/* Masked convolution on the CPU; shapes in visdeploy/masked_conv.h and plugins/masked_conv. mask is bool, float32 or of
+ * x's dtype; bias may be NULL. threads >= 1. */
+VD_EXPORT int vd_masked_conv_forward(const vd_tensor* x, const vd_tensor* mask, const vd_tensor* weight,
+                                     const vd_tensor* bias, const vd_tensor* output,
+                                     const vd_masked_conv_params* params, int threads);
+
+/* Its gradients, float32 and float64. The three results are overwritten and are the same for any thread count. */
+VD_EXPORT int vd_masked_conv_backward(const vd_tensor* x, const vd_tensor* mask, const vd_tensor* weight,
+                                      const vd_tensor* grad_output, const vd_tensor* grad_x,
+                                      const vd_tensor* grad_weight, const vd_tensor* grad_bias,
+                                      const vd_masked_conv_params* params, int threads);
+
+/* The same on a CUDA device: tensors are in device memory, stream is a cudaStream_t. */
+VD_EXPORT int vd_masked_conv_forward_cuda(const vd_tensor* x, const vd_tensor* mask, const vd_tensor* weight,
+                                          const vd_tensor* bias, const vd_tensor* output,
+                                          const vd_masked_conv_params* params, void* stream);
+VD_EXPORT int vd_masked_conv_backward_cuda(const vd_tensor* x, const vd_tensor* mask, const vd_tensor* weight,
+                                           const vd_tensor* grad_output, const vd_tensor* grad_x,
+                                           const vd_tensor* grad_weight, const vd_tensor* grad_bias,
+                                           const vd_masked_conv_params* params, void* stream);
 /* RoI align on a feature pyramid; shapes in visdeploy/roi_align.h and plugins/multi_level_roi_align. */
 #define VD_ROI_ALIGN_LEVELS 8
 
@@ -153,35 +195,6 @@ VD_EXPORT int vd_multi_level_roi_align_backward_cuda(const vd_tensor* rois, cons
                                                      const vd_tensor* grad_feature6, const vd_tensor* grad_feature7,
                                                      const vd_tensor* grad_output, const vd_roi_align_params* params,
                                                      void* stream);
-
-/* Parameters of masked convolution; pairs are (vertical, horizontal), padding is the same on both sides. */
-typedef struct {
-  int64_t stride[2];
-  int64_t padding[2];
-  int64_t dilation[2];
-  int64_t groups;
-} vd_masked_conv_params;
-
-/* Masked convolution on the CPU; shapes in visdeploy/masked_conv.h and plugins/masked_conv. mask is bool, float32 or of
- * x's dtype; bias may be NULL. threads >= 1. */
-VD_EXPORT int vd_masked_conv_forward(const vd_tensor* x, const vd_tensor* mask, const vd_tensor* weight,
-                                     const vd_tensor* bias, const vd_tensor* output,
-                                     const vd_masked_conv_params* params, int threads);
-
-/* Its gradients, float32 and float64. The three results are overwritten and are the same for any thread count. */
-VD_EXPORT int vd_masked_conv_backward(const vd_tensor* x, const vd_tensor* mask, const vd_tensor* weight,
-                                      const vd_tensor* grad_output, const vd_tensor* grad_x,
-                                      const vd_tensor* grad_weight, const vd_tensor* grad_bias,
-                                      const vd_masked_conv_params* params, int threads);
-
-/* The same on a CUDA device: tensors are in device memory, stream is a cudaStream_t. */
-VD_EXPORT int vd_masked_conv_forward_cuda(const vd_tensor* x, const vd_tensor* mask, const vd_tensor* weight,
-                                          const vd_tensor* bias, const vd_tensor* output,
-                                          const vd_masked_conv_params* params, void* stream);
-VD_EXPORT int vd_masked_conv_backward_cuda(const vd_tensor* x, const vd_tensor* mask, const vd_tensor* weight,
-                                           const vd_tensor* grad_output, const vd_tensor* grad_x,
-                                           const vd_tensor* grad_weight, const vd_tensor* grad_bias,
-                                           const vd_masked_conv_params* params, void* stream);
 
 #ifdef __cplusplus
 }
