@@ -9,6 +9,7 @@ namespace {
 constexpr const char* kOp = "deform_conv";
 constexpr int kThreads = 256;
 constexpr int kEdge = 16;  // threads along each edge of a tile
+constexpr int kGap = 4;    // keeps threads that write down a column of a tile on different banks, and rows on 16 bytes
 
 // Channels come in pieces that belong to one weight group and one offset group.
 int64_t piece_of(const DeformConv& op) {
@@ -72,7 +73,7 @@ struct Forward {
 
   struct alignas(16) Shared {
     Real columns[kDepth][kPositions];
-    Real weights[kDepth][kOutputs];
+    Real weights[kDepth][kOutputs + kGap];
     PointTile<Real, kPositions> points;
   };
   struct State {
