@@ -8,7 +8,7 @@ from pathlib import Path
 
 from visdeploy_plugins import native
 
-OPS = ("ms_deform_attn",)
+OPS = ("deform_conv", "ms_deform_attn")
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,22 @@ class Signature:
     params: type[ctypes.Structure] | None = None
 
 
+class DeformConvParams(ctypes.Structure):
+    """`vd_deform_conv_params` of the C interface."""
+
+    _fields_ = (
+        ("stride", ctypes.c_int64 * 2),
+        ("padding", ctypes.c_int64 * 4),
+        ("dilation", ctypes.c_int64 * 2),
+        ("groups", ctypes.c_int64),
+        ("offset_groups", ctypes.c_int64),
+    )
+
+
 # Each function has a twin named `..._cuda`, which takes tensors in device memory and a stream.
 FUNCTIONS = {
+    "vd_deform_conv_forward": Signature(6, DeformConvParams),
+    "vd_deform_conv_backward": Signature(10, DeformConvParams),
     "vd_ms_deform_attn_forward": Signature(6),
     "vd_ms_deform_attn_backward": Signature(9),
 }

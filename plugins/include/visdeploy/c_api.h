@@ -70,6 +70,40 @@ VD_EXPORT int vd_ms_deform_attn_backward_cuda(const vd_tensor* value, const vd_t
                                               const vd_tensor* grad_value, const vd_tensor* grad_sampling_locations,
                                               const vd_tensor* grad_attention_weights, void* stream);
 
+/* Parameters of deformable convolution, those of the ONNX op DeformConv. */
+typedef struct {
+  int64_t stride[2];     /* y, x */
+  int64_t padding[4];    /* top, left, bottom, right */
+  int64_t dilation[2];   /* y, x */
+  int64_t groups;        /* of the weights; divides channels and outputs */
+  int64_t offset_groups; /* channel c takes the offsets and masks of group c / (channels / offset_groups) */
+} vd_deform_conv_params;
+
+/* Deformable convolution on the CPU; shapes in visdeploy/deform_conv.h and plugins/deform_conv. mask and bias may be
+ * NULL. threads >= 1. */
+VD_EXPORT int vd_deform_conv_forward(const vd_tensor* input, const vd_tensor* offset, const vd_tensor* weight,
+                                     const vd_tensor* mask, const vd_tensor* bias, const vd_tensor* output,
+                                     const vd_deform_conv_params* params, int threads);
+
+/* Its gradients, float32 and float64. The results are overwritten and are the same for any thread count. grad_mask is
+ * NULL when mask is; grad_bias may be NULL. */
+VD_EXPORT int vd_deform_conv_backward(const vd_tensor* input, const vd_tensor* offset, const vd_tensor* weight,
+                                      const vd_tensor* mask, const vd_tensor* grad_output, const vd_tensor* grad_input,
+                                      const vd_tensor* grad_offset, const vd_tensor* grad_weight,
+                                      const vd_tensor* grad_mask, const vd_tensor* grad_bias,
+                                      const vd_deform_conv_params* params, int threads);
+
+/* The same on a CUDA device: tensors are in device memory, stream is a cudaStream_t. */
+VD_EXPORT int vd_deform_conv_forward_cuda(const vd_tensor* input, const vd_tensor* offset, const vd_tensor* weight,
+                                          const vd_tensor* mask, const vd_tensor* bias, const vd_tensor* output,
+                                          const vd_deform_conv_params* params, void* stream);
+VD_EXPORT int vd_deform_conv_backward_cuda(const vd_tensor* input, const vd_tensor* offset, const vd_tensor* weight,
+                                           const vd_tensor* mask, const vd_tensor* grad_output,
+                                           const vd_tensor* grad_input, const vd_tensor* grad_offset,
+                                           const vd_tensor* grad_weight, const vd_tensor* grad_mask,
+                                           const vd_tensor* grad_bias, const vd_deform_conv_params* params,
+                                           void* stream);
+
 #ifdef __cplusplus
 }
 #endif
