@@ -4,13 +4,15 @@
 
 namespace visdeploy {
 
+const trt::OpType& deform_conv_tensorrt();
 const trt::OpType& ms_deform_attn_tensorrt();
 const trt::OpType& ms_deform_attn_fused_tensorrt();
 
 namespace trt {
 
 const std::vector<const OpType*>& op_types() {
-  static const std::vector<const OpType*> types = {&ms_deform_attn_tensorrt(), &ms_deform_attn_fused_tensorrt()};
+  static const std::vector<const OpType*> types = {&deform_conv_tensorrt(), &ms_deform_attn_tensorrt(),
+                                                   &ms_deform_attn_fused_tensorrt()};
   return types;
 }
 

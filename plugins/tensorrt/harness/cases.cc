@@ -32,9 +32,10 @@ void add_ms_deform_attn(std::vector<Case>& cases) {
   };
   const Pyramid pyramid({{12, 20}, {6, 10}, {3, 5}, {1, 1}});
   const auto levels = static_cast<int64_t>(pyramid.starts.size());
-  for (const Size& size : {Size{"wide", 2, 37, 8, 32, 4, VD_INT64}, Size{"odd channels", 1, 5, 3, 7, 2, VD_INT64},
-                           Size{"int32 shapes", 1, 9, 2, 16, 1, VD_INT32}, Size{"no queries", 1, 0, 2, 8, 2, VD_INT64},
-                           Size{"no batch", 0, 4, 2, 8, 2, VD_INT64}}) {
+  for (const Size& size :
+       {Size{"wide", 2, 37, 8, 32, 4, VD_INT64}, Size{"odd channels", 1, 5, 3, 7, 2, VD_INT64},
+        Size{"int32 shapes", 1, 9, 2, 16, 1, VD_INT32}, Size{"float32 points", 1, 40, 4, 16, 4, VD_INT64},
+        Size{"no queries", 1, 0, 2, 8, 2, VD_INT64}, Size{"no batch", 0, 4, 2, 8, 2, VD_INT64}}) {
     const std::vector<int64_t> samples = {size.batch, size.queries, size.heads, levels, size.points};
     std::vector<int64_t> locations = samples;
     locations.push_back(2);
@@ -51,10 +52,50 @@ void add_ms_deform_attn(std::vector<Case>& cases) {
   }
 }
 
+void add_deform_conv(std::vector<Case>& cases) {
+  struct Size {
+    const char* what;
+    int64_t batch, channels, outputs, groups, offset_groups;
+    vd_deform_conv_params params;
+    bool mask;
+  };
+  const int64_t height = 9, width = 13;
+  for (const Size& size : {Size{"v1", 2, 8, 6, 1, 1, {{1, 1}, {1, 1, 1, 1}, {1, 1}, 1, 1}, false},
+                           Size{"v2", 1, 16, 8, 1, 1, {{1, 1}, {1, 1, 1, 1}, {1, 1}, 1, 1}, true},
+                           Size{"groups", 2, 12, 6, 3, 2, {{2, 1}, {2, 0, 1, 1}, {1, 2}, 3, 2}, true},
+                           Size{"no batch", 0, 4, 4, 1, 1, {{1, 1}, {1, 1, 1, 1}, {1, 1}, 1, 1}, true}}) {
+    const vd_deform_conv_params params = size.params;
+    const auto extent = [&](int axis, int64_t input) {
+      const int64_t padded = input + params.padding[axis] + params.padding[axis + 2];
+      return (padded - 2 * params.dilation[axis] - 1) / params.stride[axis] + 1;
+    };
+    const int64_t rows = extent(0, height), columns = extent(1, width), taps = 9 * size.offset_groups;
+    Case one = {
+        "DeformConv",
+        size.what,
+        {{"strides", {1.0 * params.stride[0], 1.0 * params.stride[1]}},
+         {"pads", std::vector<double>(params.padding, params.padding + 4)},
+         {"dilations", {1.0 * params.dilation[0], 1.0 * params.dilation[1]}},
+         {"group", {1.0 * params.groups}},
+         {"offset_group", {1.0 * params.offset_groups}}},
+        {random_tensor({size.batch, size.channels, height, width}, -1, 1, 1),
+         random_tensor({size.outputs, size.channels / size.groups, 3, 3}, -0.3, 0.3, 2),
+         random_tensor({size.batch, 2 * taps, rows, columns}, -2, 2, 3), random_tensor({size.outputs}, -1, 1, 4)},
+        {size.batch, size.outputs, rows, columns},
+        [params](const Inputs& in, const vd_tensor* out) {
+          return vd_deform_conv_forward(in[0], in[2], in[1], in[4], in[3], out, &params, 1);
+        },
+        {}};
+    if (size.mask) one.inputs.push_back(random_tensor({size.batch, taps, rows, columns}, 0, 1, 5));
+    cases.push_back(one);
+  }
+}
+
 }  // namespace
 
 std::vector<Case> all_cases() {
   std::vector<Case> cases;
+  add_deform_conv(cases);
   add_ms_deform_attn(cases);
   return cases;
 }
