@@ -91,12 +91,103 @@ void add_deform_conv(std::vector<Case>& cases) {
   }
 }
 
+void add_masked_conv(std::vector<Case>& cases) {
+  struct Size {
+    const char* what;
+    int64_t batch, channels, outputs, groups, kernel;
+    vd_masked_conv_params params;
+    int32_t mask_dtype;
+    bool mask_stays;
+  };
+  const int64_t height = 11, width = 14;
+  for (const Size& size : {Size{"3x3", 2, 16, 8, 1, 3, {{1, 1}, {1, 1}, {1, 1}, 1}, VD_FLOAT32, false},
+                           Size{"float32 mask", 1, 8, 12, 1, 3, {{1, 1}, {1, 1}, {1, 1}, 1}, VD_FLOAT32, true},
+                           Size{"bool mask", 1, 8, 12, 1, 1, {{1, 1}, {0, 0}, {1, 1}, 1}, VD_BOOL, true},
+                           Size{"groups", 2, 12, 6, 3, 3, {{2, 1}, {2, 1}, {2, 1}, 3}, VD_FLOAT32, false},
+                           Size{"no batch", 0, 4, 4, 1, 3, {{1, 1}, {1, 1}, {1, 1}, 1}, VD_FLOAT32, false}}) {
+    const vd_masked_conv_params params = size.params;
+    const auto extent = [&](int axis, int64_t input) {
+      const int64_t reach = params.dilation[axis] * (size.kernel - 1) + 1;
+      return (input + 2 * params.padding[axis] - reach) / params.stride[axis] + 1;
+    };
+    const int64_t rows = extent(0, height), columns = extent(1, width);
+    // About a quarter is computed.
+    std::vector<double> mask = random_tensor({size.batch, rows, columns}, -3, 1, 3).values();
+    for (double& value : mask) value = size.mask_dtype == VD_BOOL ? value > 0 : value;
+    const double top = 1.0 * params.padding[0], left = 1.0 * params.padding[1];
+    cases.push_back(
+        {"MaskedConv",
+         size.what,
+         {{"strides", {1.0 * params.stride[0], 1.0 * params.stride[1]}},
+          {"pads", {top, left, top, left}},
+          {"dilations", {1.0 * params.dilation[0], 1.0 * params.dilation[1]}},
+          {"group", {1.0 * params.groups}}},
+         {random_tensor({size.batch, size.channels, height, width}, -1, 1, 1),
+          Tensor({size.batch, rows, columns}, size.mask_dtype, mask),
+          random_tensor({size.outputs, size.channels / size.groups, size.kernel, size.kernel}, -0.3, 0.3, 2),
+          random_tensor({size.outputs}, -1, 1, 4)},
+         {size.batch, size.outputs, rows, columns},
+         [params](const Inputs& in, const vd_tensor* out) {
+           return vd_masked_conv_forward(in[0], in[1], in[2], in[3], out, &params, 1);
+         },
+         size.mask_stays ? std::vector<size_t>{1} : std::vector<size_t>{}});
+  }
+}
+
+void add_multi_level_roi_align(std::vector<Case>& cases) {
+  struct Size {
+    const char* what;
+    int64_t rois, channels, bins, sampling_ratio;
+    std::vector<double> scales;
+  };
+  const int64_t batch = 2, image_height = 96, image_width = 128;
+  for (const Size& size :
+       {Size{"four levels", 40, 16, 7, 2, {0.25, 0.125, 0.0625, 0.03125}}, Size{"adaptive", 12, 5, 3, 0, {0.25, 0.125}},
+        Size{"one level", 7, 8, 4, 1, {0.5}}, Size{"no rois", 0, 4, 7, 2, {0.25, 0.125}}}) {
+    vd_roi_align_params params = {size.bins, size.bins, size.sampling_ratio, static_cast<int64_t>(size.scales.size()),
+                                  24.0f,     {}};
+    std::vector<double> boxes, indices;
+    const std::vector<double> corners = random_tensor({size.rois, 4}, 0, 1, 1).values();
+    for (int64_t r = 0; r < size.rois; ++r) {
+      const double* at = corners.data() + 4 * r;
+      const double left = at[0] * image_width - 8, top = at[1] * image_height - 8;
+      boxes.insert(boxes.end(), {left, top, left + at[2] * image_width, top + at[3] * image_height});
+      indices.push_back(static_cast<double>(r % batch));
+    }
+    Case one = {"MultiLevelRoiAlign",
+                size.what,
+                {{"output_height", {1.0 * size.bins}},
+                 {"output_width", {1.0 * size.bins}},
+                 {"sampling_ratio", {1.0 * size.sampling_ratio}},
+                 {"spatial_scales", size.scales, true},
+                 {"finest_scale", {params.finest_scale}, true}},
+                {Tensor({size.rois, 4}, VD_FLOAT32, boxes), integers({size.rois}, indices)},
+                {size.rois, size.channels, size.bins, size.bins},
+                {},
+                {0}};
+    for (size_t level = 0; level < size.scales.size(); ++level) {
+      const double scale = size.scales[level];
+      params.spatial_scales[level] = static_cast<float>(scale);
+      const auto height = static_cast<int64_t>(image_height * scale), width = static_cast<int64_t>(image_width * scale);
+      const auto seed = static_cast<uint32_t>(level + 2);
+      one.inputs.push_back(random_tensor({batch, size.channels, height, width}, -1, 1, seed));
+    }
+    one.reference = [params](const Inputs& in, const vd_tensor* out) {
+      return vd_multi_level_roi_align_forward(in[0], in[1], in[2], in[3], in[4], in[5], in[6], in[7], in[8], in[9], out,
+                                              &params, 1);
+    };
+    cases.push_back(one);
+  }
+}
+
 }  // namespace
 
 std::vector<Case> all_cases() {
   std::vector<Case> cases;
   add_deform_conv(cases);
+  add_masked_conv(cases);
   add_ms_deform_attn(cases);
+  add_multi_level_roi_align(cases);
   return cases;
 }
 

@@ -37,8 +37,8 @@ Case in_precision(const Case& one, int32_t dtype) {
 Tensor expected_output(const Case& one) {
   std::vector<Tensor> inputs;
   for (const Tensor& each : one.inputs) {
-    const bool index = each.dtype == VD_INT64 || each.dtype == VD_INT32;
-    inputs.push_back(each.as(index ? VD_INT64 : VD_FLOAT32));
+    const bool real = each.dtype == VD_FLOAT32 || each.dtype == VD_FLOAT16 || each.dtype == VD_BFLOAT16;
+    inputs.push_back(each.as(real ? VD_FLOAT32 : each.dtype));
   }
   std::vector<vd_tensor> views;
   for (const Tensor& each : inputs) views.push_back(each.view());
