@@ -30,7 +30,7 @@ std::string type_text(int32_t type) {
 
 std::string number_text(double value) {
   char text[32];
-  std::snprintf(text, sizeof(text), "%.10g", value);
+  std::snprintf(text, sizeof(text), "%.15g", value);
   return text;
 }
 
