@@ -55,3 +55,12 @@ def tensorrt_emulation() -> str:
     if path is None or native.library_path("visdeploy_tensorrt_harness") is None:
         _missing("no TensorRT plugins for the host, which need nvcc and VISDEPLOY_EMULATION")
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def emulated_custom_ops() -> str:
+    """Path of the ONNX Runtime ops whose CUDA kernels run on the host; like `custom_ops` where they are absent."""
+    path = native.library_path(native.ONNXRUNTIME_EMULATION)
+    if path is None:
+        _missing(f"{native.ONNXRUNTIME_EMULATION} was not built (-DVISDEPLOY_EMULATION=ON)")
+    return str(path)

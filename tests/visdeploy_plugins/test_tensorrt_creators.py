@@ -41,7 +41,7 @@ BAD = [
     (["MaskedConv", "BUILD", [["group", "CHAR", [1]]]], "attribute group has the wrong type (seen: field type 6; "),
     (
         ["MaskedConv", "BUILD", [["group", "INT64", [1 << 40]]]],
-        "attribute group is out of range (seen: [1099511627776]",
+        "attribute group is out of range (seen: [1099511627776]; ",
     ),
     (
         ["MaskedConv", "BUILD", [["pads", "INT32", [1, 1, 1, -1]]]],

@@ -91,6 +91,35 @@ void add_deform_conv(std::vector<Case>& cases) {
   }
 }
 
+void add_ms_deform_attn_fused(std::vector<Case>& cases) {
+  struct Size {
+    const char* what;
+    int64_t batch, queries, heads, channels, points, reference_width;
+    std::vector<size_t> kept;
+  };
+  const Pyramid pyramid({{12, 20}, {6, 10}, {3, 5}});
+  const auto levels = static_cast<int64_t>(pyramid.starts.size());
+  for (const Size& size :
+       {Size{"points", 2, 19, 8, 16, 4, 2, {}}, Size{"boxes", 1, 11, 4, 8, 2, 4, {}},
+        Size{"float32 points", 1, 13, 2, 5, 3, 2, {3, 4, 5}}, Size{"no queries", 1, 0, 2, 8, 2, 2, {}}}) {
+    const std::vector<int64_t> samples = {size.batch, size.queries, size.heads, levels, size.points};
+    std::vector<int64_t> offsets = samples;
+    offsets.push_back(2);
+    cases.push_back({"MSDeformAttnFused",
+                     size.what,
+                     {},
+                     {random_tensor({size.batch, pyramid.tokens, size.heads, size.channels}, -1, 1, 1),
+                      integers({levels, 2}, pyramid.shapes), integers({levels}, pyramid.starts),
+                      random_tensor({size.batch, size.queries, levels, size.reference_width}, 0, 1, 2),
+                      random_tensor(offsets, -3, 3, 3), random_tensor(samples, -2, 2, 4)},
+                     {size.batch, size.queries, size.heads * size.channels},
+                     [](const Inputs& in, const vd_tensor* out) {
+                       return vd_ms_deform_attn_fused_forward(in[0], in[1], in[2], in[3], in[4], in[5], out, 1);
+                     },
+                     size.kept});
+  }
+}
+
 void add_masked_conv(std::vector<Case>& cases) {
   struct Size {
     const char* what;
@@ -187,6 +216,7 @@ std::vector<Case> all_cases() {
   add_deform_conv(cases);
   add_masked_conv(cases);
   add_ms_deform_attn(cases);
+  add_ms_deform_attn_fused(cases);
   add_multi_level_roi_align(cases);
   return cases;
 }

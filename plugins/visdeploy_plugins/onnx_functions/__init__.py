@@ -12,8 +12,11 @@ from visdeploy_plugins.onnx_functions.export import add_function_bodies, registe
 from visdeploy_plugins.onnx_functions.masked_conv import masked_conv_function
 from visdeploy_plugins.onnx_functions.ms_deform_attn import ms_deform_attn_function
 from visdeploy_plugins.onnx_functions.multi_level_roi_align import multi_level_roi_align_function
+from visdeploy_plugins.onnx_functions.op import DOMAIN, VERSION
 
 __all__ = [
+    "DOMAIN",
+    "VERSION",
     "add_function_bodies",
     "deform_conv_function",
     "masked_conv_function",
