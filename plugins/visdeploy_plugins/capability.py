@@ -9,6 +9,7 @@ from pathlib import Path
 from visdeploy_plugins import native
 
 OPS = ("deform_conv", "masked_conv", "ms_deform_attn", "ms_deform_attn_fused", "multi_level_roi_align")
+TENSORRT_PACKAGES = ("tensorrt", "tensorrt_rtx", "tensorrt_lean", "tensorrt_dispatch")
 CUDA_PROVIDER = "capi/libonnxruntime_providers_cuda.so"
 
 
@@ -38,6 +39,7 @@ class Capabilities:
     Attributes:
         operators_library: Library with the C interface, used by PyTorch; None if absent.
         onnxruntime_library: Library of ONNX Runtime custom ops; None if absent.
+        tensorrt_library: Library of TensorRT plugins; None if absent.
         instruction_set: What the CPU kernels use on this machine; empty without a usable library.
         cuda_architectures: Compute capabilities that CUDA kernels were compiled for.
         ops: One entry per op and engine.
@@ -45,6 +47,7 @@ class Capabilities:
 
     operators_library: Path | None
     onnxruntime_library: Path | None
+    tensorrt_library: Path | None
     instruction_set: str
     cuda_architectures: tuple[str, ...]
     ops: tuple[OpSupport, ...]
@@ -62,6 +65,7 @@ def capabilities() -> Capabilities:
     return Capabilities(
         operators_library=native.library_path(native.OPERATORS),
         onnxruntime_library=native.library_path(native.ONNXRUNTIME),
+        tensorrt_library=native.library_path(native.TENSORRT),
         instruction_set=isa,
         cuda_architectures=cuda,
         ops=tuple(support for op in OPS for support in _support(op, isa, reason, why_no_cuda)),
@@ -74,7 +78,7 @@ def _support(op: str, isa: str, reason: str, why_no_cuda: str) -> list[OpSupport
     return [
         _onnxruntime(OpSupport(op, "ONNX Runtime CPU", "kernel", True), body),
         _onnxruntime(OpSupport(op, "ONNX Runtime CUDA", "kernel", not why_no_cuda, why_no_cuda), body),
-        OpSupport(op, "TensorRT", body, False, "no TensorRT plugin in this version"),
+        _tensorrt(op, body),
         _torch(OpSupport(op, "PyTorch CPU", f"kernel ({isa})" if isa else reference, bool(isa), reason)),
         _torch(OpSupport(op, "PyTorch CUDA", reference if why_no_cuda else "kernel", not why_no_cuda, why_no_cuda)),
     ]
@@ -90,6 +94,14 @@ def _onnxruntime(support: OpSupport, body: str) -> OpSupport:
     if native.library_path(native.ONNXRUNTIME) is None:
         return replace(support, runs=body, own_kernel=False, why_not=f"{native.ONNXRUNTIME} was not built")
     return support if support.own_kernel else replace(support, runs=body)
+
+
+def _tensorrt(op: str, body: str) -> OpSupport:
+    if not any(importlib.util.find_spec(name) for name in TENSORRT_PACKAGES):
+        return OpSupport(op, "TensorRT", "", False, "no Python package of TensorRT is installed")
+    if native.library_path(native.TENSORRT) is None:
+        return OpSupport(op, "TensorRT", body, False, f"{native.TENSORRT} was not built: it needs nvcc")
+    return OpSupport(op, "TensorRT", "plugin", True)
 
 
 def _torch(support: OpSupport) -> OpSupport:
