@@ -5,6 +5,10 @@ import pytest
 from tests.visdeploy_plugins.emulation import Emulation, open_emulation
 from visdeploy_plugins import native, onnxruntime_library, tensorrt_library
 
+# Tests of other libraries than the installed ones, as `plugins/tools/sanitize.sh` builds them; for this process only.
+if folder := os.environ.get("VISDEPLOY_TEST_LIBRARIES"):
+    native.__file__ = os.path.join(folder, "native.py")
+
 
 def _missing(what: str) -> None:
     message = f"{what}; build with `pip install -e .` or cmake (plugins/README.md)"
