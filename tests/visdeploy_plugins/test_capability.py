@@ -10,12 +10,13 @@ import pytest
 import visdeploy_plugins
 from visdeploy_plugins import OpError, __main__, capabilities, native
 
+OPS = ["deform_conv", "ms_deform_attn"]
 ENGINES = ["ONNX Runtime CPU", "ONNX Runtime CUDA", "TensorRT", "PyTorch CPU", "PyTorch CUDA"]
 
 
 def test_every_op_has_a_line_per_engine_and_reasons():
     found = capabilities()
-    assert [each.engine for each in found.ops] == ENGINES
+    assert [(each.op, each.engine) for each in found.ops] == [(op, engine) for op in OPS for engine in ENGINES]
     assert all(each.own_kernel != bool(each.why_not) for each in found.ops)
 
 
@@ -71,7 +72,7 @@ def test_module_prints_the_report():
     command = [sys.executable, "-m", "visdeploy_plugins"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == __main__.report(capabilities())
-    assert all(f"ms_deform_attn on {engine}: " in done.stdout for engine in ENGINES)
+    assert all(f"{op} on {engine}: " in done.stdout for op in OPS for engine in ENGINES)
 
 
 @pytest.mark.parametrize(
