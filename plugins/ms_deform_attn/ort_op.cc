@@ -45,7 +45,8 @@ struct MSDeformAttn : ort::CustomOp<MSDeformAttn<kType>, Kernel> {
   static void infer(OrtShapeInferContext* context) {
     const std::vector<ort::Dim> value = ort::input_dims(context, 0), locations = ort::input_dims(context, 3);
     if (value.size() != 4 || locations.size() != 6) return;
-    ort::set_output_dims(context, 0, {value[0], locations[1], ort::product(value[2], value[3])}, kType);
+    ort::set_output_dims(context, 0, {value[0], locations[1], ort::product(value[2], value[3])},
+                         ort::input_type(context, 0));
   }
 };
 

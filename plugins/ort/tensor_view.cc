@@ -16,6 +16,8 @@ int32_t TensorView::dtype(ONNXTensorElementDataType type) {
       return VD_INT64;
     case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32:
       return VD_INT32;
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL:
+      return VD_BOOL;
     default:
       return VD_OTHER;
   }
@@ -52,6 +54,12 @@ std::vector<Dim> input_dims(OrtShapeInferContext* context, size_t index) {
     dims.push_back({name.empty() ? sizes[i] : -1, name});
   }
   return dims;
+}
+
+ONNXTensorElementDataType input_type(OrtShapeInferContext* context, size_t index) {
+  OrtTensorTypeAndShapeInfo* raw = nullptr;  // stays the context's
+  Ort::ThrowOnError(Ort::GetApi().ShapeInferContext_GetInputTypeShape(context, index, &raw));
+  return Ort::ConstTensorTypeAndShapeInfo(raw).GetElementType();
 }
 
 void set_output_dims(OrtShapeInferContext* context, size_t index, const std::vector<Dim>& dims,

@@ -13,7 +13,7 @@ from visdeploy_plugins.errors import OpError
 ABI_VERSION = 1
 OPERATORS = "libvisdeploy_ops.so"
 ONNXRUNTIME = "libvisdeploy_onnxruntime.so"
-DTYPES = {"float32": 1, "float64": 2, "float16": 3, "bfloat16": 4, "int64": 5, "int32": 6}
+DTYPES = {"float32": 1, "float64": 2, "float16": 3, "bfloat16": 4, "int64": 5, "int32": 6, "bool": 7}
 EMULATION = "libvisdeploy_emulation.so"
 
 
@@ -42,12 +42,40 @@ class DeformConvParams(ctypes.Structure):
     )
 
 
+class MaskedConvParams(ctypes.Structure):
+    """`vd_masked_conv_params` of the C interface; pairs are (vertical, horizontal)."""
+
+    _fields_ = (
+        ("stride", ctypes.c_int64 * 2),
+        ("padding", ctypes.c_int64 * 2),
+        ("dilation", ctypes.c_int64 * 2),
+        ("groups", ctypes.c_int64),
+    )
+
+
+class RoiAlignParams(ctypes.Structure):
+    """`vd_roi_align_params` of the C interface."""
+
+    _fields_ = (
+        ("output_height", ctypes.c_int64),
+        ("output_width", ctypes.c_int64),
+        ("sampling_ratio", ctypes.c_int64),
+        ("levels", ctypes.c_int64),
+        ("finest_scale", ctypes.c_float),
+        ("spatial_scales", ctypes.c_float * 8),
+    )
+
+
 # Each function has a twin named `..._cuda`, which takes tensors in device memory and a stream.
 FUNCTIONS = {
     "vd_deform_conv_forward": Signature(6, DeformConvParams),
     "vd_deform_conv_backward": Signature(10, DeformConvParams),
     "vd_ms_deform_attn_forward": Signature(6),
     "vd_ms_deform_attn_backward": Signature(9),
+    "vd_masked_conv_forward": Signature(5, MaskedConvParams),
+    "vd_masked_conv_backward": Signature(7, MaskedConvParams),
+    "vd_multi_level_roi_align_forward": Signature(11, RoiAlignParams),
+    "vd_multi_level_roi_align_backward": Signature(11, RoiAlignParams),
 }
 
 

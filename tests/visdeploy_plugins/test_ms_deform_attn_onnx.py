@@ -231,3 +231,13 @@ def test_schemas_register_twice():
     register_schemas()
     register_schemas()
     assert onnx.defs.has("MSDeformAttn", "visdeploy")
+
+
+def test_half_with_fixed_sizes_loads(custom_ops):
+    """All sizes known, ONNX Runtime infers the output's shape and with it its type."""
+    case = random_case(np.random.default_rng(25), [(3, 5)], dtype="float16")
+    model = model_of(1, dtype=TensorProto.FLOAT16)
+    for info, name in zip(model.graph.input, INPUTS, strict=True):
+        for dim, size in zip(info.type.tensor_type.shape.dim, case[name].shape, strict=True):
+            dim.dim_value = size
+    assert run(model, case, library=custom_ops)[0].dtype == np.float16

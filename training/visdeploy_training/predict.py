@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from visdeploy.errors import DataError
 from visdeploy.methods import Decoder, create_decoder
 from visdeploy.preprocess import Preprocessor
 from visdeploy.results import FrameResult, Track, VideoResult
+from visdeploy.windows import Feeder, Step, steps
 from visdeploy_training.model import VISModel
 from visdeploy_training.registry import get_method
 
@@ -22,7 +24,7 @@ Outputs = Mapping[str, npt.NDArray[Any]]
 def predict_clip(
     model: VISModel, frames: Iterable[npt.NDArray[np.uint8]], *, name: str = "clip", fps: float = 0.0
 ) -> VideoResult:
-    """Run a network over a clip, frame by frame as the exported graph does.
+    """Run a network over a video as the exported graph does: frame by frame, or in overlapping clips.
 
     Args:
         model: Network made by `create_model` or `load_checkpoint`; its mode is restored afterwards.
@@ -42,31 +44,53 @@ def predict_clip(
         tracking=settings.tracking,
         keep_tracks=True,
     )
+    feeder = Feeder("frames", settings.window, fixed=not settings.any_length)
+    size, prepared = _sized(frames, Preprocessor(settings.preprocessing))
     results: list[FrameResult] = []
-    for index, (frame, outputs) in enumerate(_steps(model, frames)):
-        height, width = frame.shape[:2]
-        results.append(decoder.step(outputs, index=index, timestamp=0.0, height=height, width=width))
+    with _evaluation(model):
+        for step, outputs in _steps(model, feeder, prepared):
+            results += decoder.decode(outputs, step, height=size[0][0], width=size[0][1])
+    results += decoder.finish()
     if not results:
         raise DataError(f"the clip {name!r} has no frame")
     return _video(results, decoder, name, fps)
 
 
-def _steps(model: VISModel, frames: Iterable[npt.NDArray[np.uint8]]) -> Iterator[tuple[npt.NDArray[np.uint8], Outputs]]:
-    """Every frame and the outputs of the step function for it; the state stays inside."""
-    method = get_method(model.info.method)
-    preprocess = Preprocessor(method.inference(model.config).preprocessing)
-    step: Any = method.online_step(model)
+def _sized(
+    frames: Iterable[npt.NDArray[np.uint8]], preprocess: Preprocessor
+) -> tuple[list[tuple[int, int]], Iterator[npt.NDArray[np.float32]]]:
+    """Sizes of the frames, one more for each that is read, and the preprocessed frames."""
+    sizes: list[tuple[int, int]] = []
+
+    def prepared() -> Iterator[npt.NDArray[np.float32]]:
+        for frame in frames:
+            sizes.append((frame.shape[0], frame.shape[1]))
+            yield preprocess(frame)
+
+    return sizes, prepared()
+
+
+def _steps(
+    model: VISModel, feeder: Feeder, frames: Iterable[npt.NDArray[np.float32]]
+) -> Iterator[tuple[Step, Outputs]]:
+    """Every step of the exported function and its outputs; the state stays inside."""
+    function: Any = get_method(model.info.method).online_step(model)
     device = next(model.parameters()).device
+    state = function.initial_state(device)
+    for step in steps(feeder, frames):
+        with torch.inference_mode():
+            tensor = torch.from_numpy(step.inputs[feeder.name]).to(device)
+            outputs = dict(zip(function.output_names, function(tensor, *state.values()), strict=True))
+        state = {name: outputs.pop(f"next_{name}") for name in state}
+        yield step, {name: value.cpu().numpy() for name, value in outputs.items()}
+
+
+@contextmanager
+def _evaluation(model: VISModel) -> Iterator[None]:
     training = model.training
     model.eval()
     try:
-        state = step.initial_state(device)
-        for frame in frames:
-            with torch.inference_mode():
-                tensor = torch.from_numpy(preprocess(frame)).to(device)
-                outputs = dict(zip(step.output_names, step(tensor, *state.values()), strict=True))
-            state = {name: outputs.pop(f"next_{name}") for name in state}
-            yield frame, {name: value.cpu().numpy() for name, value in outputs.items()}
+        yield
     finally:
         model.train(training)
 

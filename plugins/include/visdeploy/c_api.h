@@ -22,6 +22,7 @@ typedef enum {
   VD_BFLOAT16 = 4,
   VD_INT64 = 5,
   VD_INT32 = 6,
+  VD_BOOL = 7, /* one byte, 0 or 1 */
   VD_OTHER = 0 /* a type that no op takes; lets bindings pass any tensor and get the message */
 } vd_dtype;
 
@@ -103,6 +104,78 @@ VD_EXPORT int vd_deform_conv_backward_cuda(const vd_tensor* input, const vd_tens
                                            const vd_tensor* grad_weight, const vd_tensor* grad_mask,
                                            const vd_tensor* grad_bias, const vd_deform_conv_params* params,
                                            void* stream);
+/* Parameters of masked convolution; pairs are (vertical, horizontal), padding is the same on both sides. */
+typedef struct {
+  int64_t stride[2];
+  int64_t padding[2];
+  int64_t dilation[2];
+  int64_t groups;
+} vd_masked_conv_params;
+
+/* Masked convolution on the CPU; shapes in visdeploy/masked_conv.h and plugins/masked_conv. mask is bool, float32 or of
+ * x's dtype; bias may be NULL. threads >= 1. */
+VD_EXPORT int vd_masked_conv_forward(const vd_tensor* x, const vd_tensor* mask, const vd_tensor* weight,
+                                     const vd_tensor* bias, const vd_tensor* output,
+                                     const vd_masked_conv_params* params, int threads);
+
+/* Its gradients, float32 and float64. The three results are overwritten and are the same for any thread count. */
+VD_EXPORT int vd_masked_conv_backward(const vd_tensor* x, const vd_tensor* mask, const vd_tensor* weight,
+                                      const vd_tensor* grad_output, const vd_tensor* grad_x,
+                                      const vd_tensor* grad_weight, const vd_tensor* grad_bias,
+                                      const vd_masked_conv_params* params, int threads);
+
+/* The same on a CUDA device: tensors are in device memory, stream is a cudaStream_t. */
+VD_EXPORT int vd_masked_conv_forward_cuda(const vd_tensor* x, const vd_tensor* mask, const vd_tensor* weight,
+                                          const vd_tensor* bias, const vd_tensor* output,
+                                          const vd_masked_conv_params* params, void* stream);
+VD_EXPORT int vd_masked_conv_backward_cuda(const vd_tensor* x, const vd_tensor* mask, const vd_tensor* weight,
+                                           const vd_tensor* grad_output, const vd_tensor* grad_x,
+                                           const vd_tensor* grad_weight, const vd_tensor* grad_bias,
+                                           const vd_masked_conv_params* params, void* stream);
+/* RoI align on a feature pyramid; shapes in visdeploy/roi_align.h and plugins/multi_level_roi_align. */
+#define VD_ROI_ALIGN_LEVELS 8
+
+typedef struct {
+  int64_t output_height, output_width;
+  int64_t sampling_ratio; /* samples along an axis of a bin; 0: one per cell, rounded up */
+  int64_t levels;         /* how many of spatial_scales count; as many as there are features */
+  float finest_scale;     /* image pixels */
+  float spatial_scales[VD_ROI_ALIGN_LEVELS];
+} vd_roi_align_params;
+
+/* On the CPU. rois is [rois, 4], float64 with float64 features and float32 with all others; batch_indices is int64.
+ * The features after the last are NULL. */
+VD_EXPORT int vd_multi_level_roi_align_forward(const vd_tensor* rois, const vd_tensor* batch_indices,
+                                               const vd_tensor* feature0, const vd_tensor* feature1,
+                                               const vd_tensor* feature2, const vd_tensor* feature3,
+                                               const vd_tensor* feature4, const vd_tensor* feature5,
+                                               const vd_tensor* feature6, const vd_tensor* feature7,
+                                               const vd_tensor* output, const vd_roi_align_params* params, int threads);
+
+/* Gradients of the features, float32 and float64; overwritten, and the same for any thread count. */
+VD_EXPORT int vd_multi_level_roi_align_backward(const vd_tensor* rois, const vd_tensor* batch_indices,
+                                                const vd_tensor* grad_feature0, const vd_tensor* grad_feature1,
+                                                const vd_tensor* grad_feature2, const vd_tensor* grad_feature3,
+                                                const vd_tensor* grad_feature4, const vd_tensor* grad_feature5,
+                                                const vd_tensor* grad_feature6, const vd_tensor* grad_feature7,
+                                                const vd_tensor* grad_output, const vd_roi_align_params* params,
+                                                int threads);
+
+/* The same on a CUDA device, where all tensors are; a roi whose index names no image gives zeros. */
+VD_EXPORT int vd_multi_level_roi_align_forward_cuda(const vd_tensor* rois, const vd_tensor* batch_indices,
+                                                    const vd_tensor* feature0, const vd_tensor* feature1,
+                                                    const vd_tensor* feature2, const vd_tensor* feature3,
+                                                    const vd_tensor* feature4, const vd_tensor* feature5,
+                                                    const vd_tensor* feature6, const vd_tensor* feature7,
+                                                    const vd_tensor* output, const vd_roi_align_params* params,
+                                                    void* stream);
+VD_EXPORT int vd_multi_level_roi_align_backward_cuda(const vd_tensor* rois, const vd_tensor* batch_indices,
+                                                     const vd_tensor* grad_feature0, const vd_tensor* grad_feature1,
+                                                     const vd_tensor* grad_feature2, const vd_tensor* grad_feature3,
+                                                     const vd_tensor* grad_feature4, const vd_tensor* grad_feature5,
+                                                     const vd_tensor* grad_feature6, const vd_tensor* grad_feature7,
+                                                     const vd_tensor* grad_output, const vd_roi_align_params* params,
+                                                     void* stream);
 
 #ifdef __cplusplus
 }

@@ -8,18 +8,20 @@ from typing import Any
 import onnx
 
 from visdeploy_plugins.errors import OpError
-from visdeploy_plugins.onnx_functions import deform_conv, ms_deform_attn
+from visdeploy_plugins.onnx_functions import deform_conv, masked_conv, ms_deform_attn, multi_level_roi_align
 from visdeploy_plugins.onnx_functions.op import DOMAIN, VERSION, OnnxOp
 
 # One line per op.
-OPS: dict[str, OnnxOp] = {op.op_type: op for op in (deform_conv.OP, ms_deform_attn.OP)}
+OPS: dict[str, OnnxOp] = {
+    op.op_type: op for op in (deform_conv.OP, masked_conv.OP, ms_deform_attn.OP, multi_level_roi_align.OP)
+}
 IR_VERSION_WITH_OVERLOADS = 10
 
 
 def register_schemas() -> None:
     """Makes our ops known to `onnx` in this process; calling it again does nothing."""
     # Refuses to be imported once two domains know an op of one name, as DeformConv.
-    import onnx.reference  # noqa: F401
+    import onnx.reference
 
     for op in OPS.values():
         if not onnx.defs.has(op.op_type, DOMAIN):

@@ -6,7 +6,22 @@ PyTorch, with one warning that says why. Gradients, `torch.compile`, `torch.expo
 
 from visdeploy_plugins.torch_ops.deform_conv import deform_conv
 from visdeploy_plugins.torch_ops.deform_conv_reference import deform_conv_reference
+from visdeploy_plugins.torch_ops.masked_conv import masked_conv
+from visdeploy_plugins.torch_ops.masked_conv_reference import masked_conv_reference
+from visdeploy_plugins.torch_ops.masked_group_norm import masked_group_norm
 from visdeploy_plugins.torch_ops.ms_deform_attn import ms_deform_attn
 from visdeploy_plugins.torch_ops.ms_deform_attn_reference import ms_deform_attn_reference
+from visdeploy_plugins.torch_ops.multi_level_roi_align import multi_level_roi_align
+from visdeploy_plugins.torch_ops.multi_level_roi_align_reference import multi_level_roi_align_reference
 
-__all__ = ["deform_conv", "deform_conv_reference", "ms_deform_attn", "ms_deform_attn_reference"]
+__all__ = [
+    "deform_conv",
+    "deform_conv_reference",
+    "masked_conv",
+    "masked_conv_reference",
+    "masked_group_norm",
+    "ms_deform_attn",
+    "ms_deform_attn_reference",
+    "multi_level_roi_align",
+    "multi_level_roi_align_reference",
+]
