@@ -56,12 +56,6 @@ std::vector<Dim> input_dims(OrtShapeInferContext* context, size_t index) {
   return dims;
 }
 
-ONNXTensorElementDataType input_type(OrtShapeInferContext* context, size_t index) {
-  OrtTensorTypeAndShapeInfo* raw = nullptr;  // stays the context's
-  Ort::ThrowOnError(Ort::GetApi().ShapeInferContext_GetInputTypeShape(context, index, &raw));
-  return Ort::ConstTensorTypeAndShapeInfo(raw).GetElementType();
-}
-
 void set_output_dims(OrtShapeInferContext* context, size_t index, const std::vector<Dim>& dims,
                      ONNXTensorElementDataType type) {
   std::vector<int64_t> sizes;
