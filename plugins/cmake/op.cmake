@@ -6,6 +6,8 @@
 #   cuda.cc           its CUDA entry points of the C interface
 #   cuda_kernel.cu    its CUDA kernels, compiled when nvcc is there, and by the host compiler for the emulation
 #   ort_op.cc         its ONNX Runtime ops
+#   tensorrt_plugin.cc  its TensorRT plugins, compiled when nvcc is there
+# and with further files for the CPU, if any, which are named after the op.
 
 # Tells code which instruction sets its machine family has.
 function(visdeploy_use_instruction_sets target)
@@ -32,16 +34,30 @@ function(visdeploy_add_op op)
     target_sources(visdeploy_kernels PRIVATE $<TARGET_OBJECTS:${op}_${isa}>)
   endforeach()
   target_sources(visdeploy_kernels PRIVATE ${op}/cpu_dispatch.cc)
+  foreach(file ${ARGN})
+    target_sources(visdeploy_kernels PRIVATE ${op}/${file})
+  endforeach()
   target_sources(visdeploy_ops PRIVATE ${op}/cpu.cc ${op}/cuda.cc)
   target_sources(visdeploy_onnxruntime PRIVATE ${op}/ort_op.cc)
   if(VISDEPLOY_CUDA_BUILT)
     target_sources(visdeploy_kernels PRIVATE ${op}/cuda_kernel.cu)
     target_compile_definitions(visdeploy_ops PRIVATE VD_CUDA)
+    target_compile_definitions(visdeploy_onnxruntime PRIVATE VD_CUDA)
+    if(EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${op}/tensorrt_plugin.cc")
+      target_sources(visdeploy_tensorrt PRIVATE ${op}/tensorrt_plugin.cc)
+    endif()
   endif()
   if(VISDEPLOY_EMULATION)
     # A file of its own includes the kernels, because CMake would compile the .cu itself with nvcc.
     set(emulated "${CMAKE_CURRENT_BINARY_DIR}/emulation/${op}.cc")
     file(CONFIGURE OUTPUT "${emulated}" CONTENT "#include \"${op}/cuda_kernel.cu\"\n")
     target_sources(visdeploy_emulation PRIVATE "${emulated}" ${op}/cpu.cc ${op}/cuda.cc)
+    target_sources(visdeploy_onnxruntime_emulation PRIVATE "${emulated}" ${op}/ort_op.cc)
+    if(VISDEPLOY_CUDA_BUILT)
+      target_sources(visdeploy_tensorrt_emulation PRIVATE "${emulated}")
+      if(EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${op}/tensorrt_plugin.cc")
+        target_sources(visdeploy_tensorrt_emulation PRIVATE ${op}/tensorrt_plugin.cc)
+      endif()
+    endif()
   endif()
 endfunction()

@@ -5,6 +5,26 @@
 #include "core/error.h"
 
 namespace visdeploy {
+namespace {
+
+// The bytes of one element, 1 for a type that no op takes.
+uintptr_t alignment(int32_t dtype) {
+  switch (dtype) {
+    case VD_FLOAT64:
+    case VD_INT64:
+      return 8;
+    case VD_FLOAT32:
+    case VD_INT32:
+      return 4;
+    case VD_FLOAT16:
+    case VD_BFLOAT16:
+      return 2;
+    default:
+      return 1;
+  }
+}
+
+}  // namespace
 
 std::string shape_text(const Shape& shape) {
   std::string text = "[";
@@ -45,7 +65,14 @@ TensorCheck::TensorCheck(const char* op, const char* name, const vd_tensor* tens
   for (int axis = 0; axis < rank; ++axis) {
     if (dim(axis) < 0) fail(op, what + " has a negative dimension", shape_text(shape()), "none below 0");
   }
-  if (elements() > 0 && tensor->data == nullptr) fail(op, what + " has no data", "a null pointer", "an address");
+  if (elements() == 0) return;
+  if (tensor->data == nullptr) fail(op, what + " has no data", "a null pointer", "an address");
+  // A device faults on such an address, and the whole process's use of it with it.
+  const auto beyond = reinterpret_cast<uintptr_t>(tensor->data) % alignment(dtype());
+  if (beyond > 0) {
+    fail(op, what + " is not aligned", "an address " + std::to_string(beyond) + " bytes beyond a multiple",
+         "a multiple of " + std::to_string(alignment(dtype())) + " bytes, the size of a " + dtype_text(dtype()));
+  }
 }
 
 const TensorCheck& TensorCheck::has_dtype(std::initializer_list<int32_t> allowed) const {

@@ -12,9 +12,9 @@ const MsDeformAttnCpuKernels& ms_deform_attn_cpu() {
 }
 
 int64_t ms_deform_attn_scratch(const MsDeformAttn& op) {
-  // Two sets of rows (address and weight), and a row of zeros; sized for the widest type.
-  const auto row = static_cast<int64_t>(sizeof(void*) + sizeof(double));
-  return 2 * 4 * op.levels * op.points * row + op.channels * static_cast<int64_t>(sizeof(double));
+  // Eleven numbers and four tokens by point, and a row of zeros; sized for the widest type.
+  const auto point = static_cast<int64_t>(11 * sizeof(double) + 4 * sizeof(int32_t));
+  return kCacheLine + padded_points(op) * point + op.channels * static_cast<int64_t>(sizeof(double));
 }
 
 }  // namespace visdeploy

@@ -26,19 +26,21 @@ template <typename T>
 VD_HD void combine_rows(const T* map, int64_t stride, const Acc<T>* weight, const int32_t* row, int32_t count,
                         int32_t width, Acc<T>* sums) {
   int32_t x = 0;
-  for (; width - x >= kLanes; x += kLanes) combine<kLanes>(map + x, stride, weight, row, count, sums + x);
-  if (x < width && width >= kLanes) {
+  for (; width - x >= kRoiAlignLanes; x += kRoiAlignLanes)
+    combine<kRoiAlignLanes>(map + x, stride, weight, row, count, sums + x);
+  if (x < width && width >= kRoiAlignLanes) {
     // Some columns twice, in place of a remainder.
-    x = width - kLanes;
-    return combine<kLanes>(map + x, stride, weight, row, count, sums + x);
+    x = width - kRoiAlignLanes;
+    return combine<kRoiAlignLanes>(map + x, stride, weight, row, count, sums + x);
   }
   for (; width - x >= 4; x += 4) combine<4>(map + x, stride, weight, row, count, sums + x);
   for (; x < width; ++x) combine<1>(map + x, stride, weight, row, count, sums + x);
 }
 
-// One row of bins from the combined rows, and so the same for any type and width.
+// One row of bins from the combined rows: the plain loop, for any type and width.
 template <typename Real, typename T>
-VD_HD void combine_columns(const Real* row, int32_t, const Taps<Real>& taps, int32_t most, int32_t bins, T* output) {
+VD_HD void combine_columns(const Real* row, int32_t, const RoiBinTaps<Real>& taps, int32_t most, int32_t bins,
+                           T* output) {
   constexpr int kBins = 8;
   for (int32_t first = 0; first < bins; first += kBins) {
     Real sums[kBins] = {};
@@ -56,11 +58,11 @@ VD_HD void combine_columns(const Real* row, int32_t, const Taps<Real>& taps, int
 #if defined(__AVX512F__)
 // Up to 32 columns fit into two registers, from which one instruction picks 16: no compiler finds that for itself.
 template <typename T>
-VD_HD void combine_columns(const float* row, int32_t width, const Taps<float>& taps, int32_t most, int32_t bins,
+VD_HD void combine_columns(const float* row, int32_t width, const RoiBinTaps<float>& taps, int32_t most, int32_t bins,
                            T* output) {
-  if (width > 2 * kLanes) return combine_columns<float, T>(row, width, taps, most, bins, output);
-  const __m512 left = _mm512_loadu_ps(row), right = _mm512_loadu_ps(row + kLanes);
-  for (int32_t first = 0; first < bins; first += kLanes) {
+  if (width > 2 * kRoiAlignLanes) return combine_columns<float, T>(row, width, taps, most, bins, output);
+  const __m512 left = _mm512_loadu_ps(row), right = _mm512_loadu_ps(row + kRoiAlignLanes);
+  for (int32_t first = 0; first < bins; first += kRoiAlignLanes) {
     __m512 sum = _mm512_setzero_ps();
     for (int32_t t = 0; t < most; ++t) {
       const __m512i index = _mm512_loadu_si512(taps.index + t * taps.tap_step + first);
@@ -70,12 +72,12 @@ VD_HD void combine_columns(const float* row, int32_t width, const Taps<float>& t
     const __m512i count = _mm512_loadu_si512(taps.count + first);
     sum = _mm512_maskz_mov_ps(_mm512_cmpgt_epi32_mask(count, _mm512_setzero_si512()), sum);
     if constexpr (sizeof(T) == sizeof(float)) {
-      const int32_t here = lesser(kLanes, bins - first);
+      const int32_t here = lesser(kRoiAlignLanes, bins - first);
       _mm512_mask_storeu_ps(output + first, static_cast<__mmask16>((1u << here) - 1), sum);
     } else {
-      float sums[kLanes];
+      float sums[kRoiAlignLanes];
       _mm512_storeu_ps(sums, sum);
-      for (int32_t b = 0; b < lesser(kLanes, bins - first); ++b) store(output + first + b, sums[b]);
+      for (int32_t b = 0; b < lesser(kRoiAlignLanes, bins - first); ++b) store(output + first + b, sums[b]);
     }
   }
 }

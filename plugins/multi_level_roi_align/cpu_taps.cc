@@ -64,7 +64,7 @@ int32_t find_bin(const RoiAxis<Real>& axis, int32_t bin, int32_t capacity, int64
 }
 
 template <typename Real>
-void find_axis(const RoiAxis<double>& wide, int32_t bins, int32_t capacity, const Taps<Real>& taps) {
+void find_axis(const RoiAxis<double>& wide, int32_t bins, int32_t capacity, const RoiBinTaps<Real>& taps) {
   const RoiAxis<Real> axis = {Real(wide.start), Real(wide.bin), wide.samples, wide.size};
   for (int32_t b = 0; b < bins; ++b) {
     const int64_t at = b * taps.bin_step;
@@ -74,7 +74,7 @@ void find_axis(const RoiAxis<double>& wide, int32_t bins, int32_t capacity, cons
 
 // Gives every column of bins as many taps as the longest has, and counts columns from the first that is read.
 template <typename Real>
-void even_out_columns(const MultiLevelRoiAlign& op, RoiPlan& plan, const Taps<Real>& taps) {
+void even_out_columns(const MultiLevelRoiAlign& op, RoiPlan& plan, const RoiBinTaps<Real>& taps) {
   const int32_t map_width = plan.columns.size;
   int32_t most = 0, first = map_width, last = -1;
   for (int32_t b = 0; b < op.output_width; ++b) {
@@ -87,7 +87,7 @@ void even_out_columns(const MultiLevelRoiAlign& op, RoiPlan& plan, const Taps<Re
   }
   plan.column_taps = most;
   if (most == 0) return;
-  plan.width = std::min(round_up(last - first + 1), map_width);
+  plan.width = std::min(round_up_to_lanes(last - first + 1), map_width);
   plan.first_column = std::min(first, map_width - plan.width);
   for (int32_t b = 0; b < taps.tap_step; ++b) {
     if (b >= op.output_width) taps.count[b] = 0;

@@ -27,14 +27,16 @@ struct RoiAlignJob {
   const int64_t* first;  // [batch + 1], where each image's boxes start in order
 };
 
-constexpr int32_t kLanes = 16;  // columns are read in groups of these where the map is wide enough
+constexpr int32_t kRoiAlignLanes = 16;  // columns are read in groups of these where the map is wide enough
 
 VD_HD int32_t lesser(int32_t a, int32_t b) { return a < b ? a : b; }
-VD_HD int32_t round_up(int32_t value) { return (value + kLanes - 1) / kLanes * kLanes; }
+VD_HD int32_t round_up_to_lanes(int32_t value) {
+  return (value + kRoiAlignLanes - 1) / kRoiAlignLanes * kRoiAlignLanes;
+}
 
 // Tap t of bin b is at [b * bin_step + t * tap_step].
 template <typename Real>
-struct Taps {
+struct RoiBinTaps {
   Real* weight;
   int32_t* index;
   int32_t* count;  // of each bin
@@ -44,13 +46,13 @@ struct Taps {
 // Rows are kept bin by bin; columns tap by tap, with bins padded to whole vectors.
 template <typename Real>
 struct RoiTaps {
-  Taps<Real> rows, columns;
+  RoiBinTaps<Real> rows, columns;
   int64_t bytes;
 };
 
 template <typename Real>
 VD_HD RoiTaps<Real> taps_of(const MultiLevelRoiAlign& op, const RoiPlan& plan, char* pool) {
-  const int64_t bins = round_up(op.output_width);
+  const int64_t bins = round_up_to_lanes(op.output_width);
   const int64_t row_taps = int64_t(op.output_height) * plan.row_capacity, column_taps = bins * plan.column_capacity;
   RoiTaps<Real> taps;
   taps.rows.weight = reinterpret_cast<Real*>(pool + plan.offset);

@@ -1,23 +1,38 @@
-// What every ONNX Runtime op of ours shares: creation of its kernel, shape inference and threads.
+// What every ONNX Runtime op of ours shares: creation of its kernel, shape inference, threads and CUDA streams.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <tuple>
+#include <vector>
 
 #include "ort/tensor_view.h"
 
 namespace visdeploy::ort {
 
+// Where a kernel runs. ONNX Runtime takes the CUDA kernel of a node when the session has the CUDA provider, and the CPU
+// kernel otherwise; an ONNX Runtime without CUDA never asks for the former.
+enum class Provider { kCpu, kCuda };
+
 // An op whose Kernel is built from the node (const Ort::ConstKernelInfo&) and computes with
 //   void compute(const Ort::KernelContext& context) const;
 // Derived adds GetName and the types, and
 //   static void infer(OrtShapeInferContext* context);
-template <typename Derived, typename Kernel>
+// On CUDA the tensors of the context are in device memory, save those inputs for which Derived's GetInputMemoryType
+// says OrtMemTypeCPUInput, and the work belongs on cuda_stream(context).
+template <typename Derived, typename Kernel, Provider kProvider = Provider::kCpu>
 struct CustomOp : Ort::CustomOpBase<Derived, Kernel, true> {
   CustomOp() {
     OrtCustomOp::InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) noexcept {
       return ort_guarded([&] { Derived::infer(context); });
     };
+  }
+
+  const char* GetExecutionProviderType() const {
+#if !defined(VD_EMULATE_CUDA)
+    if (kProvider == Provider::kCuda) return "CUDAExecutionProvider";
+#endif
+    return nullptr;  // the CPU's, which also runs CUDA kernels that were compiled for the host
   }
 
   OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo* info, void** kernel) const noexcept {
@@ -32,6 +47,24 @@ struct KernelBase {
     return ort_guarded([&] { static_cast<const Kernel*>(this)->compute(Ort::KernelContext(raw)); });
   }
 };
+
+inline void* cuda_stream(const Ort::KernelContext& context) { return context.GetGPUComputeStream(); }
+
+// One registration per value type and provider; ONNX Runtime joins those of one name into one op. CUDA kernels are
+// registered where they were built; in the emulation library they stand in for the CPU's.
+template <template <ONNXTensorElementDataType, Provider> class Op, ONNXTensorElementDataType... kTypes>
+std::vector<const OrtCustomOp*> for_types() {
+  std::vector<const OrtCustomOp*> ops;
+#if !defined(VD_EMULATE_CUDA)
+  static const std::tuple<Op<kTypes, Provider::kCpu>...> cpu;
+  (ops.push_back(&std::get<Op<kTypes, Provider::kCpu>>(cpu)), ...);
+#endif
+#if defined(VD_CUDA)
+  static const std::tuple<Op<kTypes, Provider::kCuda>...> cuda;
+  (ops.push_back(&std::get<Op<kTypes, Provider::kCuda>>(cuda)), ...);
+#endif
+  return ops;
+}
 
 // A task is about a tenth of a millisecond: enough of them to even out the threads, few enough to cost nothing.
 struct Tasks {

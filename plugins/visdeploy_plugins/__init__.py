@@ -3,6 +3,7 @@
 Importing this package loads no library and imports neither torch nor onnx. The parts:
 
 - `onnxruntime_library()`: the file to register with ONNX Runtime's session options;
+- `tensorrt_library()` and `visdeploy_plugins.tensorrt`: the plugins for TensorRT's registry;
 - `visdeploy_plugins.torch_ops`: the operators in PyTorch, under `torch.ops.visdeploy`;
 - `visdeploy_plugins.onnx_functions`: the operators in ONNX files, each with a body of standard operators;
 - `capabilities()` and `python -m visdeploy_plugins`: what was found and what runs where.
@@ -16,7 +17,15 @@ from visdeploy_plugins import native
 from visdeploy_plugins.capability import Capabilities, OpSupport, capabilities
 from visdeploy_plugins.errors import OpError
 
-__all__ = ["Capabilities", "OpError", "OpSupport", "capabilities", "onnxruntime_library", "operators_library"]
+__all__ = [
+    "Capabilities",
+    "OpError",
+    "OpSupport",
+    "capabilities",
+    "onnxruntime_library",
+    "operators_library",
+    "tensorrt_library",
+]
 
 
 def onnxruntime_library() -> Path | None:
@@ -30,3 +39,11 @@ def onnxruntime_library() -> Path | None:
 def operators_library() -> Path | None:
     """The library behind the PyTorch operators, with the C interface of `visdeploy/c_api.h`; None if not built."""
     return native.library_path(native.OPERATORS)
+
+
+def tensorrt_library() -> Path | None:
+    """The plugin library for TensorRT 10, 11 and TensorRT for RTX; None if it was not built (no nvcc).
+
+    `visdeploy_plugins.tensorrt.load` loads it into a registry; `trtexec` takes it as `--dynamicPlugins`.
+    """
+    return native.library_path(native.TENSORRT)

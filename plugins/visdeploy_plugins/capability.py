@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from visdeploy_plugins import native
 
-OPS = ("deform_conv", "masked_conv", "ms_deform_attn", "multi_level_roi_align")
+OPS = ("deform_conv", "masked_conv", "ms_deform_attn", "ms_deform_attn_fused", "multi_level_roi_align")
+CUDA_PROVIDER = "capi/libonnxruntime_providers_cuda.so"
 
 
 @dataclass(frozen=True)
@@ -50,39 +51,45 @@ class Capabilities:
 
 
 def capabilities() -> Capabilities:
-    """Finds the libraries and says which kernel each op runs on. Imports no engine."""
+    """Finds the libraries and says which kernel each op runs on.
+
+    Imports no engine. Where CUDA kernels were built it makes CUDA device 0 ready, to ask whether they run there.
+    """
     library, reason = native.load()
     isa = library.vd_cpu_isa().decode() if library else ""
     cuda = tuple(library.vd_cuda_architectures().decode().split()) if library else ()
+    why_no_cuda = native.set_cuda_device(0)
     return Capabilities(
         operators_library=native.library_path(native.OPERATORS),
         onnxruntime_library=native.library_path(native.ONNXRUNTIME),
         instruction_set=isa,
         cuda_architectures=cuda,
-        ops=tuple(support for op in OPS for support in _support(op, isa, reason, bool(cuda))),
+        ops=tuple(support for op in OPS for support in _support(op, isa, reason, why_no_cuda)),
     )
 
 
-def _support(op: str, isa: str, reason: str, cuda: bool) -> list[OpSupport]:
+def _support(op: str, isa: str, reason: str, why_no_cuda: str) -> list[OpSupport]:
     body = "function body (standard operators)"
     reference = "reference (plain PyTorch)"
-    kernel = "the compiled CUDA kernel is reached through the C interface only" if cuda else "built without nvcc"
     return [
-        _onnxruntime_cpu(op, body),
-        OpSupport(op, "ONNX Runtime CUDA", body, False, f"no binding to the CUDA provider; {kernel}"),
+        _onnxruntime(OpSupport(op, "ONNX Runtime CPU", "kernel", True), body),
+        _onnxruntime(OpSupport(op, "ONNX Runtime CUDA", "kernel", not why_no_cuda, why_no_cuda), body),
         OpSupport(op, "TensorRT", body, False, "no TensorRT plugin in this version"),
         _torch(OpSupport(op, "PyTorch CPU", f"kernel ({isa})" if isa else reference, bool(isa), reason)),
-        _torch(OpSupport(op, "PyTorch CUDA", reference, False, f"no binding to PyTorch's CUDA device; {kernel}")),
+        _torch(OpSupport(op, "PyTorch CUDA", reference if why_no_cuda else "kernel", not why_no_cuda, why_no_cuda)),
     ]
 
 
-def _onnxruntime_cpu(op: str, body: str) -> OpSupport:
-    engine = "ONNX Runtime CPU"
-    if importlib.util.find_spec("onnxruntime") is None:
-        return OpSupport(op, engine, "", False, "onnxruntime is not installed")
+def _onnxruntime(support: OpSupport, body: str) -> OpSupport:
+    spec = importlib.util.find_spec("onnxruntime")
+    if spec is None:
+        return replace(support, runs="", own_kernel=False, why_not="onnxruntime is not installed")
+    folders = [Path(each) for each in spec.submodule_search_locations or ()]
+    if support.engine.endswith("CUDA") and not any((each / CUDA_PROVIDER).is_file() for each in folders):
+        return replace(support, runs="", own_kernel=False, why_not="this onnxruntime has no CUDA provider")
     if native.library_path(native.ONNXRUNTIME) is None:
-        return OpSupport(op, engine, body, False, f"{native.ONNXRUNTIME} was not built")
-    return OpSupport(op, engine, "kernel", True)
+        return replace(support, runs=body, own_kernel=False, why_not=f"{native.ONNXRUNTIME} was not built")
+    return support if support.own_kernel else replace(support, runs=body)
 
 
 def _torch(support: OpSupport) -> OpSupport:

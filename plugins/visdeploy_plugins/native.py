@@ -13,8 +13,12 @@ from visdeploy_plugins.errors import OpError
 ABI_VERSION = 1
 OPERATORS = "libvisdeploy_ops.so"
 ONNXRUNTIME = "libvisdeploy_onnxruntime.so"
+TENSORRT = "libvisdeploy_tensorrt.so"
+DTYPES = {"float32": 1, "float64": 2, "float16": 3, "bfloat16": 4, "int64": 5, "int32": 6}
+# Built for tests only: the CUDA kernels compiled for the host, behind the C interface and as ONNX Runtime ops.
 DTYPES = {"float32": 1, "float64": 2, "float16": 3, "bfloat16": 4, "int64": 5, "int32": 6, "bool": 7}
 EMULATION = "libvisdeploy_emulation.so"
+ONNXRUNTIME_EMULATION = "libvisdeploy_onnxruntime_emulation.so"
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ FUNCTIONS = {
     "vd_deform_conv_backward": Signature(10, DeformConvParams),
     "vd_ms_deform_attn_forward": Signature(6),
     "vd_ms_deform_attn_backward": Signature(9),
+    "vd_ms_deform_attn_fused_forward": Signature(7),
     "vd_masked_conv_forward": Signature(5, MaskedConvParams),
     "vd_masked_conv_backward": Signature(7, MaskedConvParams),
     "vd_multi_level_roi_align_forward": Signature(11, RoiAlignParams),
@@ -139,6 +144,7 @@ def open_library(path: Path) -> tuple[ctypes.CDLL | None, str]:
         return None, f"{path.name} has interface version {version}, expected {ABI_VERSION}: reinstall the package"
     for name in ("vd_last_error", "vd_cpu_isa", "vd_cuda_architectures"):
         getattr(library, name).restype = ctypes.c_char_p
+    library.vd_cuda_set_device.argtypes = [ctypes.c_int]
     for name, signature in FUNCTIONS.items():
         arguments: list[object] = [ctypes.POINTER(_Tensor)] * signature.tensors
         arguments += [ctypes.POINTER(signature.params)] if signature.params else []
@@ -147,6 +153,20 @@ def open_library(path: Path) -> tuple[ctypes.CDLL | None, str]:
     if library.vd_cpu_isa() is None:
         return None, library.vd_last_error().decode()
     return library, ""
+
+
+def set_cuda_device(device: int) -> str:
+    """Makes a CUDA device the one that `call` uses on this thread.
+
+    Returns:
+        Why our kernels cannot run there; empty when they can.
+    """
+    library, reason = load()
+    if library is None:
+        return reason
+    if not library.vd_cuda_architectures():
+        return "built without nvcc"
+    return library.vd_last_error().decode() if library.vd_cuda_set_device(device) else ""
 
 
 def call(

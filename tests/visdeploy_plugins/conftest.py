@@ -37,3 +37,12 @@ def emulation() -> Emulation:
     if found is None:
         _missing(reason)
     return found
+
+
+@pytest.fixture(scope="session")
+def emulated_custom_ops() -> str:
+    """Path of the ONNX Runtime ops whose CUDA kernels run on the host; like `custom_ops` where they are absent."""
+    path = native.library_path(native.ONNXRUNTIME_EMULATION)
+    if path is None:
+        _missing(f"{native.ONNXRUNTIME_EMULATION} was not built (-DVISDEPLOY_EMULATION=ON)")
+    return str(path)

@@ -1,5 +1,7 @@
 """What the package says about itself."""
 
+import importlib.machinery
+import importlib.util
 import os
 import subprocess
 import sys
@@ -25,7 +27,30 @@ def test_kernels_are_taken_where_they_were_built(operators, custom_ops):
     assert found.instruction_set in ("baseline", "avx2", "avx512")
     assert str(found.onnxruntime_library) == custom_ops
     own = {each.engine: each.runs for each in found.ops if each.own_kernel}
-    assert own == {"ONNX Runtime CPU": "kernel", "PyTorch CPU": f"kernel ({found.instruction_set})"}
+    assert own["ONNX Runtime CPU"] == "kernel"
+    assert own["PyTorch CPU"] == f"kernel ({found.instruction_set})"
+
+
+def test_cuda_kernels_are_claimed_only_where_the_device_takes_them(operators, monkeypatch):
+    for answer in ("", "kernels do not load on CUDA device 0"):
+        monkeypatch.setattr(native, "set_cuda_device", lambda device, answer=answer: answer)
+        support = {each.engine: each for each in capabilities().ops}["PyTorch CUDA"]
+        assert (support.own_kernel, support.why_not) == (not answer, answer)
+        assert support.runs == ("reference (plain PyTorch)" if answer else "kernel")
+
+
+@pytest.mark.parametrize("provider", [False, True])
+def test_onnxruntime_needs_its_cuda_provider(custom_ops, monkeypatch, tmp_path, provider):
+    (tmp_path / "capi").mkdir()
+    if provider:
+        (tmp_path / "capi" / "libonnxruntime_providers_cuda.so").touch()
+    monkeypatch.setattr(native, "set_cuda_device", lambda device: "")
+    spec = importlib.machinery.ModuleSpec("onnxruntime", None, is_package=True)
+    spec.submodule_search_locations.append(str(tmp_path))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    support = {each.engine: each for each in capabilities().ops}["ONNX Runtime CUDA"]
+    assert support.own_kernel == provider
+    assert support.why_not == ("" if provider else "this onnxruntime has no CUDA provider")
 
 
 def test_nothing_built_is_said_with_its_remedy(monkeypatch, tmp_path):

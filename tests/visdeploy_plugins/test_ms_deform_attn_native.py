@@ -142,6 +142,11 @@ def _noncontiguous(case):
     case["value"] = np.asfortranarray(case["value"])
 
 
+def _unaligned(case):
+    bytes_ = np.zeros(case["value"].nbytes + 1, np.uint8)[1:]
+    case["value"] = bytes_.view(case["value"].dtype).reshape(case["value"].shape)
+
+
 def _dtype(name, dtype):
     return lambda case: case.update({name: case[name].astype(dtype)})
 
@@ -152,9 +157,11 @@ def _replace(name, array):
 
 BAD = {
     "non-contiguous": (_noncontiguous, r"ms_deform_attn: tensor value is not contiguous \(seen: strides \[1, "),
+    "unaligned": (_unaligned, r"ms_deform_attn: tensor value is not aligned \(seen: an address 1 bytes beyond a mul"),
     "dtype": (_dtype("value", np.int64), r"tensor value has the wrong dtype \(seen: int64; expected: float32 or"),
     "dtypes differ": (_dtype("attention_weights", np.float64), r"attention_weights.*seen: float64; expected: float32"),
-    "index dtype": (_dtype("spatial_shapes", np.int32), r"spatial_shapes.*seen: int32; expected: int64"),
+    "index dtype": (_dtype("spatial_shapes", np.float32), r"spatial_shapes.*seen: float32; expected: int64 or int32"),
+    "index dtypes differ": (_dtype("spatial_shapes", np.int32), r"level_start_index.*seen: int64; expected: int32"),
     "unknown dtype": (_dtype("level_start_index", np.int8), r"level_start_index.*seen: another dtype; expected: int64"),
     "rank": (_replace("value", lambda a: a[0]), r"tensor value has the wrong number of dimensions \(seen: 3 in"),
     "heads": (

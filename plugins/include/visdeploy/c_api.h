@@ -44,6 +44,10 @@ VD_EXPORT const char* vd_cpu_isa(void);
 /* The compute capabilities that CUDA kernels were built for, as "80 86 ..."; empty when built without CUDA. */
 VD_EXPORT const char* vd_cuda_architectures(void);
 
+/* Makes a CUDA device the calling thread's, for the functions named ..._cuda below. Call it before them where there is
+ * more than one device. Fails when this library's kernels cannot run on that device. */
+VD_EXPORT int vd_cuda_set_device(int device);
+
 /* Multi-scale deformable attention on the CPU; shapes in visdeploy/ms_deform_attn.h and plugins/ms_deform_attn.
  * spatial_shapes is [levels, 2] (height, width), level_start_index [levels]; both int64 or both int32.
  * sampling_locations and attention_weights have value's dtype, or are float32 where that is a half-precision one.
@@ -52,7 +56,17 @@ VD_EXPORT int vd_ms_deform_attn_forward(const vd_tensor* value, const vd_tensor*
                                         const vd_tensor* level_start_index, const vd_tensor* sampling_locations,
                                         const vd_tensor* attention_weights, const vd_tensor* output, int threads);
 
-/* Its gradients, float32 and float64. The three results are overwritten and are the same for any thread count. */
+/* The fused form: it finds sampling locations and attention weights itself. reference_points is [batch, queries,
+ * levels, 2] (x, y) or [..., 4] (x, y, width, height), sampling_offsets like sampling_locations, attention_logits like
+ * attention_weights: a softmax over levels and points makes weights of them. reference_points has the dtype of
+ * sampling_offsets, or is float32 where that is a half-precision one. */
+VD_EXPORT int vd_ms_deform_attn_fused_forward(const vd_tensor* value, const vd_tensor* spatial_shapes,
+                                              const vd_tensor* level_start_index, const vd_tensor* reference_points,
+                                              const vd_tensor* sampling_offsets, const vd_tensor* attention_logits,
+                                              const vd_tensor* output, int threads);
+
+/* Gradients of the plain form, float32 and float64. The three results are overwritten and are the same for any thread
+ * count. */
 VD_EXPORT int vd_ms_deform_attn_backward(const vd_tensor* value, const vd_tensor* spatial_shapes,
                                          const vd_tensor* level_start_index, const vd_tensor* sampling_locations,
                                          const vd_tensor* attention_weights, const vd_tensor* grad_output,
@@ -65,6 +79,11 @@ VD_EXPORT int vd_ms_deform_attn_backward(const vd_tensor* value, const vd_tensor
 VD_EXPORT int vd_ms_deform_attn_forward_cuda(const vd_tensor* value, const vd_tensor* spatial_shapes,
                                              const vd_tensor* level_start_index, const vd_tensor* sampling_locations,
                                              const vd_tensor* attention_weights, const vd_tensor* output, void* stream);
+VD_EXPORT int vd_ms_deform_attn_fused_forward_cuda(const vd_tensor* value, const vd_tensor* spatial_shapes,
+                                                   const vd_tensor* level_start_index,
+                                                   const vd_tensor* reference_points, const vd_tensor* sampling_offsets,
+                                                   const vd_tensor* attention_logits, const vd_tensor* output,
+                                                   void* stream);
 VD_EXPORT int vd_ms_deform_attn_backward_cuda(const vd_tensor* value, const vd_tensor* spatial_shapes,
                                               const vd_tensor* level_start_index, const vd_tensor* sampling_locations,
                                               const vd_tensor* attention_weights, const vd_tensor* grad_output,

@@ -22,33 +22,53 @@ def view(tensor: Tensor) -> native.TensorView:
 
 
 def call(function: str, tensors: Sequence[Tensor | None], params: ctypes.Structure | None = None) -> None:
-    """Calls a function of the C interface where its first tensor is.
+    """Calls a function of the C interface where its tensors are.
 
-    On the CPU with as many threads as PyTorch uses, on a CUDA device on PyTorch's current stream.
+    On the CPU with as many threads as PyTorch uses. On a CUDA device on PyTorch's current stream there: nothing waits
+    for the device and nothing is allocated, so that the call can be captured in a CUDA graph.
+
+    Raises:
+        OpError: The tensors do not fit the op, or are not all on one device.
     """
     views = [None if tensor is None else view(tensor) for tensor in tensors]
-    device = next(tensor.device for tensor in tensors if tensor is not None)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            native.call(function, views, params=params, stream=torch.cuda.current_stream(device).cuda_stream)
-    else:
-        native.call(function, views, params=params, threads=torch.get_num_threads())
+    device = _common_device(function, tensors)
+    if device.type != "cuda":
+        return native.call(function, views, params=params, threads=torch.get_num_threads())
+    with torch.cuda.device(device):
+        if reason := native.set_cuda_device(device.index):
+            raise OpError(f"{function}: {reason}")
+        return native.call(function, views, params=params, stream=torch.cuda.current_stream(device).cuda_stream)
+
+
+def _common_device(function: str, tensors: Sequence[Tensor | None]) -> torch.device:
+    present = [tensor for tensor in tensors if tensor is not None]
+    device = present[0].device
+    for position, tensor in enumerate(tensors):
+        if tensor is not None and tensor.device != device:
+            raise OpError(f"{function}: tensor {position} is elsewhere", seen=str(tensor.device), expected=str(device))
+    return device
 
 
 def has_kernel(op: str, tensor: Tensor) -> bool:
     """Whether our kernel takes this call; warns once per op and device when it does not."""
+    reason = why_no_kernel(tensor.device)
+    if reason:
+        _warn_once(op, str(tensor.device), reason)
+    return not reason
+
+
+def why_no_kernel(device: torch.device) -> str:
+    """Why our kernels do not run on a device, for example because they were not compiled for it; empty if they do."""
+    if device.type == "cuda":
+        return _why_no_cuda_kernel(torch.cuda.current_device() if device.index is None else device.index)
     library, reason = native.load()
-    if library is not None and (tensor.device.type == "cpu" or (tensor.device.type == "cuda" and _built_for_cuda())):
-        return True
-    if library is not None:
-        reason = "built without nvcc" if tensor.device.type == "cuda" else "no kernel is bound to this device"
-    _warn_once(op, tensor.device.type, reason)
-    return False
+    return reason if library is None or device.type == "cpu" else "no kernel is bound to this device"
 
 
-def _built_for_cuda() -> bool:
-    library, _ = native.load()
-    return library is not None and bool(library.vd_cuda_architectures())
+@functools.cache
+def _why_no_cuda_kernel(index: int) -> str:
+    with torch.cuda.device(index):
+        return native.set_cuda_device(index)
 
 
 def check(op: str, name: str, tensor: Tensor, shape: Sequence[int], dtype: torch.dtype) -> None:

@@ -51,7 +51,8 @@ def multi_level_roi_align(
         [R, C, *output_size].
 
     Raises:
-        OpError: A tensor or parameter does not fit the others, or a tensor is not contiguous.
+        OpError: A tensor or parameter does not fit the others, or a tensor is not contiguous. An index that names no
+            image is one on the CPU; on CUDA its box gives zeros.
     """
     if not has_kernel(OP, rois):
         return multi_level_roi_align_reference(

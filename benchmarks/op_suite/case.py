@@ -1,0 +1,129 @@
+"""One setting of one op, and the sides that compute it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import numpy_helper
+from torch import Tensor
+
+from op_suite.roofline import Work
+from op_suite.timing import Call
+from visdeploy_plugins.onnx_functions import add_function_bodies, register_schemas
+
+OPSET = 20
+DOMAIN = "visdeploy"
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Case:
+    """An op with inputs, in every form that can be compared.
+
+    Attributes:
+        op: Name of the op.
+        setting: What is special about the inputs.
+        inputs: By the name that the op's ONNX inputs have, in order; float32 on the CPU.
+        nodes: ONNX nodes that compute `output` from the inputs, with our op among them.
+        ours: Our PyTorch operator.
+        eager: What to compare with in PyTorch, by name.
+        flops: Operations of one call.
+        baseline_nodes: Other nodes to compare with, run with our library too, by name.
+        constants: Inputs that an exported model knows, as initializers.
+        touched: Share of an input's elements that the op needs, where that is not all.
+        stock: What a session without our library runs.
+    """
+
+    op: str
+    setting: str
+    inputs: dict[str, Tensor]
+    nodes: list[onnx.NodeProto]
+    ours: Callable[[Tensors], Tensor]
+    eager: Mapping[str, Callable[[Tensors], Tensor]]
+    flops: int
+    baseline_nodes: Mapping[str, list[onnx.NodeProto]] = field(default_factory=dict)
+    constants: frozenset[str] = frozenset()
+    touched: Mapping[str, float] = field(default_factory=dict)
+    stock: str = "ORT function body"
+
+    def work(self, output: Tensor, element_size: int = 4) -> Work:
+        """Bytes and operations, with floating-point elements of the given size."""
+        moved = 0.0
+        for name, tensor in self.inputs.items():
+            size = element_size if tensor.is_floating_point() else tensor.element_size()
+            moved += tensor.numel() * size * self.touched.get(name, 1.0)
+        return Work(int(moved) + output.numel() * element_size, self.flops)
+
+    def inputs_on(self, device: str, dtype: torch.dtype) -> dict[str, Tensor]:
+        """The inputs on a device, floating-point ones in the given type."""
+        return {n: t.to(device, dtype if t.is_floating_point() else t.dtype) for n, t in self.inputs.items()}
+
+    def onnx_model(self, nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
+        """The nodes as a model whose op carries its function body."""
+        register_schemas()
+        inputs, initializers = [], []
+        used = {name for node in nodes for name in node.input}
+        for name, tensor in self.inputs.items():
+            if name not in used:
+                continue
+            array = tensor.numpy()
+            if name in self.constants:
+                initializers.append(numpy_helper.from_array(array, name))
+            else:
+                kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+                inputs.append(onnx.helper.make_tensor_value_info(name, kind, array.shape))
+        output = onnx.helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, None)
+        graph = onnx.helper.make_graph(nodes, self.op, inputs, [output], initializers)
+        opsets = [onnx.helper.make_opsetid("", OPSET), onnx.helper.make_opsetid(DOMAIN, 1)]
+        return add_function_bodies(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10))
+
+
+def node(op_type: str, inputs: list[str], *, ours: bool = True, output: str = "output", **attributes: Any) -> Any:
+    """An ONNX node; of our domain unless told otherwise. Attributes that are None are left out."""
+    present = {name: value for name, value in attributes.items() if value is not None}
+    return onnx.helper.make_node(op_type, inputs, [output], domain=DOMAIN if ours else "", **present)
+
+
+class OnnxRuntimeSide:
+    """A model bound to its inputs and to one output buffer, so that a call is the computation and nothing else."""
+
+    def __init__(self, model: onnx.ModelProto, inputs: Tensors, threads: int, library: Path | None) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if library is not None:
+            options.register_custom_ops_library(str(library))
+        self._session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        feeds = {each.name: inputs[each.name].numpy() for each in self._session.get_inputs()}
+        result = self._session.run(None, feeds)[0]
+        self._output = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros_like(result))
+        self._values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in feeds.items()}
+        self._binding = self._session.io_binding()
+        for name, value in self._values.items():
+            self._binding.bind_ortvalue_input(name, value)
+        self._binding.bind_ortvalue_output("output", self._output)
+
+    def __call__(self) -> Tensor:
+        """Runs once; the result shares the output buffer."""
+        self._session.run_with_iobinding(self._binding)
+        return torch.from_numpy(self._output.numpy())
+
+
+def torch_side(function: Callable[[Tensors], Tensor], inputs: Tensors) -> Call:
+    """A PyTorch function of the inputs, without gradients."""
+
+    def call() -> Tensor:
+        with torch.inference_mode():
+            return function(inputs)
+
+    return call
