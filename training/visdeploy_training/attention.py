@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class PackedAttention(nn.Module):
+class PackedProjections(nn.Module):
     """The projections of multi-head attention, one call each, so that what is shared is projected once.
 
     State dict: `in_proj_weight` `[3C, C]` (query, key, value), `in_proj_bias`, `out_proj`.
@@ -52,8 +52,12 @@ class PackedAttention(nn.Module):
         out: Tensor = self.out_proj(x.transpose(-3, -2).flatten(-2))
         return out
 
+
+class PackedAttention(PackedProjections):
+    """Ordinary multi-head attention."""
+
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Ordinary attention, `[..., N, C]` from `[..., N, C]`, `[..., K, C]`, `[..., K, C]`."""
+        """`[..., N, C]` from `[..., N, C]`, `[..., K, C]`, `[..., K, C]`."""
         q, k, v = self.query(query), self.key(key), self.value(value)
         scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
         return self.merge(torch.matmul(self.weights(scores), v))

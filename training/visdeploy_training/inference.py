@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from visdeploy.manifest import Preprocessing
+from visdeploy.manifest import Preprocessing, Window
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,10 @@ class InferenceSettings:
         preprocessing: How frames become the first input.
         decode: Parameters of the method's decoder.
         tracking: Parameters of the method's tracker.
+        window: Frames of one step.
     """
 
     preprocessing: Preprocessing
     decode: Mapping[str, Any]
     tracking: Mapping[str, Any]
+    window: Window = field(default_factory=lambda: Window(mode="online"))

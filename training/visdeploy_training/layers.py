@@ -1,4 +1,4 @@
-"""Layers that every method shares: convolution with its norm, frozen batch norm, deformable convolution, coordinates."""
+"""Layers that every method shares: convolutions, plain and deformable, frozen batch norm, coordinate channels."""
 
 from __future__ import annotations
 

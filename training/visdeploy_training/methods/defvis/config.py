@@ -102,7 +102,9 @@ class DefVISConfig:
         self._check("hidden_dim", odd == 0, "a multiple of 16, the mask head halves it four times")
         self._check("mask_groups", narrow % self.mask_groups == 0, f"a divisor of {narrow}")
         self._check("mask_groups", self.num_heads % self.mask_groups == 0, f"a divisor of {self.num_heads} heads")
-        self._check("sequence_groups", self.sequence_dim % self.sequence_groups == 0, f"a divisor of {self.sequence_dim}")
+        self._check(
+            "sequence_groups", self.sequence_dim % self.sequence_groups == 0, f"a divisor of {self.sequence_dim}"
+        )
         self._check("dropout", 0 <= self.dropout < 1, "0 <= dropout < 1")
         for name in ("height", "width"):
             value, multiple = getattr(self, name), self.size_multiple

@@ -82,9 +82,7 @@ def make_levels(frames: Tensor, tokens: Sequence[int] | None, padding: Tensor | 
     _, count, channels, height, width = frames.shape
     grids = [(height, width)] * count + ([(tokens[0], tokens[1])] if tokens else [])
     shapes = torch.tensor(grids, dtype=torch.int64, device=frames.device)
-    starts = torch.tensor(
-        [height * width * i for i in range(len(grids))], dtype=torch.int64, device=frames.device
-    )
+    starts = torch.tensor([height * width * i for i in range(len(grids))], dtype=torch.int64, device=frames.device)
     # positions in float32 whatever the precision of the network: they are differences of nearby numbers
     like = frames.new_ones((), dtype=torch.float32)
     valid = like.expand(1, count, height, width) if padding is None else (~padding).float()

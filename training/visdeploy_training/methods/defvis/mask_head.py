@@ -53,16 +53,17 @@ class MaskHead(nn.Module):
         super().__init__()
         dim, groups = config.hidden_dim, config.mask_groups
         first = dim + config.num_heads
-        widths = (first, *config.mask_widths)
+        half, quarter, eighth, narrow = config.mask_widths
         self.lay1, self.gn1 = nn.Conv2d(first, first, 3, padding=1), nn.GroupNorm(groups, first)
-        for i in (2, 3, 4):
-            self.add_module(f"lay{i}", nn.Conv2d(widths[i - 2], widths[i - 1], 3, padding=1))
-            self.add_module(f"gn{i}", nn.GroupNorm(groups, widths[i - 1]))
-        for i, stage in enumerate(("res4", "res3", "res2"), start=1):
-            self.add_module(f"adapter{i}", nn.Conv2d(channels[stage], widths[i], 1))
-        self.conv_offset = nn.Conv2d(widths[3], 18, 1)
-        self.dcn = DeformConv2d(widths[3], widths[4], 3, padding=1)
-        self.gn5 = nn.GroupNorm(groups, widths[4])
+        self.lay2, self.gn2 = nn.Conv2d(first, half, 3, padding=1), nn.GroupNorm(groups, half)
+        self.lay3, self.gn3 = nn.Conv2d(half, quarter, 3, padding=1), nn.GroupNorm(groups, quarter)
+        self.lay4, self.gn4 = nn.Conv2d(quarter, eighth, 3, padding=1), nn.GroupNorm(groups, eighth)
+        self.adapter1 = nn.Conv2d(channels["res4"], half, 1)
+        self.adapter2 = nn.Conv2d(channels["res3"], quarter, 1)
+        self.adapter3 = nn.Conv2d(channels["res2"], eighth, 1)
+        self.conv_offset = nn.Conv2d(eighth, 18, 1)
+        self.dcn = DeformConv2d(eighth, narrow, 3, padding=1)
+        self.gn5 = nn.GroupNorm(groups, narrow)
         self._init()
 
     def _init(self) -> None:
@@ -83,18 +84,15 @@ class MaskHead(nn.Module):
         Returns:
             `[B, S, T, C / 16, H / 4, W / 4]`.
         """
-        lead = maps.shape[:3]
         x = F.relu(self.gn1(self._first(memory, maps)))
-        x = F.relu(self.gn2(self.get_submodule("lay2")(x)))
-        for i, stage in enumerate(("res4", "res3", "res2"), start=1):
-            lateral = self.get_submodule(f"adapter{i}")(laterals[stage])
-            x = F.interpolate(x, size=lateral.shape[-2:], mode="nearest")
-            # a frame's lateral is the same for all slots
-            x = (x.unflatten(0, lead) + lateral.unflatten(0, (lead[0], 1, lead[2]))).flatten(0, 2)
-            if i < 3:
-                x = F.relu(self.get_submodule(f"gn{i + 2}")(self.get_submodule(f"lay{i + 2}")(x)))
+        x = F.relu(self.gn2(self.lay2(x)))
+        x = _add_lateral(x, self.adapter1(laterals["res4"]), maps)
+        x = F.relu(self.gn3(self.lay3(x)))
+        x = _add_lateral(x, self.adapter2(laterals["res3"]), maps)
+        x = F.relu(self.gn4(self.lay4(x)))
+        x = _add_lateral(x, self.adapter3(laterals["res2"]), maps)
         x = self.dcn(x, self.conv_offset(x))
-        features: Tensor = F.relu(self.gn5(x)).unflatten(0, lead)
+        features: Tensor = F.relu(self.gn5(x)).unflatten(0, maps.shape[:3])
         return features
 
     def _first(self, memory: Tensor, maps: Tensor) -> Tensor:
@@ -105,7 +103,15 @@ class MaskHead(nn.Module):
         weight, bias, dim = self.lay1.weight, self.lay1.bias, memory.shape[2]
         shared = F.conv2d(memory.flatten(0, 1), weight[:, :dim], bias, padding=1).unflatten(0, memory.shape[:2])
         own = F.conv2d(maps.flatten(0, 2), weight[:, dim:], padding=1).unflatten(0, maps.shape[:3])
-        return (own + shared[:, None]).flatten(0, 2)
+        total: Tensor = own + shared[:, None]
+        return total.flatten(0, 2)
+
+
+def _add_lateral(x: Tensor, lateral: Tensor, maps: Tensor) -> Tensor:
+    """`x` `[B * S * T, C, h, w]` at the lateral's size, plus the lateral `[B * T, C, H, W]`, the same for all slots."""
+    batch, slots, frames = maps.shape[:3]
+    x = F.interpolate(x, size=lateral.shape[-2:], mode="nearest").unflatten(0, (batch, slots, frames))
+    return (x + lateral.unflatten(0, (batch, 1, frames))).flatten(0, 2)
 
 
 def sequence_head(config: DefVISConfig) -> nn.Sequential:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visdeploy_plugins.torch_ops import ms_deform_attn
-from visdeploy_training.attention import PackedAttention
+from visdeploy_training.attention import PackedAttention, PackedProjections
 from visdeploy_training.methods.defvis.config import DefVISConfig
 from visdeploy_training.methods.defvis.geometry import Levels
 
@@ -125,13 +125,13 @@ class Memory:
         self.padding = None if levels.padding is None else levels.padding[:, :pixels]
 
 
-class CrossAttention(PackedAttention):
+class CrossAttention(PackedProjections):
     """Attention of every group's queries over the frames and the group's own tokens.
 
     One softmax over both, as if the two were one sequence; the frames are projected once for all groups.
     """
 
-    def read(self, query: Tensor, memory: Memory) -> Tensor:
+    def forward(self, query: Tensor, memory: Memory) -> Tensor:
         """`[B, groups, queries, C]` to the same shape."""
         q = self.query(query).transpose(1, 2)  # [B, heads, groups, queries, d]
         q = q * q.shape[-1] ** -0.5
@@ -166,7 +166,7 @@ class DecoderLayer(_FeedForward):
         """`[B, groups, queries, C]`, shape kept; `position` is `[queries, C]`."""
         query = x + position
         x = self.norm1(x + self.dropout(self.self_attn(query, query, x)))
-        x = self.norm2(x + self.dropout(self.multihead_attn.read(x + position, memory)))
+        x = self.norm2(x + self.dropout(self.multihead_attn(x + position, memory)))
         out: Tensor = self.norm3(x + self.feed(x))
         return out
 
