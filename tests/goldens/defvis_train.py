@@ -53,7 +53,7 @@ def logged(output: DefVISOutput, targets: ObjectTargets, matches: Sequence[Seque
     """Upstream's two measures that are only logged, from the matches."""
     last = len(matches) - 1
     values: dict[str, Tensor] = {}
-    for layer, (match,) in enumerate(matches):
+    for layer in range(len(matches)):
         logits = output.logits[layer, 0]
         counted = (logits.argmax(dim=-1) != logits.shape[-1] - 1).sum()
         name = "cardinality_error" + ("" if layer == last else f"_{layer}")

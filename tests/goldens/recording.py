@@ -10,7 +10,7 @@ from torch import nn
 
 
 class Recorder:
-    """Outputs of modules by name, inputs under `<name>/input` (the first) and `/inputs`; a repeated call gets `#1`, ..."""
+    """Outputs of modules by name, inputs under `<name>/input` (the first) and `/inputs`; later calls get `#1`, ..."""
 
     def __init__(self, model: nn.Module, names: set[str]) -> None:
         self.values: dict[str, Any] = {}

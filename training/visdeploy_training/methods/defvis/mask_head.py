@@ -111,7 +111,8 @@ def _add_lateral(x: Tensor, lateral: Tensor, maps: Tensor) -> Tensor:
     """`x` `[B * S * T, C, h, w]` at the lateral's size, plus the lateral `[B * T, C, H, W]`, the same for all slots."""
     batch, slots, frames = maps.shape[:3]
     x = F.interpolate(x, size=lateral.shape[-2:], mode="nearest").unflatten(0, (batch, slots, frames))
-    return (x + lateral.unflatten(0, (batch, 1, frames))).flatten(0, 2)
+    total: Tensor = x + lateral.unflatten(0, (batch, 1, frames))
+    return total.flatten(0, 2)
 
 
 def sequence_head(config: DefVISConfig) -> nn.Sequential:
