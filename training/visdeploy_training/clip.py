@@ -60,6 +60,8 @@ def check_targets(targets: Sequence[ClipTargets], shape: tuple[int, int, int, in
     Raises:
         DataError: Targets and batch differ in clips, frames or size, or a label is out of range.
     """
+    if not targets:
+        raise DataError("targets do not fit the batch", seen="no clip", expected=f"{shape[0]}")
     for t in targets:
         seen = (len(targets), t.masks.shape[0], *t.masks.shape[2:])
         if seen != shape:

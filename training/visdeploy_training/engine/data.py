@@ -82,6 +82,7 @@ class RecipeData(L.LightningDataModule):
                 build_transform(recipe.augment, height, width, motion=part.motion),
                 clip_length=recipe.clip_length,
                 window=recipe.window,
+                sampling=recipe.sampling,
                 paste=recipe.augment.paste,
                 store=store,
             )

@@ -115,7 +115,9 @@ class Recipe(_Strict):
         augment: Augmentation.
         optim: Optimisation.
         clip_length: Frames of a training clip.
-        window: Largest distance of a frame from the reference frame.
+        sampling: Frames of a clip: `random` ones around a reference frame, or in order, `consecutive` ones of the video,
+            or `cyclic` ones that may run over its end to its start.
+        window: Largest distance of a frame from the reference frame (random).
         batch_size: Clips of one batch on one device.
         iterations: Optimiser steps.
         ema: Decay of the running average of the weights that is validated and saved; 0 keeps none.
@@ -147,6 +149,7 @@ class Recipe(_Strict):
     augment: AugmentRecipe = AugmentRecipe()
     optim: OptimRecipe = OptimRecipe()
     clip_length: Annotated[int, Field(ge=2)] = 3
+    sampling: Literal["random", "consecutive", "cyclic"] = "random"
     window: Positive = 20
     batch_size: Positive = 4
     iterations: Positive

@@ -95,11 +95,11 @@ class DefVISConfig:
             self._check(name, getattr(self, name) >= 1, "at least 1")
         self._check("instance_groups", self.instance_groups >= 0, "at least 0")
         self._check("tokens_per_group", self.tokens_per_group >= min(1, self.instance_groups), "at least 1 with groups")
-        # three position axes of sine and cosine pairs; the token grid has two
-        self._check("hidden_dim", self.hidden_dim > 0 and self.hidden_dim % 12 == 0, "a positive multiple of 12")
+        # positions are pairs of sine and cosine on three axes or two, and the mask head halves the width four times
+        good = self.hidden_dim > 0 and self.hidden_dim % 48 == 0
+        self._check("hidden_dim", good, "a positive multiple of 48")
         self._check("num_heads", self.hidden_dim % self.num_heads == 0, f"a divisor of {self.hidden_dim}")
-        narrow, odd = self.mask_widths[-1], self.hidden_dim % 16
-        self._check("hidden_dim", odd == 0, "a multiple of 16, the mask head halves it four times")
+        narrow = self.mask_widths[-1]
         self._check("mask_groups", narrow % self.mask_groups == 0, f"a divisor of {narrow}")
         self._check("mask_groups", self.num_heads % self.mask_groups == 0, f"a divisor of {self.num_heads} heads")
         self._check(

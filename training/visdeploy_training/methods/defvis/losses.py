@@ -198,7 +198,7 @@ def defvis_losses(output: DefVISOutput, targets: Sequence[ClipTargets], config: 
     height, width = targets[0].masks.shape[-2:] if targets else (0, 0)
     fits = (-(-height // 4), -(-width // 4)) == (rows, columns)
     size = (height, width) if fits else (4 * rows, 4 * columns)
-    check_targets(targets, (batch, frames, *size), num_classes=config.num_classes)
+    check_targets(targets, (batch, frames, int(size[0]), int(size[1])), num_classes=config.num_classes)
     objects = [object_targets(t) for t in targets]
     losses = criterion(output, objects, match_layers(output, objects, config), config)
     return {name: loss_weight(name, config) * value for name, value in losses.items()}
