@@ -99,7 +99,9 @@ class DeformConv2d(nn.Module):
 
     def forward(self, x: Tensor, offset: Tensor) -> Tensor:
         """`[B, in_channels, H, W]` and `[B, 2 * taps, H', W']` to `[B, out_channels, H', W']`."""
-        out: Tensor = deform_conv2d(x, offset, self.weight, padding=self.padding)
+        # in the precision of the weights: under autocast the convolutions before it give a lower one
+        dtype = self.weight.dtype
+        out: Tensor = deform_conv2d(x.to(dtype), offset.to(dtype), self.weight, padding=self.padding)
         return out
 
 

@@ -18,8 +18,9 @@ SMALL = {
 }
 
 
-def test_five_recipes_are_shipped():
+def test_the_shipped_recipes():
     assert shipped_recipes() == [
+        "defvis_tiny_overfit",
         "visolo_r50_coco",
         "visolo_r50_ytvis2019",
         "visolo_tiny_demo",

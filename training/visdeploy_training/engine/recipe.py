@@ -115,8 +115,8 @@ class Recipe(_Strict):
         augment: Augmentation.
         optim: Optimisation.
         clip_length: Frames of a training clip.
-        sampling: Frames of a clip: `random` ones around a reference frame, or in order, `consecutive` ones of the video,
-            or `cyclic` ones that may run over its end to its start.
+        sampling: Frames of a clip: `random` ones around a reference frame, or in order: `consecutive` ones, or `cyclic`
+            ones that may run over the end of the video to its start.
         window: Largest distance of a frame from the reference frame (random).
         batch_size: Clips of one batch on one device.
         iterations: Optimiser steps.

@@ -72,4 +72,4 @@ def test_published_preprocessing():
 
 def test_a_network_of_fixed_multiples_is_fed_its_own_size():
     model = create_model("defvis", "tiny", num_classes=1, hidden_dim=48, num_heads=4, mask_groups=1)
-    assert Preprocessor(METHOD.inference(model.config).preprocessing).content_size(720, 1280) == (128, 224)
+    assert Preprocessor(METHOD.inference(model.config).preprocessing).content_size(720, 1280) == (96, 160)

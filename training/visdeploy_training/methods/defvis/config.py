@@ -36,6 +36,7 @@ class DefVISConfig:
         mask_groups: Groups of the mask head's norms.
         sequence_dim: Channels of the sequence head.
         sequence_groups: Groups of the sequence head's norms.
+        mask_prior: Initial foreground probability of a pixel; 0 leaves the bias at its random start, as upstream.
         height: Rows of a training clip, and the shorter edge at inference.
         width: Columns of a training clip.
         longest_edge: Largest longer edge at inference; upstream has no limit.
@@ -69,6 +70,7 @@ class DefVISConfig:
     mask_groups: int = 8
     sequence_dim: int = 12
     sequence_groups: int = 4
+    mask_prior: float = 0.0
     height: int = 300
     width: int = 540
     longest_edge: int = 1333
@@ -105,6 +107,7 @@ class DefVISConfig:
         self._check(
             "sequence_groups", self.sequence_dim % self.sequence_groups == 0, f"a divisor of {self.sequence_dim}"
         )
+        self._check("mask_prior", 0 <= self.mask_prior < 1, "0 <= mask_prior < 1")
         self._check("dropout", 0 <= self.dropout < 1, "0 <= dropout < 1")
         for name in ("height", "width"):
             value, multiple = getattr(self, name), self.size_multiple
@@ -151,14 +154,15 @@ VARIANTS: dict[str, DefVISConfig] = {
         tokens_per_group=0,
         queries_per_frame=4,
         hidden_dim=192,
+        mask_prior=0.08,
         num_points=4,
         encoder_layers=3,
         decoder_layers=3,
         feedforward_dim=384,
         dropout=0.0,
         mask_groups=4,
-        height=128,
-        width=224,
+        height=96,
+        width=160,
         longest_edge=512,
         size_multiple=32,
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import cast
 
@@ -121,4 +122,7 @@ def sequence_head(config: DefVISConfig) -> nn.Sequential:
     width, groups = config.sequence_dim, config.sequence_groups
     for cin in (config.mask_widths[-1], width, width):
         layers += [nn.Conv3d(cin, width, 3, padding=2, dilation=2), nn.GroupNorm(groups, width), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Conv3d(width, 1, 1))
+    last = nn.Conv3d(width, 1, 1)
+    if config.mask_prior > 0:
+        nn.init.constant_(cast(Tensor, last.bias), -math.log(1 / config.mask_prior - 1))
+    return nn.Sequential(*layers, last)

@@ -112,7 +112,8 @@ class DefVIS(VISModel):
         self.check_clip(clips)
         lead = clips.shape[:2]
         maps = self.backbone(clips.flatten(0, 1))
-        frames = self.input_proj(maps["res5"]).unflatten(0, lead)
+        # under autocast the transformer's sums and sampling positions stay in the precision of the weights
+        frames = self.input_proj(maps["res5"]).to(self.query_embed.weight.dtype).unflatten(0, lead)
         height, width = frames.shape[-2:]
         if padding is not None:
             padding = resize_padding(padding.flatten(0, 1), height, width).unflatten(0, lead)

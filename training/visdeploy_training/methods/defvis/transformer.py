@@ -63,6 +63,8 @@ class DeformableAttention(nn.Module):
         """`[B, tokens, C]` to `[B, tokens, C]`."""
         locations, weights = self.sampling(tokens + levels.position, levels)
         value = self.values(tokens, levels.padding)
+        # one precision for all, that of the locations: under autocast the linear layers' is lower
+        value, weights = value.to(locations.dtype), weights.to(locations.dtype)
         sampled = ms_deform_attn(value, levels.shapes, levels.starts, locations, weights)
         out: Tensor = self.output_proj(sampled)
         return out
