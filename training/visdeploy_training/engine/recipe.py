@@ -48,9 +48,11 @@ class AugmentRecipe(_Strict):
     """Augmentation of training clips.
 
     Attributes:
-        style: `published`: resize, flip, rotate, crop (spec 11.3); `window`: a moving window cut straight to size.
-        sizes: Shorter edges to draw from (published).
-        max_size: Largest longer edge (published).
+        style: `published`: VISOLO's resize, flip, rotate, crop (spec 11.3); `detr`: DefVIS's flip, resize, photometric
+            distortion, crop (spec 5.1), which leaves clips of different sizes; `window`: a moving window cut straight
+            to size.
+        sizes: Shorter edges to draw from (published, detr).
+        max_size: Largest longer edge (published, detr).
         flip: One decision a clip, or one a frame, or none.
         rotation: Largest angle, in degrees.
         zoom: Smallest and largest window, as a share of the picture (window).
@@ -61,7 +63,7 @@ class AugmentRecipe(_Strict):
         paste: Probability that objects of another clip are pasted in; the published recipes do not.
     """
 
-    style: Literal["published", "window"] = "published"
+    style: Literal["published", "detr", "window"] = "published"
     sizes: Annotated[list[Positive], Field(min_length=1)] = [360, 480]
     max_size: Positive = 1333
     flip: Literal["clip", "frame", "none"] = "clip"
@@ -174,6 +176,8 @@ class Recipe(_Strict):
             raise ValueError("the ratios of the training sets are all 0")
         if self.augment.zoom[0] > self.augment.zoom[1]:
             raise ValueError("augment.zoom: the smallest window comes first")
+        if self.augment.style == "detr" and (self.batch_size > 1 or self.augment.paste):
+            raise ValueError("augment.style detr leaves clips of different sizes: batch_size must be 1, without paste")
         if self.optim.milestones != sorted(set(self.optim.milestones)):
             raise ValueError("optim.milestones must rise")
         return self
