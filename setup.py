@@ -18,7 +18,7 @@ ROOMS = {
     "visdeploy_export": "export",
     "visdeploy_plugins": "plugins",
 }
-LIBRARIES = ("libvisdeploy_ops.so", "libvisdeploy_onnxruntime.so")
+LIBRARIES = ("libvisdeploy_ops.so", "libvisdeploy_onnxruntime.so", "libvisdeploy_tensorrt.so")
 
 
 class BuildPlugins(build_ext):
@@ -41,15 +41,19 @@ class BuildPlugins(build_ext):
         build = Path(self.build_temp).resolve() / "visdeploy_plugins"
         # A fresh configuration: an isolated build's cmake and ninja are gone the next time, but would be remembered.
         configure = ["cmake", "--fresh", "-S", str(ROOT / "plugins"), "-B", str(build)]
+        # The emulation of the CUDA kernels serves tests alone: it is never part of a wheel.
+        configure += [f"-DVISDEPLOY_EMULATION={'ON' if self._in_place() else 'OFF'}"]
         configure += [f"-DVISDEPLOY_OUTPUT_DIR={target}", *shlex.split(os.environ.get("VISDEPLOY_CMAKE_ARGS", ""))]
         if shutil.which("ninja"):
             configure += ["-G", "Ninja"]
         subprocess.run(configure, check=True)
         subprocess.run(["cmake", "--build", str(build)], check=True)
 
+    def _in_place(self) -> bool:
+        return bool(self.inplace or getattr(self, "editable_mode", False))
+
     def _target(self) -> Path:
-        inplace = self.inplace or getattr(self, "editable_mode", False)
-        root = ROOT / "plugins" if inplace else Path(self.build_lib).resolve()
+        root = ROOT / "plugins" if self._in_place() else Path(self.build_lib).resolve()
         return root / "visdeploy_plugins"
 
     def get_outputs(self) -> list[str]:

@@ -17,6 +17,13 @@ import visdeploy
 from visdeploy.video import open_source
 
 
+def describe(result: visdeploy.FrameResult | None) -> str:
+    """A frame's instances in one line; methods that see clips have none to give at first."""
+    if result is None:
+        return "later"
+    return "; ".join(f"#{i.track_id} {result.classes[i.label]} {i.score:.2f}" for i in result) or "-"
+
+
 def main() -> None:
     """Push frames of both videos in turn and print what is on screen."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -38,8 +45,8 @@ def main() -> None:
                 first.close()
                 first = predictor.load_stream(saved)
             results = first.push(frame_a.image), second.push(frame_b.image)
-            shown = ["; ".join(f"#{i.track_id} {r.classes[i.label]} {i.score:.2f}" for i in r) or "-" for r in results]
-            print(f"{index:4d} | {shown[0]} | {shown[1]}")
+            shown = [describe(result) for result in results]
+            print(f"{index:4d} | {' | '.join(shown)}")
     first.close()
     second.close()
 

@@ -37,7 +37,7 @@ class SelfTest:
 
     Attributes:
         frames: Raw RGB frames, uint8 `[frames, height, width, 3]`, before any preprocessing.
-        outputs: Per frame, output name → array as the graph gives it.
+        outputs: Per step of the graph, output name → array as the graph gives it. A step is one frame, or a clip.
     """
 
     frames: NDArray[np.uint8]
@@ -58,15 +58,16 @@ class SelfTest:
 
         Args:
             path: The file.
-            names: Outputs that every frame must have.
+            names: Outputs that every step must have.
 
         Raises:
-            BundleError: It is no npz archive, holds objects, or lacks a frame or an output.
+            BundleError: It is no npz archive, holds objects, or lacks a step or an output.
         """
         try:
             with np.load(path, allow_pickle=False) as archive:
                 frames = archive["frames"]
-                outputs = tuple({name: archive[f"f{i}/{name}"] for name in names} for i in range(len(frames)))
+                count = len({name.partition("/")[0] for name in archive.files} - {"frames"})
+                outputs = tuple({name: archive[f"f{i}/{name}"] for name in names} for i in range(count))
         except Exception as error:  # zipfile, zlib and numpy each raise their own kinds on damaged archives
             raise BundleError(f"{path} cannot be read", seen=str(error), hint="Export the bundle again.") from error
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):

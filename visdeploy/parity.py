@@ -16,6 +16,7 @@ from visdeploy.certificate import PIXEL_SLACK, Agreement, AveragePrecision, Cert
 from visdeploy.manifest import Manifest, TensorSpec, Tolerance
 from visdeploy.methods import create_decoder
 from visdeploy.results import FrameResult, Instance
+from visdeploy.windows import Step
 
 __all__ = ["PIXEL_SLACK", "Certificate", "ParityMeter", "certificate_rows"]
 
@@ -23,7 +24,7 @@ Outputs = Mapping[str, NDArray[Any]]
 
 
 class ParityMeter:
-    """Takes the raw outputs of two engines frame by frame and ends in a `Certificate`. Keeps no dense array.
+    """Takes the raw outputs of two engines step by step and ends in a `Certificate`. Keeps no dense array.
 
     Args:
         manifest: Outputs, tolerance, and how to decode.
@@ -46,27 +47,34 @@ class ParityMeter:
         self._detections, self._tracks = np.zeros(3, np.int64), np.zeros(3, np.int64)
         self._ids: tuple[set[int], set[int]] = (set(), set())
 
-    def update(self, reference: Outputs, candidate: Outputs) -> tuple[FrameResult, FrameResult]:
-        """Compare the next frame.
+    def update(self, reference: Outputs, candidate: Outputs, step: Step) -> None:
+        """Compare the next step.
 
-        Returns:
-            The decoded results of both engines.
+        Args:
+            reference: Outputs of the engine taken as right.
+            candidate: Outputs of the engine under test.
+            step: The frames that both got.
         """
         both, rows = (reference, candidate), self._match(reference, candidate)
         mask_error = 0.0
         for spec in sorted(self._specs, key=lambda s: s.measure != "mask"):
             left, right = (_take(spec, o[spec.name], self._identity, r) for o, r in zip(both, rows, strict=True))
             areas = self._areas(reference, spec, rows[0])
-            error = self._rows[spec.name].update(self._frames, left, right, areas, mask_error)
+            error = self._rows[spec.name].update(step.first, left, right, areas, mask_error)
             mask_error = max(mask_error, error) if spec.measure == "mask" else mask_error
         height, width = self._size
-        first, second = (
-            d.step(o, index=self._frames, timestamp=0.0, height=height, width=width)
-            for d, o in zip(self._decoders, both, strict=True)
+        self._compare(
+            *(d.decode(o, step, height=height, width=width) for d, o in zip(self._decoders, both, strict=True))
         )
-        self._compare_results(first, second)
-        self._frames += 1
-        return first, second
+        self._frames += step.fresh
+
+    def finish(self) -> None:
+        """Compare the results that the decoders still hold; call it after the last step."""
+        self._compare(*(decoder.finish() for decoder in self._decoders))
+
+    def _compare(self, reference: Sequence[FrameResult], candidate: Sequence[FrameResult]) -> None:
+        for first, second in zip(reference, candidate, strict=True):
+            self._compare_results(first, second)
 
     def certificate(
         self,

@@ -8,13 +8,14 @@ from typing import Any
 
 from visdeploy.backends import open_backend
 from visdeploy.bundle import Bundle
-from visdeploy.errors import BundleError, SourceError
+from visdeploy.errors import SourceError
 from visdeploy.methods import create_decoder
 from visdeploy.preprocess import Preprocessor
 from visdeploy.profiling import OFF, Profiler
 from visdeploy.results import FrameResult, VideoResult
 from visdeploy.stream import Stream
 from visdeploy.video import Source, open_source
+from visdeploy.windows import Feeder
 
 
 class VISPredictor:
@@ -60,7 +61,7 @@ class VISPredictor:
         self.profiler = OFF if profiler is None else profiler
         self.identity = self.bundle.identity
         self.classes = tuple(manifest.classes)
-        self.frame_input = _frame_input(self.bundle)
+        self.feeder = Feeder.of(manifest, where=str(self.bundle.path))
         self.preprocess = Preprocessor(manifest.preprocessing)
         # a wrong method or parameter shall fail now, not at the first stream
         create_decoder(manifest.method, classes=manifest.classes, decode=manifest.decode, tracking=manifest.tracking)
@@ -69,6 +70,8 @@ class VISPredictor:
 
     def stream(self, source: Any, **options: Any) -> Iterator[FrameResult]:
         """Results frame by frame, as they come, in memory that does not grow with the video.
+
+        Methods that see clips give their results late, see `Stream.push`; every frame gets one.
 
         Args:
             source: What `visdeploy.video.open_source` takes: a video file, a folder of images, a glob, a URL, a
@@ -85,7 +88,9 @@ class VISPredictor:
     def _results(self, opened: Source) -> Iterator[FrameResult]:
         with opened, self.open_stream(name=opened.name) as stream:
             for frame in self.profiler.iterate("decode", opened):
-                yield stream.push(frame.image, frame.timestamp)
+                if (result := stream.push(frame.image, frame.timestamp)) is not None:
+                    yield result
+            yield from stream.flush()
 
     def __call__(
         self, source: Any, *, on_frame: Callable[[int, int | None], None] | None = None, **options: Any
@@ -106,6 +111,7 @@ class VISPredictor:
                 stream.push(frame.image, frame.timestamp)
                 if on_frame is not None:
                     on_frame(stream.num_frames, opened.estimated_frames)
+            stream.flush()
             if not stream.num_frames:
                 raise SourceError(f"{opened.name} holds no frame", expected="at least one frame")
             result = stream.result()
@@ -136,26 +142,3 @@ class VISPredictor:
     def __repr__(self) -> str:
         manifest = self.bundle.manifest
         return f"VISPredictor({str(self.bundle.path)!r}, {manifest.method} {manifest.variant}, on {self.device})"
-
-
-def _frame_input(bundle: Bundle) -> str:
-    """Name of the one input that takes frames.
-
-    Raises:
-        BundleError: The graph wants more inputs than frames, or clips of several frames.
-    """
-    manifest = bundle.manifest
-    if manifest.window.mode != "online":
-        raise BundleError(
-            f"{bundle.path}: field 'window': this version runs frame by frame",
-            seen=f"mode {manifest.window.mode!r}, {manifest.window.length} frames per step",
-            expected="mode 'online'",
-            hint="Install a newer visdeploy.",
-        )
-    if len(manifest.inputs) != 1:
-        raise BundleError(
-            f"{bundle.path}: field 'inputs': more than the frame",
-            seen=str([t.name for t in manifest.inputs]),
-            expected="one input that takes the frame",
-        )
-    return manifest.inputs[0].name

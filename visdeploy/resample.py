@@ -34,3 +34,21 @@ def resize_mask(mask: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[
     values = cv2.resize(turned, (height, width), interpolation=cv2.INTER_LINEAR)
     inside: npt.NDArray[np.bool_] = np.asarray(values >= _TIE, dtype=bool).reshape(width, height)
     return inside.T
+
+
+def resize_logits(logits: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
+    """Resize a map of logits: bilinear interpolation, corners not aligned, no antialias, as PyTorch's `interpolate`.
+
+    Args:
+        logits: float32 `[h, w]`.
+        height: Wanted rows.
+        width: Wanted columns.
+
+    Returns:
+        float32 `[height, width]` in column-major order, which is what run-length encoding reads.
+    """
+    import cv2
+
+    turned = np.ascontiguousarray(logits.T)
+    resized = np.asarray(cv2.resize(turned, (height, width), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
+    return resized.reshape(width, height).T

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from visdeploy.methods import create_decoder
 from visdeploy.preprocess import check_frame
 from visdeploy.results import FrameResult, Track, VideoResult
 from visdeploy.stream_state import SavedStream
+from visdeploy.windows import Feeder, Step
 
 if TYPE_CHECKING:
     from visdeploy.predictor import VISPredictor
@@ -40,6 +42,9 @@ class Collected:
 class Stream:
     """Frames of one video or camera, in order. Made by `VISPredictor.open_stream` and `load_stream`.
 
+    Methods that see one frame at a time answer every push with that frame's result. Methods that see clips answer late:
+    results come out in order, one per push once the first clip is complete, and `flush` gives the rest.
+
     A push that raises leaves the stream as it was, so the next good frame continues the tracks. A stream is used by
     one thread at a time; different streams of one predictor may run in different threads.
 
@@ -53,8 +58,13 @@ class Stream:
     Example:
         >>> with predictor.open_stream() as stream:  # doctest: +SKIP
         ...     for frame in frames:
-        ...         for instance in stream.push(frame):
-        ...             print(instance.track_id, instance.box)
+        ...         if (result := stream.push(frame)) is not None:
+        ...             print([(instance.track_id, instance.box) for instance in result])
+        ...     late = stream.flush()
+
+    Attributes:
+        num_frames: Frames pushed.
+        num_results: Results given out.
     """
 
     def __init__(
@@ -64,8 +74,10 @@ class Stream:
             raise StreamError("wrong frame rate of a stream", seen=str(fps), expected="frames per second, or 0")
         manifest = predictor.bundle.manifest
         self.name, self.fps = name, float(fps)
-        self.num_frames = 0
-        self._predictor, self._closed = predictor, False
+        self.num_frames = self.num_results = 0
+        self._predictor, self._closed, self._flushed = predictor, False, False
+        self._feeder: Feeder = predictor.feeder
+        self._ready: deque[FrameResult] = deque()
         self._collected = Collected() if collect else None
         self._size: tuple[int, int] | None = None
         self._state = predictor.backend.initial_state()
@@ -78,19 +90,31 @@ class Stream:
             profiler=predictor.profiler,
         )
 
-    def push(self, frame: npt.NDArray[np.uint8], timestamp: float | None = None) -> FrameResult:
+    @property
+    def latency(self) -> int:
+        """Frames between a push and the result of the same frame; 0 for online methods."""
+        return self._feeder.window.length - 1
+
+    def push(self, frame: npt.NDArray[np.uint8], timestamp: float | None = None) -> FrameResult | None:
         """Process the next frame.
 
         Args:
             frame: RGB pixels, uint8 `[height, width, 3]`, of the same size in every call.
             timestamp: Seconds from the start of the stream; by default from `fps`, or 0 without one.
 
+        Returns:
+            The next result: that of this frame for online methods; of an earlier one, or None as long as none is
+            final, for methods that see clips.
+
         Raises:
             SourceError: The frame is no RGB image; the hint says how to convert it.
-            StreamError: The stream is closed, the size differs from the frames before, or the timestamp is no number.
+            StreamError: The stream is closed or flushed, the size differs from the frames before, or the timestamp is
+                no number.
             EngineError: The graph failed.
         """
         self._check_open("push a frame")
+        if self._flushed:
+            raise StreamError("the stream is flushed, cannot push a frame", hint="Open a new one with open_stream().")
         check_frame(frame)
         height, width = frame.shape[:2]
         if self._size is not None and self._size != (height, width):
@@ -104,26 +128,54 @@ class Stream:
             timestamp = self.num_frames / self.fps if self.fps else 0.0
         if not math.isfinite(timestamp):
             raise StreamError(f"frame {self.num_frames} has no usable timestamp", seen=str(timestamp))
-        result, self._state = self._step(frame, float(timestamp))
-        self._size = (height, width)
+        with self._predictor.profiler.stage("preprocess"):
+            prepared = self._predictor.preprocess(frame)
+        feeder, step = self._feeder.push(prepared, float(timestamp))
+        if step is not None:
+            self._run(step, (height, width))
+        self._feeder, self._size = feeder, (height, width)
         self.num_frames += 1
+        return self._next()
+
+    def flush(self) -> list[FrameResult]:
+        """Process what is waiting and end the stream's input.
+
+        Returns:
+            The results that have not come out yet, in frame order; none for online methods.
+
+        Raises:
+            StreamError: The stream is closed.
+            EngineError: The graph failed; the frames are still waiting.
+        """
+        self._check_open("flush it")
+        if not self._flushed:
+            feeder, step = self._feeder.finish()
+            if step is not None and self._size is not None:
+                self._run(step, self._size)
+            self._feeder, self._flushed = feeder, True
+            self._ready.extend(self.decoder.finish())
+        return list(iter(self._next, None))
+
+    def _run(self, step: Step, size: tuple[int, int]) -> None:
+        """One step of the graph. Only the decoder's last act changes the stream."""
+        predictor = self._predictor
+        with predictor.profiler.stage("graph"):
+            outputs, state = predictor.backend.run(step.inputs, self._state)
+        self._ready.extend(self.decoder.decode(outputs, step, height=size[0], width=size[1]))
+        self._state = state
+
+    def _next(self) -> FrameResult | None:
+        """The next result, if one is final."""
+        if not self._ready:
+            return None
+        result = self._ready.popleft()
+        self.num_results += 1
         if self._collected is not None:
             self._collected.add(result)
         return result
 
-    def _step(self, frame: npt.NDArray[np.uint8], timestamp: float) -> tuple[FrameResult, Any]:
-        """The result of a frame and the graph's next state. Only the decoder's last act changes the stream."""
-        predictor = self._predictor
-        with predictor.profiler.stage("preprocess"):
-            inputs = {predictor.frame_input: predictor.preprocess(frame)}
-        with predictor.profiler.stage("graph"):
-            outputs, state = predictor.backend.run(inputs, self._state)
-        height, width = frame.shape[:2]
-        result = self.decoder.step(outputs, index=self.num_frames, timestamp=timestamp, height=height, width=width)
-        return result, state
-
     def result(self) -> VideoResult:
-        """The tracks so far, each with its final label and score.
+        """The tracks over the results that have come out, each with its label and score; `flush` first for all.
 
         Raises:
             StreamError: The stream was not opened with `collect=True`, or has seen no frame.
@@ -132,8 +184,10 @@ class Stream:
             raise StreamError(
                 "this stream keeps no result", hint="Open it with collect=True, or use the result of every push."
             )
-        if self._size is None:
-            raise StreamError("this stream has no result yet", seen="no frame", expected="at least one push")
+        if self._size is None or not self.num_results:
+            raise StreamError(
+                "this stream has no result yet", seen=f"{self.num_frames} frames", expected="a push, and a flush"
+            )
         tracks = [
             Track(s.track_id, s.label, s.score, dict(self._collected.masks.get(s.track_id, {})), s.class_scores)
             for s in self.decoder.summaries()
@@ -142,7 +196,7 @@ class Stream:
             name=self.name,
             height=self._size[0],
             width=self._size[1],
-            num_frames=self.num_frames,
+            num_frames=self.num_results,
             classes=self.decoder.classes,
             tracks=tracks,
             fps=self.fps,
@@ -159,14 +213,19 @@ class Stream:
             StreamError: The stream is closed, or the file cannot be written.
         """
         self._check_open("save it")
+        if self._flushed:
+            raise StreamError("the stream is flushed, cannot save it", hint="Save it before its end.")
         saved = SavedStream(
             bundle=self._predictor.identity,
             name=self.name,
             fps=self.fps,
             num_frames=self.num_frames,
+            num_results=self.num_results,
             size=self._size,
             graph=self._predictor.backend.state_to_host(self._state),
             decoder=self.decoder.state(),
+            waiting=self._feeder.state(),
+            ready=list(self._ready),
             masks=None if self._collected is None else self._collected.masks,
             timestamps=[] if self._collected is None else self._collected.timestamps,
         )
@@ -183,14 +242,17 @@ class Stream:
         stream = cls(predictor, collect=saved.masks is not None, name=saved.name, fps=saved.fps)
         stream._state = predictor.backend.state_from_host(saved.graph)
         stream.decoder.load_state(saved.decoder)
+        stream._feeder = predictor.feeder.restore(saved.waiting, saved.num_frames)
+        stream._ready = deque(replace(each, classes=stream.decoder.classes) for each in saved.ready)
         stream.num_frames, stream._size = saved.num_frames, saved.size
+        stream.num_results = saved.num_results
         if saved.masks is not None:
             stream._collected = Collected(saved.masks, saved.timestamps)
         return stream
 
     def close(self) -> None:
-        """Free the state. `result` still works; pushing and saving no longer do."""
-        self._closed, self._state = True, {}
+        """Free the state. `result` still works; pushing, flushing and saving no longer do."""
+        self._closed, self._state, self._feeder = True, {}, self._predictor.feeder
 
     def _check_open(self, action: str) -> None:
         if self._closed:

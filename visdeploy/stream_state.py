@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from visdeploy.atomic import replacing_file
 from visdeploy.errors import DataError, StreamError
 from visdeploy.masks import Mask
+from visdeploy.results import FrameResult, Instance
 
-FORMAT, SCHEMA_VERSION = "visdeploy.stream", 1
+FORMAT, SCHEMA_VERSION = "visdeploy.stream", 2
 Array = npt.NDArray[Any]
 
 
@@ -31,6 +32,7 @@ class _Header(BaseModel):
     name: str
     fps: float = Field(ge=0)
     num_frames: int = Field(ge=0)
+    num_results: int = Field(ge=0)
     height: int | None = Field(ge=1)
     width: int | None = Field(ge=1)
     collects: bool
@@ -44,21 +46,27 @@ class SavedStream:
         bundle: Identity of the bundle that the stream runs on.
         name: Name of its result.
         fps: Its frame rate, 0 where unknown.
-        num_frames: Frames processed.
+        num_frames: Frames pushed.
+        num_results: Results given out.
         size: Rows and columns of its frames; None before the first.
         graph: The graph's state, by input name.
         decoder: The decoder's state.
+        waiting: Frames that wait for a clip to be complete.
+        ready: Results that have not been given out; their class names are left out.
         masks: Track id → frame index → mask, where the stream collects; else None.
-        timestamps: Seconds of every frame, where the stream collects.
+        timestamps: Seconds of every result given out, where the stream collects.
     """
 
     bundle: str
     name: str
     fps: float
     num_frames: int
+    num_results: int
     size: tuple[int, int] | None
     graph: Mapping[str, Array]
     decoder: Mapping[str, Array]
+    waiting: Mapping[str, Array]
+    ready: list[FrameResult]
     masks: dict[int, dict[int, Mask]] | None
     timestamps: list[float]
 
@@ -76,6 +84,7 @@ class SavedStream:
             name=self.name,
             fps=self.fps,
             num_frames=self.num_frames,
+            num_results=self.num_results,
             height=height,
             width=width,
             collects=self.masks is not None,
@@ -83,6 +92,8 @@ class SavedStream:
         arrays = {"header": np.frombuffer(header.model_dump_json().encode(), dtype=np.uint8)}
         arrays |= {f"graph/{name}": array for name, array in self.graph.items()}
         arrays |= {f"decoder/{name}": array for name, array in self.decoder.items()}
+        arrays |= {f"waiting/{name}": array for name, array in self.waiting.items()}
+        arrays |= {f"ready/{name}": array for name, array in _pack_results(self.ready).items()}
         if self.masks is not None:
             arrays |= {f"collected/{name}": array for name, array in _pack(self.masks, self.timestamps).items()}
         try:
@@ -120,15 +131,18 @@ class SavedStream:
             )
         size = None if header.height is None or header.width is None else (header.height, header.width)
         collected = _group(arrays, "collected/")
-        masks, stamps = _unpack(path, collected, size, header.num_frames) if header.collects else (None, [])
+        masks, stamps = _unpack(path, collected, size, header.num_results) if header.collects else (None, [])
         return cls(
             bundle=bundle,
             name=header.name,
             fps=header.fps,
             num_frames=header.num_frames,
+            num_results=header.num_results,
             size=size,
             graph=_group(arrays, "graph/"),
             decoder=_group(arrays, "decoder/"),
+            waiting=_group(arrays, "waiting/"),
+            ready=_unpack_results(path, _group(arrays, "ready/"), size, header),
             masks=masks,
             timestamps=stamps,
         )
@@ -152,6 +166,10 @@ def _read_header(path: Path, array: Array | None) -> _Header:
         raise StreamError(f"{path} is no saved stream", seen=seen, expected="a file made by Stream.save") from error
     if (header.format, header.schema_version) != (FORMAT, SCHEMA_VERSION):
         raise StreamError(f"{path} is no saved stream", seen=header.format, expected=f"{FORMAT} {SCHEMA_VERSION}")
+    if header.num_results > header.num_frames:
+        raise StreamError(
+            f"{path} contradicts itself", seen=f"{header.num_results} results of {header.num_frames} frames"
+        )
     if (header.num_frames > 0) != (header.height is not None and header.width is not None):
         raise StreamError(f"{path} contradicts itself", seen=f"{header.num_frames} frames, height {header.height}")
     return header
@@ -172,7 +190,7 @@ def _pack(masks: Mapping[int, Mapping[int, Mask]], timestamps: Sequence[float]) 
 
 
 def _unpack(
-    path: Path, arrays: Mapping[str, Array], size: tuple[int, int] | None, num_frames: int
+    path: Path, arrays: Mapping[str, Array], size: tuple[int, int] | None, num_results: int
 ) -> tuple[dict[int, dict[int, Mask]], list[float]]:
     """The inverse of `_pack`, every mask checked.
 
@@ -184,13 +202,55 @@ def _unpack(
         rows, counts = arrays["rows"], arrays["counts"].tobytes()
         stamps = [float(v) for v in arrays["timestamps"]]
         ends = np.cumsum(rows[:, 2])
-        if len(stamps) != num_frames or (ends[-1] if len(ends) else 0) != len(counts) or (rows < 0).any():
+        if len(stamps) != num_results or (ends[-1] if len(ends) else 0) != len(counts) or (rows < 0).any():
             raise ValueError(f"{len(stamps)} timestamps, {len(counts)} bytes of masks")
         for (track, frame, length), end in zip(rows.tolist(), ends.tolist(), strict=True):
-            if size is None or frame >= num_frames:
+            if size is None or frame >= num_results:
                 raise ValueError(f"a mask in frame {frame}")
             rle = {"size": size, "counts": counts[end - length : end]}
             masks.setdefault(track, {})[frame] = Mask.from_coco(rle)
     except (KeyError, ValueError, TypeError, IndexError, DataError) as error:
         raise StreamError(f"{path} holds damaged masks", seen=str(error)[:200]) from error
     return masks, stamps
+
+
+def _pack_results(results: Sequence[FrameResult]) -> dict[str, Array]:
+    """Results that wait to be given out, as flat arrays: one row per instance."""
+    rows = [(r.index, i.track_id, i.label, len(i.mask.counts)) for r in results for i in r]
+    return {
+        "timestamps": np.array([r.timestamp for r in results], dtype=np.float64),
+        "rows": np.array(rows, dtype=np.int64).reshape(-1, 4),
+        "scores": np.array([i.score for r in results for i in r], dtype=np.float64),
+        "counts": np.frombuffer(b"".join(i.mask.counts for r in results for i in r), dtype=np.uint8),
+    }
+
+
+def _unpack_results(
+    path: Path, arrays: Mapping[str, Array], size: tuple[int, int] | None, header: _Header
+) -> list[FrameResult]:
+    """The inverse of `_pack_results`, every mask checked.
+
+    Raises:
+        StreamError: The arrays are missing or contradict each other.
+    """
+    try:
+        stamps, rows, scores = arrays["timestamps"], arrays["rows"], arrays["scores"]
+        counts = arrays["counts"].tobytes()
+        first, ends = header.num_results, np.cumsum(rows[:, 3])
+        if first + len(stamps) > header.num_frames or len(scores) != len(rows) or (rows < 0).any():
+            raise ValueError(f"{len(stamps)} results after {first} of {header.num_frames} frames")
+        if (ends[-1] if len(ends) else 0) != len(counts) or ((rows[:, 0] - first) >= len(stamps)).any():
+            raise ValueError(f"{len(counts)} bytes of masks")
+        instances: dict[int, list[Instance]] = {}
+        for (frame, track, label, length), end, score in zip(
+            rows.tolist(), ends.tolist(), scores.tolist(), strict=True
+        ):
+            mask = Mask.from_coco({"size": size, "counts": counts[end - length : end]})
+            instances.setdefault(frame, []).append(Instance(track, label, score, mask))
+        height, width = size or (1, 1)
+        return [
+            FrameResult(index, float(stamp), height, width, tuple(instances.get(index, ())))
+            for index, stamp in enumerate(stamps.tolist(), first)
+        ]
+    except (KeyError, ValueError, TypeError, IndexError, DataError) as error:
+        raise StreamError(f"{path} holds damaged results", seen=str(error)[:200]) from error

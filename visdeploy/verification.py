@@ -13,6 +13,7 @@ from visdeploy.bundle import Bundle
 from visdeploy.errors import VerificationError
 from visdeploy.parity import Certificate, ParityMeter
 from visdeploy.preprocess import Preprocessor
+from visdeploy.windows import Feeder, steps
 
 
 class Report(Certificate):
@@ -59,13 +60,13 @@ def verify(
     preprocess = Preprocessor(bundle.manifest.preprocessing)
     meter = ParityMeter(bundle.manifest, height=selftest.frames.shape[1], width=selftest.frames.shape[2])
     state, seconds = backend.initial_state(), []
-    frame_input = bundle.manifest.inputs[0].name
-    for frame, expected in zip(selftest.frames, selftest.outputs, strict=True):
-        inputs = {frame_input: preprocess(frame)}
+    feeder = Feeder.of(bundle.manifest, where=str(bundle.path))
+    for step, expected in zip(steps(feeder, map(preprocess, selftest.frames)), selftest.outputs, strict=True):
         start = time.perf_counter()
-        outputs, state = backend.run(inputs, state)
+        outputs, state = backend.run(step.inputs, state)
         seconds.append(time.perf_counter() - start)
-        meter.update(expected, outputs)
+        meter.update(expected, outputs, step)
+    meter.finish()
     certificate = meter.certificate(
         reference=f"PyTorch {bundle.manifest.provenance.torch}, stored at export",
         candidate=f"{type(backend).__name__} on {backend.device}",

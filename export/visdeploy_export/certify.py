@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from visdeploy.errors import ExportError
 from visdeploy.manifest import Manifest
 from visdeploy.parity import ParityMeter
 from visdeploy.preprocess import Preprocessor
+from visdeploy.windows import Feeder, steps
 from visdeploy_export.clips import moving_clip
 
 SELFTEST_FRAMES, SELFTEST_SIZE = 9, (90, 160)
@@ -29,13 +31,13 @@ def record_selftest(reference: Backend) -> SelfTest:
     manifest = reference.manifest
     frames = moving_clip(SELFTEST_FRAMES, *SELFTEST_SIZE)
     preprocess, state, recorded = Preprocessor(manifest.preprocessing), reference.initial_state(), []
-    for index, frame in enumerate(frames):
-        outputs, state = reference.run({manifest.inputs[0].name: preprocess(frame)}, state)
+    for step in steps(Feeder.of(manifest), map(preprocess, frames)):
+        outputs, state = reference.run(step.inputs, state)
         for name, value in outputs.items():
             if value.dtype.kind == "f" and not np.isfinite(value).all():
                 raise ExportError(
                     f"PyTorch gives values for output {name!r} that are not finite",
-                    seen=f"{int((~np.isfinite(value)).sum())} of {value.size} in frame {index} of the self-test",
+                    seen=f"{int((~np.isfinite(value)).sum())} of {value.size} in the step from frame {step.first} on",
                     hint="Check the checkpoint: its weights are probably damaged, or training diverged.",
                 )
         recorded.append(outputs)
@@ -62,14 +64,15 @@ def compare_engines(
         average_precision: AP of both, measured elsewhere.
     """
     manifest: Manifest = candidate.manifest
-    preprocess = Preprocessor(manifest.preprocessing)
-    states, meter = [reference.initial_state(), candidate.initial_state()], None
-    for frame in frames:
-        meter = meter or ParityMeter(manifest, height=frame.shape[0], width=frame.shape[1])
-        inputs = {manifest.inputs[0].name: preprocess(frame)}
-        expected, states[0] = reference.run(inputs, states[0])
-        outputs, states[1] = candidate.run(inputs, states[1])
-        meter.update(expected, outputs)
-    if meter is None:
+    preprocess, ahead = Preprocessor(manifest.preprocessing), iter(frames)
+    first = next(ahead, None)
+    if first is None:
         raise ExportError("the certificate has no frames", hint="Give another `certify_on`.")
+    meter = ParityMeter(manifest, height=first.shape[0], width=first.shape[1])
+    states = [reference.initial_state(), candidate.initial_state()]
+    for step in steps(Feeder.of(manifest), map(preprocess, chain([first], ahead))):
+        expected, states[0] = reference.run(step.inputs, states[0])
+        outputs, states[1] = candidate.run(step.inputs, states[1])
+        meter.update(expected, outputs, step)
+    meter.finish()
     return meter.certificate(reference=names[0], candidate=names[1], source=source, average_precision=average_precision)

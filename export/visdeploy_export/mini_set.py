@@ -59,6 +59,7 @@ def _results(bundle: Bundle, backend: Backend, truth: AnnotationSet, images: Pat
         with predictor.open_stream(collect=True, name=video.name) as stream:
             for frame in _frames(video, images):
                 stream.push(frame)
+            stream.flush()
             results.append(stream.result())
     return results
 

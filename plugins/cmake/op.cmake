@@ -4,7 +4,7 @@
 #   cpu_dispatch.cc   picks the table for this machine
 #   cpu.cc            its CPU entry points of the C interface
 #   cuda.cc           its CUDA entry points of the C interface
-#   cuda_kernel.cu    its CUDA kernels, compiled when nvcc is there
+#   cuda_kernel.cu    its CUDA kernels, compiled when nvcc is there, and by the host compiler for the emulation
 #   ort_op.cc         its ONNX Runtime ops
 
 # Tells code which instruction sets its machine family has.
@@ -35,7 +35,13 @@ function(visdeploy_add_op op)
   target_sources(visdeploy_ops PRIVATE ${op}/cpu.cc ${op}/cuda.cc)
   target_sources(visdeploy_onnxruntime PRIVATE ${op}/ort_op.cc)
   if(VISDEPLOY_CUDA_BUILT)
-    target_sources(visdeploy_ops PRIVATE ${op}/cuda_kernel.cu)
+    target_sources(visdeploy_kernels PRIVATE ${op}/cuda_kernel.cu)
     target_compile_definitions(visdeploy_ops PRIVATE VD_CUDA)
+  endif()
+  if(VISDEPLOY_EMULATION)
+    # A file of its own includes the kernels, because CMake would compile the .cu itself with nvcc.
+    set(emulated "${CMAKE_CURRENT_BINARY_DIR}/emulation/${op}.cc")
+    file(CONFIGURE OUTPUT "${emulated}" CONTENT "#include \"${op}/cuda_kernel.cu\"\n")
+    target_sources(visdeploy_emulation PRIVATE "${emulated}" ${op}/cpu.cc ${op}/cuda.cc)
   endif()
 endfunction()

@@ -26,6 +26,8 @@ std::string dtype_text(int32_t dtype) {
       return "int64";
     case VD_INT32:
       return "int32";
+    case VD_BOOL:
+      return "bool";
     default:
       return "another dtype";
   }

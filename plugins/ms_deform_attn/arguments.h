@@ -8,17 +8,29 @@
 
 namespace visdeploy {
 
-struct MsDeformAttnCall {
-  MsDeformAttn op;
-  std::vector<Level> geometry;  // owns what op.geometry points to
-  int32_t dtype = VD_OTHER;     // of every floating-point tensor
+// The inputs as the caller has them; the fused form has its own names for some.
+struct MsDeformAttnInputs {
+  const vd_tensor *value, *spatial_shapes, *level_start_index;
+  const vd_tensor* locations;             // sampling_locations, or sampling_offsets
+  const vd_tensor* weights;               // attention_weights, or attention_logits
+  const vd_tensor* references = nullptr;  // reference_points
+  bool fused = false;
 };
 
-// The five inputs. Throws OpError naming the tensor that does not agree with the others. The two index tensors must be
-// readable by the host.
-MsDeformAttnCall check_ms_deform_attn(const vd_tensor* value, const vd_tensor* spatial_shapes,
-                                      const vd_tensor* level_start_index, const vd_tensor* sampling_locations,
-                                      const vd_tensor* attention_weights);
+struct MsDeformAttnCall {
+  const char* name;  // of the op, for messages
+  MsDeformAttn op;
+  std::vector<Level> geometry;      // owns what op.geometry points to
+  int32_t dtype = VD_OTHER;         // of value and output
+  int32_t points_dtype = VD_OTHER;  // of locations and weights
+};
+
+// Checks everything but the contents of the two index tensors, which may be in device memory. Throws OpError naming
+// the tensor that does not agree with the others.
+MsDeformAttnCall check_ms_deform_attn(const MsDeformAttnInputs& inputs);
+
+// For CPU kernels: reads and checks the two index tensors, which must be in host memory.
+void read_geometry(MsDeformAttnCall& call);
 
 // Adds output, or grad_output and the three gradients.
 void check_forward(MsDeformAttnCall& call, const vd_tensor* output);

@@ -14,7 +14,8 @@ extern "C" int vd_ms_deform_attn_forward(const vd_tensor* value, const vd_tensor
                                          const vd_tensor* attention_weights, const vd_tensor* output, int threads) {
   return guarded([&] {
     MsDeformAttnCall call =
-        check_ms_deform_attn(value, spatial_shapes, level_start_index, sampling_locations, attention_weights);
+        check_ms_deform_attn({value, spatial_shapes, level_start_index, sampling_locations, attention_weights});
+    read_geometry(call);
     check_forward(call, output);
     const auto kernel = ms_deform_attn_cpu().forward[call.dtype];
     parallel_for(call.op.batch * call.op.queries, row_cost(call.op), threads, [&](int64_t begin, int64_t end) {
@@ -31,7 +32,8 @@ extern "C" int vd_ms_deform_attn_backward(const vd_tensor* value, const vd_tenso
                                           const vd_tensor* grad_attention_weights, int threads) {
   return guarded([&] {
     MsDeformAttnCall call =
-        check_ms_deform_attn(value, spatial_shapes, level_start_index, sampling_locations, attention_weights);
+        check_ms_deform_attn({value, spatial_shapes, level_start_index, sampling_locations, attention_weights});
+    read_geometry(call);
     check_backward(call, grad_output, grad_value, grad_sampling_locations, grad_attention_weights);
     const MsDeformAttn& op = call.op;
     const int64_t size = call.dtype == VD_FLOAT64 ? 8 : 4;

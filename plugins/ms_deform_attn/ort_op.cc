@@ -1,57 +1,39 @@
 // ONNX Runtime binding: visdeploy::MSDeformAttn on the CPU provider, threaded with ONNX Runtime's pool.
 
-#include <algorithm>
 #include <array>
 #include <vector>
 
-#include "core/error.h"
 #include "ms_deform_attn/arguments.h"
 #include "ms_deform_attn/cpu_kernel.h"
-#include "ort/tensor_view.h"
+#include "ort/custom_op.h"
 
 namespace visdeploy {
 namespace {
 
-struct Kernel {
-  OrtStatusPtr ComputeV2(OrtKernelContext* raw) noexcept {
-    return ort_guarded([&] { compute(Ort::KernelContext(raw)); });
-  }
+struct Kernel : ort::KernelBase<Kernel> {
+  explicit Kernel(const Ort::ConstKernelInfo&) {}
 
-  static void compute(const Ort::KernelContext& context) {
+  void compute(const Ort::KernelContext& context) const {
     std::array<ort::TensorView, 5> in = {ort::input(context, 0), ort::input(context, 1), ort::input(context, 2),
                                          ort::input(context, 3), ort::input(context, 4)};
-    MsDeformAttnCall call = check_ms_deform_attn(in[0].get(), in[1].get(), in[2].get(), in[3].get(), in[4].get());
+    MsDeformAttnCall call = check_ms_deform_attn({in[0].get(), in[1].get(), in[2].get(), in[3].get(), in[4].get()});
+    read_geometry(call);
     ort::TensorView out = ort::output(context, 0, {call.op.batch, call.op.queries, call.op.heads * call.op.channels});
     check_forward(call, out.get());
 
-    struct Job {
-      const MsDeformAttn& op;
-      void (*kernel)(const MsDeformAttn&, int64_t, int64_t, void*);
-      int64_t rows, rows_per_task, scratch;
-      std::vector<double> scratch_of_tasks;
-    };
-    const int64_t rows = call.op.batch * call.op.queries;
-    // Tasks of about a tenth of a millisecond: enough of them to even out the threads, few enough to cost nothing.
-    const int64_t rows_per_task = std::clamp<int64_t>((1 << 20) / row_cost(call.op), 1, std::max<int64_t>(rows, 1));
-    const int64_t tasks = (rows + rows_per_task - 1) / rows_per_task;
-    if (tasks == 0) return;
+    const ort::Tasks tasks(call.op.batch * call.op.queries, row_cost(call.op));
     const int64_t scratch = ms_deform_attn_scratch(call.op) / static_cast<int64_t>(sizeof(double));
-    Job job = {call.op, ms_deform_attn_cpu().forward[call.dtype], rows, rows_per_task, scratch, {}};
-    job.scratch_of_tasks.resize(static_cast<size_t>(scratch * tasks));
-    context.ParallelFor(
-        [](void* data, size_t task) {
-          Job& job = *static_cast<Job*>(data);
-          const int64_t begin = static_cast<int64_t>(task) * job.rows_per_task;
-          job.kernel(job.op, begin, std::min(begin + job.rows_per_task, job.rows),
-                     job.scratch_of_tasks.data() + static_cast<int64_t>(task) * job.scratch);
-        },
-        static_cast<size_t>(tasks), 0, &job);
+    std::vector<double> scratch_of_tasks(static_cast<size_t>(scratch * tasks.count));
+    const auto kernel = ms_deform_attn_cpu().forward[call.dtype];
+    ort::parallel_for(context, tasks, [&](int64_t begin, int64_t end, int64_t task) {
+      kernel(call.op, begin, end, scratch_of_tasks.data() + task * scratch);
+    });
   }
 };
 
 // One registration per value type; ONNX Runtime joins those of one name into one op.
 template <ONNXTensorElementDataType kType>
-struct MSDeformAttn : Ort::CustomOpBase<MSDeformAttn<kType>, Kernel, true> {
+struct MSDeformAttn : ort::CustomOp<MSDeformAttn<kType>, Kernel> {
   const char* GetName() const { return "MSDeformAttn"; }
   size_t GetInputTypeCount() const { return 5; }
   size_t GetOutputTypeCount() const { return 1; }
@@ -59,15 +41,6 @@ struct MSDeformAttn : Ort::CustomOpBase<MSDeformAttn<kType>, Kernel, true> {
     return index == 1 || index == 2 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64 : kType;
   }
   ONNXTensorElementDataType GetOutputType(size_t) const { return kType; }
-  OrtStatusPtr CreateKernelV2(const OrtApi&, const OrtKernelInfo*, void** kernel) const noexcept {
-    return ort_guarded([&] { *kernel = new Kernel; });
-  }
-
-  MSDeformAttn() {
-    OrtCustomOp::InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) noexcept {
-      return ort_guarded([&] { infer(context); });
-    };
-  }
 
   static void infer(OrtShapeInferContext* context) {
     const std::vector<ort::Dim> value = ort::input_dims(context, 0), locations = ort::input_dims(context, 3);

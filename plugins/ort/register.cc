@@ -7,14 +7,16 @@
 
 namespace visdeploy {
 
+std::vector<const OrtCustomOp*> deform_conv_ort_ops();
 std::vector<const OrtCustomOp*> ms_deform_attn_ort_ops();
+std::vector<const OrtCustomOp*> masked_conv_ort_ops();
 
 namespace {
 
 void register_ops(OrtSessionOptions* options) {
   static Ort::CustomOpDomain* domain = [] {
     auto created = std::make_unique<Ort::CustomOpDomain>("visdeploy");
-    for (const auto& ops : {ms_deform_attn_ort_ops()}) {
+    for (const auto& ops : {deform_conv_ort_ops(), masked_conv_ort_ops(), ms_deform_attn_ort_ops()}) {
       for (const OrtCustomOp* op : ops) created->Add(op);
     }
     // Lives as long as the process: sessions refer to it, and at exit ONNX Runtime may be gone before this library.

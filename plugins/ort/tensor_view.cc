@@ -16,6 +16,8 @@ int32_t TensorView::dtype(ONNXTensorElementDataType type) {
       return VD_INT64;
     case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32:
       return VD_INT32;
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL:
+      return VD_BOOL;
     default:
       return VD_OTHER;
   }
@@ -27,10 +29,22 @@ Dim product(const Dim& a, const Dim& b) {
   return result;
 }
 
-std::vector<Dim> input_dims(OrtShapeInferContext* context, size_t index) {
+namespace {
+
+Ort::ConstTensorTypeAndShapeInfo input_info(OrtShapeInferContext* context, size_t index) {
   OrtTensorTypeAndShapeInfo* raw = nullptr;  // stays the context's
   Ort::ThrowOnError(Ort::GetApi().ShapeInferContext_GetInputTypeShape(context, index, &raw));
-  const Ort::ConstTensorTypeAndShapeInfo info(raw);
+  return Ort::ConstTensorTypeAndShapeInfo(raw);
+}
+
+}  // namespace
+
+ONNXTensorElementDataType input_type(OrtShapeInferContext* context, size_t index) {
+  return input_info(context, index).GetElementType();
+}
+
+std::vector<Dim> input_dims(OrtShapeInferContext* context, size_t index) {
+  const Ort::ConstTensorTypeAndShapeInfo info = input_info(context, index);
   const std::vector<int64_t> sizes = info.GetShape();
   std::vector<const char*> names(sizes.size(), nullptr);
   if (!names.empty()) info.GetSymbolicDimensions(names.data(), names.size());

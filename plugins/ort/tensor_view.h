@@ -46,6 +46,8 @@ struct Dim {
 
 Dim product(const Dim& a, const Dim& b);
 std::vector<Dim> input_dims(OrtShapeInferContext* context, size_t index);
+// ONNX Runtime asks only the first of the ops that share a name, whatever the types of the node at hand are.
+ONNXTensorElementDataType input_type(OrtShapeInferContext* context, size_t index);
 // Does nothing when a dimension is neither sized nor named: a made-up name would say that two such are equal. Used in
 // place of Ort::ShapeInferContext, which gives symbols a size that ONNX Runtime 1.31 refuses.
 void set_output_dims(OrtShapeInferContext* context, size_t index, const std::vector<Dim>& dims,

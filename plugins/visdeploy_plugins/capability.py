@@ -8,7 +8,7 @@ from pathlib import Path
 
 from visdeploy_plugins import native
 
-OPS = ("ms_deform_attn",)
+OPS = ("deform_conv", "masked_conv", "ms_deform_attn")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def capabilities() -> Capabilities:
 
 def _support(op: str, isa: str, reason: str, cuda: bool) -> list[OpSupport]:
     body = "function body (standard operators)"
-    reference = "reference (PyTorch's grid_sample)"
+    reference = "reference (plain PyTorch)"
     kernel = "the compiled CUDA kernel is reached through the C interface only" if cuda else "built without nvcc"
     return [
         _onnxruntime_cpu(op, body),

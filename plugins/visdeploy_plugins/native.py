@@ -13,11 +13,54 @@ from visdeploy_plugins.errors import OpError
 ABI_VERSION = 1
 OPERATORS = "libvisdeploy_ops.so"
 ONNXRUNTIME = "libvisdeploy_onnxruntime.so"
-DTYPES = {"float32": 1, "float64": 2, "float16": 3, "bfloat16": 4, "int64": 5, "int32": 6}
+DTYPES = {"float32": 1, "float64": 2, "float16": 3, "bfloat16": 4, "int64": 5, "int32": 6, "bool": 7}
+EMULATION = "libvisdeploy_emulation.so"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a function of the C interface takes, before the number of threads or the CUDA stream.
+
+    Attributes:
+        tensors: How many tensors, counting those that may be absent.
+        params: The structure that follows them, if any.
+    """
+
+    tensors: int
+    params: type[ctypes.Structure] | None = None
+
+
+class DeformConvParams(ctypes.Structure):
+    """`vd_deform_conv_params` of the C interface."""
+
+    _fields_ = (
+        ("stride", ctypes.c_int64 * 2),
+        ("padding", ctypes.c_int64 * 4),
+        ("dilation", ctypes.c_int64 * 2),
+        ("groups", ctypes.c_int64),
+        ("offset_groups", ctypes.c_int64),
+    )
+
+
+class MaskedConvParams(ctypes.Structure):
+    """`vd_masked_conv_params` of the C interface; pairs are (vertical, horizontal)."""
+
+    _fields_ = (
+        ("stride", ctypes.c_int64 * 2),
+        ("padding", ctypes.c_int64 * 2),
+        ("dilation", ctypes.c_int64 * 2),
+        ("groups", ctypes.c_int64),
+    )
+
+
+# Each function has a twin named `..._cuda`, which takes tensors in device memory and a stream.
 FUNCTIONS = {
-    # name: number of tensors
-    "vd_ms_deform_attn_forward": 6,
-    "vd_ms_deform_attn_backward": 9,
+    "vd_deform_conv_forward": Signature(6, DeformConvParams),
+    "vd_deform_conv_backward": Signature(10, DeformConvParams),
+    "vd_ms_deform_attn_forward": Signature(6),
+    "vd_ms_deform_attn_backward": Signature(9),
+    "vd_masked_conv_forward": Signature(5, MaskedConvParams),
+    "vd_masked_conv_backward": Signature(7, MaskedConvParams),
 }
 
 
@@ -68,35 +111,59 @@ def load() -> tuple[ctypes.CDLL | None, str]:
     path = library_path(OPERATORS)
     if path is None:
         return None, f"{OPERATORS} was not built: install from source with a C++17 compiler, cmake and ninja"
+    return open_library(path)
+
+
+def open_library(path: Path) -> tuple[ctypes.CDLL | None, str]:
+    """A library with the C interface, or None and the reason why it is of no use."""
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
-        return None, f"{OPERATORS} does not load: {error}"
+        return None, f"{path.name} does not load: {error}"
     if (version := library.vd_abi_version()) != ABI_VERSION:
-        return None, f"{OPERATORS} has interface version {version}, expected {ABI_VERSION}: reinstall the package"
+        return None, f"{path.name} has interface version {version}, expected {ABI_VERSION}: reinstall the package"
     for name in ("vd_last_error", "vd_cpu_isa", "vd_cuda_architectures"):
         getattr(library, name).restype = ctypes.c_char_p
-    for name, tensors in FUNCTIONS.items():
-        getattr(library, name).argtypes = [ctypes.POINTER(_Tensor)] * tensors + [ctypes.c_int]
+    for name, signature in FUNCTIONS.items():
+        arguments: list[object] = [ctypes.POINTER(_Tensor)] * signature.tensors
+        arguments += [ctypes.POINTER(signature.params)] if signature.params else []
+        getattr(library, name).argtypes = [*arguments, ctypes.c_int]
+        getattr(library, f"{name}_cuda").argtypes = [*arguments, ctypes.c_void_p]
     if library.vd_cpu_isa() is None:
         return None, library.vd_last_error().decode()
     return library, ""
 
 
-def call(function: str, tensors: Sequence[TensorView], *, threads: int) -> None:
+def call(
+    function: str,
+    tensors: Sequence[TensorView | None],
+    *,
+    params: ctypes.Structure | None = None,
+    threads: int = 1,
+    stream: int | None = None,
+    library: ctypes.CDLL | None = None,
+) -> None:
     """Calls one function of the C interface; the outputs among `tensors` are written in place.
 
     Args:
         function: Its name, one of `FUNCTIONS`.
-        tensors: Its tensors, in order.
-        threads: The most threads it may use.
+        tensors: Its tensors, in order; None for one that is absent.
+        params: Its parameters, of the structure that its signature names.
+        threads: The most threads it may use on the CPU.
+        stream: A CUDA stream: runs the CUDA twin, whose tensors are in device memory, and returns without waiting.
+        library: Another library with the same interface than the installed one.
 
     Raises:
         OpError: There is no library, or the tensors do not fit the op or each other.
     """
-    library, reason = load()
+    reason = ""
+    if library is None:
+        library, reason = load()
     if library is None:
         raise OpError(f"{function}: {reason}")
-    structures = [tensor.to_c() for tensor in tensors]
-    if getattr(library, function)(*(ctypes.byref(each) for each in structures), threads):
+    structures = [None if tensor is None else tensor.to_c() for tensor in tensors]
+    arguments: list[object] = [None if each is None else ctypes.byref(each) for each in structures]
+    arguments += [] if params is None else [ctypes.byref(params)]
+    name, last = (function, threads) if stream is None else (f"{function}_cuda", stream)
+    if getattr(library, name)(*arguments, last):
         raise OpError(library.vd_last_error().decode())

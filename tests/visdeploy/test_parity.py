@@ -13,6 +13,7 @@ from visdeploy.certificate import Agreement, AveragePrecision, Certificate, cert
 from visdeploy.manifest import Manifest, Tolerance
 from visdeploy.parity import ParityMeter
 from visdeploy.preprocess import Preprocessor
+from visdeploy.windows import Step
 
 MEASURES = {"cells": "identity", "masks": "mask", "overlaps": "area", "scores": "score"}
 SIZE = (60, 90)
@@ -42,8 +43,9 @@ def run(bundle):
 
 def compare(bundle, reference, candidate, **options):
     meter = ParityMeter(bundle.manifest, height=SIZE[0], width=SIZE[1], **options)
-    for left, right in zip(reference, candidate, strict=True):
-        meter.update(left, right)
+    for index, (left, right) in enumerate(zip(reference, candidate, strict=True)):
+        meter.update(left, right, Step({}, index, (0.0,), 1))
+    meter.finish()
     return meter.certificate(reference="r", candidate="c", source="s")
 
 
@@ -237,8 +239,8 @@ def test_rows_for_people(bundle, run):
 def test_a_method_without_an_identity_output_is_compared_in_place(run):
     manifest = Manifest.model_validate(fields() | {"schema_version": 1, "files": {}})
     meter = ParityMeter(manifest, height=SIZE[0], width=SIZE[1])
-    for outputs in run:
-        meter.update(outputs, outputs)
+    for index, outputs in enumerate(run):
+        meter.update(outputs, outputs, Step({}, index, (0.0,), 1))
     certificate = meter.certificate(reference="r", candidate="c", source="s")
     assert certificate.passed
     assert certificate.detections.reference == 0

@@ -23,7 +23,7 @@ def test_it_says_what_it_is(predictor, bundle):
         ({"method": "mystery"}, "does not know the method"),
         ({"decode": {"nonsense": 1}}, r"decode\.nonsense"),
         ({"tracking": {"max_lost": "all"}}, r"tracking\.max_lost"),
-        ({"window": {"mode": "clip", "length": 5, "stride": 3}}, "frame by frame"),
+        ({"window": {"mode": "clip", "length": 5, "stride": 3}}, "contradicts the field 'window'"),
     ],
 )
 def test_bundles_that_cannot_run_are_refused_when_opened(tmp_path, changes, message):

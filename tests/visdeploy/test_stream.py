@@ -151,7 +151,7 @@ def test_a_closed_stream(predictor, tmp_path):
 def test_results_that_were_not_collected(predictor):
     with pytest.raises(StreamError, match="collect=True"):
         predictor.open_stream().result()
-    with pytest.raises(StreamError, match="at least one push"):
+    with pytest.raises(StreamError, match="a push, and a flush"):
         predictor.open_stream(collect=True).result()
     with pytest.raises(StreamError, match="frame rate"):
         predictor.open_stream(fps=float("nan"))
@@ -189,7 +189,8 @@ def header(**changes):
         (header(extra=1), "no saved stream"),
         (header(num_frames=-1), "no saved stream"),
         (header(height=None), "contradicts itself"),
-        (header(num_frames=2), "damaged masks"),
+        (header(num_frames=2), "contradicts itself"),
+        (header(num_results=2), "damaged masks"),
         (lambda a: a.pop("header"), "no saved stream"),
         (lambda a: a.pop("graph/mem"), "does not fit the graph"),
         (lambda a: a.update({"graph/mem": a["graph/mem"][:1]}), "does not fit the graph"),

@@ -13,6 +13,7 @@ from visdeploy.bundle import MODEL, MODEL_DATA, Bundle
 from visdeploy.errors import ExportError
 from visdeploy.manifest import Preprocessing, StateSpec, TensorSpec, Window
 from visdeploy.parity import ParityMeter
+from visdeploy.windows import Step
 from visdeploy_export import graph
 from visdeploy_export.certify import record_selftest
 from visdeploy_export.clips import moving_clip
@@ -161,11 +162,11 @@ def test_height_and_width_are_dynamic(engines, size):
     found, reference = engines
     meter = ParityMeter(found.manifest, height=70, width=90)
     states = [found.initial_state(), reference.initial_state()]
-    for inputs in clip_tensors(4, *size):
+    for index, inputs in enumerate(clip_tensors(4, *size)):
         outputs, states[0] = found.run(inputs, states[0])
         expected, states[1] = reference.run(inputs, states[1])
         assert expected["masks"].shape[1:] == size
-        meter.update(expected, outputs)
+        meter.update(expected, outputs, Step(inputs, index, (0.0,), 1))
     certificate = meter.certificate(reference="torch", candidate="onnx", source="clip")
     assert certificate.failures == []
     assert certificate.detections.matched > 0

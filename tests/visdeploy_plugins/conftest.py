@@ -2,6 +2,7 @@ import os
 
 import pytest
 
+from tests.visdeploy_plugins.emulation import Emulation, open_emulation
 from visdeploy_plugins import native, onnxruntime_library
 
 
@@ -27,3 +28,12 @@ def custom_ops() -> str:
     if path is None:
         _missing("no ONNX Runtime library")
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def emulation() -> Emulation:
+    """The CUDA kernels on the host (`emulation.py`); their absence fails in CI and skips elsewhere."""
+    found, reason = open_emulation()
+    if found is None:
+        _missing(reason)
+    return found

@@ -18,9 +18,11 @@ class InferenceSettings:
         decode: Parameters of the method's decoder.
         tracking: Parameters of the method's tracker.
         window: Frames of one step.
+        any_length: Whether a step also takes fewer frames than the window holds; otherwise short clips are repeated.
     """
 
     preprocessing: Preprocessing
     decode: Mapping[str, Any]
     tracking: Mapping[str, Any]
     window: Window = field(default_factory=lambda: Window(mode="online"))
+    any_length: bool = False

@@ -7,7 +7,8 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
+
+from visdeploy_plugins.torch_ops import deform_conv
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -93,15 +94,17 @@ class DeformConv2d(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, padding: int = 0) -> None:
         super().__init__()
-        self.padding = padding
+        self.padding = (padding, padding)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
         nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor, offset: Tensor) -> Tensor:
         """`[B, in_channels, H, W]` and `[B, 2 * taps, H', W']` to `[B, out_channels, H', W']`."""
         # in the precision of the weights: under autocast the convolutions before it give a lower one
-        dtype = self.weight.dtype
-        out: Tensor = deform_conv2d(x.to(dtype), offset.to(dtype), self.weight, padding=self.padding)
+        x, offset = (each.to(self.weight.dtype).contiguous() for each in (x, offset))
+        out: Tensor = deform_conv(
+            x, offset, self.weight, stride=(1, 1), padding=self.padding, dilation=(1, 1), groups=1, offset_groups=1
+        )
         return out
 
 

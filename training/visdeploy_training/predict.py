@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from visdeploy.errors import DataError
 from visdeploy.methods import Decoder, create_decoder
 from visdeploy.preprocess import Preprocessor
 from visdeploy.results import FrameResult, Track, VideoResult
+from visdeploy.windows import Feeder, Step, steps
 from visdeploy_training.model import VISModel
 from visdeploy_training.registry import get_method
 
@@ -24,7 +24,7 @@ Outputs = Mapping[str, npt.NDArray[Any]]
 def predict_clip(
     model: VISModel, frames: Iterable[npt.NDArray[np.uint8]], *, name: str = "clip", fps: float = 0.0
 ) -> VideoResult:
-    """Run a network over a clip as the exported graph does: frame by frame, or the whole clip in one step.
+    """Run a network over a video as the exported graph does: frame by frame, or in overlapping clips.
 
     Args:
         model: Network made by `create_model` or `load_checkpoint`; its mode is restored afterwards.
@@ -33,12 +33,10 @@ def predict_clip(
         fps: Frame rate of the result.
 
     Raises:
-        DataError: There is no frame, or more than one step of the method takes.
+        DataError: There is no frame.
     """
     method = get_method(model.info.method)
     settings = method.inference(model.config)
-    if method.clip_tracks is not None:
-        return _predict_at_once(model, list(islice(frames, settings.window.length + 1)), name, fps)
     decoder = create_decoder(
         model.info.method,
         classes=model.info.classes,
@@ -46,29 +44,45 @@ def predict_clip(
         tracking=settings.tracking,
         keep_tracks=True,
     )
+    feeder = Feeder("frames", settings.window, fixed=not settings.any_length)
+    size, prepared = _sized(frames, Preprocessor(settings.preprocessing))
     results: list[FrameResult] = []
-    for index, (frame, outputs) in enumerate(_steps(model, frames)):
-        height, width = frame.shape[:2]
-        results.append(decoder.step(outputs, index=index, timestamp=0.0, height=height, width=width))
+    with _evaluation(model):
+        for step, outputs in _steps(model, feeder, prepared):
+            results += decoder.decode(outputs, step, height=size[0][0], width=size[0][1])
+    results += decoder.finish()
     if not results:
         raise DataError(f"the clip {name!r} has no frame")
     return _video(results, decoder, name, fps)
 
 
-def _steps(model: VISModel, frames: Iterable[npt.NDArray[np.uint8]]) -> Iterator[tuple[npt.NDArray[np.uint8], Outputs]]:
-    """Every frame and the outputs of the step function for it; the state stays inside."""
-    method = get_method(model.info.method)
-    preprocess = Preprocessor(method.inference(model.config).preprocessing)
-    step: Any = method.online_step(model)
-    device = next(model.parameters()).device
-    with _evaluation(model):
-        state = step.initial_state(device)
+def _sized(
+    frames: Iterable[npt.NDArray[np.uint8]], preprocess: Preprocessor
+) -> tuple[list[tuple[int, int]], Iterator[npt.NDArray[np.float32]]]:
+    """Sizes of the frames, one more for each that is read, and the preprocessed frames."""
+    sizes: list[tuple[int, int]] = []
+
+    def prepared() -> Iterator[npt.NDArray[np.float32]]:
         for frame in frames:
-            with torch.inference_mode():
-                tensor = torch.from_numpy(preprocess(frame)).to(device)
-                outputs = dict(zip(step.output_names, step(tensor, *state.values()), strict=True))
-            state = {name: outputs.pop(f"next_{name}") for name in state}
-            yield frame, {name: value.cpu().numpy() for name, value in outputs.items()}
+            sizes.append((frame.shape[0], frame.shape[1]))
+            yield preprocess(frame)
+
+    return sizes, prepared()
+
+
+def _steps(
+    model: VISModel, feeder: Feeder, frames: Iterable[npt.NDArray[np.float32]]
+) -> Iterator[tuple[Step, Outputs]]:
+    """Every step of the exported function and its outputs; the state stays inside."""
+    function: Any = get_method(model.info.method).online_step(model)
+    device = next(model.parameters()).device
+    state = function.initial_state(device)
+    for step in steps(feeder, frames):
+        with torch.inference_mode():
+            tensor = torch.from_numpy(step.inputs[feeder.name]).to(device)
+            outputs = dict(zip(function.output_names, function(tensor, *state.values()), strict=True))
+        state = {name: outputs.pop(f"next_{name}") for name in state}
+        yield step, {name: value.cpu().numpy() for name, value in outputs.items()}
 
 
 @contextmanager
@@ -79,30 +93,6 @@ def _evaluation(model: VISModel) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-
-
-def _predict_at_once(model: VISModel, frames: Sequence[npt.NDArray[np.uint8]], name: str, fps: float) -> VideoResult:
-    """A clip of at most the window's length in one step; a shorter one is repeated until it is full."""
-    method = get_method(model.info.method)
-    settings = method.inference(model.config)
-    length = settings.window.length
-    if not 0 < len(frames) <= length or method.clip_tracks is None:
-        raise DataError(
-            f"the clip {name!r} has no frame" if not frames else f"the clip {name!r} is longer than one step takes",
-            seen=f"{len(frames)} frames or more",
-            expected=f"1 to {length}",
-            hint="Predict longer videos with an exported bundle, in windows." if frames else "",
-        )
-    preprocess = Preprocessor(settings.preprocessing)
-    step: Any = method.online_step(model)
-    order = [t % len(frames) for t in range(length)]
-    tensors = [torch.from_numpy(preprocess(frame)) for frame in frames]
-    height, width = frames[0].shape[:2]
-    with _evaluation(model), torch.inference_mode():
-        clip = torch.cat([tensors[t] for t in order]).to(next(model.parameters()).device)
-        outputs = dict(zip(step.output_names, step(clip), strict=True))
-        tracks = method.clip_tracks(outputs, model.config, length=len(frames), height=height, width=width)
-    return VideoResult(name, height, width, len(frames), model.info.classes, tracks, fps=fps)
 
 
 def _video(results: list[FrameResult], decoder: Decoder, name: str, fps: float) -> VideoResult:

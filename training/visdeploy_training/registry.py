@@ -12,7 +12,6 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from visdeploy.errors import ConfigError
-from visdeploy.results import Track
 from visdeploy_training.inference import InferenceSettings
 from visdeploy_training.methods import METHODS
 from visdeploy_training.model import ModelInfo, VISModel
@@ -56,8 +55,6 @@ class Method:
         losses: Training output, targets of each clip and configuration to weighted losses by name.
         online_step: Network to the pure step function that is exported.
         inference: Configuration to the settings of the runtime.
-        clip_tracks: Outputs of a step over one clip and configuration to tracks, with the keywords `length` (frames of
-            the video in the clip), `height` and `width` (of its frames); None where the step takes single frames.
     """
 
     name: str
@@ -68,7 +65,6 @@ class Method:
     losses: Callable[[Any, Sequence[Any], Any], dict[str, Tensor]]
     online_step: Callable[[VISModel], nn.Module]
     inference: Callable[[Any], InferenceSettings]
-    clip_tracks: Callable[..., list[Track]] | None = None
 
 
 def get_method(name: str) -> Method:

@@ -13,6 +13,7 @@ from visdeploy.profiling import OFF, Profiler
 __all__ = ["DECODERS", "Decoder", "TrackSummary", "create_decoder"]
 
 DECODERS = {
+    "defvis": "visdeploy.methods.defvis:DefVISDecoder",
     "visolo": "visdeploy.methods.visolo:VisoloDecoder",
 }
 

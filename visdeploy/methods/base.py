@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from visdeploy.errors import BundleError
 from visdeploy.profiling import OFF, Profiler
 from visdeploy.results import FrameResult
+from visdeploy.windows import Step
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 ParametersT = TypeVar("ParametersT", bound="Parameters")
@@ -64,7 +65,7 @@ class TrackSummary:
 
 
 class Decoder(ABC):
-    """Raw outputs of consecutive steps → frame results. Holds the tracks of one stream, never frames or masks.
+    """Raw outputs of consecutive steps → frame results. Holds the tracks of one stream.
 
     Args:
         classes: Class names of the bundle.
@@ -77,19 +78,22 @@ class Decoder(ABC):
         self.classes, self.keep_tracks, self.profiler = tuple(classes), keep_tracks, profiler
 
     @abstractmethod
-    def step(self, outputs: Arrays, *, index: int, timestamp: float, height: int, width: int) -> FrameResult:
-        """The result of the next frame. If this raises, the tracks stand as before.
+    def decode(self, outputs: Arrays, step: Step, *, height: int, width: int) -> list[FrameResult]:
+        """The results that a step makes final, in frame order. If this raises, the tracks stand as before.
 
         Args:
             outputs: The graph's non-state outputs.
-            index: Position of the frame in its source.
-            timestamp: Seconds from the start of the source.
-            height: Rows of the original frame, the size of the result's masks.
-            width: Columns of the original frame.
+            step: The frames they belong to.
+            height: Rows of the original frames, the size of the results' masks.
+            width: Columns of the original frames.
 
         Raises:
             BundleError: An output is missing or malformed.
         """
+
+    def finish(self) -> list[FrameResult]:
+        """The results still held back when no step will follow; the last ones of the stream."""
+        return []
 
     @abstractmethod
     def summaries(self) -> list[TrackSummary]:
@@ -105,6 +109,29 @@ class Decoder(ABC):
 
         Raises:
             StreamError: The arrays are incomplete or contradict each other.
+        """
+
+
+class OnlineDecoder(Decoder):
+    """A decoder of a graph that takes one frame per step. It holds tracks, never frames or masks."""
+
+    def decode(self, outputs: Arrays, step: Step, *, height: int, width: int) -> list[FrameResult]:
+        """The result of the step's one frame, see `Decoder.decode`."""
+        return [self.step(outputs, index=step.first, timestamp=step.timestamps[0], height=height, width=width)]
+
+    @abstractmethod
+    def step(self, outputs: Arrays, *, index: int, timestamp: float, height: int, width: int) -> FrameResult:
+        """The result of the next frame. If this raises, the tracks stand as before.
+
+        Args:
+            outputs: The graph's non-state outputs.
+            index: Position of the frame in its source.
+            timestamp: Seconds from the start of the source.
+            height: Rows of the original frame, the size of the result's masks.
+            width: Columns of the original frame.
+
+        Raises:
+            BundleError: An output is missing or malformed.
         """
 
 

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from visdeploy.errors import StreamError
 from visdeploy.masks import Mask
-from visdeploy.methods.base import Arrays, Decoder, Parameters, TrackSummary, read_parameters, take_output
+from visdeploy.methods.base import Arrays, OnlineDecoder, Parameters, TrackSummary, read_parameters, take_output
 from visdeploy.profiling import OFF, Profiler
 from visdeploy.resample import resize_mask
 from visdeploy.results import FrameResult, Instance
@@ -91,7 +91,7 @@ def suppress_overlaps(overlaps: npt.NDArray[np.float32], threshold: float = 0.5)
     return np.flatnonzero(alive)
 
 
-class VisoloDecoder(Decoder):
+class VisoloDecoder(OnlineDecoder):
     """Detections of consecutive frames → tracks. See `Decoder` for the common arguments.
 
     Args:
@@ -125,7 +125,7 @@ class VisoloDecoder(Decoder):
         self._votes: dict[int, _Votes] = {}
 
     def step(self, outputs: Arrays, *, index: int, timestamp: float, height: int, width: int) -> FrameResult:
-        """The result of the next frame, see `Decoder.step`.
+        """The result of the next frame, see `OnlineDecoder.step`.
 
         Args:
             outputs: `masks` uint8 `[n, h, w]`, `overlaps` float32 `[n, n]`, `cells` int64 `[n]`, `class_scores`

@@ -14,8 +14,8 @@ struct Neighbours {
 };
 
 // Finds the neighbours of (y, x) without a branch. NaN, infinite and far away points have no neighbours: the range is
-// tested on the floating-point numbers, before anything becomes an integer. height and width are at least 1 and
-// height * width fits int32_t.
+// tested on the floating-point numbers, before anything becomes an integer. height and width are both at least 1, or
+// both 0: then nothing has neighbours. height * width fits int32_t.
 template <typename Real>
 VD_HD Neighbours<Real> find_neighbours(Real y, Real x, int32_t height, int32_t width) {
   const bool inside = (y > Real(-1)) & (y < Real(height)) & (x > Real(-1)) & (x < Real(width));

@@ -22,6 +22,7 @@ typedef enum {
   VD_BFLOAT16 = 4,
   VD_INT64 = 5,
   VD_INT32 = 6,
+  VD_BOOL = 7, /* one byte, 0 or 1 */
   VD_OTHER = 0 /* a type that no op takes; lets bindings pass any tensor and get the message */
 } vd_dtype;
 
@@ -44,7 +45,9 @@ VD_EXPORT const char* vd_cpu_isa(void);
 VD_EXPORT const char* vd_cuda_architectures(void);
 
 /* Multi-scale deformable attention on the CPU; shapes in visdeploy/ms_deform_attn.h and plugins/ms_deform_attn.
- * spatial_shapes is int64 [levels, 2] (height, width), level_start_index int64 [levels]. threads >= 1. */
+ * spatial_shapes is [levels, 2] (height, width), level_start_index [levels]; both int64 or both int32.
+ * sampling_locations and attention_weights have value's dtype, or are float32 where that is a half-precision one.
+ * threads >= 1. */
 VD_EXPORT int vd_ms_deform_attn_forward(const vd_tensor* value, const vd_tensor* spatial_shapes,
                                         const vd_tensor* level_start_index, const vd_tensor* sampling_locations,
                                         const vd_tensor* attention_weights, const vd_tensor* output, int threads);
@@ -56,8 +59,9 @@ VD_EXPORT int vd_ms_deform_attn_backward(const vd_tensor* value, const vd_tensor
                                          const vd_tensor* grad_value, const vd_tensor* grad_sampling_locations,
                                          const vd_tensor* grad_attention_weights, int threads);
 
-/* The same on a CUDA device: tensors are in device memory, except spatial_shapes and level_start_index, which are in
- * host memory; stream is a cudaStream_t. Fails with a message when the library was built without CUDA. */
+/* The same on a CUDA device: all tensors are in device memory, spatial_shapes and level_start_index too, and stream is
+ * a cudaStream_t. The two index tensors are read by the kernel alone: a level that does not lie within value's tokens
+ * contributes nothing instead of being an error. Fails with a message when the library was built without CUDA. */
 VD_EXPORT int vd_ms_deform_attn_forward_cuda(const vd_tensor* value, const vd_tensor* spatial_shapes,
                                              const vd_tensor* level_start_index, const vd_tensor* sampling_locations,
                                              const vd_tensor* attention_weights, const vd_tensor* output, void* stream);
@@ -66,6 +70,68 @@ VD_EXPORT int vd_ms_deform_attn_backward_cuda(const vd_tensor* value, const vd_t
                                               const vd_tensor* attention_weights, const vd_tensor* grad_output,
                                               const vd_tensor* grad_value, const vd_tensor* grad_sampling_locations,
                                               const vd_tensor* grad_attention_weights, void* stream);
+
+/* Parameters of deformable convolution, those of the ONNX op DeformConv. */
+typedef struct {
+  int64_t stride[2];     /* y, x */
+  int64_t padding[4];    /* top, left, bottom, right */
+  int64_t dilation[2];   /* y, x */
+  int64_t groups;        /* of the weights; divides channels and outputs */
+  int64_t offset_groups; /* channel c takes the offsets and masks of group c / (channels / offset_groups) */
+} vd_deform_conv_params;
+
+/* Deformable convolution on the CPU; shapes in visdeploy/deform_conv.h and plugins/deform_conv. mask and bias may be
+ * NULL. threads >= 1. */
+VD_EXPORT int vd_deform_conv_forward(const vd_tensor* input, const vd_tensor* offset, const vd_tensor* weight,
+                                     const vd_tensor* mask, const vd_tensor* bias, const vd_tensor* output,
+                                     const vd_deform_conv_params* params, int threads);
+
+/* Its gradients, float32 and float64. The results are overwritten and are the same for any thread count. grad_mask is
+ * NULL when mask is; grad_bias may be NULL. */
+VD_EXPORT int vd_deform_conv_backward(const vd_tensor* input, const vd_tensor* offset, const vd_tensor* weight,
+                                      const vd_tensor* mask, const vd_tensor* grad_output, const vd_tensor* grad_input,
+                                      const vd_tensor* grad_offset, const vd_tensor* grad_weight,
+                                      const vd_tensor* grad_mask, const vd_tensor* grad_bias,
+                                      const vd_deform_conv_params* params, int threads);
+
+/* The same on a CUDA device: tensors are in device memory, stream is a cudaStream_t. */
+VD_EXPORT int vd_deform_conv_forward_cuda(const vd_tensor* input, const vd_tensor* offset, const vd_tensor* weight,
+                                          const vd_tensor* mask, const vd_tensor* bias, const vd_tensor* output,
+                                          const vd_deform_conv_params* params, void* stream);
+VD_EXPORT int vd_deform_conv_backward_cuda(const vd_tensor* input, const vd_tensor* offset, const vd_tensor* weight,
+                                           const vd_tensor* mask, const vd_tensor* grad_output,
+                                           const vd_tensor* grad_input, const vd_tensor* grad_offset,
+                                           const vd_tensor* grad_weight, const vd_tensor* grad_mask,
+                                           const vd_tensor* grad_bias, const vd_deform_conv_params* params,
+                                           void* stream);
+/* Parameters of masked convolution; pairs are (vertical, horizontal), padding is the same on both sides. */
+typedef struct {
+  int64_t stride[2];
+  int64_t padding[2];
+  int64_t dilation[2];
+  int64_t groups;
+} vd_masked_conv_params;
+
+/* Masked convolution on the CPU; shapes in visdeploy/masked_conv.h and plugins/masked_conv. mask is bool, float32 or of
+ * x's dtype; bias may be NULL. threads >= 1. */
+VD_EXPORT int vd_masked_conv_forward(const vd_tensor* x, const vd_tensor* mask, const vd_tensor* weight,
+                                     const vd_tensor* bias, const vd_tensor* output,
+                                     const vd_masked_conv_params* params, int threads);
+
+/* Its gradients, float32 and float64. The three results are overwritten and are the same for any thread count. */
+VD_EXPORT int vd_masked_conv_backward(const vd_tensor* x, const vd_tensor* mask, const vd_tensor* weight,
+                                      const vd_tensor* grad_output, const vd_tensor* grad_x,
+                                      const vd_tensor* grad_weight, const vd_tensor* grad_bias,
+                                      const vd_masked_conv_params* params, int threads);
+
+/* The same on a CUDA device: tensors are in device memory, stream is a cudaStream_t. */
+VD_EXPORT int vd_masked_conv_forward_cuda(const vd_tensor* x, const vd_tensor* mask, const vd_tensor* weight,
+                                          const vd_tensor* bias, const vd_tensor* output,
+                                          const vd_masked_conv_params* params, void* stream);
+VD_EXPORT int vd_masked_conv_backward_cuda(const vd_tensor* x, const vd_tensor* mask, const vd_tensor* weight,
+                                           const vd_tensor* grad_output, const vd_tensor* grad_x,
+                                           const vd_tensor* grad_weight, const vd_tensor* grad_bias,
+                                           const vd_masked_conv_params* params, void* stream);
 
 #ifdef __cplusplus
 }

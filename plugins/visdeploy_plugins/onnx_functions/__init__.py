@@ -7,7 +7,16 @@
 A stock runtime runs the bodies; ONNX Runtime with our library takes the kernels instead.
 """
 
+from visdeploy_plugins.onnx_functions.deform_conv import deform_conv_function
 from visdeploy_plugins.onnx_functions.export import add_function_bodies, register_schemas, translation_table
+from visdeploy_plugins.onnx_functions.masked_conv import masked_conv_function
 from visdeploy_plugins.onnx_functions.ms_deform_attn import ms_deform_attn_function
 
-__all__ = ["add_function_bodies", "ms_deform_attn_function", "register_schemas", "translation_table"]
+__all__ = [
+    "add_function_bodies",
+    "deform_conv_function",
+    "masked_conv_function",
+    "ms_deform_attn_function",
+    "register_schemas",
+    "translation_table",
+]

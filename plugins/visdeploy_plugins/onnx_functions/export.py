@@ -8,17 +8,22 @@ from typing import Any
 import onnx
 
 from visdeploy_plugins.errors import OpError
-from visdeploy_plugins.onnx_functions.ms_deform_attn import OP_TYPE, ms_deform_attn_function, ms_deform_attn_schema
+from visdeploy_plugins.onnx_functions import deform_conv, masked_conv, ms_deform_attn
+from visdeploy_plugins.onnx_functions.op import DOMAIN, VERSION, OnnxOp
 
-DOMAIN = "visdeploy"
-VERSION = 1
+# One line per op.
+OPS: dict[str, OnnxOp] = {op.op_type: op for op in (deform_conv.OP, masked_conv.OP, ms_deform_attn.OP)}
 IR_VERSION_WITH_OVERLOADS = 10
 
 
 def register_schemas() -> None:
     """Makes our ops known to `onnx` in this process; calling it again does nothing."""
-    if not onnx.defs.has(OP_TYPE, DOMAIN):
-        onnx.defs.register_schema(ms_deform_attn_schema())
+    # Refuses to be imported once two domains know an op of one name, as DeformConv.
+    import onnx.reference  # noqa: F401
+
+    for op in OPS.values():
+        if not onnx.defs.has(op.op_type, DOMAIN):
+            onnx.defs.register_schema(op.schema())
 
 
 def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -34,10 +39,7 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     register_schemas()
     opset = onnxscript.values.Opset(DOMAIN, VERSION)
 
-    def ms_deform_attn(value: Any, shapes: Any, starts: Any, locations: Any, weights: Any) -> Any:
-        return opset.MSDeformAttn(value, shapes, starts, locations, weights)
-
-    return {torch.ops.visdeploy.ms_deform_attn.default: ms_deform_attn}
+    return {getattr(torch.ops.visdeploy, op.torch_name).default: op.translation(opset) for op in OPS.values()}
 
 
 def add_function_bodies(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -50,25 +52,27 @@ def add_function_bodies(model: onnx.ModelProto) -> onnx.ModelProto:
         A copy with the bodies in `functions`. A model without such nodes comes back unchanged.
 
     Raises:
-        OpError: A node's number of levels is not known from the graph, or the op is not one of ours.
+        OpError: The graph does not tell what a node's body depends on, or the op is not one of ours.
     """
     model = onnx.ModelProto.FromString(model.SerializeToString())
     nodes = [node for node in _nodes(model.graph) if node.domain == DOMAIN]
     if not nodes:
         return model
     opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
-    overloads: dict[int, str] = {}
+    overloads: dict[tuple[str, str], str] = {}
     register_schemas()
     shapes = _known_shapes(model)
     del model.functions[_functions_of_others(model) :]
     for node in nodes:
-        levels = _levels(node, shapes)
-        if levels not in overloads:
-            # The first body keeps the plain name: only a model that mixes pyramids needs overloads (IR version 10).
-            overloads[levels] = f"levels_{levels}" if overloads else ""
-            model.functions.append(ms_deform_attn_function(levels, opset=opset, overload=overloads[levels]))
-        node.overload = overloads[levels]
-    if len(overloads) > 1:
+        op = _op_of(node)
+        variant = op.variant(node, shapes)
+        key = (op.op_type, variant)
+        if key not in overloads:
+            # The first body keeps the plain name: only a model that mixes bodies of one op needs overloads.
+            overloads[key] = variant if any(op.op_type == known for known, _ in overloads) else ""
+            model.functions.append(op.function(node, shapes, opset, overloads[key]))
+        node.overload = overloads[key]
+    if any(overloads.values()):
         model.ir_version = max(model.ir_version, IR_VERSION_WITH_OVERLOADS)
     if not any(each.domain == DOMAIN for each in model.opset_import):
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
@@ -105,16 +109,8 @@ def _known_shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
     return shapes
 
 
-def _levels(node: onnx.NodeProto, shapes: dict[str, list[int]]) -> int:
-    if node.op_type != OP_TYPE:
-        raise OpError(f"node {node.name} has no function body", seen=f"{DOMAIN}::{node.op_type}", expected=OP_TYPE)
-    # Any of the three says it: [L, 2], [L], [N, Q, M, L, P, 2].
-    for tensor, axis in ((node.input[1], 0), (node.input[2], 0), (node.input[3], 3)):
-        shape = shapes.get(tensor, [])
-        if len(shape) > axis and shape[axis] > 0:
-            return shape[axis]
-    raise OpError(
-        f"node {node.name} ({OP_TYPE}): the number of levels is not known from the graph",
-        seen=f"tensor {node.input[1]} of shape {shapes.get(node.input[1], 'unknown')}",
-        expected="spatial_shapes with a fixed first dimension",
-    )
+def _op_of(node: onnx.NodeProto) -> OnnxOp:
+    if node.op_type not in OPS:
+        seen, expected = f"{DOMAIN}::{node.op_type}", " or ".join(OPS)
+        raise OpError(f"node {node.name} has no function body", seen=seen, expected=expected)
+    return OPS[node.op_type]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import onnx
 import onnx.parser
 
 from visdeploy_plugins.errors import OpError
+from visdeploy_plugins.onnx_functions.op import DOMAIN, FLOATS, VERSION, OnnxOp, Shapes
 
 OP_TYPE = "MSDeformAttn"
 INPUTS = ("value", "spatial_shapes", "level_start_index", "sampling_locations", "attention_weights")
@@ -70,15 +74,15 @@ def ms_deform_attn_schema() -> onnx.defs.OpSchema:
     types = ["int64" if name in INPUTS[1:3] else "T" for name in INPUTS]
     return onnx.defs.OpSchema(
         OP_TYPE,
-        "visdeploy",
-        1,
+        DOMAIN,
+        VERSION,
         doc="Multi-scale deformable attention; see plugins/ms_deform_attn/README.md.",
         inputs=[
             parameter(name, "tensor(int64)" if kind == "int64" else kind)
             for name, kind in zip(INPUTS, types, strict=True)
         ],
         outputs=[parameter("output", "T")],
-        type_constraints=[("T", ["tensor(float)", "tensor(double)", "tensor(float16)", "tensor(bfloat16)"], "")],
+        type_constraints=[("T", list(FLOATS), "")],
     )
 
 
@@ -104,7 +108,39 @@ def ms_deform_attn_function(levels: int, *, opset: int = 20, overload: str = "")
     body = _HEAD + "".join(_LEVEL.format(l=level, mode=mode) for level in range(levels))
     parts = ", ".join(f"part_{level}" for level in range(levels))
     body += f"\n    parts = Sum ({parts})\n" + _TAIL
-    header = f'<domain: "visdeploy", opset_import: ["" : {opset}]>\n{OP_TYPE} ({", ".join(INPUTS)}) => (output)'
+    header = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n{OP_TYPE} ({", ".join(INPUTS)}) => (output)'
     function = onnx.parser.parse_function(f"{header}\n{{{body}}}")
     function.overload = overload
     return function
+
+
+def _levels(node: onnx.NodeProto, shapes: Shapes) -> int:
+    # Any of the three says it: [L, 2], [L], [N, Q, M, L, P, 2].
+    for tensor, axis in ((node.input[1], 0), (node.input[2], 0), (node.input[3], 3)):
+        shape = shapes.get(tensor, [])
+        if len(shape) > axis and shape[axis] > 0:
+            return shape[axis]
+    raise OpError(
+        f"node {node.name} ({OP_TYPE}): the number of levels is not known from the graph",
+        seen=f"tensor {node.input[1]} of shape {shapes.get(node.input[1], 'unknown')}",
+        expected="spatial_shapes with a fixed first dimension",
+    )
+
+
+def _translation(opset: Any) -> Callable[..., Any]:
+    def ms_deform_attn(value: Any, shapes: Any, starts: Any, locations: Any, weights: Any) -> Any:
+        return opset.MSDeformAttn(value, shapes, starts, locations, weights)
+
+    return ms_deform_attn
+
+
+OP = OnnxOp(
+    op_type=OP_TYPE,
+    torch_name="ms_deform_attn",
+    schema=ms_deform_attn_schema,
+    variant=lambda node, shapes: f"levels_{_levels(node, shapes)}",
+    function=lambda node, shapes, opset, overload: ms_deform_attn_function(
+        _levels(node, shapes), opset=opset, overload=overload
+    ),
+    translation=_translation,
+)

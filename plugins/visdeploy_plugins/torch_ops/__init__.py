@@ -4,7 +4,20 @@ On CPU tensors they run our compiled kernels; without the library, and on other 
 PyTorch, with one warning that says why. Gradients, `torch.compile`, `torch.export` work either way.
 """
 
+from visdeploy_plugins.torch_ops.deform_conv import deform_conv
+from visdeploy_plugins.torch_ops.deform_conv_reference import deform_conv_reference
+from visdeploy_plugins.torch_ops.masked_conv import masked_conv
+from visdeploy_plugins.torch_ops.masked_conv_reference import masked_conv_reference
+from visdeploy_plugins.torch_ops.masked_group_norm import masked_group_norm
 from visdeploy_plugins.torch_ops.ms_deform_attn import ms_deform_attn
 from visdeploy_plugins.torch_ops.ms_deform_attn_reference import ms_deform_attn_reference
 
-__all__ = ["ms_deform_attn", "ms_deform_attn_reference"]
+__all__ = [
+    "deform_conv",
+    "deform_conv_reference",
+    "masked_conv",
+    "masked_conv_reference",
+    "masked_group_norm",
+    "ms_deform_attn",
+    "ms_deform_attn_reference",
+]

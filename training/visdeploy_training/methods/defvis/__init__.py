@@ -4,7 +4,6 @@ from visdeploy_training.methods.defvis.config import VARIANTS, DefVISConfig
 from visdeploy_training.methods.defvis.inference import inference_settings
 from visdeploy_training.methods.defvis.losses import defvis_losses
 from visdeploy_training.methods.defvis.network import DefVIS, DefVISOutput
-from visdeploy_training.methods.defvis.postprocess import clip_tracks
 from visdeploy_training.methods.defvis.step import ClipStep
 from visdeploy_training.methods.defvis.weights import OFFICIAL, load_backbone
 from visdeploy_training.registry import Method
@@ -18,7 +17,6 @@ METHOD = Method(
     losses=defvis_losses,
     online_step=ClipStep,
     inference=inference_settings,
-    clip_tracks=clip_tracks,
 )
 
-__all__ = ["METHOD", "VARIANTS", "ClipStep", "DefVIS", "DefVISConfig", "DefVISOutput", "clip_tracks", "defvis_losses"]
+__all__ = ["METHOD", "VARIANTS", "ClipStep", "DefVIS", "DefVISConfig", "DefVISOutput", "defvis_losses"]

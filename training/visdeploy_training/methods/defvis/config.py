@@ -43,6 +43,8 @@ class DefVISConfig:
         size_multiple: Height and width of any input must be multiples of this.
         pixel_mean: RGB, 0..255.
         pixel_std: RGB, 0..255.
+        clip_overlap: Frames that consecutive clips of a longer video share, at most all but one; upstream does not take
+            longer videos.
         frame_score_threshold: A frame below this class score reports no mask.
         class_weight: Of the matching cost and of the classification loss.
         box_weight: Of the L1 distance of boxes, in cost and loss.
@@ -77,6 +79,7 @@ class DefVISConfig:
     size_multiple: int = 1
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    clip_overlap: int = 12
     frame_score_threshold: float = 0.001
     class_weight: float = 1.0
     box_weight: float = 5.0
@@ -108,6 +111,7 @@ class DefVISConfig:
             "sequence_groups", self.sequence_dim % self.sequence_groups == 0, f"a divisor of {self.sequence_dim}"
         )
         self._check("mask_prior", 0 <= self.mask_prior < 1, "0 <= mask_prior < 1")
+        self._check("clip_overlap", self.clip_overlap >= 0, "at least 0")
         self._check("dropout", 0 <= self.dropout < 1, "0 <= dropout < 1")
         for name in ("height", "width"):
             value, multiple = getattr(self, name), self.size_multiple
@@ -150,6 +154,7 @@ VARIANTS: dict[str, DefVISConfig] = {
         freeze_at=0,
         train_norm=True,
         num_frames=12,
+        clip_overlap=4,
         instance_groups=0,
         tokens_per_group=0,
         queries_per_frame=4,

@@ -13,6 +13,7 @@ def inference_settings(config: DefVISConfig) -> InferenceSettings:
     A backbone that takes any size keeps the aspect ratio, as upstream does.
     """
     any_size = config.size_multiple == 1
+    overlap = min(config.clip_overlap, config.num_frames - 1)
     return InferenceSettings(
         preprocessing=Preprocessing(
             channel_order="rgb",
@@ -24,6 +25,6 @@ def inference_settings(config: DefVISConfig) -> InferenceSettings:
             width=config.longest_edge if any_size else config.width,
         ),
         decode={"frame_score_threshold": config.frame_score_threshold},
-        tracking={},
-        window=Window(mode="clip", length=config.num_frames, stride=config.num_frames),
+        tracking={"overlap": overlap},
+        window=Window(mode="clip", length=config.num_frames, stride=config.num_frames - overlap),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from visdeploy_training.methods.defvis.network import DefVIS
@@ -27,6 +28,10 @@ class ClipStep(nn.Module):
         if not isinstance(model, DefVIS):
             raise TypeError(f"ClipStep takes a DefVIS network, not {type(model).__name__}")
         self.model = model
+
+    def initial_state(self, device: torch.device | str | None = None) -> dict[str, Tensor]:
+        """Nothing: a clip stands alone."""
+        return {}
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Process one clip.

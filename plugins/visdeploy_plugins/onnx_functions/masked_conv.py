@@ -1,0 +1,119 @@
+"""Schema and function body of the ONNX op `visdeploy::MaskedConv`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import onnx
+import onnx.parser
+
+from visdeploy_plugins.errors import OpError
+from visdeploy_plugins.onnx_functions.op import DOMAIN, FLOATS, VERSION, OnnxOp
+
+OP_TYPE = "MaskedConv"
+FIRST_OPSET_WITH_EVERY_PART = 16  # Where and Greater in bfloat16
+
+# Where takes the zero, not a product with the mask: NaN and infinity at inactive places do not come through. Of float64
+# masks it sees positive values from float32's smallest on.
+_BODY = """
+    dense = Conv <strides = @strides, pads = @pads, dilations = @dilations, group = @group> (x, weight, bias)
+    values = Cast <to = 1> (mask)
+    nothing = Constant <value = float {0}> ()
+    active = Greater (values, nothing)
+    axis = Constant <value = int64[1] {1}> ()
+    inside = Unsqueeze (active, axis)
+    zero = CastLike (nothing, x)
+    output = Where (inside, dense, zero)
+"""
+
+
+def masked_conv_schema() -> onnx.defs.OpSchema:
+    """The op's schema, which exporters and checkers ask for."""
+    parameter = onnx.defs.OpSchema.FormalParameter
+    attributes = {
+        "strides": onnx.helper.make_attribute("strides", [1, 1]),
+        "pads": onnx.helper.make_attribute("pads", [0, 0, 0, 0]),
+        "dilations": onnx.helper.make_attribute("dilations", [1, 1]),
+        "group": onnx.helper.make_attribute("group", 1),
+    }
+    return onnx.defs.OpSchema(
+        OP_TYPE,
+        DOMAIN,
+        VERSION,
+        doc="Convolution where a mask is positive, 0 elsewhere; see plugins/masked_conv/README.md.",
+        inputs=[parameter("x", "T"), parameter("mask", "M"), parameter("weight", "T"), parameter("bias", "T")],
+        outputs=[parameter("output", "T")],
+        type_constraints=[("T", list(FLOATS), ""), ("M", [*FLOATS, "tensor(bool)"], "")],
+        attributes=[onnx.defs.OpSchema.Attribute(name, default, "") for name, default in attributes.items()],
+    )
+
+
+def masked_conv_function(*, opset: int = 20, overload: str = "") -> onnx.FunctionProto:
+    """The op as a model-local function: Conv, then Where.
+
+    Args:
+        opset: Version of the standard operators, that of the model; at least 16.
+        overload: Tells bodies apart within one model; this op needs one body only.
+
+    Returns:
+        The function, ready for `ModelProto.functions`.
+
+    Raises:
+        OpError: The opset is too old.
+    """
+    if opset < FIRST_OPSET_WITH_EVERY_PART:
+        expected = f"opset {FIRST_OPSET_WITH_EVERY_PART} or later"
+        raise OpError(f"{OP_TYPE}: no function body", seen=f"opset {opset}", expected=expected)
+    attributes = "strides: ints = [1, 1], pads: ints = [0, 0, 0, 0], dilations: ints = [1, 1], group: int = 1"
+    header = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>'
+    signature = f"{OP_TYPE} <{attributes}> (x, mask, weight, bias) => (output)"
+    function = onnx.parser.parse_function(f"{header}\n{signature}\n{{{_BODY}}}")
+    function.overload = overload
+    return function
+
+
+def _translation(opset: Any) -> Callable[..., Any]:
+    import onnxscript
+
+    standard: Any = onnxscript.opset18
+
+    def masked_conv(
+        x: Any,
+        mask: Any,
+        weight: Any,
+        bias: Any = None,
+        stride: Sequence[int] = (1, 1),
+        padding: Sequence[int] = (0, 0),
+        dilation: Sequence[int] = (1, 1),
+        groups: int = 1,
+    ) -> Any:
+        if bias is None:  # always written: TensorRT takes no absent inputs of plugins
+            outputs = standard.Shape(weight, start=0, end=1)
+            bias = standard.CastLike(standard.ConstantOfShape(outputs), weight)
+        return opset.MaskedConv(
+            x,
+            mask,
+            weight,
+            bias,
+            strides=_pair(stride),
+            pads=_pair(padding) * 2,
+            dilations=_pair(dilation),
+            group=groups,
+        )
+
+    return masked_conv
+
+
+def _pair(values: Sequence[int]) -> list[int]:
+    return list(values) * (2 // len(values))
+
+
+OP = OnnxOp(
+    op_type=OP_TYPE,
+    torch_name="masked_conv",
+    schema=masked_conv_schema,
+    variant=lambda node, shapes: "",
+    function=lambda node, shapes, opset, overload: masked_conv_function(opset=opset, overload=overload),
+    translation=_translation,
+)

@@ -1,0 +1,250 @@
+"""What the decoders of clip methods share: overlapping clips become one sequence of frames with lasting identities.
+
+A clip names its instances for all of its frames. The frames that two clips share are used twice: to find out which
+instances are the same (`visdeploy.tracking.stitch`), and so that every frame is taken from the clip that saw more of
+its surroundings: the first half of an overlap from the earlier clip, the second from the later one.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from visdeploy.errors import DataError, StreamError
+from visdeploy.masks import Mask
+from visdeploy.methods.base import Arrays, Decoder, Parameters, TrackSummary, read_parameters
+from visdeploy.methods.clip_state import pack_instances, unpack_instances
+from visdeploy.profiling import OFF, Profiler
+from visdeploy.results import FrameResult, Instance
+from visdeploy.tracking.stitch import match, tube_overlaps
+from visdeploy.windows import Step
+
+Votes = npt.NDArray[np.float64]
+
+
+class StitchParameters(Parameters):
+    """The manifest's `tracking` field of a clip method.
+
+    Attributes:
+        overlap: Frames that consecutive clips share, as the manifest's window says.
+        iou_threshold: Smallest IoU, over the shared frames, that continues a track.
+        label_bonus: Added to the IoU of a pair above the threshold whose labels agree: decides between instances of
+            one mask.
+    """
+
+    overlap: Annotated[int, Field(ge=0)]
+    iou_threshold: Annotated[float, Field(gt=0, le=1)] = 0.1
+    label_bonus: Annotated[float, Field(ge=0, le=1)] = 0.1
+
+
+@dataclass(frozen=True)
+class ClipInstance:
+    """One object through the frames of a clip.
+
+    Attributes:
+        masks: Mask in every frame; None where the object is absent.
+        votes: float64 `[frames, values]`, what each frame says about label and score. `ClipDecoder.judge` reads sums.
+    """
+
+    masks: tuple[Mask | None, ...]
+    votes: Votes
+
+
+@dataclass(frozen=True)
+class _Track:
+    total: Votes
+    frames: int
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """The last clip: which track each instance is, and from which frame on nothing has been given out."""
+
+    first: int
+    timestamps: tuple[float, ...]
+    size: tuple[int, int]
+    track_ids: tuple[int, ...]
+    instances: tuple[ClipInstance, ...]
+    pending: int
+
+
+class ClipDecoder(Decoder):
+    """Outputs of overlapping clips → frame results. See `Decoder` for the common arguments.
+
+    Args:
+        classes: Class names.
+        tracking: The manifest's `tracking` field, see `StitchParameters`.
+        keep_tracks: Remember every track for `summaries`.
+        profiler: Takes the time of the stages.
+
+    Raises:
+        BundleError: A parameter is unknown or wrong.
+    """
+
+    values: int
+    """Length of an instance's vote, set by the method."""
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        *,
+        tracking: Mapping[str, Any],
+        keep_tracks: bool = False,
+        profiler: Profiler = OFF,
+    ) -> None:
+        super().__init__(classes, keep_tracks=keep_tracks, profiler=profiler)
+        self._stitch = read_parameters(StitchParameters, tracking, field="tracking")
+        self._tracks: dict[int, _Track] = {}
+        self._last: _Clip | None = None
+        self._next_id = 0
+
+    @abstractmethod
+    def read(self, outputs: Arrays, *, length: int, height: int, width: int) -> list[ClipInstance]:
+        """The instances of one clip.
+
+        Args:
+            outputs: The graph's non-state outputs.
+            length: Real frames of the clip; what the graph gives beyond them is filling.
+            height: Rows of the original frames.
+            width: Columns of the original frames.
+
+        Raises:
+            BundleError: An output is missing or malformed.
+        """
+
+    @abstractmethod
+    def judge(self, total: Votes, frames: int) -> tuple[int, float, tuple[float, ...]]:
+        """Label, score and class scores of a track.
+
+        Args:
+            total: Sum of the votes of its frames.
+            frames: Number of those frames, at least 1.
+        """
+
+    def decode(self, outputs: Arrays, step: Step, *, height: int, width: int) -> list[FrameResult]:
+        """The frames that this clip makes final: up to the middle of the overlap with the next one."""
+        with self.profiler.stage("decode of outputs"):
+            instances = self.read(outputs, length=step.length, height=height, width=width)
+        with self.profiler.stage("tracking"):
+            pending = step.first if self._last is None else self._last.pending
+            ids, next_id = self._identify(instances, step)
+            clip = _Clip(step.first, step.timestamps, (height, width), ids, tuple(instances), pending)
+            until = max(step.end - self._stitch.overlap // 2, pending)
+            results, tracks = self._give_out(clip, until)
+            self._last, self._next_id = replace(clip, pending=until), next_id
+            self._keep(tracks, ids)
+        return results
+
+    def finish(self) -> list[FrameResult]:
+        """The second half of the last clip's overlap, for which no later clip comes."""
+        if self._last is None:
+            return []
+        end = self._last.first + len(self._last.timestamps)
+        results, self._tracks = self._give_out(self._last, end)
+        self._last = replace(self._last, pending=end)
+        return results
+
+    def _identify(self, instances: Sequence[ClipInstance], step: Step) -> tuple[tuple[int, ...], int]:
+        """Track id of every instance, and the next new one."""
+        ids: dict[int, int] = {}
+        last, shared = self._last, step.length - step.fresh
+        if last is not None and shared:
+            start = step.first - last.first
+            before = [each.masks[start : start + shared] for each in last.instances]
+            overlaps = tube_overlaps([each.masks[:shared] for each in instances], before)
+            labels = [self._label(each) for each in instances], [self._label(each) for each in last.instances]
+            same = np.equal.outer(*(np.array(each, np.int64) for each in labels))
+            bonus = self._stitch.label_bonus * same
+            similar = np.where(overlaps >= self._stitch.iou_threshold, overlaps + bonus, 0.0)
+            ids = {row: last.track_ids[column] for row, column in match(similar, self._stitch.iou_threshold)}
+        fresh = iter(range(self._next_id, self._next_id + len(instances)))
+        chosen = tuple(ids[row] if row in ids else next(fresh) for row in range(len(instances)))
+        return chosen, self._next_id + len(instances) - len(ids)
+
+    def _label(self, instance: ClipInstance) -> int:
+        return self.judge(instance.votes.sum(0), max(len(instance.votes), 1))[0]
+
+    def _give_out(self, clip: _Clip, until: int) -> tuple[list[FrameResult], dict[int, _Track]]:
+        """Results of the pending frames before `until`, and the tracks with their votes added."""
+        tracks, judged, (height, width) = dict(self._tracks), [], clip.size
+        here, there = clip.pending - clip.first, until - clip.first
+        for track_id, each in zip(clip.track_ids, clip.instances, strict=True):
+            known = tracks.get(track_id, _Track(np.zeros(self.values), 0))
+            # a clip has seen all of its frames: they share one decision, the frames not yet given out included
+            seen = _Track(known.total + each.votes[here:].sum(0), known.frames + len(each.votes) - here)
+            judged.append(self.judge(seen.total, seen.frames)[:2] if seen.frames else (0, 0.0))
+            if there > here:
+                tracks[track_id] = _Track(known.total + each.votes[here:there].sum(0), known.frames + there - here)
+        results = []
+        for place in range(here, there):
+            shown = zip(clip.track_ids, judged, (each.masks[place] for each in clip.instances), strict=True)
+            instances = [Instance(i, *decision, mask) for i, decision, mask in shown if mask is not None and mask.area]
+            ordered = tuple(sorted(instances, key=lambda i: (-i.score, i.track_id)))
+            results.append(
+                FrameResult(clip.first + place, clip.timestamps[place], height, width, ordered, self.classes)
+            )
+        return results, tracks
+
+    def _keep(self, tracks: dict[int, _Track], ids: Sequence[int]) -> None:
+        """Remember the tracks; only those of the last clip can come back."""
+        self._tracks = tracks if self.keep_tracks else {i: t for i, t in tracks.items() if i in set(ids)}
+
+    def summaries(self) -> list[TrackSummary]:
+        """Every remembered track by rising id, judged over all of its frames."""
+        found = []
+        for track_id, track in sorted(self._tracks.items()):
+            label, score, scores = self.judge(track.total, track.frames)
+            found.append(TrackSummary(track_id, label, score, scores, track.frames))
+        return found
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Tracks and the last clip as arrays, see `Decoder.state`."""
+        ids = sorted(self._tracks)
+        total = np.array([self._tracks[i].total for i in ids], np.float64).reshape(len(ids), self.values)
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "tracks.ids": np.array(ids, np.int64),
+            "tracks.frames": np.array([self._tracks[i].frames for i in ids], np.int64),
+            "tracks.total": total,
+            "tracks.next": np.array(self._next_id, np.int64),
+        }
+        if (last := self._last) is not None:
+            arrays |= {
+                "clip.position": np.array([last.first, last.pending, *last.size], np.int64),
+                "clip.timestamps": np.array(last.timestamps, np.float64),
+                "clip.track_ids": np.array(last.track_ids, np.int64),
+            }
+            arrays |= pack_instances([(each.masks, each.votes) for each in last.instances], self.values)
+        return arrays
+
+    def load_state(self, arrays: Arrays) -> None:
+        """Take back what `state` gave, see `Decoder.load_state`.
+
+        Raises:
+            StreamError: The arrays are incomplete or contradict each other.
+        """
+        try:
+            ids, frames, total = (arrays[f"tracks.{name}"] for name in ("ids", "frames", "total"))
+            if total.shape != (len(ids), self.values) or frames.shape != ids.shape or (frames < 1).any():
+                raise ValueError(f"{total.shape} votes of {len(ids)} tracks")
+            next_id, last = int(arrays["tracks.next"]), None
+            if "clip.position" in arrays:
+                first, pending, height, width = (int(v) for v in arrays["clip.position"])
+                stamps, track_ids = tuple(arrays["clip.timestamps"].tolist()), tuple(arrays["clip.track_ids"].tolist())
+                packed = unpack_instances(arrays, len(track_ids), len(stamps), (height, width), self.values)
+                if not first <= pending <= first + len(stamps) or any(not 0 <= i < next_id for i in track_ids):
+                    raise ValueError(f"frames from {first}, given out before {pending}, tracks {track_ids}")
+                last = _Clip(
+                    first, stamps, (height, width), track_ids, tuple(ClipInstance(m, v) for m, v in packed), pending
+                )
+        except (KeyError, ValueError, TypeError, IndexError, DataError) as error:
+            raise StreamError("the saved tracks cannot be read", seen=str(error)[:200]) from error
+        self._tracks = {
+            int(i): _Track(np.array(t, np.float64), int(n)) for i, t, n in zip(ids, total, frames, strict=True)
+        }
+        self._last, self._next_id = last, next_id

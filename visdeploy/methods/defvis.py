@@ -1,0 +1,91 @@
+"""DefVIS's light half: slots of a clip → instances (specification section 4). Nothing competes: a slot is a track."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from visdeploy.masks import Mask
+from visdeploy.methods.base import Arrays, Parameters, read_parameters, take_output
+from visdeploy.methods.clip import ClipDecoder, ClipInstance, Votes
+from visdeploy.profiling import OFF, Profiler
+from visdeploy.resample import resize_logits
+
+
+class DecodeParameters(Parameters):
+    """The manifest's `decode` field.
+
+    Attributes:
+        frame_score_threshold: A frame whose best class probability is lower shows no mask.
+    """
+
+    frame_score_threshold: Annotated[float, Field(ge=0, le=1)] = 0.001
+
+
+class DefVISDecoder(ClipDecoder):
+    """Slots of consecutive clips → tracks. See `ClipDecoder` and `Decoder` for the common arguments.
+
+    Each frame votes for its best id and with that id's probability: a track has the id with most votes, and the mean
+    of the probabilities as its score. Id 0 is no class; a slot whose best id it is shows nothing.
+
+    Args:
+        classes: Class names; class k is id k + 1.
+        decode: The manifest's `decode` field, see `DecodeParameters`.
+        tracking: The manifest's `tracking` field, see `StitchParameters`.
+        keep_tracks: Remember every track for `summaries`.
+        profiler: Takes the time of the stages.
+
+    Raises:
+        BundleError: A parameter is unknown or wrong.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        *,
+        decode: Mapping[str, Any],
+        tracking: Mapping[str, Any],
+        keep_tracks: bool = False,
+        profiler: Profiler = OFF,
+    ) -> None:
+        super().__init__(classes, tracking=tracking, keep_tracks=keep_tracks, profiler=profiler)
+        self._decode = read_parameters(DecodeParameters, decode, field="decode")
+        self.values = len(self.classes) + 2
+
+    def read(self, outputs: Arrays, *, length: int, height: int, width: int) -> list[ClipInstance]:
+        """The slots that show anything, see `ClipDecoder.read`.
+
+        Args:
+            outputs: `class_scores` float32 `[slots, frames, classes + 1]`, probabilities of the ids, and `mask_logits`
+                float32 `[slots, frames, h, w]`.
+            length: Real frames of the clip.
+            height: Rows of the original frames.
+            width: Columns of the original frames.
+
+        Raises:
+            BundleError: An output is missing or malformed.
+        """
+        ids = len(self.classes) + 1
+        scores = take_output(outputs, "class_scores", (None, None, ids), "float32")[:, :length]
+        logits = take_output(outputs, "mask_logits", (*outputs["class_scores"].shape[:2], None, None), "float32")
+        found = []
+        for slot, slot_scores in enumerate(scores):
+            best = slot_scores.argmax(-1)
+            votes = np.concatenate([np.eye(ids)[best], slot_scores.max(-1, keepdims=True)], axis=1, dtype=np.float64)
+            if votes.sum(0)[:ids].argmax() == 0:
+                continue
+            masks = [Mask.encode(resize_logits(logits[slot, t], height, width) > 0) for t in range(length)]
+            if not any(mask.area for mask in masks):
+                continue
+            kept = votes[:, ids] >= self._decode.frame_score_threshold
+            shown = (mask if keep and mask.area else None for mask, keep in zip(masks, kept, strict=True))
+            found.append(ClipInstance(tuple(shown), votes))
+        return found
+
+    def judge(self, total: Votes, frames: int) -> tuple[int, float, tuple[float, ...]]:
+        """The id with most votes, the smallest on a tie; the mean probability; the share of votes per class."""
+        counts = total[1:-1]
+        return int(counts.argmax()), float(total[-1] / frames), tuple((counts / frames).tolist())
