@@ -145,6 +145,20 @@ def test_backbone_has_its_own_rate_and_all_else_the_base_rate():
     assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
 
 
+def test_other_parts_have_their_rates():
+    model = create_model("defvis", "tiny", num_classes=2, hidden_dim=48, num_heads=4, mask_groups=1)
+    optim = OptimRecipe(lr=1e-2, backbone_factor=0.5, factors={"mask_head": 3.0, "sampling_offsets": 0.1})
+    module = TrainingModule(model, optim, iterations=10)
+    rates = {
+        id(p): g["initial_lr"] for g in module.configure_optimizers()["optimizer"].param_groups for p in g["params"]
+    }
+    assert len(rates) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        factor = 0.5 if name.startswith("backbone") else 3.0 if "mask_head" in name else 1.0
+        factor = 0.1 if "sampling_offsets" in name else factor  # also within "insmask_head" there is "mask_head"
+        assert rates[id(parameter)] == pytest.approx(1e-2 * factor), name
+
+
 def test_schedules():
     step = learning_rate_factor(OptimRecipe(milestones=[3, 6], gamma=0.1), 10)
     assert [step(i) for i in (0, 2, 3, 5, 6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])

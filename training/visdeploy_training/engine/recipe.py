@@ -82,6 +82,7 @@ class OptimRecipe(_Strict):
     Attributes:
         lr: Base learning rate.
         backbone_factor: Its factor for every parameter whose name contains "backbone".
+        factors: Its factors for other parameters, by a part of their names; the first part that a name contains counts.
         weight_decay: On everything, norms and biases included.
         clip_norm: Largest global norm of the gradient; 0 does not clip.
         schedule: `step` multiplies by `gamma` at every milestone; `cosine` falls to zero at the end.
@@ -92,6 +93,7 @@ class OptimRecipe(_Strict):
 
     lr: Annotated[float, Field(gt=0)] = 1e-4
     backbone_factor: Annotated[float, Field(ge=0)] = 0.1
+    factors: dict[str, Annotated[float, Field(ge=0)]] = {}
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     clip_norm: Annotated[float, Field(ge=0)] = 0.01
     schedule: Literal["step", "cosine"] = "step"
