@@ -141,3 +141,14 @@ def test_attention_starts_in_eight_directions():
     torch.testing.assert_close(offsets[3, 0, 1], torch.tensor([-2.0, 2.0]), atol=1e-5, rtol=0)
     assert not attention.sampling_offsets.weight.any()
     assert not attention.attention_weights.weight.any()
+
+
+@pytest.mark.parametrize("tokens", [True, False])
+def test_computing_layers_again_changes_no_number(tokens: bool):
+    models = [small_network(tokens=tokens, recompute=recompute).train() for recompute in (False, True)]
+    found = [model(clip_of()) for model in models]
+    for output in found:
+        sum(x.square().sum() for x in output).backward()
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    for (name, first), second in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(first.grad, second.grad, msg=name)

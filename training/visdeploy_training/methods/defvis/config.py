@@ -33,6 +33,8 @@ class DefVISConfig:
         decoder_layers: Layers of the decoder.
         feedforward_dim: Inner width of the feed-forward networks.
         dropout: Everywhere in the transformer.
+        recompute: In training, compute the transformer's layers again for the gradients instead of keeping what is
+            inside them: slower, and much less memory. The numbers are the same.
         mask_groups: Groups of the mask head's norms.
         sequence_dim: Channels of the sequence head.
         sequence_groups: Groups of the sequence head's norms.
@@ -69,6 +71,7 @@ class DefVISConfig:
     decoder_layers: int = 6
     feedforward_dim: int = 2048
     dropout: float = 0.1
+    recompute: bool = False
     mask_groups: int = 8
     sequence_dim: int = 12
     sequence_groups: int = 4

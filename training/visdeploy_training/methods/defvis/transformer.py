@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from visdeploy_plugins.torch_ops import ms_deform_attn
 from visdeploy_training.attention import PackedAttention, PackedProjections
@@ -173,25 +176,44 @@ class DecoderLayer(_FeedForward):
         return out
 
 
-class Encoder(nn.Module):
-    """Encoder layers, one after the other, without a norm behind."""
+class _Layers(nn.Module):
+    """Layers one after the other, computed again for the gradients where the configuration says so."""
+
+    layers: nn.ModuleList
 
     def __init__(self, config: DefVISConfig) -> None:
         super().__init__()
+        self.recompute = config.recompute
+
+    def outputs(self, x: Tensor, *others: Any) -> Sequence[Tensor]:
+        """What leaves each layer; all layers take the others as they are."""
+        found = []
+        for layer in self.layers:
+            if self.recompute and self.training:
+                x = cast(Tensor, checkpoint(layer, x, *others, use_reentrant=False))
+            else:
+                x = layer(x, *others)
+            found.append(x)
+        return found
+
+
+class Encoder(_Layers):
+    """Encoder layers, without a norm behind."""
+
+    def __init__(self, config: DefVISConfig) -> None:
+        super().__init__(config)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
 
     def forward(self, tokens: Tensor, levels: Levels) -> Tensor:
         """`[B, tokens, C]`, shape kept."""
-        for layer in self.layers:
-            tokens = layer(tokens, levels)
-        return tokens
+        return self.outputs(tokens, levels)[-1]
 
 
-class Decoder(nn.Module):
+class Decoder(_Layers):
     """Decoder layers; the norm is applied to what leaves each layer, not to what goes on to the next."""
 
     def __init__(self, config: DefVISConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
         self.norm = nn.LayerNorm(config.hidden_dim)
 
@@ -199,11 +221,7 @@ class Decoder(nn.Module):
         """Queries `[queries, C]` to the normed outputs of all layers `[layers, B, groups, queries, C]`."""
         groups = 1 if memory.own is None else memory.own.shape[1]
         x = position.new_zeros(memory.frames.shape[0], groups, *position.shape)
-        outputs = []
-        for layer in self.layers:
-            x = layer(x, position, memory)
-            outputs.append(self.norm(x))
-        return torch.stack(outputs)
+        return torch.stack([self.norm(each) for each in self.outputs(x, position, memory)])
 
 
 class Transformer(nn.Module):
