@@ -10,7 +10,7 @@ from pathlib import Path
 
 from visdeploy_plugins.errors import OpError
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 OPERATORS = "libvisdeploy_ops.so"
 ONNXRUNTIME = "libvisdeploy_onnxruntime.so"
 TENSORRT = "libvisdeploy_tensorrt.so"
