@@ -1,34 +1,11 @@
 """Fixtures that every test folder shares."""
 
-import os
-from pathlib import Path
-
-import pytest
 from hypothesis import settings
 
 from tests.bundles import tiny_bundle, tiny_checkpoint
+from tests.shared_folder import REPOSITORY, shared, shared_folder
 
-__all__ = ["shared", "tiny_bundle", "tiny_checkpoint"]
-
-REPOSITORY = Path(__file__).resolve().parents[1]
+__all__ = ["REPOSITORY", "shared", "shared_folder", "tiny_bundle", "tiny_checkpoint"]
 
 settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
 settings.load_profile("no deadline")
-
-
-def shared_folder() -> Path | None:
-    """The folder of goldens and real clips: $VISDEPLOY_SHARED, else `shared` beside the checkout."""
-    folder = Path(os.environ.get("VISDEPLOY_SHARED") or REPOSITORY.parent / "shared")
-    return folder if (folder / "goldens").is_dir() else None
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """Goldens and real data; its absence fails in CI and skips elsewhere."""
-    folder = shared_folder()
-    if folder is None:
-        message = "no goldens and clips: set VISDEPLOY_SHARED to their folder, or put it beside the checkout as shared/"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return folder

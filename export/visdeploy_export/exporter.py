@@ -104,8 +104,8 @@ def export(
             memory_slots=memory_slots,
         )
         step, info = build_step(model), model.info
-        write_onnx(step, folder, opset=opset, metadata={"method": info.method, "variant": info.variant})
-        fields = step.manifest_fields() | _origin(info, path)
+        custom_ops = write_onnx(step, folder, opset=opset, metadata={"method": info.method, "variant": info.variant})
+        fields = step.manifest_fields() | _origin(info, path) | {"custom_ops": custom_ops}
         fields |= {"opset": opset, "precision": precision, "tolerance": tolerance or Tolerance()}
         reference = TorchBackend(step.module, seal_bundle(folder, fields).manifest)
         (folder / SELFTEST).write_bytes(record_selftest(reference).to_bytes())

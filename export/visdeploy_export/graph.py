@@ -16,7 +16,9 @@ from onnx import helper
 
 from visdeploy.bundle import MODEL, MODEL_DATA
 from visdeploy.errors import ExportError
+from visdeploy.manifest import CustomOp
 from visdeploy_export.step import StepGraph
+from visdeploy_plugins.onnx_functions import DOMAIN, VERSION, add_function_bodies, translation_table
 
 OPSET = 20
 """Default opset. From 21 on GroupNorm is one node, but ONNX Runtime expands it again: same speed, fewer engines."""
@@ -24,14 +26,19 @@ SIZE_LIMIT = 2_000_000_000
 """Bytes of weights that a single ONNX file may hold; protobuf itself ends at 2 GiB."""
 
 
-def write_onnx(step: StepGraph, folder: Path, *, opset: int = OPSET, metadata: Mapping[str, str]) -> Path:
+def write_onnx(step: StepGraph, folder: Path, *, opset: int = OPSET, metadata: Mapping[str, str]) -> list[CustomOp]:
     """Export a step graph to `folder/model.onnx`, with its weights beside it where they exceed 2 GB.
+
+    Our operators become nodes of the domain `visdeploy`, each with a function of standard operators in the same file.
 
     Args:
         step: The graph.
         folder: An existing folder.
         opset: ONNX operator set, at least 20.
         metadata: Properties written into the file.
+
+    Returns:
+        The custom operators of the graph, by name.
 
     Raises:
         ExportError: The exporter fails, the graph's inputs or outputs are not the step's, or the ONNX checker or
@@ -49,7 +56,8 @@ def write_onnx(step: StepGraph, folder: Path, *, opset: int = OPSET, metadata: M
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:  # checker and shape inference raise different kinds
         raise ExportError("the exported graph is not valid ONNX", seen=str(error).splitlines()[0]) from error
-    return path
+    names = sorted({node.op_type for node in proto.graph.node if node.domain == DOMAIN})
+    return [CustomOp(domain=DOMAIN, name=name, version=VERSION) for name in names]
 
 
 def _trace(step: StepGraph, opset: int) -> onnx.ModelProto:
@@ -66,6 +74,7 @@ def _trace(step: StepGraph, opset: int) -> onnx.ModelProto:
                 dynamic_shapes=step.dynamic_shapes,
                 external_data=False,
                 verbose=False,
+                custom_translation_table=translation_table(),
             )
         except Exception as error:  # torch, onnxscript and onnx each raise their own kinds
             cause = _root(error)
@@ -76,7 +85,7 @@ def _trace(step: StepGraph, opset: int) -> onnx.ModelProto:
             ) from error
     if program is None:
         raise ExportError("torch could not export the step graph", seen="no program")
-    return program.model_proto
+    return add_function_bodies(program.model_proto)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,5 @@
-// ONNX Runtime binding: visdeploy::DeformConv on the CPU provider, threaded with ONNX Runtime's pool. Inputs and
-// attributes are those of the standard op, with the bias always there.
+// ONNX Runtime binding: visdeploy::DeformConv on the CPU provider, threaded with ONNX Runtime's pool, and on the CUDA
+// provider. Inputs and attributes are those of the standard op, with the bias always there.
 
 #include <array>
 #include <exception>
@@ -10,6 +10,7 @@
 #include "core/aligned_buffer.h"
 #include "deform_conv/arguments.h"
 #include "deform_conv/cpu_dispatch.h"
+#include "deform_conv/cuda_kernel.h"
 #include "ort/custom_op.h"
 
 namespace visdeploy {
@@ -63,11 +64,14 @@ Parallel in_pool(const Ort::KernelContext& context) {
   };
 }
 
-struct Kernel : ort::KernelBase<Kernel> {
+template <ort::Provider kProvider>
+struct Kernel : ort::KernelBase<Kernel<kProvider>> {
   explicit Kernel(const Ort::ConstKernelInfo& info) : params(params_of(info)) {
-    int constant = 0;
-    const Ort::ConstValue weight = info.GetTensorConstantInput(kW, &constant);
-    if (constant != 0) pack(weight);
+    if constexpr (kProvider == ort::Provider::kCpu) {
+      int constant = 0;
+      const Ort::ConstValue weight = info.GetTensorConstantInput(kW, &constant);
+      if (constant != 0) pack(weight);
+    }
   }
 
   void compute(const Ort::KernelContext& context) const {
@@ -80,7 +84,11 @@ struct Kernel : ort::KernelBase<Kernel> {
     const DeformConv& op = call.op;
     ort::TensorView out = ort::output(context, 0, {op.batch, op.outputs, op.out_height, op.out_width});
     check_forward(call, in[kB].get(), out.get());
-    deform_conv_cpu_forward(op, call.dtype, packed ? packed->get() : nullptr, in_pool(context));
+    if constexpr (kProvider == ort::Provider::kCuda) {
+      deform_conv_cuda_forward(op, call.dtype, ort::cuda_stream(context));
+    } else {
+      deform_conv_cpu_forward(op, call.dtype, packed ? packed->get() : nullptr, in_pool(context));
+    }
   }
 
  private:
@@ -107,9 +115,8 @@ struct Kernel : ort::KernelBase<Kernel> {
   std::optional<AlignedBuffer> packed;
 };
 
-// One registration per value type; ONNX Runtime joins those of one name into one op.
-template <ONNXTensorElementDataType kType>
-struct DeformConvOp : ort::CustomOp<DeformConvOp<kType>, Kernel> {
+template <ONNXTensorElementDataType kType, ort::Provider kProvider>
+struct DeformConvOp : ort::CustomOp<DeformConvOp<kType, kProvider>, Kernel<kProvider>, kProvider> {
   const char* GetName() const { return "DeformConv"; }
   size_t GetInputTypeCount() const { return kInputs; }
   size_t GetOutputTypeCount() const { return 1; }
@@ -130,11 +137,8 @@ struct DeformConvOp : ort::CustomOp<DeformConvOp<kType>, Kernel> {
 }  // namespace
 
 std::vector<const OrtCustomOp*> deform_conv_ort_ops() {
-  static const DeformConvOp<ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT> single;
-  static const DeformConvOp<ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE> wide;
-  static const DeformConvOp<ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16> half;
-  static const DeformConvOp<ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16> brain;
-  return {&single, &wide, &half, &brain};
+  return ort::for_types<DeformConvOp, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE,
+                        ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16, ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16>();
 }
 
 }  // namespace visdeploy

@@ -68,7 +68,11 @@ MaskedConvCall check_masked_conv(const vd_tensor* input, const vd_tensor* mask, 
   const TensorCheck inputs(kOp, "x", input, 4), weights(kOp, "weight", weight, 4), masks(kOp, "mask", mask, 3);
   inputs.has_dtype({VD_FLOAT32, VD_FLOAT64, VD_FLOAT16, VD_BFLOAT16});
   weights.has_dtype({inputs.dtype()});
-  masks.has_dtype({inputs.dtype(), VD_FLOAT32, VD_BOOL});
+  if (inputs.dtype() == VD_FLOAT32) {
+    masks.has_dtype({VD_FLOAT32, VD_BOOL});
+  } else {
+    masks.has_dtype({inputs.dtype(), VD_FLOAT32, VD_BOOL});
+  }
   if (params == nullptr) fail(kOp, "parameters", "a null pointer", "stride, padding, dilation and groups");
   check_pair("stride", params->stride, 1);
   check_pair("padding", params->padding, 0);

@@ -1,14 +1,15 @@
-// ONNX Runtime binding: visdeploy::MaskedConv on the CPU provider, threaded with ONNX Runtime's pool.
+// ONNX Runtime binding: visdeploy::MaskedConv on the CPU provider, threaded with ONNX Runtime's pool, and on the CUDA
+// provider.
 
 #include <algorithm>
 #include <array>
 #include <optional>
-#include <tuple>
 #include <vector>
 
 #include "core/tensor.h"
 #include "masked_conv/arguments.h"
 #include "masked_conv/cpu_run.h"
+#include "masked_conv/cuda_kernel.h"
 #include "ort/custom_op.h"
 
 namespace visdeploy {
@@ -64,9 +65,11 @@ ParallelRun run_in(const Ort::KernelContext& context) {
   };
 }
 
-struct Kernel : ort::KernelBase<Kernel> {
-  explicit Kernel(const Ort::ConstKernelInfo& info)
-      : params_(params_of(info)), packed_(pack_constant(info, params_.groups)) {}
+template <ort::Provider kProvider>
+struct Kernel : ort::KernelBase<Kernel<kProvider>> {
+  explicit Kernel(const Ort::ConstKernelInfo& info) : params_(params_of(info)) {
+    if constexpr (kProvider == ort::Provider::kCpu) packed_ = pack_constant(info, params_.groups);
+  }
 
   void compute(const Ort::KernelContext& context) const {
     std::array<ort::TensorView, 4> in = {ort::input(context, 0), ort::input(context, 1), ort::input(context, 2),
@@ -75,7 +78,11 @@ struct Kernel : ort::KernelBase<Kernel> {
     const MaskedConv& op = call.op;
     ort::TensorView out = ort::output(context, 0, {op.batch, op.outputs, op.rows, op.columns});
     check_forward(call, in[3].get(), out.get());
-    masked_conv_cpu_forward(call, packed_ ? packed_->get() : nullptr, run_in(context));
+    if constexpr (kProvider == ort::Provider::kCuda) {
+      masked_conv_cuda_forward(op, call.dtype, ort::cuda_stream(context));
+    } else {
+      masked_conv_cpu_forward(call, packed_ ? packed_->get() : nullptr, run_in(context));
+    }
   }
 
  private:
@@ -83,9 +90,8 @@ struct Kernel : ort::KernelBase<Kernel> {
   std::optional<AlignedBuffer> packed_;
 };
 
-// One registration per type of values and mask; ONNX Runtime joins those of one name into one op.
-template <ONNXTensorElementDataType kType, ONNXTensorElementDataType kMask>
-struct MaskedConvOp : ort::CustomOp<MaskedConvOp<kType, kMask>, Kernel> {
+template <ONNXTensorElementDataType kType, ONNXTensorElementDataType kMask, ort::Provider kProvider>
+struct MaskedConvOp : ort::CustomOp<MaskedConvOp<kType, kMask, kProvider>, Kernel<kProvider>, kProvider> {
   const char* GetName() const { return "MaskedConv"; }
   size_t GetInputTypeCount() const { return 4; }
   size_t GetOutputTypeCount() const { return 1; }
@@ -96,15 +102,16 @@ struct MaskedConvOp : ort::CustomOp<MaskedConvOp<kType, kMask>, Kernel> {
     const std::vector<ort::Dim> x = ort::input_dims(context, 0), mask = ort::input_dims(context, 1);
     const std::vector<ort::Dim> weight = ort::input_dims(context, 2);
     if (x.size() != 4 || mask.size() != 3 || weight.size() != 4) return;
-    ort::set_output_dims(context, 0, {x[0], weight[0], mask[1], mask[2]}, kType);
+    ort::set_output_dims(context, 0, {x[0], weight[0], mask[1], mask[2]}, ort::input_type(context, 0));
   }
 };
 
-template <ONNXTensorElementDataType kType, ONNXTensorElementDataType... kMasks>
-void add_ops(std::vector<const OrtCustomOp*>& ops) {
-  static const std::tuple<MaskedConvOp<kType, kMasks>...> of_type;
-  std::apply([&](const auto&... op) { (ops.push_back(&op), ...); }, of_type);
-}
+// One registration per type of values and of mask.
+template <ONNXTensorElementDataType kMask>
+struct Masked {
+  template <ONNXTensorElementDataType kType, ort::Provider kProvider>
+  using Op = MaskedConvOp<kType, kMask, kProvider>;
+};
 
 }  // namespace
 
@@ -112,12 +119,14 @@ std::vector<const OrtCustomOp*> masked_conv_ort_ops() {
   constexpr auto kFloat = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, kBool = ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL;
   constexpr auto kDouble = ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE, kHalf = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16;
   constexpr auto kBrain = ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16;
-  std::vector<const OrtCustomOp*> ops;
-  add_ops<kFloat, kFloat, kBool>(ops);
-  add_ops<kDouble, kDouble, kFloat, kBool>(ops);
-  add_ops<kHalf, kHalf, kFloat, kBool>(ops);
-  add_ops<kBrain, kBrain, kFloat, kBool>(ops);
-  return ops;
+  std::vector<const OrtCustomOp*> all;
+  for (const auto& ops : {ort::for_types<Masked<kFloat>::Op, kFloat, kDouble, kHalf, kBrain>(),
+                          ort::for_types<Masked<kBool>::Op, kFloat, kDouble, kHalf, kBrain>(),
+                          ort::for_types<Masked<kDouble>::Op, kDouble>(), ort::for_types<Masked<kHalf>::Op, kHalf>(),
+                          ort::for_types<Masked<kBrain>::Op, kBrain>()}) {
+    all.insert(all.end(), ops.begin(), ops.end());
+  }
+  return all;
 }
 
 }  // namespace visdeploy

@@ -1,4 +1,5 @@
-// ONNX Runtime binding: visdeploy::MultiLevelRoiAlign on the CPU provider, threaded with ONNX Runtime's pool.
+// ONNX Runtime binding: visdeploy::MultiLevelRoiAlign on the CPU provider, threaded with ONNX Runtime's pool, and on
+// the CUDA provider.
 
 #include <algorithm>
 #include <string>
@@ -6,6 +7,7 @@
 
 #include "multi_level_roi_align/arguments.h"
 #include "multi_level_roi_align/cpu_kernel.h"
+#include "multi_level_roi_align/cuda_kernel.h"
 #include "ort/custom_op.h"
 
 namespace visdeploy {
@@ -13,7 +15,20 @@ namespace {
 
 constexpr size_t kFirstFeature = 2;  // after rois and batch_indices
 
-struct Kernel : ort::KernelBase<Kernel> {
+void run_on_cpu(const Ort::KernelContext& context, const MultiLevelRoiAlignCall& call) {
+  const RoiAlignWork work(call.op, call.dtype);
+  const auto kernel = multi_level_roi_align_cpu().forward[call.dtype];
+  ort::parallel_for(context, ort::Tasks(call.op.rois, work.tap_cost),
+                    [&](int64_t begin, int64_t end, int64_t) { work.find_taps(begin, end); });
+  const ort::Tasks tasks(work.items, work.item_cost);
+  std::vector<double> scratch_of_tasks(static_cast<size_t>(work.scratch * tasks.count));
+  ort::parallel_for(context, tasks, [&](int64_t begin, int64_t end, int64_t task) {
+    kernel(work.job, begin, end, scratch_of_tasks.data() + task * work.scratch);
+  });
+}
+
+template <ort::Provider kProvider>
+struct Kernel : ort::KernelBase<Kernel<kProvider>> {
   explicit Kernel(const Ort::ConstKernelInfo& info) {
     params.output_height = info.GetAttribute<int64_t>("output_height");
     params.output_width = info.GetAttribute<int64_t>("output_width");
@@ -35,27 +50,22 @@ struct Kernel : ort::KernelBase<Kernel> {
     for (size_t i = kFirstFeature; i < in.size(); ++i) features[i - kFirstFeature] = in[i].get();
     MultiLevelRoiAlignCall call = check_multi_level_roi_align(in[0].get(), in[1].get(), features, &params, false);
     const MultiLevelRoiAlign& op = call.op;
-    check_batch_indices(op);
+    // On CUDA they are in device memory, and the kernel leaves out boxes of images that are not there.
+    if constexpr (kProvider == ort::Provider::kCpu) check_batch_indices(op);
     ort::TensorView out = ort::output(context, 0, {op.rois, op.channels, op.output_height, op.output_width});
     check_output(call, out.get());
-
-    const RoiAlignWork work(op, call.dtype);
-    const auto kernel = multi_level_roi_align_cpu().forward[call.dtype];
-    ort::parallel_for(context, ort::Tasks(op.rois, work.tap_cost),
-                      [&](int64_t begin, int64_t end, int64_t) { work.find_taps(begin, end); });
-    const ort::Tasks tasks(work.items, work.item_cost);
-    std::vector<double> scratch_of_tasks(static_cast<size_t>(work.scratch * tasks.count));
-    ort::parallel_for(context, tasks, [&](int64_t begin, int64_t end, int64_t task) {
-      kernel(work.job, begin, end, scratch_of_tasks.data() + task * work.scratch);
-    });
+    if constexpr (kProvider == ort::Provider::kCuda) {
+      multi_level_roi_align_cuda_forward(op, call.dtype, ort::cuda_stream(context));
+    } else {
+      run_on_cpu(context, call);
+    }
   }
 
   vd_roi_align_params params = {};
 };
 
-// One registration per value type; ONNX Runtime joins those of one name into one op.
-template <ONNXTensorElementDataType kType>
-struct Op : ort::CustomOp<Op<kType>, Kernel> {
+template <ONNXTensorElementDataType kType, ort::Provider kProvider>
+struct Op : ort::CustomOp<Op<kType, kProvider>, Kernel<kProvider>, kProvider> {
   const char* GetName() const { return "MultiLevelRoiAlign"; }
   size_t GetInputTypeCount() const { return kFirstFeature + 1; }
   size_t GetOutputTypeCount() const { return 1; }
@@ -91,11 +101,8 @@ struct Op : ort::CustomOp<Op<kType>, Kernel> {
 }  // namespace
 
 std::vector<const OrtCustomOp*> multi_level_roi_align_ort_ops() {
-  static const Op<ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT> single;
-  static const Op<ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE> wide;
-  static const Op<ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16> half;
-  static const Op<ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16> brain;
-  return {&single, &wide, &half, &brain};
+  return ort::for_types<Op, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE,
+                        ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16, ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16>();
 }
 
 }  // namespace visdeploy

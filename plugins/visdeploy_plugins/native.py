@@ -10,13 +10,12 @@ from pathlib import Path
 
 from visdeploy_plugins.errors import OpError
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 OPERATORS = "libvisdeploy_ops.so"
 ONNXRUNTIME = "libvisdeploy_onnxruntime.so"
 TENSORRT = "libvisdeploy_tensorrt.so"
-DTYPES = {"float32": 1, "float64": 2, "float16": 3, "bfloat16": 4, "int64": 5, "int32": 6}
-# Built for tests only: the CUDA kernels compiled for the host, behind the C interface and as ONNX Runtime ops.
 DTYPES = {"float32": 1, "float64": 2, "float16": 3, "bfloat16": 4, "int64": 5, "int32": 6, "bool": 7}
+# Built for tests only: the CUDA kernels compiled for the host, behind the C interface and as ONNX Runtime ops.
 EMULATION = "libvisdeploy_emulation.so"
 ONNXRUNTIME_EMULATION = "libvisdeploy_onnxruntime_emulation.so"
 

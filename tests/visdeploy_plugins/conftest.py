@@ -3,7 +3,7 @@ import os
 import pytest
 
 from tests.visdeploy_plugins.emulation import Emulation, open_emulation
-from visdeploy_plugins import native, onnxruntime_library
+from visdeploy_plugins import native, onnxruntime_library, tensorrt_library
 
 # Tests of other libraries than the installed ones, as `plugins/tools/sanitize.sh` builds them; for this process only.
 if folder := os.environ.get("VISDEPLOY_TEST_LIBRARIES"):
@@ -41,6 +41,24 @@ def emulation() -> Emulation:
     if found is None:
         _missing(reason)
     return found
+
+
+@pytest.fixture(scope="session")
+def tensorrt_plugins() -> str:
+    """Path of the TensorRT plugin library; its absence fails in CI and skips elsewhere."""
+    path = tensorrt_library()
+    if path is None:
+        _missing("no TensorRT plugin library, which needs nvcc")
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def tensorrt_emulation() -> str:
+    """Path of the plugins with kernels for the host; their absence fails in CI and skips elsewhere."""
+    path = native.library_path("libvisdeploy_tensorrt_emulation.so")
+    if path is None or native.library_path("visdeploy_tensorrt_harness") is None:
+        _missing("no TensorRT plugins for the host, which need nvcc and VISDEPLOY_EMULATION")
+    return str(path)
 
 
 @pytest.fixture(scope="session")

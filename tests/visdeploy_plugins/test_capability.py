@@ -31,6 +31,16 @@ def test_kernels_are_taken_where_they_were_built(operators, custom_ops):
     assert own["PyTorch CPU"] == f"kernel ({found.instruction_set})"
 
 
+@pytest.mark.parametrize("installed", [(), ("tensorrt_rtx",)])
+def test_tensorrt_takes_the_plugins_where_both_are(tensorrt_plugins, monkeypatch, installed):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name in installed else None)
+    found = capabilities()
+    assert str(found.tensorrt_library) == tensorrt_plugins
+    support = {each.engine: each for each in found.ops}["TensorRT"]
+    assert support.runs == ("plugin" if installed else "")
+    assert support.why_not == ("" if installed else "no Python package of TensorRT is installed")
+
+
 def test_cuda_kernels_are_claimed_only_where_the_device_takes_them(operators, monkeypatch):
     for answer in ("", "kernels do not load on CUDA device 0"):
         monkeypatch.setattr(native, "set_cuda_device", lambda device, answer=answer: answer)

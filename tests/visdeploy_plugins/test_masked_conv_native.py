@@ -227,7 +227,7 @@ BAD = {
     ),
     "dtype": (_dtype("x", np.int64), r"tensor x has the wrong dtype \(seen: int64; expected: float32 or"),
     "dtypes differ": (_dtype("weight", np.float64), r"tensor weight .*seen: float64; expected: float32"),
-    "mask dtype": (_dtype("mask", np.int32), r"mask .*seen: int32; expected: float32 or float32 or bool"),
+    "mask dtype": (_dtype("mask", np.int32), r"mask .*seen: int32; expected: float32 or bool"),
     "unknown mask dtype": (_dtype("mask", np.int8), r"tensor mask .*seen: another dtype"),
     "rank": (_cut("x", lambda a: a[0]), r"tensor x has the wrong number of dimensions \(seen: 3 in"),
     "mask rank": (_cut("mask", lambda a: a[None]), r"tensor mask has the wrong number of dimensions \(seen: 4"),

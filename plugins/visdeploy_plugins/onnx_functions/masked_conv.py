@@ -17,7 +17,8 @@ FIRST_OPSET_WITH_EVERY_PART = 16  # Where and Greater in bfloat16
 # Where takes the zero, not a product with the mask: NaN and infinity at inactive places do not come through. Of float64
 # masks it sees positive values from float32's smallest on.
 _BODY = """
-    dense = Conv <strides = @strides, pads = @pads, dilations = @dilations, group = @group> (x, weight, bias)
+    dense = Conv <strides: ints = @strides, pads: ints = @pads, dilations: ints = @dilations, group: int = @group>
+        (x, weight, bias)
     values = Cast <to = 1> (mask)
     nothing = Constant <value = float {0}> ()
     active = Greater (values, nothing)
@@ -89,8 +90,7 @@ def _translation(opset: Any) -> Callable[..., Any]:
         groups: int = 1,
     ) -> Any:
         if bias is None:  # always written: TensorRT takes no absent inputs of plugins
-            outputs = standard.Shape(weight, start=0, end=1)
-            bias = standard.CastLike(standard.ConstantOfShape(outputs), weight)
+            bias = _zeros(standard, weight)
         return opset.MaskedConv(
             x,
             mask,
@@ -103,6 +103,14 @@ def _translation(opset: Any) -> Callable[..., Any]:
         )
 
     return masked_conv
+
+
+def _zeros(standard: Any, weight: Any) -> Any:
+    """One zero per output channel: a constant where their number is known, as it is for parameters."""
+    outputs = weight.shape[0] if weight.shape is not None else None
+    if isinstance(outputs, int):
+        return standard.CastLike(standard.Constant(value_floats=[0.0] * outputs), weight)
+    return standard.CastLike(standard.ConstantOfShape(standard.Shape(weight, start=0, end=1)), weight)
 
 
 def _pair(values: Sequence[int]) -> list[int]:

@@ -114,8 +114,9 @@ def _check(
             what = f"{OP}: tensor weight is larger than the padded input"
             raise OpError(what, seen=f"{reach} along axis {axis + 2}", expected=f"at most {padded}")
         size.append((padded - reach) // stride[axis] + 1)
-    if mask.dtype not in (x.dtype, torch.float32, torch.bool):
-        expected = f"{x.dtype} or torch.float32 or torch.bool".replace("torch.", "")
+    allowed = dict.fromkeys((x.dtype, torch.float32, torch.bool))
+    if mask.dtype not in allowed:
+        expected = " or ".join(str(each).removeprefix("torch.") for each in allowed)
         seen = str(mask.dtype).removeprefix("torch.")
         raise OpError(f"{OP}: tensor mask has the wrong dtype", seen=seen, expected=expected)
     check(OP, "mask", mask, (x.shape[0], *size), mask.dtype)

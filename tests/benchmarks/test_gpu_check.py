@@ -1,0 +1,96 @@
+"""The script for GPU machines, as far as it goes without one."""
+
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.conftest import REPOSITORY
+
+SCRIPT = REPOSITORY / "benchmarks" / "gpu_check.sh"
+
+
+def check(*arguments, **environment):
+    env = {**os.environ, "PYTHON": sys.executable, **environment}
+    return subprocess.run([str(SCRIPT), *arguments], env=env, capture_output=True, text=True, check=False)
+
+
+def test_it_is_valid_bash_and_executable():
+    assert SCRIPT.stat().st_mode & stat.S_IXUSR
+    assert subprocess.run(["bash", "-n", str(SCRIPT)], capture_output=True, check=True).stderr == b""
+
+
+def test_without_a_gpu_it_says_so_and_touches_nothing(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    out = tmp_path / "results"
+    done = check(OUT=str(out))
+    assert done.returncode == 2
+    assert "no CUDA device: PyTorch" in done.stderr
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "build,nonsense"], "unknown part nonsense; there are: build tests"),
+        (["--limit", "soon"], "--limit is no number of seconds: soon"),
+        (["--fast"], "unknown argument --fast"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    done = check(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_missing_python_is_named():
+    done = check(PYTHON="no-such-python")
+    assert (done.returncode, "no no-such-python; set PYTHON" in done.stderr) == (2, True)
+
+
+@pytest.fixture
+def pretended(tmp_path):
+    """A Python that claims a GPU, and for the rest does what the test says."""
+
+    def make(rest):
+        python = tmp_path / "python"
+        python.write_text(
+            f'#!/bin/bash\nif [[ $1 == -c && $2 == *get_device_capability* ]]; then echo "a warning"; '
+            f"printf '90\\tPretended GPU\\n'; exit 0; fi\nif [[ $1 == -c ]]; then echo /nowhere; exit 0; fi\n{rest}\n"
+        )
+        python.chmod(0o755)
+        return {"PYTHON": str(python), "OUT": str(tmp_path / "results")}
+
+    return make
+
+
+def test_table_tells_what_failed_and_what_did_not_run(pretended, tmp_path):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "compute-sanitizer").write_text("#!/bin/sh\necho 'Device not supported.'; exit 1\n")
+    (tools / "compute-sanitizer").chmod(0o755)
+    environment = pretended('if [[ $1 == -m ]]; then echo "3 failed, 4 passed"; exit 1; fi; echo measured')
+    path = f"{tools}:{os.environ['PATH']}"
+    done = check("--only", "tests,memcheck,bench", PATH=path, **environment)
+    assert done.returncode == 1, done.stderr
+    (table,) = (tmp_path / "results").iterdir()
+    assert table.name.endswith("_gpu_check_Pretended-GPU.txt")
+    rows = [" ".join(row.split()[:2]) for row in table.read_text().splitlines()[1:]]
+    assert rows == ["tests FAIL", "memcheck NOT", "bench pass"]
+    assert "3 failed, 4 passed" in table.read_text()
+    assert "compute-sanitizer does not support this device here" in table.read_text()
+    assert done.stdout.endswith(table.read_text())
+
+
+def test_all_well_is_status_zero(pretended):
+    assert check("--only", "tests,bench", **pretended("echo fine")).returncode == 0
+
+
+def test_time_runs_out(pretended):
+    done = check("--only", "bench", "--limit", "6", **pretended("sleep 60"))
+    assert done.returncode == 1
+    assert "took longer than it may" in done.stdout
