@@ -26,7 +26,7 @@ def cases(*, small: bool) -> Iterator[Case]:
     generator = torch.Generator().manual_seed(0)
     inputs = {name: plain[name] for name in NAMES[:3]} | {
         "reference_points": attention.reference_points(shapes)[None, :, None].repeat(1, 1, levels, 1),
-        "sampling_offsets": attention.pixel_offsets(tokens, levels, generator)[None],
+        "sampling_offsets": attention.pixel_offsets(tokens, levels, generator),
         "attention_logits": torch.randn((1, tokens, HEADS, levels, POINTS), generator=generator),
     }
     yield Case(
