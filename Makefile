@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NATIVE := $(shell find plugins -path '*/third_party' -prune -o \( -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh' \) -print)
 
-.PHONY: setup demo test check fix clean
+.PHONY: setup demo test check fix fuzz sanitize clean
 
 setup: $(READY)
 
@@ -32,6 +32,14 @@ fix: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(NATIVE)
+
+# Ten minutes of random calls under AddressSanitizer and UndefinedBehaviorSanitizer; any C++ compiler will do.
+fuzz: $(READY)
+	plugins/tools/sanitize.sh fuzz 600 1
+
+# The tests of the operators' C++ code under the same sanitizers.
+sanitize: $(READY)
+	plugins/tools/sanitize.sh test
 
 clean:
 	rm -rf build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache

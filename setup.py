@@ -18,7 +18,12 @@ ROOMS = {
     "visdeploy_export": "export",
     "visdeploy_plugins": "plugins",
 }
-LIBRARIES = ("libvisdeploy_ops.so", "libvisdeploy_onnxruntime.so", "libvisdeploy_tensorrt.so")
+LIBRARIES = (
+    "libvisdeploy_ops.so",
+    "libvisdeploy_onnxruntime.so",
+    "libvisdeploy_tensorrt.so",
+    "libvisdeploy_tensorrt_rtx_alias.so",
+)
 
 
 class BuildPlugins(build_ext):

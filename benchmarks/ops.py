@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from op_suite import attention
+from op_suite import attention, convolution, roi_align
 from op_suite.case import Case
 from op_suite.report import print_roofs, print_rows, print_targets
 from op_suite.roofline import Machine, measure_machine
@@ -31,6 +31,9 @@ import visdeploy_plugins
 
 CASES: dict[str, Callable[..., Iterator[Case]]] = {
     "ms_deform_attn": attention.cases,
+    "deform_conv": convolution.deform_conv_cases,
+    "masked_conv": convolution.masked_conv_cases,
+    "multi_level_roi_align": roi_align.cases,
 }
 
 

@@ -53,6 +53,51 @@ def test_changed_weight_changes_losses_and_gradients(visolo: Path):
     assert "gt/mask_cells" not in failed
 
 
+@pytest.fixture(scope="module")
+def defvis(shared: Path) -> Path:
+    return shared / "goldens" / "defvis"
+
+
+@pytest.mark.slow
+def test_defvis_passes(defvis: Path, capsys: pytest.CaptureFixture[str]):
+    assert main([str(defvis)]) == 0
+    text = capsys.readouterr().out
+    stored = sum(len(np.load(path).files) for path in defvis.glob("*.npz"))
+    assert f"{stored} stored keys checked, 0 not checked, 0 of" in text
+
+
+def test_defvis_changed_weight_is_found_where_it_is(defvis: Path):
+    def edit(state: StateDict) -> None:
+        state["mask_head.gn3.weight"][0] += 0.5
+
+    report = run(defvis, edit=edit, only=("inst_r50_t4_padded.npz",))
+    failed, passed = ({r.key for r in report.rows if r.ok is ok} for ok in (False, True))
+    assert {"mh_gn3", "mh_dcn", "insmask_stage8", "pred_masks"} <= failed
+    assert {"mh_gn2", "bbox_attention", "pred_logits", "pred_boxes", "memory_tokens"} <= passed - failed
+    assert not report.unchecked
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("match_src_2", lambda a: a[::-1].copy()),
+        ("loss/loss_giou", lambda a: a * 1.002),
+        ("loss/cardinality_error_3", lambda a: a + 1),
+        ("grad_boxes_4", lambda a: a * 1.002),
+        ("grad_pred_masks", lambda a: a * 0.99),
+        ("target_valid", lambda a: 1 - a),
+    ],
+)
+def test_defvis_planted_deviation_in_a_criterion_case_fails(defvis: Path, tmp_path: Path, key: str, change):
+    file = "criterion_enc_t6.npz"
+    for name in ("manifest.json", file):
+        shutil.copy(defvis / name, tmp_path / name)
+    assert run(tmp_path).ok
+    with np.load(tmp_path / file) as archive:
+        edit_npz(tmp_path / file, **{key: change(archive[key])})
+    assert key in {r.key for r in run(tmp_path).rows if not r.ok}
+
+
 def copy_cases(visolo: Path, folder: Path) -> Path:
     for name in ("manifest.json", *CASES):
         shutil.copy(visolo / name, folder / name)

@@ -25,6 +25,7 @@ from visdeploy.errors import (
 
 if TYPE_CHECKING:
     from visdeploy.bundle import Bundle
+    from visdeploy.diagnosis import doctor
     from visdeploy.evaluation import evaluate
     from visdeploy.exporting import export
     from visdeploy.masks import Mask
@@ -46,6 +47,7 @@ _HOMES = {
     "Track": "visdeploy.results",
     "VISPredictor": "visdeploy.predictor",
     "VideoResult": "visdeploy.results",
+    "doctor": "visdeploy.diagnosis",
     "evaluate": "visdeploy.evaluation",
     "export": "visdeploy.exporting",
     "verify": "visdeploy.verification",
@@ -73,6 +75,7 @@ __all__ = [
     "VideoResult",
     "VisdeployError",
     "__version__",
+    "doctor",
     "evaluate",
     "export",
     "verify",

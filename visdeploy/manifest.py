@@ -70,6 +70,7 @@ class Preprocessing(_Strict):
         mean: Per channel, in tensor order, on the 0..255 scale.
         std: Per channel, in tensor order, on the 0..255 scale.
         resize: `exact` scales straight to `height` x `width`; `shortest_edge` keeps the aspect ratio.
+        rounding: How `shortest_edge` rounds the sides: to the `nearest` number, halves up, or `down`.
         interpolation: `pil_bilinear` is Pillow's antialiased bilinear filter on uint8.
         height: Target height (`exact`) or target of the shorter edge (`shortest_edge`).
         width: Target width (`exact`) or largest longer edge (`shortest_edge`).
@@ -80,6 +81,7 @@ class Preprocessing(_Strict):
     mean: Annotated[list[float], Field(min_length=3, max_length=3)]
     std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
     resize: Literal["exact", "shortest_edge"] = "exact"
+    rounding: Literal["nearest", "down"] = "nearest"
     interpolation: Literal["pil_bilinear"] = "pil_bilinear"
     height: Annotated[int, Field(ge=1)]
     width: Annotated[int, Field(ge=1)]

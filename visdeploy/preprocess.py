@@ -33,8 +33,11 @@ class Preprocessor:
         """Rows and columns that a frame of this size is scaled to, before padding."""
         if self.spec.resize == "exact":
             return self.spec.height, self.spec.width
-        scale = min(self.spec.height / min(height, width), self.spec.width / max(height, width))
-        return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+        short, long = min(height, width), max(height, width)
+        # the scale as a fraction: whole results must not fall below themselves when they are rounded down
+        target, source = min((self.spec.height, short), (self.spec.width, long), key=lambda f: f[0] / f[1])
+        extra = 0.5 if self.spec.rounding == "nearest" else 0.0
+        return max(1, int(height * target / source + extra)), max(1, int(width * target / source + extra))
 
     def tensor_size(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the tensor made from a frame of this size, padding included."""

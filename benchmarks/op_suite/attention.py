@@ -24,7 +24,7 @@ def cases(*, small: bool) -> Iterator[Case]:
     levels = SMALL_LEVELS if small else LEVELS
     for setting in ("offsets of a few pixels", "uniformly random locations"):
         shapes = torch.tensor(levels)
-        inputs = _inputs(shapes)
+        inputs = encoder_inputs(shapes)
         if setting.startswith("uniform"):
             generator = torch.Generator().manual_seed(1)
             inputs["sampling_locations"] = torch.rand(inputs["sampling_locations"].shape, generator=generator)
@@ -35,12 +35,13 @@ def cases(*, small: bool) -> Iterator[Case]:
             nodes=[node("MSDeformAttn", list(NAMES))],
             ours=lambda t: ms_deform_attn(*(t[name] for name in NAMES)),
             eager=_eager(),
-            flops=_flops(inputs),
+            flops=sampling_flops(inputs["attention_weights"], inputs["value"]),
             constants=GEOMETRY,
         )
 
 
-def _inputs(shapes: Tensor) -> dict[str, Tensor]:
+def encoder_inputs(shapes: Tensor) -> dict[str, Tensor]:
+    """Inputs of one layer: every position a query, offsets of a few pixels around its centre."""
     generator = torch.Generator().manual_seed(0)
     tokens, levels = int(shapes.prod(1).sum()), len(shapes)
     centres, offsets = reference_points(shapes), pixel_offsets(tokens, levels, generator)
@@ -72,10 +73,9 @@ def pixel_offsets(queries: int, levels: int, generator: torch.Generator) -> Tens
     return ways * steps + torch.randn((1, queries, HEADS, levels, POINTS, 2), generator=generator)
 
 
-def _flops(inputs: Tensors) -> int:
-    # Per point 4 neighbours with one fused operation per channel, and about 20 for coordinates and bilinear weights.
-    points = inputs["attention_weights"].numel()
-    return points * (8 * inputs["value"].shape[3] + 20)
+def sampling_flops(weights: Tensor, value: Tensor) -> int:
+    """Per point 4 neighbours, one fused operation a channel, and about 20 for coordinates and bilinear weights."""
+    return weights.numel() * (8 * value.shape[3] + 20)
 
 
 def _eager() -> dict[str, Callable[[Tensors], Tensor]]:

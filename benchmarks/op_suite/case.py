@@ -37,6 +37,7 @@ class Case:
         flops: Operations of one call.
         baseline_nodes: Other nodes to compare with, run with our library too, by name.
         constants: Inputs that an exported model knows, as initializers.
+        single: Inputs that stay float32 whatever the value type.
         touched: Share of an input's elements that the op needs, where that is not all.
         stock: What a session without our library runs.
     """
@@ -50,6 +51,7 @@ class Case:
     flops: int
     baseline_nodes: Mapping[str, list[onnx.NodeProto]] = field(default_factory=dict)
     constants: frozenset[str] = frozenset()
+    single: frozenset[str] = frozenset()
     touched: Mapping[str, float] = field(default_factory=dict)
     stock: str = "ORT function body"
 
@@ -57,13 +59,16 @@ class Case:
         """Bytes and operations, with floating-point elements of the given size."""
         moved = 0.0
         for name, tensor in self.inputs.items():
-            size = element_size if tensor.is_floating_point() else tensor.element_size()
+            size = element_size if self._has_value_type(name) else tensor.element_size()
             moved += tensor.numel() * size * self.touched.get(name, 1.0)
         return Work(int(moved) + output.numel() * element_size, self.flops)
 
     def inputs_on(self, device: str, dtype: torch.dtype) -> dict[str, Tensor]:
         """The inputs on a device, floating-point ones in the given type."""
-        return {n: t.to(device, dtype if t.is_floating_point() else t.dtype) for n, t in self.inputs.items()}
+        return {n: t.to(device, dtype if self._has_value_type(n) else t.dtype) for n, t in self.inputs.items()}
+
+    def _has_value_type(self, name: str) -> bool:
+        return self.inputs[name].is_floating_point() and name not in self.single
 
     def onnx_model(self, nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
         """The nodes as a model whose op carries its function body."""

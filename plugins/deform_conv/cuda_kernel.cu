@@ -244,14 +244,10 @@ struct BackwardSamples {
   // One thread's neighbour, for all channels whose sample gradients are there.
   VD_HD void spread(const Place& at, int64_t channel, int channels, int thread, const Shared& shared,
                     State& state) const {
-    const int position = thread % kPositions;
-    if (position >= at.positions) return;
-    int32_t index = state.sample.found.index[0];
-    // Compared, not indexed: an array that is indexed by a variable does not stay in registers.
-    for (int k = 1; k < 4; ++k) index = thread / kPositions == k ? state.sample.found.index[k] : index;
-    if (index < 0) return;
-    const int64_t pixel = (at.n * op.channels + channel) * op.pixels() + index;
-    const T weight = state.sample.mask * neighbour_weight(state.sample.found, thread / kPositions);
+    const int position = thread % kPositions, k = thread / kPositions;
+    if (position >= at.positions || state.sample.found.index[k] < 0) return;
+    const int64_t pixel = (at.n * op.channels + channel) * op.pixels() + state.sample.found.index[k];
+    const T weight = state.sample.mask * neighbour_weight(state.sample.found, k);
     for (int c = 0; c < channels; ++c) {
       const T grad = shared.columns[c][position];
       state.dot += grad * static_cast<const T*>(op.input)[pixel + c * op.pixels()];

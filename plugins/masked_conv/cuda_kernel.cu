@@ -14,6 +14,7 @@ constexpr int kTile = 64;        // output channels, and positions, that a block
 constexpr int kDepth = 16;       // products in shared memory at a time
 constexpr int kLookahead = 256;  // products whose addresses are worked out at a time
 constexpr int kEach = 4;         // output channels, and positions, of one thread: (kTile / kEach)^2 threads
+constexpr int kPadding = 4;      // columns beside a tile, so that threads that store one step each meet few banks
 constexpr int kNarrow = 8;       // groups of so few output channels would leave most of a tile idle
 
 // A block takes one tile of one segment: it packs the positions of the segment that belong to the tile, then
@@ -24,15 +25,19 @@ struct Forward {
   static constexpr int kThreads = (kTile / kEach) * (kTile / kEach);
   static constexpr int kSlices = 16;  // of the threads, for adding up their counts
 
+  struct alignas(sizeof(Acc<T>) * kEach) Each {  // read in one or two accesses
+    Acc<T> value[kEach];
+  };
   struct Product {
     int64_t channel;  // where the channel's plane begins, from the first one of the group
     int64_t down, right;
   };
   struct Shared {
     int32_t count[kThreads], slice[kSlices];
-    int32_t position[kTile];  // in the sample's plane; those from `filled` on are not set
+    int32_t position[kTile];  // from the segment's first on; not set beyond those that are active
     Product product[kLookahead];
-    Acc<T> weight[kDepth][kTile], pixel[kDepth][kTile];
+    alignas(Each) Acc<T> weight[kDepth][kTile + kPadding];
+    alignas(Each) Acc<T> pixel[kDepth][kTile + kPadding];
   };
   struct State {
     Acc<T> sum[kEach][kEach];
@@ -73,7 +78,9 @@ struct Forward {
       }
     }
     block.each([&](int thread, State& state) {
-      write(block.shared, state, n, group * op.group_outputs() + channels * kTile, outputs, filled, thread);
+      const int64_t channel = group * op.group_outputs() + channels * kTile;
+      write(block.shared, state, (n * op.outputs + channel) * op.output_plane() + segment * kSegment, channel, outputs,
+            filled, thread);
     });
   }
 
@@ -105,7 +112,7 @@ struct Forward {
       int64_t rank = state.before - first;
       if (rank >= kTile || rank + block.shared.count[thread] <= 0) return;
       each_active(thread, [&](int64_t i) {
-        if (rank >= 0 && rank < kTile) block.shared.position[rank] = static_cast<int32_t>(i);
+        if (rank >= 0 && rank < kTile) block.shared.position[rank] = static_cast<int32_t>(i - begin);
         ++rank;
       });
     });
@@ -115,7 +122,7 @@ struct Forward {
     block.each([&](int thread, State& state) {
       const int column = thread % kTile;
       state.fetches = column < filled;
-      const int64_t position = state.fetches ? block.shared.position[column] : 0;
+      const int64_t position = state.fetches ? begin + block.shared.position[column] : 0;
       state.y = position / op.columns * op.stride[0] - op.padding[0];
       state.x = position % op.columns * op.stride[1] - op.padding[1];
       for (int i = 0; i < kEach * kEach; ++i) state.sum[i / kEach][i % kEach] = Acc<T>(0);
@@ -155,21 +162,21 @@ struct Forward {
   VD_HD void multiply(const Shared& shared, State& state, int thread) const {
     const int row = thread / (kTile / kEach) * kEach, column = thread % (kTile / kEach) * kEach;
     for (int step = 0; step < kDepth; ++step) {
+      const Each left = *reinterpret_cast<const Each*>(&shared.weight[step][row]);
+      const Each right = *reinterpret_cast<const Each*>(&shared.pixel[step][column]);
       for (int i = 0; i < kEach; ++i) {
-        for (int j = 0; j < kEach; ++j) {
-          state.sum[i][j] += shared.weight[step][row + i] * shared.pixel[step][column + j];
-        }
+        for (int j = 0; j < kEach; ++j) state.sum[i][j] += left.value[i] * right.value[j];
       }
     }
   }
 
-  VD_HD void write(const Shared& shared, const State& state, int64_t n, int64_t channel, int64_t outputs,
+  // Stores the sums; first is where the segment begins in the plane of the tile's first channel.
+  VD_HD void write(const Shared& shared, const State& state, int64_t first, int64_t channel, int64_t outputs,
                    int32_t filled, int thread) const {
     const int row = thread / (kTile / kEach) * kEach, column = thread % (kTile / kEach) * kEach;
     for (int i = 0; i < kEach && row + i < outputs; ++i) {
-      const int64_t o = channel + row + i;
-      const Acc<T> bias = op.bias == nullptr ? Acc<T>(0) : load(static_cast<const T*>(op.bias) + o);
-      T* output = static_cast<T*>(op.output) + (n * op.outputs + o) * op.output_plane();
+      const Acc<T> bias = op.bias == nullptr ? Acc<T>(0) : load(static_cast<const T*>(op.bias) + channel + row + i);
+      T* output = static_cast<T*>(op.output) + first + (row + i) * op.output_plane();
       for (int j = 0; j < kEach && column + j < filled; ++j) {
         store(output + shared.position[column + j], state.sum[i][j] + bias);
       }

@@ -46,8 +46,8 @@ struct Dim {
 
 Dim product(const Dim& a, const Dim& b);
 std::vector<Dim> input_dims(OrtShapeInferContext* context, size_t index);
-// Where an op is registered once per type, ONNX Runtime infers with the first registration: the type of an output must
-// come from an input.
+// The element type of an input, which is what an op registered for several types has to go by: ONNX Runtime asks the
+// first of those registered under a name for the shapes of all.
 ONNXTensorElementDataType input_type(OrtShapeInferContext* context, size_t index);
 // Does nothing when a dimension is neither sized nor named: a made-up name would say that two such are equal. Used in
 // place of Ort::ShapeInferContext, which gives symbols a size that ONNX Runtime 1.31 refuses.

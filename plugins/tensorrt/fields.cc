@@ -1,5 +1,6 @@
 #include "tensorrt/fields.h"
 
+#include <cstdio>
 #include <cstring>
 #include <set>
 
@@ -28,8 +29,9 @@ std::string type_text(int32_t type) {
 }
 
 std::string number_text(double value) {
-  const auto whole = static_cast<int64_t>(value > -1e15 && value < 1e15 ? value : 0);
-  return static_cast<double>(whole) == value ? std::to_string(whole) : std::to_string(value);
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.15g", value);
+  return text;
 }
 
 std::string values_text(const std::vector<double>& values) {

@@ -4,13 +4,18 @@
 
 namespace visdeploy {
 
+const trt::OpType& deform_conv_tensorrt();
+const trt::OpType& masked_conv_tensorrt();
 const trt::OpType& ms_deform_attn_tensorrt();
 const trt::OpType& ms_deform_attn_fused_tensorrt();
+const trt::OpType& multi_level_roi_align_tensorrt();
 
 namespace trt {
 
 const std::vector<const OpType*>& op_types() {
-  static const std::vector<const OpType*> types = {&ms_deform_attn_tensorrt(), &ms_deform_attn_fused_tensorrt()};
+  static const std::vector<const OpType*> types = {&deform_conv_tensorrt(), &masked_conv_tensorrt(),
+                                                   &ms_deform_attn_tensorrt(), &ms_deform_attn_fused_tensorrt(),
+                                                   &multi_level_roi_align_tensorrt()};
   return types;
 }
 

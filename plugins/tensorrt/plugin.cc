@@ -29,6 +29,8 @@ int32_t from_tensorrt(DataType type) {
       return VD_INT32;
     case DataType::kINT64:
       return VD_INT64;
+    case DataType::kBOOL:
+      return VD_BOOL;
     default:
       return VD_OTHER;
   }
@@ -44,6 +46,8 @@ DataType to_tensorrt(int32_t dtype) {
       return DataType::kINT32;
     case VD_INT64:
       return DataType::kINT64;
+    case VD_BOOL:
+      return DataType::kBOOL;
     default:
       return DataType::kFLOAT;
   }

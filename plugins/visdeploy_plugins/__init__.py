@@ -44,6 +44,6 @@ def operators_library() -> Path | None:
 def tensorrt_library() -> Path | None:
     """The plugin library for TensorRT 10, 11 and TensorRT for RTX; None if it was not built (no nvcc).
 
-    `visdeploy_plugins.tensorrt.load` loads it into a registry; `trtexec` takes it as `--dynamicPlugins`.
+    `visdeploy_plugins.tensorrt.load` loads it into a registry; `trtexec` takes it as `--staticPlugins`.
     """
     return native.library_path(native.TENSORRT)

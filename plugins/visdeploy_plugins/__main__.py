@@ -12,6 +12,7 @@ def report(found: Capabilities) -> str:
     lines = [
         f"operators library    {found.operators_library or 'not built'}",
         f"ONNX Runtime library {found.onnxruntime_library or 'not built'}",
+        f"TensorRT library     {found.tensorrt_library or 'not built: it needs nvcc'}",
         f"CPU instruction set  {found.instruction_set or 'none: no usable library'}",
         f"CUDA architectures   {' '.join(found.cuda_architectures) or 'none: built without nvcc'}",
         "",

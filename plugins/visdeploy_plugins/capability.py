@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from visdeploy_plugins import native
+from visdeploy_plugins.tensorrt import PLUGINS
 
-OPS = ("deform_conv", "masked_conv", "ms_deform_attn", "ms_deform_attn_fused", "multi_level_roi_align")
+# One line per op, and its name in ONNX files and TensorRT.
+OPS = {
+    "deform_conv": "DeformConv",
+    "masked_conv": "MaskedConv",
+    "ms_deform_attn": "MSDeformAttn",
+    "ms_deform_attn_fused": "MSDeformAttnFused",
+    "multi_level_roi_align": "MultiLevelRoiAlign",
+}
+BODY = "function body (standard operators)"
+REFERENCE = "reference (plain PyTorch)"
+TENSORRT_PACKAGES = ("tensorrt", "tensorrt_rtx", "tensorrt_lean", "tensorrt_lean_bindings")
 CUDA_PROVIDER = "capi/libonnxruntime_providers_cuda.so"
 
 
@@ -38,6 +49,7 @@ class Capabilities:
     Attributes:
         operators_library: Library with the C interface, used by PyTorch; None if absent.
         onnxruntime_library: Library of ONNX Runtime custom ops; None if absent.
+        tensorrt_library: Library of TensorRT plugins; None if absent.
         instruction_set: What the CPU kernels use on this machine; empty without a usable library.
         cuda_architectures: Compute capabilities that CUDA kernels were compiled for.
         ops: One entry per op and engine.
@@ -45,6 +57,7 @@ class Capabilities:
 
     operators_library: Path | None
     onnxruntime_library: Path | None
+    tensorrt_library: Path | None
     instruction_set: str
     cuda_architectures: tuple[str, ...]
     ops: tuple[OpSupport, ...]
@@ -62,37 +75,48 @@ def capabilities() -> Capabilities:
     return Capabilities(
         operators_library=native.library_path(native.OPERATORS),
         onnxruntime_library=native.library_path(native.ONNXRUNTIME),
+        tensorrt_library=native.library_path(native.TENSORRT),
         instruction_set=isa,
         cuda_architectures=cuda,
         ops=tuple(support for op in OPS for support in _support(op, isa, reason, why_no_cuda)),
     )
 
 
-def _support(op: str, isa: str, reason: str, why_no_cuda: str) -> list[OpSupport]:
-    body = "function body (standard operators)"
-    reference = "reference (plain PyTorch)"
-    return [
-        _onnxruntime(OpSupport(op, "ONNX Runtime CPU", "kernel", True), body),
-        _onnxruntime(OpSupport(op, "ONNX Runtime CUDA", "kernel", not why_no_cuda, why_no_cuda), body),
-        OpSupport(op, "TensorRT", body, False, "no TensorRT plugin in this version"),
-        _torch(OpSupport(op, "PyTorch CPU", f"kernel ({isa})" if isa else reference, bool(isa), reason)),
-        _torch(OpSupport(op, "PyTorch CUDA", reference if why_no_cuda else "kernel", not why_no_cuda, why_no_cuda)),
-    ]
+def _support(op: str, isa: str, why_not: str, why_no_cuda: str) -> tuple[OpSupport, ...]:
+    """One op on each engine."""
+    return (
+        _onnxruntime(op, "ONNX Runtime CPU", ""),
+        _onnxruntime(op, "ONNX Runtime CUDA", why_no_cuda),
+        _tensorrt(op, why_no_cuda),
+        _torch(op, "PyTorch CPU", f"kernel ({isa})", why_not),
+        _torch(op, "PyTorch CUDA", "kernel", why_no_cuda),
+    )
 
 
-def _onnxruntime(support: OpSupport, body: str) -> OpSupport:
+def _onnxruntime(op: str, engine: str, why_not: str) -> OpSupport:
     spec = importlib.util.find_spec("onnxruntime")
     if spec is None:
-        return replace(support, runs="", own_kernel=False, why_not="onnxruntime is not installed")
+        return OpSupport(op, engine, "", False, "onnxruntime is not installed")
     folders = [Path(each) for each in spec.submodule_search_locations or ()]
-    if support.engine.endswith("CUDA") and not any((each / CUDA_PROVIDER).is_file() for each in folders):
-        return replace(support, runs="", own_kernel=False, why_not="this onnxruntime has no CUDA provider")
+    if engine.endswith("CUDA") and not any((each / CUDA_PROVIDER).is_file() for each in folders):
+        return OpSupport(op, engine, "", False, "this onnxruntime has no CUDA provider")
     if native.library_path(native.ONNXRUNTIME) is None:
-        return replace(support, runs=body, own_kernel=False, why_not=f"{native.ONNXRUNTIME} was not built")
-    return support if support.own_kernel else replace(support, runs=body)
+        why_not = f"{native.ONNXRUNTIME} was not built"
+    return OpSupport(op, engine, BODY, False, why_not) if why_not else OpSupport(op, engine, "kernel", True)
 
 
-def _torch(support: OpSupport) -> OpSupport:
+def _tensorrt(op: str, why_no_cuda: str) -> OpSupport:
+    if not any(importlib.util.find_spec(name) for name in TENSORRT_PACKAGES):
+        return OpSupport(op, "TensorRT", "", False, "no TensorRT is installed for Python")
+    if native.library_path(native.TENSORRT) is None:
+        return OpSupport(op, "TensorRT", BODY, False, f"{native.TENSORRT} was not built: it needs nvcc")
+    if OPS[op] not in PLUGINS:
+        return OpSupport(op, "TensorRT", BODY, False, f"{native.TENSORRT} has no plugin {OPS[op]}")
+    runs = "plugin" if not why_no_cuda else "plugin: engines can be built here, and run where there is a GPU"
+    return OpSupport(op, "TensorRT", runs, True)
+
+
+def _torch(op: str, engine: str, kernel: str, why_not: str) -> OpSupport:
     if importlib.util.find_spec("torch") is None:
-        return OpSupport(support.op, support.engine, "", False, "torch is not installed")
-    return support
+        return OpSupport(op, engine, "", False, "torch is not installed")
+    return OpSupport(op, engine, REFERENCE, False, why_not) if why_not else OpSupport(op, engine, kernel, True)

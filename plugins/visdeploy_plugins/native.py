@@ -10,13 +10,12 @@ from pathlib import Path
 
 from visdeploy_plugins.errors import OpError
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 OPERATORS = "libvisdeploy_ops.so"
 ONNXRUNTIME = "libvisdeploy_onnxruntime.so"
 TENSORRT = "libvisdeploy_tensorrt.so"
-DTYPES = {"float32": 1, "float64": 2, "float16": 3, "bfloat16": 4, "int64": 5, "int32": 6}
-# Built for tests only: the CUDA kernels compiled for the host, behind the C interface and as ONNX Runtime ops.
 DTYPES = {"float32": 1, "float64": 2, "float16": 3, "bfloat16": 4, "int64": 5, "int32": 6, "bool": 7}
+# Built for tests only: the CUDA kernels compiled for the host, behind the C interface and as ONNX Runtime ops.
 EMULATION = "libvisdeploy_emulation.so"
 ONNXRUNTIME_EMULATION = "libvisdeploy_onnxruntime_emulation.so"
 
@@ -142,6 +141,17 @@ def open_library(path: Path) -> tuple[ctypes.CDLL | None, str]:
         return None, f"{path.name} does not load: {error}"
     if (version := library.vd_abi_version()) != ABI_VERSION:
         return None, f"{path.name} has interface version {version}, expected {ABI_VERSION}: reinstall the package"
+    try:
+        _declare(library)
+    except AttributeError as error:
+        return None, f"{path.name} is of another version than this package ({error}): build it again, or reinstall"
+    if library.vd_cpu_isa() is None:
+        return None, library.vd_last_error().decode()
+    return library, ""
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    """Tells ctypes what each function takes; AttributeError when there is no such function."""
     for name in ("vd_last_error", "vd_cpu_isa", "vd_cuda_architectures"):
         getattr(library, name).restype = ctypes.c_char_p
     library.vd_cuda_set_device.argtypes = [ctypes.c_int]
@@ -150,9 +160,6 @@ def open_library(path: Path) -> tuple[ctypes.CDLL | None, str]:
         arguments += [ctypes.POINTER(signature.params)] if signature.params else []
         getattr(library, name).argtypes = [*arguments, ctypes.c_int]
         getattr(library, f"{name}_cuda").argtypes = [*arguments, ctypes.c_void_p]
-    if library.vd_cpu_isa() is None:
-        return None, library.vd_last_error().decode()
-    return library, ""
 
 
 def set_cuda_device(device: int) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from visdeploy_plugins import native
 from visdeploy_plugins.errors import OpError
 
-PLUGINS = ("MSDeformAttn",)
+PLUGINS = ("DeformConv", "MaskedConv", "MSDeformAttn", "MSDeformAttnFused", "MultiLevelRoiAlign")
 """The plugins' names: those of the ONNX ops that the parser replaces with them."""
 
 PLUGIN_VERSION = "1"

@@ -80,7 +80,7 @@ def test_sides_take_turns_and_minima_count(ops):
     assert (times["a"].wall_ms, times["b"].wall_ms, times["a"].cpu_ms, times["a"].calls) == (96, 95, 500, 2)
 
 
-@pytest.mark.parametrize("op", ["ms_deform_attn"])
+@pytest.mark.parametrize("op", ["ms_deform_attn", "deform_conv", "masked_conv", "multi_level_roi_align"])
 def test_operators_in_torch_are_measured_as_on_cuda(ops, op):
     """The part of the CUDA run that needs no device: our PyTorch operators against eager forms."""
     from op_suite.roofline import Machine

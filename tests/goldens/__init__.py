@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .core import Golden, Report, StateDict
 
-ADAPTERS = {"visolo": "tests.goldens.visolo"}
+ADAPTERS = {"defvis": "tests.goldens.defvis", "visolo": "tests.goldens.visolo"}
 
 
 def run(folder: Path, *, edit: Callable[[StateDict], None] | None = None, only: tuple[str, ...] = ()) -> Report:

@@ -165,14 +165,22 @@ class Golden:
         self._opened: set[str] = set()
 
     def weights(
-        self, resize: Callable[[str, tuple[int, ...]], tuple[int, ...]] = lambda name, shape: shape
+        self,
+        resize: Callable[[str, tuple[int, ...]], tuple[int, ...]] = lambda name, shape: shape,
+        *,
+        details: Mapping[str, Any] | None = None,
     ) -> StateDict:
-        """The seeded weights, with the manifest's overrides; `resize` may change the shape of a tensor by its name."""
+        """The seeded weights, with overrides.
+
+        `resize` may change the shape of a tensor by its name; a case with `details` has its own `params` and
+        `overrides` there, else they are the manifest's.
+        """
+        source = self.manifest if details is None else details
         state: StateDict = {}
-        for entry in self.manifest["params"]:
+        for entry in source["params"]:
             name = entry["name"]
             value = seeded_array(name, resize(name, tuple(entry["shape"])), entry.get("dtype", "float32"))
-            for pattern, change in self.manifest.get("overrides", {}).items():
+            for pattern, change in source.get("overrides", {}).items():
                 if re.search(pattern, name):
                     value = (value * change.get("scale", 1.0) + change.get("shift", 0.0)).astype(value.dtype)
             state[name] = torch.from_numpy(np.array(value))

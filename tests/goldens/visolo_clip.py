@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from visdeploy.manifest import Preprocessing
 from visdeploy.methods.visolo import VisoloDecoder
@@ -23,35 +22,10 @@ from visdeploy_training.methods.visolo import VISOLO, OnlineStep
 from visdeploy_training.methods.visolo.online import Memory, grid_weight_slots
 
 from .core import Store
+from .recording import Recorder
 from .seeded import seeded_frames
 
 PRE_INPUT = {"Kernel_branch.coords_resized": "Kernel_branch.conv_layers", "Mask_branch.coords": "Mask_branch.convR4"}
-
-
-class Recorder:
-    """Outputs (and inputs, under `<name>/input`) of modules by name; a repeated call gets `#1`, `#2`, ..."""
-
-    def __init__(self, model: nn.Module, names: set[str]) -> None:
-        self.values: dict[str, Tensor] = {}
-        self._stack = ExitStack()
-        for name in names:
-            module = model.get_submodule(name)
-            self._stack.callback(module.register_forward_hook(self._hook(name)).remove)
-
-    def _hook(self, name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            calls = sum(re.fullmatch(re.escape(name) + r"(#\d+)?", k) is not None for k in self.values)
-            suffix = f"#{calls}" if calls else ""
-            self.values[name + suffix] = output
-            self.values[f"{name}{suffix}/input"] = args[0]
-
-        return hook
-
-    def __enter__(self) -> Recorder:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self._stack.close()
 
 
 def modules_of(stages: set[str]) -> set[str]:

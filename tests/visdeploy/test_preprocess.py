@@ -67,6 +67,14 @@ def test_shortest_edge_keeps_the_aspect_ratio(size, short, long, wanted):
     assert made(image(*size)).shape == (1, 3, *wanted)
 
 
+@given(st.integers(1, 4000), st.integers(1, 4000), st.integers(1, 2000))
+def test_rounding_down_never_loses_a_whole_pixel(height, width, short):
+    made = Preprocessor(spec(resize="shortest_edge", rounding="down", height=short, width=10**9))
+    rows, columns = made.content_size(height, width)
+    assert min(rows, columns) == short
+    assert max(rows, columns) == short * max(height, width) // min(height, width)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 8, 32]))
 def test_padding_is_zero_and_right_below(height, width, divisor):

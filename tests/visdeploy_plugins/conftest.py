@@ -3,7 +3,11 @@ import os
 import pytest
 
 from tests.visdeploy_plugins.emulation import Emulation, open_emulation
-from visdeploy_plugins import native, onnxruntime_library
+from visdeploy_plugins import native, onnxruntime_library, tensorrt_library
+
+# Tests of other libraries than the installed ones, as `plugins/tools/sanitize.sh` builds them; for this process only.
+if folder := os.environ.get("VISDEPLOY_TEST_LIBRARIES"):
+    native.__file__ = os.path.join(folder, "native.py")
 
 
 def _missing(what: str) -> None:
@@ -11,6 +15,14 @@ def _missing(what: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)
+
+
+def _needs_nvcc(what: str) -> None:
+    """The libraries say themselves that they were built without nvcc: then there is nothing to test, in CI neither."""
+    library, _ = native.load()
+    if library is not None and not library.vd_cuda_architectures():
+        pytest.skip(f"{what}: the libraries were built without nvcc")
+    _missing(what)
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +49,24 @@ def emulation() -> Emulation:
     if found is None:
         _missing(reason)
     return found
+
+
+@pytest.fixture(scope="session")
+def tensorrt_plugins() -> str:
+    """Path of the TensorRT plugin library; without nvcc there is none."""
+    path = tensorrt_library()
+    if path is None:
+        _needs_nvcc("no TensorRT plugin library")
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def tensorrt_emulation() -> str:
+    """Path of the plugins with kernels for the host; without nvcc there are none."""
+    path = native.library_path("libvisdeploy_tensorrt_emulation.so")
+    if path is None or native.library_path("visdeploy_tensorrt_harness") is None:
+        _needs_nvcc("no TensorRT plugins for the host")
+    return str(path)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import visdeploy_plugins
-from visdeploy_plugins import OpError, __main__, capabilities, native
+from visdeploy_plugins import OpError, __main__, capabilities, capability, native
 from visdeploy_plugins.capability import OPS
 
 ENGINES = ["ONNX Runtime CPU", "ONNX Runtime CUDA", "TensorRT", "PyTorch CPU", "PyTorch CUDA"]
@@ -29,6 +29,16 @@ def test_kernels_are_taken_where_they_were_built(operators, custom_ops):
     own = {each.engine: each.runs for each in found.ops if each.own_kernel}
     assert own["ONNX Runtime CPU"] == "kernel"
     assert own["PyTorch CPU"] == f"kernel ({found.instruction_set})"
+
+
+@pytest.mark.parametrize("installed", [(), ("tensorrt_rtx",)])
+def test_tensorrt_takes_the_plugins_where_both_are(tensorrt_plugins, monkeypatch, installed):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name in installed else None)
+    found = capabilities()
+    assert str(found.tensorrt_library) == tensorrt_plugins
+    support = {each.engine: each for each in found.ops}["TensorRT"]
+    assert support.runs.partition(":")[0] == ("plugin" if installed else "")
+    assert support.why_not == ("" if installed else "no TensorRT is installed for Python")
 
 
 def test_cuda_kernels_are_claimed_only_where_the_device_takes_them(operators, monkeypatch):
@@ -51,6 +61,31 @@ def test_onnxruntime_needs_its_cuda_provider(custom_ops, monkeypatch, tmp_path, 
     support = {each.engine: each for each in capabilities().ops}["ONNX Runtime CUDA"]
     assert support.own_kernel == provider
     assert support.why_not == ("" if provider else "this onnxruntime has no CUDA provider")
+
+
+@pytest.mark.parametrize(
+    ("installed", "built", "plugins", "own", "why"),
+    [
+        ((), True, OPS.values(), False, "no TensorRT is installed for Python"),
+        (("tensorrt_rtx",), False, OPS.values(), False, "libvisdeploy_tensorrt.so was not built: it needs nvcc"),
+        (("tensorrt",), True, (), False, "libvisdeploy_tensorrt.so has no plugin MSDeformAttn"),
+        (("tensorrt_lean_bindings",), True, OPS.values(), True, ""),
+    ],
+)
+def test_tensorrt_needs_itself_the_library_and_the_plugin(monkeypatch, installed, built, plugins, own, why):
+    monkeypatch.setattr(capability, "PLUGINS", tuple(plugins))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True if name in installed else None)
+    monkeypatch.setattr(native, "library_path", lambda name: Path(name) if built else None)
+    for no_device in ("", "no CUDA device"):
+        support = capability._tensorrt("ms_deform_attn", no_device)
+        assert (support.own_kernel, support.why_not) == (own, why)
+        assert not own or ("built here" in support.runs) == bool(no_device)
+
+
+def test_names_in_onnx_files_are_those_of_the_ops():
+    from visdeploy_plugins.onnx_functions.export import OPS as IN_FILES
+
+    assert {op.torch_name: op.op_type for op in IN_FILES.values()}.items() <= OPS.items()
 
 
 def test_nothing_built_is_said_with_its_remedy(monkeypatch, tmp_path):
@@ -80,6 +115,19 @@ def test_damaged_library_is_said(monkeypatch, tmp_path):
         native.load.cache_clear()
     assert library is None
     assert reason.startswith("libvisdeploy_ops.so does not load: ")
+
+
+def test_library_of_another_version_is_said(monkeypatch, tmp_path):
+    class Old:
+        @staticmethod
+        def vd_abi_version():
+            return native.ABI_VERSION
+
+    monkeypatch.setattr(native.ctypes, "CDLL", lambda path: Old())
+    library, reason = native.open_library(tmp_path / native.OPERATORS)
+    assert library is None
+    assert reason.startswith("libvisdeploy_ops.so is of another version than this package (")
+    assert "vd_last_error" in reason
 
 
 def test_import_brings_no_engine():

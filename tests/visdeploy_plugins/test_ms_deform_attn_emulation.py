@@ -77,3 +77,36 @@ def test_bad_tensors_are_named(emulation):
     case["attention_weights"] = case["attention_weights"][..., :1].copy()
     with pytest.raises(OpError, match=r"ms_deform_attn: tensor attention_weights has the wrong shape"):
         emulated_forward(emulation, case)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda shapes, starts: shapes.__setitem__((1, 1), 4),  # one token more than there are
+        lambda shapes, starts: shapes.__setitem__((1, 0), 2**62),
+        lambda shapes, starts: shapes.__setitem__((1, 0), -1),
+        lambda shapes, starts: shapes.__setitem__((1, 1), 0),
+        lambda shapes, starts: starts.__setitem__(1, 21),
+        lambda shapes, starts: starts.__setitem__(1, -1),
+        lambda shapes, starts: starts.__setitem__(1, 2**62),
+    ],
+)
+def test_level_that_does_not_fit_contributes_nothing(operators, emulation, spoil):
+    """No host code sees the index tensors on a device: the kernel itself must stay within value."""
+    case = random_case(np.random.default_rng(32), [(4, 5), (2, 3)], channels=8, queries=9)
+    clean = {**case, "attention_weights": case["attention_weights"] * np.float32([1, 0])[:, None]}
+    expected = forward(clean)
+    spoil(case["spatial_shapes"], case["level_start_index"])
+    assert error(emulated_forward(emulation, case), expected) <= 1e-6
+    grads = emulated_backward(emulation, case)
+    assert not any(grads[each][:, :, :, 1].any() for each in GRADIENTS[1:])
+    assert not grads["grad_value"][:, 20:].any()
+
+
+@pytest.mark.parametrize("points", [1, 8, 61])
+@pytest.mark.parametrize("channels", [2, 32, 2064])
+def test_every_division_of_a_block(operators, emulation, channels, points):
+    """Rows of one thread to several blocks' worth of threads, points that need one chunk to many."""
+    rng = np.random.default_rng(points)
+    case = random_case(rng, [(3, 4), (2, 2), (1, 1)], batch=2, channels=channels, points=points, queries=67)
+    assert error(emulated_forward(emulation, case), forward(case)) <= 2e-6

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.visdeploy_plugins.support import (
     GRADIENTS,
+    INPUTS,
     MSDA,
     backward,
     brute_force,
@@ -257,3 +258,54 @@ def test_null_tensor_is_refused():
     assert library is not None
     assert library.vd_ms_deform_attn_forward(None, None, None, None, None, None, 1) == 1
     assert b"tensor value (seen: a null pointer" in library.vd_last_error()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("channels", [1, 5, 12, 32, 61])
+def test_many_queries_equal_few(channels, dtype):
+    """Many queries take packed maps, a few go straight to value; shapes decide, so both must agree."""
+    levels = [(7, 9), (4, 5), (1, 1)]
+    case = random_case(np.random.default_rng(9), levels, batch=2, channels=channels, queries=300, dtype=dtype)
+    many = forward(case)
+    few = [forward({**case, **_queries(case, slice(q, q + 2))}) for q in range(0, 300, 2)]
+    limit = {np.float32: 1e-6, np.float64: 1e-14, np.float16: 1e-3}[dtype]
+    assert error(np.concatenate(few, 1), many) <= limit
+
+
+def _queries(case, which):
+    return {name: np.ascontiguousarray(case[name][:, which]) for name in (*INPUTS[3:], "grad_output")}
+
+
+@pytest.mark.parametrize("hostile", [np.nan, np.inf, -np.inf, 1e30, -3e38, 2.0**31])
+def test_hostile_locations_among_many_contribute_nothing(hostile):
+    case = random_case(np.random.default_rng(10), [(3, 4), (1, 1)], channels=9, points=3, spread=0.4, queries=200)
+    clean = {name: each.copy() for name, each in case.items()}
+    clean["attention_weights"][:, :, :, :, 1] = 0
+    case["sampling_locations"][:, :, :, :, 1, 1] = hostile
+    assert np.array_equal(forward(case), forward(clean))
+    case["value"][:] = np.inf
+    case["sampling_locations"][:] = hostile
+    assert not forward(case).any()
+
+
+@pytest.mark.parametrize("queries", [3, 300])
+def test_float_points_beside_half_values(emulation, queries):
+    """Locations that half precision would round to another place."""
+    case = random_case(np.random.default_rng(12), [(30, 40)], channels=8, queries=queries, spread=0.5)
+    case |= {name: case[name].astype(np.float16) for name in ("value", "grad_output")}
+    exact = brute_force(case)
+    emulated = np.empty_like(case["grad_output"])
+    emulation("vd_ms_deform_attn_forward", [*(case[name] for name in INPUTS), emulated])
+    for output in (forward(case), emulated):
+        assert (np.abs(output - exact) <= 0.51 * 2**-10 * np.abs(exact) + 1e-5).all()
+    halves = {name: case[name].astype(np.float16) for name in INPUTS[3:]}
+    assert np.abs(forward({**case, **halves}) - exact).max() > 1e-2
+
+
+def test_int32_index_tensors(emulation):
+    case = random_case(np.random.default_rng(13), [(3, 4), (2, 2)])
+    narrow = {**case, **{name: case[name].astype(np.int32) for name in INPUTS[1:3]}}
+    assert np.array_equal(forward(narrow), forward(case))
+    output = np.empty_like(case["grad_output"])
+    emulation("vd_ms_deform_attn_forward", [*(narrow[name] for name in INPUTS), output])
+    assert error(output, forward(case)) <= 1e-6

@@ -7,7 +7,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from tests.visdeploy_plugins.support import INPUTS, MSDA, error, golden, random_case
+from tests.visdeploy_plugins.support import INPUTS, MSDA, brute_force, error, golden, random_case
 from visdeploy_plugins import OpError
 from visdeploy_plugins.onnx_functions import (
     add_function_bodies,
@@ -233,11 +233,22 @@ def test_schemas_register_twice():
     assert onnx.defs.has("MSDeformAttn", "visdeploy")
 
 
-def test_half_with_fixed_sizes_loads(custom_ops):
-    """All sizes known, ONNX Runtime infers the output's shape and with it its type."""
-    case = random_case(np.random.default_rng(25), [(3, 5)], dtype="float16")
-    model = model_of(1, dtype=TensorProto.FLOAT16)
+@pytest.mark.parametrize("fixed", [False, True], ids=["symbolic", "fixed"])
+def test_float_points_beside_half_values(custom_ops, emulated_custom_ops, fixed):
+    case = random_case(np.random.default_rng(27), [(3, 5), (2, 2)], channels=5, dtype=np.float16)
+    case |= {name: case[name].astype(np.float32) for name in INPUTS[3:]}
+    model = model_of(2, dtype=TensorProto.FLOAT16)
     for info, name in zip(model.graph.input, INPUTS, strict=True):
-        for dim, size in zip(info.type.tensor_type.shape.dim, case[name].shape, strict=True):
-            dim.dim_value = size
-    assert run(model, case, library=custom_ops)[0].dtype == np.float16
+        if name in INPUTS[3:]:
+            info.type.tensor_type.elem_type = FLOAT
+        if fixed:
+            for dim, size in zip(info.type.tensor_type.shape.dim, case[name].shape, strict=True):
+                dim.dim_value = size
+    if fixed:
+        model.graph.output[0].type.tensor_type.ClearField("shape")
+    model = add_function_bodies(model)
+    stock = run(model, case)[0]
+    exact = brute_force(case)
+    for output in (stock, *(run(model, case, library=each)[0] for each in (custom_ops, emulated_custom_ops))):
+        assert output.dtype == np.float16
+        assert (np.abs(output - exact) <= 0.51 * 2**-10 * np.abs(exact) + 1e-5).all()

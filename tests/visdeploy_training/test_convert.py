@@ -21,6 +21,7 @@ from visdeploy_training import (
     start_from,
 )
 from visdeploy_training.checkpoint import metadata
+from visdeploy_training.checkpoint_file import METADATA_KEY, read_tensors
 
 SMALL = {"grid": (4, 6), "head_width": 16, "mask_width": 16, "track_dim": 16, "neck_width": 16}
 StateDict = dict[str, torch.Tensor]
@@ -243,3 +244,11 @@ def test_fine_tuning_keeps_only_the_class_predictor_fresh(model: VISModel):
 
 def convert_of(model: VISModel) -> Checkpoint:
     return convert_checkpoint({"state_dict": model.state_dict(), "visdeploy": metadata(model.info)})
+
+
+@pytest.mark.parametrize("padding", range(0, 256, 8))
+def test_a_header_of_any_length_is_told_from_a_pickle(tmp_path, padding):
+    """The first byte of a safetensors file is part of a length: 0x80 there is no pickle."""
+    path = tmp_path / "some.safetensors"
+    save_file({"a": torch.ones(2)}, path, {METADATA_KEY: json.dumps({"note": "x" * padding})})
+    assert read_tensors(path).metadata == {"note": "x" * padding}

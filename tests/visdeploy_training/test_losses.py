@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from visdeploy_training.losses import dice_loss, sigmoid_focal_loss
+from visdeploy_training.losses import dice_loss, mean_over_processes, sigmoid_focal_loss, smooth_dice_loss
 
 
 def test_focal_loss_is_the_formula():
@@ -31,3 +31,19 @@ def test_dice_loss_shares_targets():
 def test_dice_loss_of_a_perfect_mask_is_zero():
     mask = torch.rand(1, 8, 8) > 0.5
     assert dice_loss(mask.float(), mask, torch.zeros(1, dtype=torch.int64)).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_smooth_dice_loss_is_the_formula():
+    p, t = torch.rand(3, 4, 5), torch.rand(3, 4, 5) > 0.5
+    expected = [1 - (2 * (a * b).sum() + 1) / (a.sum() + b.sum() + 1) for a, b in zip(p, t.float(), strict=True)]
+    torch.testing.assert_close(smooth_dice_loss(p, t), torch.stack(expected))
+
+
+def test_smooth_dice_loss_of_empty_or_perfect_masks_is_zero():
+    mask = torch.zeros(2, 3, 3)
+    mask[1, 0] = 1
+    assert smooth_dice_loss(mask, mask).tolist() == [0, 0]
+
+
+def test_without_other_processes_the_mean_is_the_number():
+    assert mean_over_processes(7.5, torch.zeros(1)) == 7.5

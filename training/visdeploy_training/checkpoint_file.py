@@ -43,7 +43,8 @@ def read_tensors(path: str | Path) -> TensorFile:
         raise CheckpointError(f"no such checkpoint: {path}", hint="Check the path.")
     with path.open("rb") as file:
         head = file.read(16)
-    if head[:2] == b"PK" or head[:1] == b"\x80":
+    # safetensors starts with the length of its JSON, and a length may look like the start of a pickle
+    if head[8:9] != b"{" and (head[:2] == b"PK" or head[:1] == b"\x80"):
         return from_object(_load_torch(path), where=str(path))
     return _load_safetensors(path)
 

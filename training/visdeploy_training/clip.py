@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -46,3 +47,31 @@ class ClipBatch:
         """The same in page-locked memory; the data loader calls this."""
         pinned = (ClipTargets(t.masks.pin_memory(), t.labels.pin_memory()) for t in self.targets)
         return ClipBatch(self.images.pin_memory(), tuple(pinned))
+
+
+def check_targets(targets: Sequence[ClipTargets], shape: tuple[int, int, int, int], *, num_classes: int) -> None:
+    """Refuse targets that do not belong to a batch.
+
+    Args:
+        targets: One entry a clip.
+        shape: Clips, frames, height and width of the batch.
+        num_classes: Labels of present objects are below this.
+
+    Raises:
+        DataError: Targets and batch differ in clips, frames or size, or a label is out of range.
+    """
+    if not targets:
+        raise DataError("targets do not fit the batch", seen="no clip", expected=f"{shape[0]}")
+    for t in targets:
+        seen = (len(targets), t.masks.shape[0], *t.masks.shape[2:])
+        if seen != shape:
+            raise DataError(
+                "targets do not fit the batch (clips, frames, height, width)", seen=f"{seen}", expected=f"{shape}"
+            )
+        present = t.labels[t.masks.flatten(2).any(dim=2)]
+        if present.numel() and not 0 <= int(present.min()) <= int(present.max()) < num_classes:
+            raise DataError(
+                "a label of the targets is out of range",
+                seen=f"{int(present.min())}..{int(present.max())}",
+                expected=f"0..{num_classes - 1}",
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +101,13 @@ def _foreign(
     for found in [get_method(method)] if method is not None else map(get_method, METHODS):
         official = found.official
         if official.recognise(tensors):
-            chosen = variant or official.variant(tensors)
-            return _placeholder(found, chosen, official.num_classes(tensors)), official.rename(tensors), "official"
+            info = _placeholder(found, variant or official.variant(tensors), official.num_classes(tensors))
+            info = replace(info, overrides=official.overrides(tensors))
+            return info, official.rename(tensors), "official"
         counted = tensors.get(official.class_tensors[0])
         if counted is not None and method is not None and variant is not None:
-            return _placeholder(found, variant, int(counted.shape[0])), dict(tensors), "bare"
+            count = int(counted.shape[0]) - official.spare_rows
+            return _placeholder(found, variant, count), dict(tensors), "bare"
     raise CheckpointError(
         f"{where} is of no known layout" if method is None else f"{where} is no checkpoint of {method}",
         seen=f"{len(tensors)} tensors, first {sorted(tensors)[:3]}",

@@ -1,4 +1,4 @@
-"""Layers that every method shares: convolution with its norm, frozen batch norm, coordinate channels."""
+"""Layers that every method shares: convolutions, plain and deformable, frozen batch norm, coordinate channels."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from visdeploy_plugins.torch_ops import deform_conv
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -78,6 +80,32 @@ class ConvNorm(nn.Conv2d):
         if self.norm is not None:
             x = cast(Tensor, self.norm(x))
         return F.relu(x) if self.relu else x
+
+
+class DeformConv2d(nn.Module):
+    """Deformable convolution v1 with a square kernel; offsets (y, x of each tap) come from outside, there is no bias.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Side of the kernel.
+        padding: Zeros around the input.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, padding: int = 0) -> None:
+        super().__init__()
+        self.padding = (padding, padding)
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
+        nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")
+
+    def forward(self, x: Tensor, offset: Tensor) -> Tensor:
+        """`[B, in_channels, H, W]` and `[B, 2 * taps, H', W']` to `[B, out_channels, H', W']`."""
+        # in the precision of the weights: under autocast the convolutions before it give a lower one
+        x, offset = (each.to(self.weight.dtype).contiguous() for each in (x, offset))
+        out: Tensor = deform_conv(
+            x, offset, self.weight, stride=(1, 1), padding=self.padding, dilation=(1, 1), groups=1, offset_groups=1
+        )
+        return out
 
 
 def coordinates(x: Tensor) -> Tensor:

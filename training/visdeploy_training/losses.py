@@ -45,3 +45,31 @@ def dice_loss(probabilities: Tensor, targets: Tensor, rows: Tensor, *, eps: floa
     with torch.autocast(p.device.type, enabled=False):
         products = torch.matmul(p, t.transpose(0, 1)).gather(1, rows[:, None]).squeeze(1)
     return 1 - 2 * products / (p.square().sum(dim=1) + t.sum(dim=1)[rows] + eps)
+
+
+def smooth_dice_loss(probabilities: Tensor, targets: Tensor) -> Tensor:
+    """Dice loss with plain sums, `1 - (2 sum(p t) + 1) / (sum p + sum t + 1)`, without reduction.
+
+    Args:
+        probabilities: `[n, ...]` in 0..1.
+        targets: Same shape, 0 or 1.
+
+    Returns:
+        `[n]` float32.
+    """
+    p, t = probabilities.float().flatten(1), targets.float().flatten(1)
+    return 1 - (2 * (p * t).sum(dim=1) + 1) / (p.sum(dim=1) + t.sum(dim=1) + 1)
+
+
+def mean_over_processes(value: float, like: Tensor) -> float:
+    """The mean of a number over the processes of a distributed training; the number itself otherwise.
+
+    Args:
+        value: This process's number.
+        like: A tensor on the device that the processes talk through.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return value
+    total = torch.tensor(value, dtype=torch.float64, device=like.device)
+    torch.distributed.all_reduce(total)
+    return float(total) / torch.distributed.get_world_size()

@@ -29,6 +29,8 @@ class OfficialLayout:
         variant: Which variant such a state dict belongs to.
         num_classes: Number of classes, read from a shape.
         class_tensors: Names (ours) of the tensors whose shape depends on the number of classes.
+        spare_rows: Rows of these tensors beyond the classes, for example for no object.
+        overrides: Fields of the variant's configuration that the shapes tell.
     """
 
     recognise: Callable[[StateDict], bool]
@@ -36,6 +38,8 @@ class OfficialLayout:
     variant: Callable[[StateDict], str]
     num_classes: Callable[[StateDict], int]
     class_tensors: tuple[str, ...]
+    spare_rows: int = 0
+    overrides: Callable[[StateDict], dict[str, Any]] = lambda state: {}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from visdeploy.cli import models, runs
+from visdeploy.cli import doctor, models, runs
 from visdeploy.cli.console import stderr
 from visdeploy.errors import VisdeployError
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 models.register(app)
 runs.register(app)
+doctor.register(app)
 
 
 @app.callback(invoke_without_command=True)

@@ -37,6 +37,16 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> 
     return made
 
 
+def words(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    """A table of sentences, which are folded rather than cut."""
+    made = Table(title=title, title_justify="left", show_lines=False)
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
 def facts(title: str, values: Mapping[str, Any]) -> Table:
     """A two-column table of names and values."""
     made = Table(title=title, title_justify="left", show_header=False)

@@ -10,6 +10,7 @@ from visdeploy_export.step import StepGraph
 from visdeploy_training.model import VISModel
 
 BUILDERS = {
+    "defvis": "visdeploy_export.methods.defvis:build",
     "visolo": "visdeploy_export.methods.visolo:build",
 }
 

@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define VD_ABI_VERSION 1
+#define VD_ABI_VERSION 2
 #define VD_EXPORT __attribute__((visibility("default")))
 
 #ifdef __cplusplus

@@ -55,6 +55,8 @@ Storage storage_of(int32_t dtype) {
       return {8, write_plain<int64_t>, read_plain<int64_t>};
     case VD_INT32:
       return {4, write_plain<int32_t>, read_plain<int32_t>};
+    case VD_BOOL:
+      return {1, write_plain<uint8_t>, read_plain<uint8_t>};
     default:
       return {4, write<float>, read<float>};
   }

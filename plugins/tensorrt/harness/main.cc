@@ -21,6 +21,8 @@ struct Precision {
 constexpr Precision kPrecisions[] = {
     {"float32", VD_FLOAT32, 0}, {"float16", VD_FLOAT16, 1.0 / 1024}, {"bfloat16", VD_BFLOAT16, 1.0 / 128}};
 
+constexpr size_t kMostInputs = 16;  // of any op
+
 // The inputs as the precision stores them.
 Case in_precision(const Case& one, int32_t dtype) {
   Case rounded = one;
@@ -35,14 +37,14 @@ Case in_precision(const Case& one, int32_t dtype) {
 Tensor expected_output(const Case& one) {
   std::vector<Tensor> inputs;
   for (const Tensor& each : one.inputs) {
-    const bool index = each.dtype == VD_INT64 || each.dtype == VD_INT32;
-    inputs.push_back(each.as(index ? VD_INT64 : VD_FLOAT32));
+    const bool real = each.dtype == VD_FLOAT32 || each.dtype == VD_FLOAT16 || each.dtype == VD_BFLOAT16;
+    inputs.push_back(each.as(real ? VD_FLOAT32 : each.dtype));
   }
   std::vector<vd_tensor> views;
   for (const Tensor& each : inputs) views.push_back(each.view());
   std::vector<const vd_tensor*> pointers;
   for (const vd_tensor& each : views) pointers.push_back(&each);
-  pointers.resize(std::max<size_t>(pointers.size(), 16));
+  pointers.resize(std::max(pointers.size(), kMostInputs));
   const Tensor output(one.output_shape, VD_FLOAT32);
   const vd_tensor view = output.view();
   if (one.reference(pointers, &view) != 0) throw std::runtime_error(std::string("CPU kernel: ") + vd_last_error());

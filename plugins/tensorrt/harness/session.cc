@@ -27,6 +27,8 @@ DataType tensorrt_type(int32_t dtype) {
       return DataType::kINT32;
     case VD_INT64:
       return DataType::kINT64;
+    case VD_BOOL:
+      return DataType::kBOOL;
     default:
       return DataType::kFLOAT;
   }

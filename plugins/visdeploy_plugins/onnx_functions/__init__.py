@@ -10,7 +10,7 @@ A stock runtime runs the bodies; ONNX Runtime with our library takes the kernels
 from visdeploy_plugins.onnx_functions.deform_conv import deform_conv_function
 from visdeploy_plugins.onnx_functions.export import add_function_bodies, register_schemas, translation_table
 from visdeploy_plugins.onnx_functions.masked_conv import masked_conv_function
-from visdeploy_plugins.onnx_functions.ms_deform_attn import ms_deform_attn_function
+from visdeploy_plugins.onnx_functions.ms_deform_attn import ms_deform_attn_function, ms_deform_attn_fused_function
 from visdeploy_plugins.onnx_functions.multi_level_roi_align import multi_level_roi_align_function
 from visdeploy_plugins.onnx_functions.op import DOMAIN, VERSION
 
@@ -21,6 +21,7 @@ __all__ = [
     "deform_conv_function",
     "masked_conv_function",
     "ms_deform_attn_function",
+    "ms_deform_attn_fused_function",
     "multi_level_roi_align_function",
     "register_schemas",
     "translation_table",

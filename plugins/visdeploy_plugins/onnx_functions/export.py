@@ -13,7 +13,14 @@ from visdeploy_plugins.onnx_functions.op import DOMAIN, VERSION, OnnxOp
 
 # One line per op.
 OPS: dict[str, OnnxOp] = {
-    op.op_type: op for op in (deform_conv.OP, masked_conv.OP, ms_deform_attn.OP, multi_level_roi_align.OP)
+    op.op_type: op
+    for op in (
+        deform_conv.OP,
+        masked_conv.OP,
+        ms_deform_attn.OP,
+        ms_deform_attn.FUSED_OP,
+        multi_level_roi_align.OP,
+    )
 }
 IR_VERSION_WITH_OVERLOADS = 10
 

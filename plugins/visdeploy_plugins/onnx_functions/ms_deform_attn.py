@@ -1,4 +1,4 @@
-"""Schema and function body of the ONNX op `visdeploy::MSDeformAttn`."""
+"""Schemas and function bodies of the ONNX ops `visdeploy::MSDeformAttn` and `visdeploy::MSDeformAttnFused`."""
 
 from __future__ import annotations
 
@@ -9,85 +9,51 @@ import onnx
 import onnx.parser
 
 from visdeploy_plugins.errors import OpError
+from visdeploy_plugins.onnx_functions.ms_deform_attn_body import body_text
 from visdeploy_plugins.onnx_functions.op import DOMAIN, FLOATS, VERSION, OnnxOp, Shapes
 
 OP_TYPE = "MSDeformAttn"
+FUSED_OP_TYPE = "MSDeformAttnFused"
 INPUTS = ("value", "spatial_shapes", "level_start_index", "sampling_locations", "attention_weights")
+FUSED_INPUTS = (*INPUTS[:3], "reference_points", "sampling_offsets", "attention_logits")
 FIRST_OPSET_WITH_GRID_SAMPLE = 16
-
-_HEAD = """
-    one = Constant <value = int64[1] {1}> ()
-    two = Constant <value = int64[1] {2}> ()
-    three = Constant <value = int64[1] {3}> ()
-    value_shape = Shape (value)
-    location_shape = Shape (sampling_locations)
-    axis_batch = Constant <value = int64[1] {0}> ()
-    batch = Gather (value_shape, axis_batch)
-    heads = Gather (value_shape, two)
-    channels = Gather (value_shape, three)
-    queries = Gather (location_shape, one)
-    axis_points = Constant <value = int64[1] {4}> ()
-    points = Gather (location_shape, axis_points)
-    maps = Mul (batch, heads)
-    shape_grid = Concat <axis = 0> (maps, queries, points, two)
-    shape_share = Concat <axis = 0> (maps, one, queries, points)
-    real_two = CastLike (two, value)
-    real_one = CastLike (one, value)
-    doubled = Mul (sampling_locations, real_two)
-    grids = Sub (doubled, real_one)
-    by_channel = Transpose <perm = [0, 2, 3, 1]> (value)
-"""
-
-_LEVEL = """
-    level_{l} = Constant <value = int64 {{{l}}}> ()
-    size_{l} = Gather (spatial_shapes, level_{l})
-    area_{l} = ReduceProd <keepdims = 1> (size_{l})
-    level_1d_{l} = Constant <value = int64[1] {{{l}}}> ()
-    start_{l} = Gather (level_start_index, level_1d_{l})
-    end_{l} = Add (start_{l}, area_{l})
-    slice_{l} = Slice (by_channel, start_{l}, end_{l}, three)
-    shape_{l} = Concat <axis = 0> (maps, channels, size_{l})
-    map_{l} = Reshape <allowzero = 1> (slice_{l}, shape_{l})
-    grid_5d_{l} = Gather <axis = 3> (grids, level_{l})
-    grid_swapped_{l} = Transpose <perm = [0, 2, 1, 3, 4]> (grid_5d_{l})
-    grid_{l} = Reshape <allowzero = 1> (grid_swapped_{l}, shape_grid)
-    share_4d_{l} = Gather <axis = 3> (attention_weights, level_{l})
-    share_swapped_{l} = Transpose <perm = [0, 2, 1, 3]> (share_4d_{l})
-    share_{l} = Reshape <allowzero = 1> (share_swapped_{l}, shape_share)
-    sampled_{l} = GridSample <mode = "{mode}", padding_mode = "zeros", align_corners = 0> (map_{l}, grid_{l})
-    weighted_{l} = Mul (sampled_{l}, share_{l})
-    axis_last_{l} = Constant <value = int64[1] {{-1}}> ()
-    part_{l} = ReduceSum <keepdims = 0> (weighted_{l}, axis_last_{l})
-"""
-
-_TAIL = """
-    width = Mul (heads, channels)
-    shape_output = Concat <axis = 0> (batch, width, queries)
-    flat = Reshape <allowzero = 1> (parts, shape_output)
-    output = Transpose <perm = [0, 2, 1]> (flat)
-"""
+# Points are stored as values are (T), or as float32 beside half-precision values (P); reference points may be float32
+# when offsets are not (R).
+_TYPES = {"spatial_shapes": "tensor(int64)", "level_start_index": "tensor(int64)", "value": "T"}
 
 
-def ms_deform_attn_schema() -> onnx.defs.OpSchema:
-    """The op's schema, which exporters and checkers ask for."""
+def _schema(op_type: str, inputs: tuple[str, ...]) -> onnx.defs.OpSchema:
     parameter = onnx.defs.OpSchema.FormalParameter
-    types = ["int64" if name in INPUTS[1:3] else "T" for name in INPUTS]
+    types = {
+        **dict.fromkeys(inputs, "P"),
+        **({"reference_points": "R"} if "reference_points" in inputs else {}),
+        **_TYPES,
+    }
     return onnx.defs.OpSchema(
-        OP_TYPE,
+        op_type,
         DOMAIN,
         VERSION,
         doc="Multi-scale deformable attention; see plugins/ms_deform_attn/README.md.",
-        inputs=[
-            parameter(name, "tensor(int64)" if kind == "int64" else kind)
-            for name, kind in zip(INPUTS, types, strict=True)
-        ],
+        inputs=[parameter(name, types[name]) for name in inputs],
         outputs=[parameter("output", "T")],
-        type_constraints=[("T", list(FLOATS), "")],
+        type_constraints=[(name, list(FLOATS), "") for name in ("T", "P", "R") if name in types.values()],
     )
 
 
+def ms_deform_attn_schema() -> onnx.defs.OpSchema:
+    """The plain op's schema, which exporters and checkers ask for."""
+    return _schema(OP_TYPE, INPUTS)
+
+
+def ms_deform_attn_fused_schema() -> onnx.defs.OpSchema:
+    """The fused op's schema."""
+    return _schema(FUSED_OP_TYPE, FUSED_INPUTS)
+
+
 def ms_deform_attn_function(levels: int, *, opset: int = 20, overload: str = "") -> onnx.FunctionProto:
-    """The op as a model-local function: one GridSample per level.
+    """The plain op as a model-local function: one GridSample per level.
+
+    It computes in the type of sampling_locations.
 
     Args:
         levels: Number of pyramid levels; the body is unrolled over them.
@@ -100,30 +66,67 @@ def ms_deform_attn_function(levels: int, *, opset: int = 20, overload: str = "")
     Raises:
         OpError: Fewer than one level, or an opset without GridSample.
     """
+    return _function(OP_TYPE, INPUTS, levels, opset, 0, overload)
+
+
+def ms_deform_attn_fused_function(
+    levels: int, *, reference_size: int = 2, opset: int = 20, overload: str = ""
+) -> onnx.FunctionProto:
+    """The fused op as a model-local function.
+
+    It computes in the type of reference_points: give them as float32 beside half-precision tensors.
+
+    Args:
+        levels: Number of pyramid levels; the body is unrolled over them.
+        reference_size: 2 for reference points (x, y), 4 for reference boxes (x, y, width, height).
+        opset: Version of the standard operators, that of the model; at least 16.
+        overload: Tells bodies apart within one model.
+
+    Returns:
+        The function, ready for `ModelProto.functions`.
+
+    Raises:
+        OpError: Fewer than one level, an opset without GridSample, or another reference size.
+    """
+    if reference_size not in (2, 4):
+        raise OpError(f"{FUSED_OP_TYPE}: no function body", seen=f"references of {reference_size}", expected="2 or 4")
+    return _function(FUSED_OP_TYPE, FUSED_INPUTS, levels, opset, reference_size, overload)
+
+
+def _function(
+    op_type: str, inputs: tuple[str, ...], levels: int, opset: int, reference_size: int, overload: str
+) -> onnx.FunctionProto:
     if levels < 1 or opset < FIRST_OPSET_WITH_GRID_SAMPLE:
         seen = f"{levels} levels, opset {opset}"
-        raise OpError(f"{OP_TYPE}: no function body", seen=seen, expected="at least 1 level and opset 16")
-    # Opset 20 renamed the mode; ReduceProd takes its axes as an attribute before 18 and is used without axes here.
-    mode = "linear" if opset >= 20 else "bilinear"
-    body = _HEAD + "".join(_LEVEL.format(l=level, mode=mode) for level in range(levels))
-    parts = ", ".join(f"part_{level}" for level in range(levels))
-    body += f"\n    parts = Sum ({parts})\n" + _TAIL
-    header = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n{OP_TYPE} ({", ".join(INPUTS)}) => (output)'
-    function = onnx.parser.parse_function(f"{header}\n{{{body}}}")
+        raise OpError(f"{op_type}: no function body", seen=seen, expected="at least 1 level and opset 16")
+    header = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n{op_type} ({", ".join(inputs)}) => (output)'
+    function = onnx.parser.parse_function(f"{header}\n{{{body_text(levels, opset, reference_size)}}}")
     function.overload = overload
     return function
 
 
 def _levels(node: onnx.NodeProto, shapes: Shapes) -> int:
-    # Any of the three says it: [L, 2], [L], [N, Q, M, L, P, 2].
-    for tensor, axis in ((node.input[1], 0), (node.input[2], 0), (node.input[3], 3)):
+    # Any of these says it: [L, 2], [L], and [N, Q, M, L, P, 2] or [N, Q, L, 2 or 4].
+    last = (node.input[3], 3) if node.op_type == OP_TYPE else (node.input[3], 2)
+    for tensor, axis in ((node.input[1], 0), (node.input[2], 0), last):
         shape = shapes.get(tensor, [])
         if len(shape) > axis and shape[axis] > 0:
             return shape[axis]
     raise OpError(
-        f"node {node.name} ({OP_TYPE}): the number of levels is not known from the graph",
+        f"node {node.name} ({node.op_type}): the number of levels is not known from the graph",
         seen=f"tensor {node.input[1]} of shape {shapes.get(node.input[1], 'unknown')}",
         expected="spatial_shapes with a fixed first dimension",
+    )
+
+
+def _reference_size(node: onnx.NodeProto, shapes: Shapes) -> int:
+    shape = shapes.get(node.input[3], [])
+    if len(shape) == 4 and shape[3] in (2, 4):
+        return shape[3]
+    raise OpError(
+        f"node {node.name} ({node.op_type}): whether references are points or boxes is not known from the graph",
+        seen=f"tensor {node.input[3]} of shape {shape or 'unknown'}",
+        expected="reference_points with a fixed last dimension of 2 or 4",
     )
 
 
@@ -132,6 +135,13 @@ def _translation(opset: Any) -> Callable[..., Any]:
         return opset.MSDeformAttn(value, shapes, starts, locations, weights)
 
     return ms_deform_attn
+
+
+def _fused_translation(opset: Any) -> Callable[..., Any]:
+    def ms_deform_attn_fused(value: Any, shapes: Any, starts: Any, references: Any, offsets: Any, logits: Any) -> Any:
+        return opset.MSDeformAttnFused(value, shapes, starts, references, offsets, logits)
+
+    return ms_deform_attn_fused
 
 
 OP = OnnxOp(
@@ -143,4 +153,15 @@ OP = OnnxOp(
         _levels(node, shapes), opset=opset, overload=overload
     ),
     translation=_translation,
+)
+
+FUSED_OP = OnnxOp(
+    op_type=FUSED_OP_TYPE,
+    torch_name="ms_deform_attn_fused",
+    schema=ms_deform_attn_fused_schema,
+    variant=lambda node, shapes: f"levels_{_levels(node, shapes)}_references_{_reference_size(node, shapes)}",
+    function=lambda node, shapes, opset, overload: ms_deform_attn_fused_function(
+        _levels(node, shapes), reference_size=_reference_size(node, shapes), opset=opset, overload=overload
+    ),
+    translation=_fused_translation,
 )

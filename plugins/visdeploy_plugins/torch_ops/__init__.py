@@ -10,6 +10,8 @@ from visdeploy_plugins.torch_ops.masked_conv import masked_conv
 from visdeploy_plugins.torch_ops.masked_conv_reference import masked_conv_reference
 from visdeploy_plugins.torch_ops.masked_group_norm import masked_group_norm
 from visdeploy_plugins.torch_ops.ms_deform_attn import ms_deform_attn
+from visdeploy_plugins.torch_ops.ms_deform_attn_fused import ms_deform_attn_fused
+from visdeploy_plugins.torch_ops.ms_deform_attn_fused_reference import ms_deform_attn_fused_reference
 from visdeploy_plugins.torch_ops.ms_deform_attn_reference import ms_deform_attn_reference
 from visdeploy_plugins.torch_ops.multi_level_roi_align import multi_level_roi_align
 from visdeploy_plugins.torch_ops.multi_level_roi_align_reference import multi_level_roi_align_reference
@@ -21,6 +23,8 @@ __all__ = [
     "masked_conv_reference",
     "masked_group_norm",
     "ms_deform_attn",
+    "ms_deform_attn_fused",
+    "ms_deform_attn_fused_reference",
     "ms_deform_attn_reference",
     "multi_level_roi_align",
     "multi_level_roi_align_reference",

@@ -31,17 +31,20 @@ def ms_deform_attn(
 
     Args:
         value: [N, S, M, D], floating point, `S = sum of H_l * W_l`: level-major, then row-major.
-        spatial_shapes: [L, 2] int64, rows `(H_l, W_l)`.
-        level_start_index: [L] int64, position of each level's first token.
+        spatial_shapes: [L, 2] int64 or int32, rows `(H_l, W_l)`, on value's device.
+        level_start_index: [L] of the same dtype, position of each level's first token.
         sampling_locations: [N, Q, M, L, P, 2], last axis `(x, y)`; 0 and 1 are the map's outer edges. NaN, infinite
-            and outside locations contribute nothing.
-        attention_weights: [N, Q, M, L, P], used as given.
+            and outside locations contribute nothing. Of value's dtype, or float32 beside half-precision values, where
+            half-precision locations would miss the pixel.
+        attention_weights: [N, Q, M, L, P], used as given; of the dtype of sampling_locations.
 
     Returns:
         [N, Q, M * D].
 
     Raises:
-        OpError: A tensor has another dtype than value, does not fit the others, or is not contiguous.
+        OpError: A tensor has the wrong dtype, does not fit the others, or is not contiguous. On a CUDA device the
+            contents of spatial_shapes and level_start_index are not checked, which would wait for the device: a level
+            that does not lie within value's tokens contributes nothing.
     """
     inputs = (value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
     if not has_kernel(OP, value):
@@ -67,13 +70,13 @@ def ms_deform_attn_backward(
     inputs = (value, spatial_shapes, level_start_index, sampling_locations, attention_weights, grad_output)
     if not has_kernel(OP, value):
         return ms_deform_attn_reference_backward(*inputs)
-    dtype = value.dtype
-    if dtype in (torch.float16, torch.bfloat16):
+    dtypes = value.dtype, sampling_locations.dtype, attention_weights.dtype
+    if value.dtype in (torch.float16, torch.bfloat16):
         # Thousands of queries add to one value: sums in half precision would lose most of them.
         inputs = tuple(each.float() if each.is_floating_point() else each for each in inputs)  # type: ignore[assignment]
     grads = torch.empty_like(inputs[0]), torch.empty_like(inputs[3]), torch.empty_like(inputs[4])
     call("vd_ms_deform_attn_backward", (*inputs, *grads))
-    return grads[0].to(dtype), grads[1].to(dtype), grads[2].to(dtype)
+    return grads[0].to(dtypes[0]), grads[1].to(dtypes[1]), grads[2].to(dtypes[2])
 
 
 @ms_deform_attn.register_fake

@@ -44,7 +44,7 @@ def ms_deform_attn_reference_backward(
     batch, tokens, heads, channels = value.shape
     queries, points = sampling_locations.shape[1], sampling_locations.shape[4]
     grad = grad_output.view(batch, queries, heads, channels).permute(0, 2, 3, 1)
-    grad = grad.reshape(batch * heads, channels, queries, 1).to(_wide(value.dtype))
+    grad = grad.reshape(batch * heads, channels, queries, 1).to(wide_dtype(value.dtype))
     grad_maps, grad_locations, grad_weights = [], [], []
     by_head = (batch, heads, queries, points)
     for maps, grid, weights in levels:
@@ -58,8 +58,11 @@ def ms_deform_attn_reference_backward(
         grad_maps.append(grad_map.flatten(2))
         grad_locations.append(2 * grad_grid.view(*by_head, 2).transpose(1, 2))
     grad_value = torch.cat(grad_maps, 2).view(batch, heads, channels, tokens).permute(0, 3, 1, 2)
-    results = grad_value, torch.stack(grad_locations, 3), torch.stack(grad_weights, 3)
-    return tuple(each.to(value.dtype).contiguous() for each in results)  # type: ignore[return-value]
+    return (
+        grad_value.to(value.dtype).contiguous(),
+        torch.stack(grad_locations, 3).to(sampling_locations.dtype).contiguous(),
+        torch.stack(grad_weights, 3).to(attention_weights.dtype).contiguous(),
+    )
 
 
 def _levels(
@@ -69,10 +72,11 @@ def _levels(
 
     Maps [NM, D, H, W], grid [NM, Q, P, 2], weights [NM, 1, Q, P].
     """
-    _check(value, spatial_shapes, level_start_index, locations, weights)
+    check_pyramid(OP, value, spatial_shapes, level_start_index, locations, "sampling_locations")
+    check(OP, "attention_weights", weights, locations.shape[:-1], locations.dtype)
     batch, tokens, heads, channels = value.shape
     queries, _, _, points = locations.shape[1:5]
-    wide = _wide(value.dtype)
+    wide = wide_dtype(value.dtype)
     maps = value.to(wide).permute(0, 2, 3, 1).reshape(batch * heads, channels, tokens)
     grids = (2 * locations.to(wide) - 1).permute(3, 0, 2, 1, 4, 5)
     shares = weights.to(wide).permute(3, 0, 2, 1, 4)
@@ -91,35 +95,50 @@ def _sample(maps: Tensor, grid: Tensor) -> Tensor:
     return torch.nn.functional.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype:
+def wide_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that tensors of `dtype` are computed in."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _check(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor) -> None:
-    for name, tensor, rank in (
-        ("value", value, 4),
-        ("spatial_shapes", shapes, 2),
-        ("sampling_locations", locations, 6),
-    ):
+def points_dtype(op: str, name: str, tensor: Tensor, value: Tensor) -> torch.dtype:
+    """The dtype of sampling points: value's, or float32 where that is a half-precision one.
+
+    Raises:
+        OpError: The tensor has another one.
+    """
+    allowed = (value.dtype, wide_dtype(value.dtype))
+    if tensor.dtype in allowed:
+        return tensor.dtype
+    seen, *expected = (str(each).removeprefix("torch.") for each in (tensor.dtype, *dict.fromkeys(allowed)))
+    raise OpError(f"{op}: tensor {name} has the wrong dtype", seen=seen, expected=" or ".join(expected))
+
+
+def check_pyramid(op: str, value: Tensor, shapes: Tensor, starts: Tensor, points: Tensor, points_name: str) -> None:
+    """Checks the tensors that the plain and the fused op share, for the reference.
+
+    Raises:
+        OpError: One has the wrong shape, dtype or layout, or the levels do not fill value.
+    """
+    for name, tensor, rank in (("value", value, 4), ("spatial_shapes", shapes, 2), (points_name, points, 6)):
         if tensor.dim() != rank:
             seen = f"{tensor.dim()} in {list(tensor.shape)}"
-            raise OpError(f"{OP}: tensor {name} has the wrong number of dimensions", seen=seen, expected=str(rank))
+            raise OpError(f"{op}: tensor {name} has the wrong number of dimensions", seen=seen, expected=str(rank))
     if not value.is_floating_point():
-        raise OpError(f"{OP}: tensor value has the wrong dtype", seen=str(value.dtype), expected="a floating-point one")
+        raise OpError(f"{op}: tensor value has the wrong dtype", seen=str(value.dtype), expected="a floating-point one")
     (batch, tokens, heads, _), levels = value.shape, shapes.shape[0]
-    queries, points = locations.shape[1], locations.shape[4]
-    check(OP, "value", value, value.shape, value.dtype)
-    check(OP, "spatial_shapes", shapes, (levels, 2), torch.int64)
-    check(OP, "level_start_index", starts, (levels,), torch.int64)
-    check(OP, "sampling_locations", locations, (batch, queries, heads, levels, points, 2), value.dtype)
-    check(OP, "attention_weights", weights, (batch, queries, heads, levels, points), value.dtype)
-    if min(*value.shape[2:], levels, points) < 1:
-        seen = f"{list(value.shape)} and {list(locations.shape)}"
+    index = torch.int32 if shapes.dtype == torch.int32 else torch.int64
+    check(op, "value", value, value.shape, value.dtype)
+    check(op, "spatial_shapes", shapes, (levels, 2), index)
+    check(op, "level_start_index", starts, (levels,), index)
+    sampled = (batch, points.shape[1], heads, levels, points.shape[4], 2)
+    check(op, points_name, points, sampled, points_dtype(op, points_name, points, value))
+    if min(*value.shape[2:], levels, points.shape[4]) < 1:
+        seen = f"{list(value.shape)} and {list(points.shape)}"
         expected = "at least one head, channel, level and point"
-        raise OpError(f"{OP}: tensors value and sampling_locations", seen=seen, expected=expected)
+        raise OpError(f"{op}: tensors value and {points_name}", seen=seen, expected=expected)
     sizes = [height * width if height > 0 and width > 0 else -1 for height, width in shapes.tolist()]
     if min(sizes) < 1 or sum(sizes) != tokens:
-        raise OpError(f"{OP}: tensor spatial_shapes", seen=str(shapes.tolist()), expected=f"maps of {tokens} positions")
+        raise OpError(f"{op}: tensor spatial_shapes", seen=str(shapes.tolist()), expected=f"maps of {tokens} positions")
     expected_starts = [sum(sizes[:level]) for level in range(levels)]
     if starts.tolist() != expected_starts:
-        raise OpError(f"{OP}: tensor level_start_index", seen=str(starts.tolist()), expected=str(expected_starts))
+        raise OpError(f"{op}: tensor level_start_index", seen=str(starts.tolist()), expected=str(expected_starts))

@@ -14,6 +14,8 @@ from visdeploy_training.datasets import (
     Sample,
     SampleKey,
     collate,
+    consecutive_frames,
+    cyclic_frames,
     paste_objects,
     read_records,
     sample_frames,
@@ -44,6 +46,36 @@ def test_frames_are_drawn_in_any_order():
     torch.manual_seed(0)
     draws = [sample_frames(40, 3) for _ in range(20)]
     assert any(d != sorted(d) for d in draws)
+
+
+@given(length=st.integers(1, 50), count=st.integers(1, 40), seed=st.integers(0, 999))
+def test_frames_in_order(length, count, seed):
+    torch.manual_seed(seed)
+    for draw in (consecutive_frames, cyclic_frames):
+        frames = draw(length, count)
+        assert len(frames) == count
+        assert frames == [(frames[0] + t) % length for t in range(count)]
+    plain = consecutive_frames(length, count)
+    assert plain[0] == 0 if length <= count else plain == sorted(plain)
+
+
+def test_clips_in_order_start_anywhere():
+    torch.manual_seed(0)
+    assert {consecutive_frames(6, 3)[0] for _ in range(60)} == {0, 1, 2, 3}
+    assert {cyclic_frames(6, 3)[-1] for _ in range(60)} == {0, 1, 2, 3, 4, 5}
+
+
+@pytest.mark.parametrize("sampling", ["consecutive", "cyclic"])
+def test_a_part_draws_its_frames_in_order(parts, sampling):
+    """The red square of the material moves to the right by the same step, but for the jump to the start."""
+    whole = MovingWindow(48, 80, zoom=(1.0, 1.0), motion=0.0, rotation=0.0, aspect=0.0, on_object=0.0)
+    part = ClipPart(parts[0].records, whole, clip_length=5, sampling=sampling)
+    torch.manual_seed(1)
+    sample = part.draw(0)
+    left = [int(mask.any(dim=0).nonzero()[0]) for mask in sample.masks[:, 0]]
+    start = [4 + 4 * t for t in range(5)].index(left[0])
+    assert left == [4 + 4 * ((start + t) % 5) for t in range(5)]
+    assert (start > 0) == (sampling == "cyclic")
 
 
 def test_the_same_key_gives_the_same_clip_and_leaves_the_generator(parts):

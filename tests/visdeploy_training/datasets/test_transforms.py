@@ -7,7 +7,18 @@ from hypothesis import strategies as st
 from torchvision import tv_tensors
 
 from visdeploy_training.datasets.motion import MovingWindow
-from visdeploy_training.datasets.transforms import Chain, ColourJitter, Crop, Flip, Resize, Rotate
+from visdeploy_training.datasets.transforms import (
+    Chain,
+    ColourJitter,
+    Crop,
+    CropBetween,
+    Flip,
+    PhotometricDistort,
+    Resize,
+    Rotate,
+)
+from visdeploy_training.engine.data import build_transform
+from visdeploy_training.engine.recipe import load_recipe
 
 
 def clip(frames=3, height=60, width=100):
@@ -103,3 +114,44 @@ def test_window_moves_smoothly():
     centres = torch.stack([m[0].nonzero().float().mean(dim=0) for _, m in frames])
     steps = (centres[1:] - centres[:-1])[1:]
     assert float((steps - steps.mean(dim=0)).abs().max()) < 3
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), height=st.integers(20, 90), width=st.integers(20, 90))
+def test_crop_between_is_one_window_for_the_clip(seed, height, width):
+    torch.manual_seed(seed)
+    frames = CropBetween(40, 60)(clip(3, height + 41, width + 61))
+    sizes = {(*image.shape[1:], *masks.shape[1:]) for image, masks in frames}
+    assert len(sizes) == 1
+    rows, columns, *mask_size = sizes.pop()
+    assert mask_size == [rows, columns]
+    assert 40 <= rows <= 60
+    assert 40 <= columns <= 60
+    assert all(torch.equal(frames[0][0], image) for image, _ in frames)
+    image, masks = frames[0]
+    assert torch.equal(image[0] == 255, masks[0].bool())
+
+
+def test_crop_between_takes_what_a_small_frame_has():
+    assert CropBetween(384, 600)(clip(1, 60, 100))[0][0].shape == (3, 60, 100)
+
+
+def test_photometric_distortion_is_drawn_by_frame_and_leaves_masks():
+    torch.manual_seed(0)
+    before = clip(4)
+    after = PhotometricDistort()(before)
+    assert all(torch.equal(a[1], b[1]) for a, b in zip(after, before, strict=True))
+    assert len({tuple(image[:, 0, 0].tolist()) for image, _ in after}) > 1
+
+
+def test_published_chain_of_defvis():
+    """Shorter side at most 300, longer at most 540, whatever the video; the mask stays on the object."""
+    recipe = load_recipe("defvis_inst_r50_ytvis2019")
+    chain = build_transform(recipe.augment, 300, 540)
+    for seed, (height, width) in enumerate(((360, 640), (640, 360), (300, 300))):
+        torch.manual_seed(seed)
+        image, masks = chain(clip(1, height, width))[0]
+        assert image.shape[1:] == masks.shape[1:]
+        assert min(image.shape[1:]) <= 300
+        assert max(image.shape[1:]) <= 540
+        assert min(image.shape[1:]) == 300 or max(image.shape[1:]) == 540

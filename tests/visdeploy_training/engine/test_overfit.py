@@ -8,9 +8,10 @@ from visdeploy_training.predict import predict_clip
 
 
 @pytest.mark.slow
-def test_one_clip_is_learnt_by_heart(shared, tmp_path):
+@pytest.mark.parametrize("recipe", ["visolo_tiny_overfit", "defvis_tiny_overfit"])
+def test_one_clip_is_learnt_by_heart(shared, tmp_path, recipe):
     """Targets, losses, memory, decoder and evaluator agree: AP >= 0.9 on the clip that was trained on."""
-    path = train("visolo_tiny_overfit", [f"data_root={shared / 'data'}", f"output={tmp_path}", "accelerator=cpu"])
+    path = train(recipe, [f"data_root={shared / 'data'}", f"output={tmp_path}", "accelerator=cpu"])
     model, info = load_checkpoint(path)
     folder = shared / "data/mini_vis"
     records = read_records(

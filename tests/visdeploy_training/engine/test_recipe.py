@@ -18,8 +18,10 @@ SMALL = {
 }
 
 
-def test_five_recipes_are_shipped():
+def test_the_shipped_recipes():
     assert shipped_recipes() == [
+        "defvis_inst_r50_ytvis2019",
+        "defvis_tiny_overfit",
         "visolo_r50_coco",
         "visolo_r50_ytvis2019",
         "visolo_tiny_demo",
@@ -39,6 +41,18 @@ def test_shipped_recipes_are_valid_and_name_no_machine(name):
         *(p for d in recipe.train + recipe.val for p in (d.annotations, d.images)),
     ]
     assert not any(path.startswith(("/", "~")) for path in paths)
+
+
+def test_published_settings_of_defvis():
+    """Specification 5.1 and 5.4: one clip of 36 frames a device, four devices, 60 epochs, a step after 40."""
+    recipe = load_recipe("defvis_inst_r50_ytvis2019")
+    optim, videos = recipe.optim, 2238
+    assert (optim.lr, optim.backbone_factor, optim.weight_decay, optim.clip_norm) == (1e-4, 0.1, 1e-4, 0.1)
+    assert (optim.gamma, optim.warmup, recipe.ema, recipe.clip_length, recipe.sampling) == (0.1, 0, 0, 36, "cyclic")
+    assert (recipe.batch_size, recipe.devices) == (1, 4)
+    assert [4 * optim.milestones[0], 4 * recipe.iterations] == [40 * videos, 60 * videos]
+    assert recipe.augment.sizes == list(range(480, 769, 32))
+    assert (recipe.augment.max_size, recipe.augment.flip, recipe.augment.paste) == (800, "clip", 0)
 
 
 def test_published_settings():
@@ -75,6 +89,7 @@ def test_published_settings():
         (["optim.milestones=[5, 3]"], pytest.raises(ConfigError, match="rise")),
         (["train.0.ratio=0"], pytest.raises(ConfigError, match="ratios")),
         (["augment.zoom=[2, 1]"], pytest.raises(ConfigError, match="zoom")),
+        (["augment.style=detr", "batch_size=2"], pytest.raises(ConfigError, match="batch_size must be 1")),
         (["train=[]"], pytest.raises(ConfigError, match="train")),
     ],
 )

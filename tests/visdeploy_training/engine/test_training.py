@@ -98,6 +98,42 @@ def test_published_augmentation_trains_with_mixed_precision(recipe, tmp_path):
     assert convert_checkpoint(result).report.ok
 
 
+DEFVIS = {
+    "method": "defvis",
+    "model": {"height": 64, "width": 96, "num_frames": 4, "hidden_dim": 48, "num_heads": 4, "mask_groups": 1},
+    "clip_length": 4,
+    "sampling": "consecutive",
+}
+
+
+def defvis_recipe(recipe, **changes):
+    fields = yaml.safe_load(recipe.read_text()) | DEFVIS | changes
+    recipe.write_text(yaml.safe_dump(fields))
+    return recipe
+
+
+def test_a_method_of_whole_clips_trains_and_resumes_exactly(recipe, tmp_path):
+    """As for single frames; the validation clips of five frames are longer than the network's, so they are left out."""
+    defvis_recipe(recipe, val=[yaml.safe_load(recipe.read_text())["val"][1]])
+    whole = train(recipe, [f"output={tmp_path / 'whole'}", "optim.schedule=step"])
+    train(recipe, [f"output={tmp_path / 'parts'}", "iterations=2"])
+    parts = train(recipe, [f"output={tmp_path / 'parts'}", "resume=true"])
+    first, second = convert_checkpoint(whole), convert_checkpoint(parts)
+    assert (first.method, first.report.ok) == ("defvis", True)
+    for name, tensor in first.state.items():
+        torch.testing.assert_close(tensor, second.state[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_method_of_whole_clips_trains_with_mixed_precision(recipe):
+    result = train(defvis_recipe(recipe), ["precision=bf16-mixed", "val=[]", "iterations=1"])
+    assert convert_checkpoint(result).report.ok
+
+
+def test_a_clip_length_that_is_not_the_network_s_is_named(recipe):
+    with pytest.raises(ConfigError, match="clip_length"):
+        train(defvis_recipe(recipe), ["clip_length=3", "val=[]"])
+
+
 def test_backbone_has_its_own_rate_and_all_else_the_base_rate():
     model = create_model("visolo", "tiny", num_classes=2, head_width=16, mask_width=16, neck_width=16, track_dim=16)
     module = TrainingModule(model, OptimRecipe(lr=1e-2, backbone_factor=0.1, weight_decay=0.3), iterations=10)
@@ -107,6 +143,20 @@ def test_backbone_has_its_own_rate_and_all_else_the_base_rate():
     assert [g["initial_lr"] for g in groups] == [1e-2, pytest.approx(1e-3)]
     assert {id(p) for p in groups[1]["params"]} == backbone
     assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
+
+
+def test_other_parts_have_their_rates():
+    model = create_model("defvis", "tiny", num_classes=2, hidden_dim=48, num_heads=4, mask_groups=1)
+    optim = OptimRecipe(lr=1e-2, backbone_factor=0.5, factors={"mask_head": 3.0, "sampling_offsets": 0.1})
+    module = TrainingModule(model, optim, iterations=10)
+    rates = {
+        id(p): g["initial_lr"] for g in module.configure_optimizers()["optimizer"].param_groups for p in g["params"]
+    }
+    assert len(rates) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        factor = 0.5 if name.startswith("backbone") else 3.0 if "mask_head" in name else 1.0
+        factor = 0.1 if "sampling_offsets" in name else factor  # also within "insmask_head" there is "mask_head"
+        assert rates[id(parameter)] == pytest.approx(1e-2 * factor), name
 
 
 def test_schedules():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch.utils.data import Dataset
@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 from visdeploy_training.clip import ClipBatch, ClipTargets
 from visdeploy_training.datasets.images import ImageStore
 from visdeploy_training.datasets.records import ClipRecord
-from visdeploy_training.datasets.sampling import sample_frames
+from visdeploy_training.datasets.sampling import consecutive_frames, cyclic_frames, sample_frames
 from visdeploy_training.datasets.transforms import Clip, ClipTransform, uniform
 
 
@@ -53,7 +53,8 @@ class ClipPart:
         records: Its videos or images.
         transform: Augmentation, all frames to the size of the network input.
         clip_length: Frames of a training clip.
-        window: Largest distance of a frame from the reference frame.
+        window: Largest distance of a frame from the reference frame (random).
+        sampling: `random` frames around a reference frame, or `consecutive` or `cyclic` ones in order.
         paste: Probability that objects of another clip of the mixture are pasted in.
         store: Reads the images.
     """
@@ -62,13 +63,18 @@ class ClipPart:
     transform: ClipTransform
     clip_length: int = 3
     window: int = 20
+    sampling: Literal["random", "consecutive", "cyclic"] = "random"
     paste: float = 0.0
     store: ImageStore = field(default_factory=ImageStore)
 
     def draw(self, index: int) -> Sample:
         """An augmented clip of one record."""
         record = self.records[index]
-        frames = sample_frames(len(record), self.clip_length, window=self.window)
+        if self.sampling == "random":
+            frames = sample_frames(len(record), self.clip_length, window=self.window)
+        else:
+            in_order = consecutive_frames if self.sampling == "consecutive" else cyclic_frames
+            frames = in_order(len(record), self.clip_length)
         clip = self.transform(load_clip(record, frames, self.store))
         images = torch.stack([image.as_subclass(torch.Tensor) for image, _ in clip])
         masks = torch.stack([m.as_subclass(torch.Tensor) for _, m in clip]).bool()

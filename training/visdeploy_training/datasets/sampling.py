@@ -18,3 +18,25 @@ def sample_frames(length: int, count: int, *, window: int = 20) -> list[int]:
     reference = int(torch.randint(length, ()))
     first, end = max(0, reference - window), min(length, reference + window)
     return [int(i) for i in torch.randint(first, end, (count,))]
+
+
+def consecutive_frames(length: int, count: int) -> list[int]:
+    """Consecutive frames from a uniformly drawn start, in order; a shorter video is repeated, as at inference.
+
+    Args:
+        length: Frames of the video.
+        count: Frames to draw.
+    """
+    start = int(torch.randint(max(0, length - count) + 1, ()))
+    return [(start + t) % length for t in range(count)]
+
+
+def cyclic_frames(length: int, count: int) -> list[int]:
+    """The frames that end at a uniformly drawn one, in order; before the first comes the last (DefVIS's spec, 5.1).
+
+    Args:
+        length: Frames of the video.
+        count: Frames to draw.
+    """
+    end = int(torch.randint(length, ()))
+    return [(end - (count - 1 - t)) % length for t in range(count)]

@@ -118,6 +118,42 @@ class Crop:
         return cut
 
 
+class CropBetween:
+    """Cut a window of drawn sides from a drawn position, the same in all frames.
+
+    Args:
+        smallest: Least side; a frame's own side where that is smaller.
+        largest: Largest side.
+    """
+
+    def __init__(self, smallest: int, largest: int) -> None:
+        self.smallest, self.largest = smallest, largest
+
+    def __call__(self, clip: Clip) -> Clip:
+        """Frames of one size."""
+        window = []
+        for side in size_of(clip[0]):
+            most = min(side, self.largest)
+            length = int(torch.randint(min(self.smallest, most), most + 1, ()))
+            window.append((int(torch.randint(side - length + 1, ())), length))
+        (top, rows), (left, columns) = window
+        return [(F.crop(i, top, left, rows, columns), F.crop(m, top, left, rows, columns)) for i, m in clip]
+
+
+class PhotometricDistort:
+    """Change brightness, contrast, saturation, hue and the order of channels, drawn for each frame on its own.
+
+    DefVIS's spec, 5.1, but for brightness, which is scaled here and shifted there.
+    """
+
+    def __init__(self) -> None:
+        self.distort = v2.RandomPhotometricDistort()
+
+    def __call__(self, clip: Clip) -> Clip:
+        """Frames of the same size, masks unchanged."""
+        return [(self.distort(image), masks) for image, masks in clip]
+
+
 class ColourJitter:
     """Change brightness, contrast and saturation, the same in all frames. Not part of the published recipes.
 

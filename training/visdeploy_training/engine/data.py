@@ -21,12 +21,22 @@ from visdeploy_training.datasets import (
     validation_clips,
 )
 from visdeploy_training.datasets.motion import MovingWindow
-from visdeploy_training.datasets.transforms import Chain, ClipTransform, ColourJitter, Crop, Flip, Resize, Rotate
+from visdeploy_training.datasets.transforms import (
+    Chain,
+    ClipTransform,
+    ColourJitter,
+    Crop,
+    CropBetween,
+    Flip,
+    PhotometricDistort,
+    Resize,
+    Rotate,
+)
 from visdeploy_training.engine.recipe import AugmentRecipe, DataRecipe, Recipe
 
 
 def build_transform(augment: AugmentRecipe, height: int, width: int, *, motion: float | None = None) -> ClipTransform:
-    """The augmentation of a recipe, to frames of `height` x `width`."""
+    """The augmentation of a recipe, to frames of `height` x `width` (style `detr`: of at most that, batches of one)."""
     flip: list[ClipTransform] = [] if augment.flip == "none" else [Flip(augment.flip)]
     colour: list[ClipTransform] = [ColourJitter(augment.colour)] if augment.colour else []
     if augment.style == "window":
@@ -40,6 +50,11 @@ def build_transform(augment: AugmentRecipe, height: int, width: int, *, motion: 
             on_object=augment.on_object,
         )
         return Chain([window, *flip, *colour])
+    if augment.style == "detr":
+        final = Resize([min(height, width)], max_size=max(height, width), minimum=(1, 1))
+        first = Resize(augment.sizes, max_size=augment.max_size, minimum=(1, 1))
+        middle: list[ClipTransform] = [Resize([400, 500, 600], max_size=1 << 20, minimum=(1, 1)), CropBetween(384, 600)]
+        return Chain([*flip, first, PhotometricDistort(), *middle, final, *colour])
     resize = Resize(augment.sizes, max_size=augment.max_size, minimum=(height + 1, width + 1))
     turn: list[ClipTransform] = [Rotate(augment.rotation)] if augment.rotation else []
     return Chain([resize, *flip, *turn, Crop(height, width), *colour])
@@ -82,6 +97,7 @@ class RecipeData(L.LightningDataModule):
                 build_transform(recipe.augment, height, width, motion=part.motion),
                 clip_length=recipe.clip_length,
                 window=recipe.window,
+                sampling=recipe.sampling,
                 paste=recipe.augment.paste,
                 store=store,
             )

@@ -98,14 +98,16 @@ class TrainingModule(L.LightningModule):
             self.log(f"val/{name}", float(scores[name]), prog_bar=name in ("AP", "AP50"), rank_zero_only=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with a smaller rate for the backbone, stepped by iteration."""
+        """AdamW with rates of their own for the backbone and what the recipe names, stepped by iteration."""
         optim = self.optim
-        trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for name, p in trained if "backbone" not in name], "lr": optim.lr},
-            {"params": [p for name, p in trained if "backbone" in name], "lr": optim.lr * optim.backbone_factor},
-        ]
-        optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=optim.lr, weight_decay=optim.weight_decay)
+        factors = {"": 1.0, "backbone": optim.backbone_factor, **optim.factors}
+        groups: dict[str, list[Tensor]] = {part: [] for part in factors}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                part = next((part for part in [*factors][1:] if part in name), "")
+                groups[part].append(parameter)
+        used = [{"params": group, "lr": optim.lr * factors[part]} for part, group in groups.items() if group]
+        optimiser = torch.optim.AdamW(used, lr=optim.lr, weight_decay=optim.weight_decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, learning_rate_factor(optim, self.iterations))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -48,9 +48,11 @@ class AugmentRecipe(_Strict):
     """Augmentation of training clips.
 
     Attributes:
-        style: `published`: resize, flip, rotate, crop (spec 11.3); `window`: a moving window cut straight to size.
-        sizes: Shorter edges to draw from (published).
-        max_size: Largest longer edge (published).
+        style: `published`: VISOLO's resize, flip, rotate, crop (spec 11.3); `detr`: DefVIS's flip, resize, photometric
+            distortion, crop (spec 5.1), which leaves clips of different sizes; `window`: a moving window cut straight
+            to size.
+        sizes: Shorter edges to draw from (published, detr).
+        max_size: Largest longer edge (published, detr).
         flip: One decision a clip, or one a frame, or none.
         rotation: Largest angle, in degrees.
         zoom: Smallest and largest window, as a share of the picture (window).
@@ -61,7 +63,7 @@ class AugmentRecipe(_Strict):
         paste: Probability that objects of another clip are pasted in; the published recipes do not.
     """
 
-    style: Literal["published", "window"] = "published"
+    style: Literal["published", "detr", "window"] = "published"
     sizes: Annotated[list[Positive], Field(min_length=1)] = [360, 480]
     max_size: Positive = 1333
     flip: Literal["clip", "frame", "none"] = "clip"
@@ -80,6 +82,7 @@ class OptimRecipe(_Strict):
     Attributes:
         lr: Base learning rate.
         backbone_factor: Its factor for every parameter whose name contains "backbone".
+        factors: Its factors for other parameters, by a part of their names; the first part that a name contains counts.
         weight_decay: On everything, norms and biases included.
         clip_norm: Largest global norm of the gradient; 0 does not clip.
         schedule: `step` multiplies by `gamma` at every milestone; `cosine` falls to zero at the end.
@@ -90,6 +93,7 @@ class OptimRecipe(_Strict):
 
     lr: Annotated[float, Field(gt=0)] = 1e-4
     backbone_factor: Annotated[float, Field(ge=0)] = 0.1
+    factors: dict[str, Annotated[float, Field(ge=0)]] = {}
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     clip_norm: Annotated[float, Field(ge=0)] = 0.01
     schedule: Literal["step", "cosine"] = "step"
@@ -115,7 +119,9 @@ class Recipe(_Strict):
         augment: Augmentation.
         optim: Optimisation.
         clip_length: Frames of a training clip.
-        window: Largest distance of a frame from the reference frame.
+        sampling: Frames of a clip: `random` ones around a reference frame, or in order: `consecutive` ones, or `cyclic`
+            ones that may run over the end of the video to its start.
+        window: Largest distance of a frame from the reference frame (random).
         batch_size: Clips of one batch on one device.
         iterations: Optimiser steps.
         ema: Decay of the running average of the weights that is validated and saved; 0 keeps none.
@@ -147,6 +153,7 @@ class Recipe(_Strict):
     augment: AugmentRecipe = AugmentRecipe()
     optim: OptimRecipe = OptimRecipe()
     clip_length: Annotated[int, Field(ge=2)] = 3
+    sampling: Literal["random", "consecutive", "cyclic"] = "random"
     window: Positive = 20
     batch_size: Positive = 4
     iterations: Positive
@@ -171,6 +178,8 @@ class Recipe(_Strict):
             raise ValueError("the ratios of the training sets are all 0")
         if self.augment.zoom[0] > self.augment.zoom[1]:
             raise ValueError("augment.zoom: the smallest window comes first")
+        if self.augment.style == "detr" and (self.batch_size > 1 or self.augment.paste):
+            raise ValueError("augment.style detr leaves clips of different sizes: batch_size must be 1, without paste")
         if self.optim.milestones != sorted(set(self.optim.milestones)):
             raise ValueError("optim.milestones must rise")
         return self

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from visdeploy.errors import DataError
+from visdeploy_training.clip import check_targets
 from visdeploy_training.losses import dice_loss, sigmoid_focal_loss
 from visdeploy_training.methods.visolo.config import VISOLOConfig
 from visdeploy_training.methods.visolo.network import VISOLOOutput
@@ -30,30 +30,14 @@ def visolo_losses(output: VISOLOOutput, targets: Sequence[ClipTargets], config: 
     Raises:
         DataError: Targets and output differ in clips, frames or size, or a label is out of range.
     """
-    _check(output, targets, config)
+    batch, _, frames, height, width = output.mask_features.shape
+    check_targets(targets, (batch, frames, 4 * height, 4 * width), num_classes=config.num_classes)
     owners = [assign_clip(t, config.grid, eps=config.sampling_eps) for t in targets]
     return {
         "loss_cat": _category_loss(output.class_logits, owners, targets, config),
         "loss_mask": config.mask_weight * _mask_loss(output, owners, targets, config),
         "loss_tracking": _tracking_loss(output.tracking_logits, owners, config),
     }
-
-
-def _check(output: VISOLOOutput, targets: Sequence[ClipTargets], config: VISOLOConfig) -> None:
-    batch, _, frames, height, width = output.mask_features.shape
-    want = (batch, frames, 4 * height, 4 * width)
-    for t in targets:
-        seen = (len(targets), t.masks.shape[0], *t.masks.shape[2:])
-        if seen != want:
-            raise DataError("targets do not fit the batch (clips, frames, height, width)", seen=f"{seen}",
-                            expected=f"{want}")  # fmt: skip
-        present = t.labels[t.masks.flatten(2).any(dim=2)]
-        if present.numel() and not 0 <= int(present.min()) <= int(present.max()) < config.num_classes:
-            raise DataError(
-                "a label of the targets is out of range",
-                seen=f"{int(present.min())}..{int(present.max())}",
-                expected=f"0..{config.num_classes - 1}",
-            )
 
 
 def _focal(logits: Tensor, target: Tensor, config: VISOLOConfig) -> Tensor:

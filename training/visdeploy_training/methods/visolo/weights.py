@@ -7,10 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from visdeploy.errors import CheckpointError, ConfigError
-from visdeploy_training.backbones.efficientnet_lite import imagenet_weights
-from visdeploy_training.backbones.resnet import from_torchvision
-from visdeploy_training.checkpoint_file import read_tensors
+from visdeploy_training.backbones.pretrained import load_imagenet
 from visdeploy_training.model import VISModel
 from visdeploy_training.registry import OfficialLayout
 
@@ -42,37 +39,10 @@ OFFICIAL = OfficialLayout(
 
 
 def load_backbone(model: VISModel, path: Path | None) -> None:
-    """Put ImageNet weights into the backbone.
-
-    Args:
-        model: A VISOLO network.
-        path: A torchvision ResNet-50 file; None for EfficientNet-Lite0, whose weights a package ships.
+    """Put ImageNet weights into the backbone; see `load_imagenet`.
 
     Raises:
         ConfigError: The backbone needs a file and none was given, or the other way round.
-        CheckpointError: The file does not hold a torchvision ResNet-50.
+        CheckpointError: The file does not hold these weights.
     """
-    if model.config.backbone == "efficientnet_lite0":
-        if path is not None:
-            raise ConfigError(
-                "EfficientNet-Lite0 takes its weights from a package", seen=str(path), hint="Set pretrained to true."
-            )
-        state = imagenet_weights()
-    elif path is None:
-        raise ConfigError(
-            "no package ships ImageNet weights of ResNet-50",
-            hint="Set pretrained to the path of torchvision's resnet50 file (.pth).",
-        )
-    else:
-        state = from_torchvision(read_tensors(path).tensors)
-        state = {k: v for k, v in state.items() if not k.startswith("res5.")}
-    backbone = model.get_submodule("backbone")
-    wanted = {k: tuple(v.shape) for k, v in backbone.state_dict().items()}
-    wrong = sorted(wanted.keys() ^ state.keys()) or [k for k in wanted if tuple(state[k].shape) != wanted[k]]
-    if wrong:
-        raise CheckpointError(
-            f"{path}: these are not the ImageNet weights of {model.config.backbone}",
-            seen=f"{len(wrong)} wrong tensors, first {wrong[0]}",
-            hint="Use torchvision's resnet50 file.",
-        )
-    backbone.load_state_dict(state)
+    load_imagenet(model.get_submodule("backbone"), model.config.backbone, path)

@@ -1,0 +1,69 @@
+// Turns planes of pixels into rows of channels. Part of cpu_kernel.cc: compiled once per instruction set, local to that
+// file.
+#pragma once
+
+#include <utility>
+
+#include "core/gemm_tile.h"
+
+namespace visdeploy {
+namespace {
+
+VD_HD int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+template <int kStep, typename T, int... kLane>
+VD_HD void swap_halves(Vector<T>& a, Vector<T>& b, std::integer_sequence<int, kLane...>) {
+  constexpr int kAll = kLanes<T>;
+  const Vector<T> first = __builtin_shufflevector(a, b, (kLane & kStep ? kAll + kLane - kStep : kLane)...);
+  b = __builtin_shufflevector(a, b, (kLane & kStep ? kAll + kLane : kLane + kStep)...);
+  a = first;
+}
+
+// Turns a square of values round: exchanges its upper right and lower left quarters, then those of each quarter.
+template <int kStep, typename T>
+VD_HD void transpose(Vector<T> (&square)[kLanes<T>]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes<T>; ++i) {
+    if ((i & kStep) == 0) {
+      swap_halves<kStep, T>(square[i], square[i + kStep], std::make_integer_sequence<int, kLanes<T>>());
+    }
+  }
+  if constexpr (kStep > 1) transpose<kStep / 2, T>(square);
+}
+
+// kLanes channels of kLanes neighbouring pixels.
+template <typename T>
+VD_HD void gather_square(const T* source, int64_t plane, int64_t channels, Acc<T>* row) {
+  Vector<Acc<T>> square[kLanes<Acc<T>>];
+#pragma GCC unroll 16
+  for (int c = 0; c < kLanes<Acc<T>>; ++c) {
+    Acc<T> values[kLanes<Acc<T>>];
+    for (int i = 0; i < kLanes<Acc<T>>; ++i) values[i] = load(source + c * plane + i);
+    square[c] = load_vector(values);
+  }
+  transpose<kLanes<Acc<T>> / 2, Acc<T>>(square);
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes<Acc<T>>; ++i) store_vector(row + i * channels, square[i]);
+}
+
+template <typename T>
+void gather_rows(const void* planes, int64_t plane, int64_t channels, const int64_t* offsets, int64_t begin,
+                 int64_t end, void* rows) {
+  constexpr int kBlock = kLanes<Acc<T>>;
+  for (int64_t first = begin; first < end; first += kBlock) {
+    const int64_t count = least(kBlock, end - first);
+    const T* source = static_cast<const T*>(planes);
+    Acc<T>* row = static_cast<Acc<T>*>(rows) + (first + 1) * channels;
+    int64_t c = 0;
+    if (count == kBlock && offsets[first + kBlock - 1] - offsets[first] == kBlock - 1) {
+      for (; c + kBlock <= channels; c += kBlock)
+        gather_square(source + c * plane + offsets[first], plane, channels, row + c);
+    }
+    for (; c < channels; ++c) {
+      for (int64_t i = 0; i < count; ++i) row[i * channels + c] = load(source + c * plane + offsets[first + i]);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace visdeploy

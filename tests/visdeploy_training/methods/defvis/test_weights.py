@@ -1,0 +1,178 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.goldens.seeded import seeded_array
+from visdeploy.errors import CheckpointError
+from visdeploy_training import convert_checkpoint, create_model, load_checkpoint, save_checkpoint
+from visdeploy_training.methods.defvis.weights import load_relative
+
+StateDict = dict[str, torch.Tensor]
+SMALL: dict[str, Any] = {"num_frames": 2, "encoder_layers": 2, "decoder_layers": 2}
+
+
+def official_name(name: str) -> str:
+    """Our names back to the official ones, written down independently of the renaming under test."""
+    if name.startswith("backbone."):
+        name = re.sub(r"^backbone\.stem\.", "backbone.", name)
+        name = re.sub(r"^backbone\.res(\d)", lambda m: f"backbone.layer{int(m[1]) - 1}", name)
+        name = name.replace("shortcut.norm.", "downsample.1.").replace("shortcut.", "downsample.0.")
+        name = re.sub(r"conv(\d)\.norm\.", r"bn\1.", name)
+        return name.replace("backbone.", "vistr.backbone.0.body.", 1)
+    heads = ("bbox_attention.", "mask_head.", "insmask_head.")
+    return name if name.startswith(heads) else f"vistr.{name}"
+
+
+def official_state(variant: str, *, seeded: bool = True, **changes: Any) -> StateDict:
+    with torch.device("meta"):
+        shapes = create_model("defvis", variant, **changes).state_dict()
+    state = {official_name(k): v for k, v in shapes.items()}
+    if seeded:
+        return {k: torch.from_numpy(seeded_array(k, v.shape)) for k, v in state.items()}
+    return {k: torch.zeros(v.shape) for k, v in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("variant", "tensors"), [("inst_r50", 528), ("inst_r101", 783), ("enc_r50", 527), ("enc_r101", 782)]
+)
+def test_official_checkpoints_convert_whole(tmp_path: Path, variant: str, tensors: int):
+    """0 missing, 0 unexpected keys; the counts are those of specification section 6."""
+    state = official_state(variant, seeded=False)
+    extra = {
+        "vistr.backbone.0.body.bn1.num_batches_tracked": torch.tensor(0),
+        "vistr.resizer.fc.weight": torch.zeros(2),
+    }
+    torch.save({"model": {f"module.{k}": v for k, v in (state | extra).items()}, "epoch": 3}, tmp_path / "official.pth")
+    found = convert_checkpoint(tmp_path / "official.pth", classes="ytvis2019")
+    assert (found.method, found.variant, found.layout) == ("defvis", variant, "official")
+    assert (found.report.missing, found.report.unexpected, found.report.misshapen) == ((), (), ())
+    assert len(found.report.loaded) == len(state) == tensors
+    assert not found.info.overrides
+
+
+def test_seeded_checkpoint_of_another_clip_length(shared: Path, tmp_path: Path):
+    """The golden folder's own list of tensors, so that no name of ours takes part."""
+    import json
+
+    params = json.loads((shared / "goldens/defvis/inst_r50_t4.json").read_text())["params"]
+    state = {p["name"]: torch.from_numpy(seeded_array(p["name"], p["shape"])) for p in params}
+    found = convert_checkpoint({"model": state})
+    assert found.report.ok
+    assert (found.variant, found.info.overrides, len(found.classes)) == ("inst_r50", {"num_frames": 4}, 40)
+    saved = save_checkpoint(found, tmp_path / "ours.safetensors")
+    model, info = load_checkpoint(saved)
+    assert (model.config.num_frames, info.overrides) == (4, {"num_frames": 4})
+    key = "mask_head.lay1.weight"
+    assert torch.equal(model.state_dict()[key], state[key])
+    key = "vistr.backbone.0.body.layer3.0.downsample.1.running_var"
+    assert torch.equal(model.backbone.res4[0].shortcut.norm.running_var, state[key])
+
+
+def test_plain_vistr_is_no_defvis():
+    state = official_state("enc_r50", seeded=False)
+    dense = {k.replace("sampling_offsets", "in_proj"): v for k, v in state.items()}
+    with pytest.raises(CheckpointError, match="no known layout"):
+        convert_checkpoint({"model": dense})
+
+
+def test_bare_state_dict_counts_its_classes():
+    model = create_model("defvis", "tiny", num_classes=7, hidden_dim=48, mask_groups=1, num_heads=4)
+    found = convert_checkpoint(model.state_dict(), method="defvis", variant="tiny")
+    assert (found.layout, len(found.classes)) == ("bare", 7)
+
+
+@pytest.fixture(scope="module")
+def detr() -> StateDict:
+    """A DETR segmentation checkpoint as the upstream start takes it: width 384, dense encoder, `detr.` names."""
+    state: StateDict = {}
+    for key, value in official_state("enc_r50", **SMALL).items():
+        part = key.replace("vistr.", "detr.")
+        if ".encoder." in key and ".self_attn." in key:
+            part = re.sub(r"self_attn\..*", "self_attn.in_proj_weight", part)
+            value = torch.zeros(1152, 384)
+        state[part] = value
+    state["detr.class_embed.weight"] = torch.zeros(92, 384)
+    state["detr.query_embed.weight"] = torch.zeros(100, 384)
+    return state
+
+
+def test_start_from_detr(tmp_path: Path, detr: StateDict):
+    torch.manual_seed(0)
+    torch.save({"model": detr}, tmp_path / "detr.pth")
+    model = create_model("defvis", "inst_r50", num_classes=4, pretrained=tmp_path / "detr.pth", **SMALL)
+    state = model.state_dict()
+    for key in ("transformer.encoder.layers.1.linear1.weight", "transformer.decoder.norm.bias", "input_proj.weight"):
+        assert torch.equal(state[key], detr[f"detr.{key}"])
+    assert torch.equal(state["mask_head.lay2.weight"], detr["mask_head.lay2.weight"])
+    assert torch.equal(state["backbone.res5.2.conv3.weight"], detr["detr.backbone.0.body.layer4.2.conv3.weight"])
+    assert state["query_embed.weight"].any()
+    report = load_relative(model, detr, where="detr.pth")
+    fresh = {k for k in report.missing if ".self_attn." not in k}
+    assert fresh == {
+        "transformer.instance_encoders.weight",
+        "query_embed.weight",
+        "class_embed.weight",
+        "class_embed.bias",
+    }
+    assert set(report.unexpected) == {f"transformer.encoder.layers.{i}.self_attn.in_proj_weight" for i in (0, 1)}
+    assert not report.misshapen
+
+
+def deformable_detr(width: int) -> StateDict:
+    """Names and shapes of Deformable DETR's COCO checkpoints, four levels, cut to one layer each."""
+    state = {k.removeprefix("vistr."): v for k, v in official_state("enc_r50").items() if ".backbone." in k}
+    shapes: dict[str, tuple[int, ...]] = {"transformer.level_embed": (4, width), "query_embed.weight": (300, 2 * width)}
+    for part, norms, attention in (("encoder", 2, "self_attn"), ("decoder", 3, "cross_attn")):
+        layer = f"transformer.{part}.layers.0"
+        shapes |= {f"{layer}.norm{i + 1}.{leaf}": (width,) for i in range(norms) for leaf in ("weight", "bias")}
+        shapes |= {f"{layer}.linear1.weight": (1024, width), f"{layer}.linear2.weight": (width, 1024)}
+        shapes |= {f"{layer}.{attention}.value_proj.weight": (width, width)}
+        shapes |= {f"{layer}.{attention}.sampling_offsets.weight": (256, width)}
+    shapes |= {"transformer.decoder.layers.0.self_attn.in_proj_weight": (3 * width, width)}
+    shapes |= {"class_embed.0.weight": (91, width), "bbox_embed.0.layers.0.weight": (width, width)}
+    shapes |= {"input_proj.0.0.weight": (width, 512, 1, 1), "input_proj.0.1.weight": (width,)}
+    return state | {k: torch.from_numpy(seeded_array(k, s)) for k, s in shapes.items()}
+
+
+def test_start_from_deformable_detr_as_published(tmp_path: Path):
+    """Width 256 fits nothing but the backbone, all of it."""
+    state = deformable_detr(256)
+    torch.save({"model": state, "epoch": 49}, tmp_path / "deformable.pth")
+    model = create_model("defvis", "inst_r50", num_classes=4, pretrained=tmp_path / "deformable.pth", **SMALL)
+    report = load_relative(model, state, where="deformable.pth")
+    assert {k.split(".")[0] for k in report.loaded} == {"backbone"}
+    assert len(report.loaded) == len(model.backbone.state_dict()) == 265
+    assert torch.equal(model.backbone.stem.conv1.weight, state["backbone.0.body.conv1.weight"])
+
+
+def test_start_from_deformable_detr_of_the_same_width():
+    """Its decoder's first norm stands behind the cross-attention, ours behind the self-attention."""
+    state = deformable_detr(240)
+    changes = SMALL | {"hidden_dim": 240, "feedforward_dim": 1024, "mask_groups": 1}
+    model = create_model("defvis", "enc_r50", num_classes=4, **changes)
+    report = load_relative(model, state, where="deformable.pth")
+    layer, ours = "transformer.decoder.layers.0", model.state_dict()
+    assert torch.equal(ours[f"{layer}.norm1.weight"], state[f"{layer}.norm2.weight"])
+    assert torch.equal(ours[f"{layer}.norm2.weight"], state[f"{layer}.norm1.weight"])
+    assert f"{layer}.self_attn.in_proj_weight" in report.loaded
+    assert "transformer.encoder.layers.0.self_attn.value_proj.weight" in report.loaded
+    assert any("sampling_offsets" in k for k in report.misshapen)
+    assert not any(k.startswith(("bbox_embed", "class_embed", "input_proj", "query_embed")) for k in report.loaded)
+
+
+def test_a_backbone_of_another_depth_is_refused(detr: StateDict):
+    model = create_model("defvis", "inst_r101", num_classes=4, **SMALL)
+    with pytest.raises(CheckpointError, match="resnet101"):
+        load_relative(model, detr, where="detr.pth")
+
+
+def test_torchvision_backbone(tmp_path: Path):
+    import torchvision
+
+    theirs = torchvision.models.resnet50(weights=None)
+    torch.save(theirs.state_dict(), tmp_path / "resnet50.pth")
+    model = create_model("defvis", "enc_r50", num_classes=2, pretrained=tmp_path / "resnet50.pth", **SMALL)
+    assert torch.equal(model.backbone.res5[0].shortcut.weight, theirs.layer4[0].downsample[0].weight)

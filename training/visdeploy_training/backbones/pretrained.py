@@ -1,0 +1,61 @@
+"""ImageNet weights into a backbone, with every tensor accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from visdeploy.errors import CheckpointError, ConfigError
+from visdeploy_training.backbones.efficientnet_lite import imagenet_weights
+from visdeploy_training.backbones.resnet import ResNet, from_torchvision
+from visdeploy_training.checkpoint_file import read_tensors
+
+
+def load_imagenet(backbone: nn.Module, name: str, path: Path | None) -> None:
+    """Put ImageNet weights into a backbone.
+
+    Args:
+        backbone: A ResNet or an EfficientNet-Lite0.
+        name: Its name in configurations: `resnet50`, `resnet101`, `efficientnet_lite0`.
+        path: A torchvision file of that ResNet; None for EfficientNet-Lite0, whose weights a package ships.
+
+    Raises:
+        ConfigError: The backbone needs a file and none was given, or the other way round.
+        CheckpointError: The file does not hold these weights.
+    """
+    if name == "efficientnet_lite0":
+        if path is not None:
+            raise ConfigError(
+                "EfficientNet-Lite0 takes its weights from a package", seen=str(path), hint="Set pretrained to true."
+            )
+        state = imagenet_weights()
+    elif path is None:
+        raise ConfigError(
+            f"no package ships ImageNet weights of {name.replace('resnet', 'ResNet-')}",
+            hint=f"Set pretrained to the path of torchvision's {name} file (.pth).",
+        )
+    else:
+        state = from_torchvision(read_tensors(path).tensors)
+    load_weights(backbone, state, name, str(path))
+
+
+def load_weights(backbone: nn.Module, state: Mapping[str, Tensor], name: str, where: str) -> None:
+    """Load a backbone's tensors under its own names; ResNet stages that were not built are left out.
+
+    Raises:
+        CheckpointError: Any other tensor is missing, unexpected, or of another shape.
+    """
+    if isinstance(backbone, ResNet):
+        cut = tuple(f"res{i}." for i in range(2, 6) if f"res{i}" not in backbone.stages)
+        state = {k: v for k, v in state.items() if not k.startswith(cut)} if cut else state
+    wanted = {k: tuple(v.shape) for k, v in backbone.state_dict().items()}
+    wrong = sorted(wanted.keys() ^ state.keys()) or [k for k in wanted if tuple(state[k].shape) != wanted[k]]
+    if wrong:
+        raise CheckpointError(
+            f"{where}: these are not the ImageNet weights of {name}",
+            seen=f"{len(wrong)} wrong tensors, first {wrong[0]}",
+            hint=f"Use torchvision's {name} file.",
+        )
+    backbone.load_state_dict(dict(state))

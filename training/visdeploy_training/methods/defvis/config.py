@@ -1,0 +1,177 @@
+"""Everything that can be chosen about a DefVIS network (spec sections 1 to 5), and the named variants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from visdeploy.errors import ConfigError
+
+BACKBONES = ("resnet50", "resnet101", "efficientnet_lite0")
+
+
+@dataclass(frozen=True)
+class DefVISConfig:
+    """One DefVIS network: sizes, thresholds, loss weights.
+
+    Two layouts: with `instance_groups` learned tokens join the encoder and the decoder runs once a group (the
+    published head); with 0 groups there are only queries, `queries_per_frame` of them in each frame (VisTR's head).
+
+    Attributes:
+        num_classes: Number of object classes; the classifier has two rows more, id 0 (unused) and no object (last).
+        backbone: Feature extractor.
+        freeze_at: How many leading backbone stages do not train (stem counts as one).
+        train_norm: Train scale and shift of the backbone's frozen batch norms (EfficientNet only).
+        num_frames: Frames of a clip; the encoder's weights belong to this number.
+        instance_groups: Groups of instance tokens; 0 for none.
+        tokens_per_group: Tokens of a group.
+        queries_per_frame: Decoder queries of a frame (and group).
+        hidden_dim: Width of the transformer.
+        num_heads: Attention heads.
+        num_points: Sampling points of a head in each level.
+        encoder_layers: Layers of the encoder.
+        decoder_layers: Layers of the decoder.
+        feedforward_dim: Inner width of the feed-forward networks.
+        dropout: Everywhere in the transformer.
+        recompute: In training, compute the transformer's layers again for the gradients instead of keeping what is
+            inside them: slower, and much less memory. The numbers are the same.
+        mask_groups: Groups of the mask head's norms.
+        sequence_dim: Channels of the sequence head.
+        sequence_groups: Groups of the sequence head's norms.
+        mask_prior: Initial foreground probability of a pixel; 0 leaves the bias at its random start, as upstream.
+        height: Rows of a training clip, and the shorter edge at inference.
+        width: Columns of a training clip.
+        longest_edge: Largest longer edge at inference; upstream has no limit.
+        size_multiple: Height and width of any input must be multiples of this.
+        pixel_mean: RGB, 0..255.
+        pixel_std: RGB, 0..255.
+        clip_overlap: Frames that consecutive clips of a longer video share, at most all but one; upstream does not take
+            longer videos.
+        frame_score_threshold: A frame below this class score reports no mask.
+        class_weight: Of the matching cost and of the classification loss.
+        box_weight: Of the L1 distance of boxes, in cost and loss.
+        iou_weight: Of the IoU cost and of the generalised IoU loss.
+        mask_weight: Of the focal loss of masks.
+        dice_weight: Of the dice loss of masks.
+        no_object_weight: Weight of the no-object class in the classification loss.
+    """
+
+    num_classes: int = 40
+    backbone: Literal["resnet50", "resnet101", "efficientnet_lite0"] = "resnet50"
+    freeze_at: int = 2
+    train_norm: bool = False
+    num_frames: int = 36
+    instance_groups: int = 8
+    tokens_per_group: int = 20
+    queries_per_frame: int = 1
+    hidden_dim: int = 384
+    num_heads: int = 8
+    num_points: int = 6
+    encoder_layers: int = 6
+    decoder_layers: int = 6
+    feedforward_dim: int = 2048
+    dropout: float = 0.1
+    recompute: bool = False
+    mask_groups: int = 8
+    sequence_dim: int = 12
+    sequence_groups: int = 4
+    mask_prior: float = 0.0
+    height: int = 300
+    width: int = 540
+    longest_edge: int = 1333
+    size_multiple: int = 1
+    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    clip_overlap: int = 12
+    frame_score_threshold: float = 0.001
+    class_weight: float = 1.0
+    box_weight: float = 5.0
+    iou_weight: float = 2.0
+    mask_weight: float = 1.0
+    dice_weight: float = 1.0
+    no_object_weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        # lists come from JSON and YAML
+        for name in ("pixel_mean", "pixel_std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._check("backbone", self.backbone in BACKBONES, " or ".join(BACKBONES))
+        for name in (
+            "num_classes", "num_frames", "queries_per_frame", "num_heads", "num_points", "encoder_layers",
+            "decoder_layers", "feedforward_dim", "longest_edge",
+        ):  # fmt: skip
+            self._check(name, getattr(self, name) >= 1, "at least 1")
+        self._check("instance_groups", self.instance_groups >= 0, "at least 0")
+        self._check("tokens_per_group", self.tokens_per_group >= min(1, self.instance_groups), "at least 1 with groups")
+        # positions are pairs of sine and cosine on three axes or two, and the mask head halves the width four times
+        good = self.hidden_dim > 0 and self.hidden_dim % 48 == 0
+        self._check("hidden_dim", good, "a positive multiple of 48")
+        self._check("num_heads", self.hidden_dim % self.num_heads == 0, f"a divisor of {self.hidden_dim}")
+        narrow = self.mask_widths[-1]
+        self._check("mask_groups", narrow % self.mask_groups == 0, f"a divisor of {narrow}")
+        self._check("mask_groups", self.num_heads % self.mask_groups == 0, f"a divisor of {self.num_heads} heads")
+        self._check(
+            "sequence_groups", self.sequence_dim % self.sequence_groups == 0, f"a divisor of {self.sequence_dim}"
+        )
+        self._check("mask_prior", 0 <= self.mask_prior < 1, "0 <= mask_prior < 1")
+        self._check("clip_overlap", self.clip_overlap >= 0, "at least 0")
+        self._check("dropout", 0 <= self.dropout < 1, "0 <= dropout < 1")
+        for name in ("height", "width"):
+            value, multiple = getattr(self, name), self.size_multiple
+            self._check(name, value > 0 and value % multiple == 0, f"a positive multiple of {multiple}")
+
+    def _check(self, field: str, good: bool, expected: str) -> None:
+        if not good:
+            raise ConfigError(f"defvis: {field} has a wrong value", seen=repr(getattr(self, field)), expected=expected)
+
+    @property
+    def slots(self) -> int:
+        """Most objects of one clip."""
+        return self.queries_per_frame * max(1, self.instance_groups)
+
+    @property
+    def num_levels(self) -> int:
+        """Levels of the encoder's attention: the frames, and the grid of tokens where there is one."""
+        return self.num_frames + min(1, self.instance_groups)
+
+    @property
+    def num_logits(self) -> int:
+        """Rows of the classifier: id 0 (unused), the classes, no object."""
+        return self.num_classes + 2
+
+    @property
+    def mask_widths(self) -> tuple[int, ...]:
+        """Channels of the mask head from stride 32 to its output."""
+        return tuple(self.hidden_dim // 2**i for i in range(1, 5))
+
+
+INST_R50 = DefVISConfig()
+ENC_R50 = DefVISConfig(instance_groups=0, tokens_per_group=0, queries_per_frame=10)
+VARIANTS: dict[str, DefVISConfig] = {
+    "inst_r50": INST_R50,
+    "inst_r101": replace(INST_R50, backbone="resnet101"),
+    "enc_r50": ENC_R50,
+    "enc_r101": replace(ENC_R50, backbone="resnet101"),
+    "tiny": DefVISConfig(
+        backbone="efficientnet_lite0",
+        freeze_at=0,
+        train_norm=True,
+        num_frames=12,
+        clip_overlap=4,
+        instance_groups=0,
+        tokens_per_group=0,
+        queries_per_frame=4,
+        hidden_dim=192,
+        mask_prior=0.08,
+        num_points=4,
+        encoder_layers=3,
+        decoder_layers=3,
+        feedforward_dim=384,
+        dropout=0.0,
+        mask_groups=4,
+        height=96,
+        width=160,
+        longest_edge=512,
+        size_multiple=32,
+    ),
+}

@@ -1,0 +1,97 @@
+"""Spatio-temporal deformable encoder (spec section 3.3); names are those of the official checkpoints."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from visdeploy_plugins.torch_ops import ms_deform_attn
+from visdeploy_training.methods.defvis.blocks import FeedForward, Layers
+from visdeploy_training.methods.defvis.config import DefVISConfig
+from visdeploy_training.methods.defvis.geometry import Levels
+
+
+class DeformableAttention(nn.Module):
+    """Every token samples a few points in every level; each frame of the clip is one level."""
+
+    def __init__(self, config: DefVISConfig) -> None:
+        super().__init__()
+        dim, self.heads = config.hidden_dim, config.num_heads
+        self.levels, self.points = config.num_levels, config.num_points
+        samples = self.heads * self.levels * self.points
+        self.sampling_offsets = nn.Linear(dim, 2 * samples)
+        self.attention_weights = nn.Linear(dim, samples)
+        self.value_proj = nn.Linear(dim, dim)
+        self.output_proj = nn.Linear(dim, dim)
+
+    def reset(self) -> None:
+        """Upstream's start: head m looks in direction m, point p at a distance of p + 1 pixels, all alike."""
+        for linear in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        for linear in (self.sampling_offsets, self.attention_weights):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        angle = torch.arange(self.heads, dtype=torch.float32) * (2 * math.pi / self.heads)
+        direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
+        direction = direction / direction.abs().amax(dim=-1, keepdim=True)
+        distance = torch.arange(1, self.points + 1, dtype=torch.float32)
+        offsets = direction[:, None, None] * distance[:, None]
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(offsets.expand(-1, self.levels, -1, -1).flatten())
+
+    def values(self, tokens: Tensor, padding: Tensor | None) -> Tensor:
+        """Projected values `[B, tokens, heads, C / heads]`, zero where there is padding."""
+        value: Tensor = self.value_proj(tokens)
+        if padding is not None:
+            value = value.masked_fill(padding[..., None], 0.0)
+        return value.unflatten(-1, (self.heads, -1))  # type: ignore[no-any-return]
+
+    def sampling(self, query: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
+        """Sampling locations `[B, tokens, heads, L, P, 2]` (x, y) and their weights `[B, tokens, heads, L, P]`."""
+        shape = (self.heads, self.levels, self.points)
+        offsets = self.sampling_offsets(query).unflatten(-1, (*shape, 2))
+        size = levels.shapes.flip(-1).to(offsets.dtype)
+        locations = levels.reference[:, :, None, :, None] + offsets / size[:, None]
+        weights = self.attention_weights(query).unflatten(-1, (self.heads, -1)).softmax(dim=-1)
+        return locations, weights.unflatten(-1, shape[1:])
+
+    def forward(self, tokens: Tensor, levels: Levels) -> Tensor:
+        """`[B, tokens, C]` to `[B, tokens, C]`."""
+        locations, weights = self.sampling(tokens + levels.position, levels)
+        value = self.values(tokens, levels.padding)
+        # one precision for all, that of the locations: under autocast the linear layers' is lower
+        value, weights = value.to(locations.dtype), weights.to(locations.dtype)
+        sampled = ms_deform_attn(value, levels.shapes, levels.starts, locations, weights)
+        out: Tensor = self.output_proj(sampled)
+        return out
+
+
+class EncoderLayer(FeedForward):
+    """Deformable attention and feed-forward network, each with its sum and norm."""
+
+    def __init__(self, config: DefVISConfig) -> None:
+        super().__init__(config)
+        self.self_attn = DeformableAttention(config)
+        self.norm1 = nn.LayerNorm(config.hidden_dim)
+        self.norm2 = nn.LayerNorm(config.hidden_dim)
+
+    def forward(self, tokens: Tensor, levels: Levels) -> Tensor:
+        """`[B, tokens, C]`, shape kept."""
+        tokens = self.norm1(tokens + self.dropout(self.self_attn(tokens, levels)))
+        out: Tensor = self.norm2(tokens + self.feed(tokens))
+        return out
+
+
+class Encoder(Layers):
+    """Encoder layers, without a norm behind."""
+
+    def __init__(self, config: DefVISConfig) -> None:
+        super().__init__(config)
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+
+    def forward(self, tokens: Tensor, levels: Levels) -> Tensor:
+        """`[B, tokens, C]`, shape kept."""
+        return self.outputs(tokens, levels)[-1]

@@ -1,0 +1,117 @@
+"""Where the encoder's tokens are: positional encodings, levels, reference points (spec sections 3.2 and 3.3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Levels(NamedTuple):
+    """The encoder's tokens: all frames' pixels, frame by frame and row by row, then the instance tokens.
+
+    Attributes:
+        shapes: `[L, 2]` int64, rows and columns of each level.
+        starts: `[L]` int64, first token of each level.
+        reference: `[1 or B, tokens, 1 or L, 2]`, x and y in 0..1 of the level that is looked at.
+        position: `[1 or B, tokens, C]`.
+        padding: `[B, tokens]` bool, True for padding; None where there is none.
+    """
+
+    shapes: Tensor
+    starts: Tensor
+    reference: Tensor
+    position: Tensor
+    padding: Tensor | None
+
+
+def sine_position(valid: Tensor, features: int) -> Tensor:
+    """Sine and cosine of the position along every axis, normalised to the valid part.
+
+    Args:
+        valid: `[B, *axes]` float, 1 where a position is valid and 0 where it is padding.
+        features: Channels of an axis, even.
+
+    Returns:
+        `[B, *axes, features * number of axes]`, first axis first.
+    """
+    pair = torch.arange(0, features, 2, device=valid.device, dtype=valid.dtype)
+    scale = 10000 ** (pair / features)
+    encoded = []
+    for axis in range(1, valid.ndim):
+        count = valid.cumsum(axis)
+        last = count.narrow(axis, count.shape[axis] - 1, 1)
+        angle = (count / (last + 1e-6) * (2 * math.pi)).unsqueeze(-1) / scale
+        encoded.append(torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2))
+    return torch.cat(encoded, dim=-1)
+
+
+def pixel_centres(height: int, width: int, like: Tensor) -> Tensor:
+    """Centres of a grid's cells in 0..1: `[height * width, 2]`, x first, row by row."""
+    y = (torch.arange(height, device=like.device, dtype=like.dtype) + 0.5) / height
+    x = (torch.arange(width, device=like.device, dtype=like.dtype) + 0.5) / width
+    return torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1).flatten(0, 1)
+
+
+def resize_padding(padding: Tensor, height: int, width: int) -> Tensor:
+    """A padding mask at the size of a feature map, nearest neighbour.
+
+    Args:
+        padding: `[N, H, W]` bool.
+        height: Wanted rows.
+        width: Wanted columns.
+
+    Returns:
+        `[N, height, width]` bool.
+    """
+    return F.interpolate(padding[:, None].float(), size=(height, width), mode="nearest")[:, 0].bool()
+
+
+def make_levels(frames: Tensor, tokens: Sequence[int] | None, padding: Tensor | None) -> Levels:
+    """The levels of a batch of clips.
+
+    Args:
+        frames: `[B, T, C, h, w]`, only shape, dtype and device count.
+        tokens: Rows and columns of the grid of instance tokens, None for none.
+        padding: `[B, T, h, w]` bool, True for padding; None where there is none.
+    """
+    _, count, channels, height, width = frames.shape
+    grids = [(height, width)] * count + ([(tokens[0], tokens[1])] if tokens else [])
+    shapes = torch.tensor(grids, dtype=torch.int64, device=frames.device)
+    starts = torch.tensor([height * width * i for i in range(len(grids))], dtype=torch.int64, device=frames.device)
+    # positions in float32 whatever the precision of the network: they are differences of nearby numbers
+    like = frames.new_ones((), dtype=torch.float32)
+    valid = like.expand(1, count, height, width) if padding is None else (~padding).float()
+    position = sine_position(valid, channels // 3).flatten(1, 3)
+    reference = pixel_centres(height, width, like).repeat(count, 1)[None, :, None]
+    if padding is not None:
+        reference = _padded_reference(reference, valid, tokens is not None)
+    if tokens:
+        grid = sine_position(like.expand(1, *tokens), channels // 2).flatten(1, 2)
+        own = pixel_centres(tokens[0], tokens[1], like)[None, :, None]
+        if padding is not None:
+            grid = grid.expand(len(position), -1, -1)
+            own = own * _valid_ratio(valid, True)[:, None]
+            padding = F.pad(padding.flatten(1), (0, tokens[0] * tokens[1]))
+        position, reference = torch.cat([position, grid], dim=1), torch.cat([reference, own], dim=1)
+    elif padding is not None:
+        padding = padding.flatten(1)
+    return Levels(shapes, starts, reference.to(frames.dtype), position.to(frames.dtype), padding)
+
+
+def _valid_ratio(valid: Tensor, tokens: bool) -> Tensor:
+    """Share of each level that is not padding, x and y: `[B, L, 2]`; the token grid counts as whole."""
+    ratio = torch.stack([valid[:, :, 0].mean(dim=-1), valid[..., 0].mean(dim=-1)], dim=-1)
+    return F.pad(ratio, (0, 0, 0, 1), value=1.0) if tokens else ratio
+
+
+def _padded_reference(reference: Tensor, valid: Tensor, tokens: bool) -> Tensor:
+    """Positions measured within the valid part of the token's own frame, then of each level: `[B, T * h * w, L, 2]`."""
+    ratio = _valid_ratio(valid, tokens)
+    pixels = valid.shape[2] * valid.shape[3]
+    own = ratio[:, : valid.shape[1]].repeat_interleave(pixels, dim=1)
+    return reference / own[:, :, None] * ratio[:, None]

@@ -1,0 +1,131 @@
+"""Where DefVIS's weights come from: official checkpoints, COCO-trained relatives, ImageNet backbones (spec 5.4, 6)."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from visdeploy_training.backbones.pretrained import load_imagenet, load_weights
+from visdeploy_training.backbones.resnet import from_torchvision
+from visdeploy_training.checkpoint import KeyReport, match_keys
+from visdeploy_training.checkpoint_file import read_tensors
+from visdeploy_training.methods.defvis.config import VARIANTS
+from visdeploy_training.model import VISModel
+from visdeploy_training.registry import OfficialLayout
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "vistr."
+BODY = "backbone.0.body."
+OFFSETS = "transformer.encoder.layers.0.self_attn.sampling_offsets.weight"
+TOKENS = "transformer.instance_encoders.weight"
+UNUSED = ("resizer.", "text_encoder.", "vistr.resizer.", "vistr.text_encoder.")
+
+
+def recognise(state: Mapping[str, Tensor]) -> bool:
+    """Whether these are the names of an official checkpoint of either layout; VisTR's has no deformable encoder."""
+    return PREFIX + OFFSETS in state and "insmask_head.0.weight" in state
+
+
+def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Official names to ours: `vistr.` goes, the backbone takes the project's names, unused branches are dropped."""
+    kept = {k.removeprefix(PREFIX): v for k, v in state.items() if not k.startswith(UNUSED)}
+    body = {k.removeprefix(BODY): v for k, v in kept.items() if k.startswith(BODY)}
+    renamed = {k: v for k, v in kept.items() if not k.startswith(BODY)}
+    return renamed | {f"backbone.{k}": v for k, v in from_torchvision(body).items()}
+
+
+def variant(state: Mapping[str, Tensor]) -> str:
+    """`inst` or `enc` by the instance tokens, `r50` or `r101` by the depth."""
+    depth = "r101" if f"{PREFIX}{BODY}layer3.6.conv1.weight" in state else "r50"
+    return f"{'inst' if PREFIX + TOKENS in state else 'enc'}_{depth}"
+
+
+def overrides(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The clip length, which the rows of the sampling offsets tell, where it is not the variant's."""
+    config = VARIANTS[variant(state)]
+    levels = state[PREFIX + OFFSETS].shape[0] // (2 * config.num_heads * config.num_points)
+    frames = levels - (config.num_levels - config.num_frames)
+    return {} if frames == config.num_frames else {"num_frames": frames}
+
+
+OFFICIAL = OfficialLayout(
+    recognise=recognise,
+    rename=rename,
+    variant=variant,
+    num_classes=lambda state: int(state[f"{PREFIX}class_embed.weight"].shape[0]) - 2,
+    class_tensors=("class_embed.weight", "class_embed.bias"),
+    spare_rows=2,
+    overrides=overrides,
+)
+
+
+def load_backbone(model: VISModel, path: Path | None) -> None:
+    """Start from ImageNet weights in the backbone, or from a COCO-trained relative in all that fits.
+
+    Args:
+        model: A DefVIS network.
+        path: A torchvision ResNet file, or a checkpoint of the DETR family; None for EfficientNet-Lite0, whose weights
+            a package ships.
+
+    Raises:
+        ConfigError: The backbone needs a file and none was given, or the other way round.
+        CheckpointError: The file does not hold the backbone's weights.
+    """
+    if path is not None and model.config.backbone != "efficientnet_lite0":
+        tensors = read_tensors(path).tensors
+        if any(BODY in k for k in tensors):
+            report = load_relative(model, tensors, where=str(path))
+            for kind in ("missing", "unexpected", "misshapen"):
+                keys = getattr(report, kind)
+                logger.info("%s: %d tensors %s: %s", path, len(keys), kind, ", ".join(keys) or "none")
+            logger.warning("%s: %d tensors fit, the other layers start fresh", path, len(report.loaded))
+            return
+    load_imagenet(model.get_submodule("backbone"), model.config.backbone, path)
+
+
+def load_relative(model: VISModel, tensors: Mapping[str, Tensor], *, where: str) -> KeyReport:
+    """Load all that fits of a checkpoint of the DETR family: DETR and VisTR, Deformable DETR.
+
+    The backbone must fit whole. Class predictors and queries stay fresh, as upstream does it; so do DETR's dense
+    encoder attention, Deformable DETR's cross-attention and box heads (offsets from reference points), and every
+    layer of another width, which for Deformable DETR's published 256 means all but the backbone.
+
+    Args:
+        model: A DefVIS network.
+        tensors: Of the checkpoint.
+        where: Its name, for messages.
+
+    Returns:
+        What became of every key, in our names.
+
+    Raises:
+        CheckpointError: The backbone's weights are incomplete or of another depth.
+    """
+    renamed = rename({re.sub(r"^detr\.", PREFIX, k): v for k, v in tensors.items()})
+    if "transformer.level_embed" in renamed or any(".cross_attn." in k for k in renamed):
+        renamed = _from_deformable_detr(renamed)
+    body = {k.removeprefix("backbone."): v for k, v in renamed.items() if k.startswith("backbone.")}
+    load_weights(model.get_submodule("backbone"), body, model.config.backbone, where)
+    fresh = ("class_embed.", "query_embed.")
+    fitting, report = match_keys(model.state_dict(), {k: v for k, v in renamed.items() if not k.startswith(fresh)})
+    model.load_state_dict(fitting, strict=False)
+    return report
+
+
+def _from_deformable_detr(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Its decoder attends across first and numbers its norms so; its box heads predict something else."""
+    swap = {"norm1": "norm2", "norm2": "norm1"}
+    renamed: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if not key.startswith(("bbox_embed.", "input_proj.")):
+            parts = key.split(".")
+            if key.startswith("transformer.decoder.layers."):
+                parts = [swap.get(p, p) for p in parts]
+            renamed[".".join(parts)] = value
+    return renamed

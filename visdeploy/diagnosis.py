@@ -1,0 +1,196 @@
+"""What this machine can run bundles with: engines, operator libraries, which operator runs where and why not elsewhere.
+
+    import visdeploy
+    for engine in visdeploy.doctor().engines:
+        print(engine.name, engine.version, engine.hint)
+
+and `visdeploy doctor` on the command line. Nothing needs to be installed beside the runtime itself: what is missing is
+what the report is about.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Any
+
+CUDA_PROVIDER, CPU_PROVIDER = "CUDAExecutionProvider", "CPUExecutionProvider"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine that visdeploy knows of.
+
+    Attributes:
+        name: Its import name.
+        version: The installed version; empty when it is not installed.
+        detail: What it offers here, such as its providers or devices, or why it does not load.
+        runs_bundles: Whether the runtime can run a bundle on it, here and now.
+        hint: What to install or change to get more of it; empty when nothing is missing.
+    """
+
+    name: str
+    version: str
+    detail: str
+    runs_bundles: bool
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Library:
+    """A compiled operator library.
+
+    Attributes:
+        name: What it is for.
+        path: Where it is; empty when it was not built.
+        detail: What it offers.
+        hint: How to get it.
+    """
+
+    name: str
+    path: str
+    detail: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One custom operator on one engine.
+
+    Attributes:
+        op: Name of the operator.
+        engine: Name of the engine and its device.
+        runs: What runs there; empty when nothing can.
+        own_kernel: Whether that is our compiled kernel.
+        why_not: Why it is not, when it is not.
+    """
+
+    op: str
+    engine: str
+    runs: str
+    own_kernel: bool
+    why_not: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `doctor` found.
+
+    Attributes:
+        engines: Engines, in the order in which the runtime would want them.
+        libraries: Operator libraries.
+        operators: One entry per operator and engine.
+    """
+
+    engines: tuple[Engine, ...]
+    libraries: tuple[Library, ...]
+    operators: tuple[Operator, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether a bundle can run on at least one engine."""
+        return any(engine.runs_bundles for engine in self.engines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain values, with `healthy`."""
+        return {"healthy": self.healthy} | asdict(self)
+
+
+def doctor() -> Diagnosis:
+    """Looks at the engines and operator libraries of this installation.
+
+    Imports the engines that are installed, to see whether they load; writes nothing.
+    """
+    engines = (_onnxruntime(), *(_tensorrt(name, purpose) for name, purpose in _TENSORRT), _torch())
+    libraries, operators = _plugins()
+    return Diagnosis(engines, libraries, operators)
+
+
+def _onnxruntime() -> Engine:
+    install = "pip install onnxruntime, or onnxruntime-gpu for NVIDIA GPUs; one of the two, never both"
+    # The two distributions install the same module.
+    version = _version("onnxruntime-gpu") or _version("onnxruntime")
+    module, reason = _import("onnxruntime")
+    if module is None:
+        return Engine("onnxruntime", version, reason, False, install)
+    providers = module.get_available_providers()
+    hint = "" if CUDA_PROVIDER in providers else "for NVIDIA GPUs: pip install 'visdeploy[gpu]' in place of onnxruntime"
+    detail = ", ".join(each.removesuffix("ExecutionProvider") for each in providers)
+    return Engine("onnxruntime", module.__version__, detail, CPU_PROVIDER in providers, hint)
+
+
+_TENSORRT = (
+    ("tensorrt", "builds and runs engines on data-centre and desktop GPUs"),
+    ("tensorrt_rtx", "builds engines on any machine and runs them on RTX GPUs"),
+    ("tensorrt_lean", "runs engines that were built elsewhere"),
+)
+_MODULES = {"tensorrt_lean": ("tensorrt_lean", "tensorrt_lean_bindings")}
+_DISTRIBUTIONS = {
+    "tensorrt": "pip install tensorrt",
+    "tensorrt_rtx": "pip install 'visdeploy[tensorrt]'",
+    "tensorrt_lean": "pip install tensorrt_lean",
+}
+
+
+def _tensorrt(name: str, purpose: str) -> Engine:
+    """The runtime itself runs bundles on ONNX Runtime; engines of these are for programs of the user's own."""
+    reason = "not installed"
+    for candidate in _MODULES.get(name, (name,)):
+        module, said = _import(candidate)
+        if module is not None:
+            return Engine(name, str(getattr(module, "__version__", "?")), purpose, False)
+        if said != "not installed":
+            reason = said
+    return Engine(name, "", reason, False, f"{_DISTRIBUTIONS[name]}: {purpose}")
+
+
+def _torch() -> Engine:
+    module, reason = _import("torch")
+    if module is None:
+        return Engine("torch", "", reason, False, "for training and export: pip install 'visdeploy[export]'")
+    devices = "CPU"
+    if module.cuda.is_available():
+        devices += "".join(f", {module.cuda.get_device_name(i)}" for i in range(module.cuda.device_count()))
+    return Engine("torch", module.__version__, f"{devices}; for training and export", False)
+
+
+def _plugins() -> tuple[tuple[Library, ...], tuple[Operator, ...]]:
+    module, reason = _import("visdeploy_plugins")
+    if module is None:
+        hint = "custom operators run as standard ones, slower; install visdeploy with its plugins"
+        return (Library("visdeploy_plugins", "", reason, hint),), ()
+    found = module.capabilities()
+    build = "install from source with cmake, ninja and a C++17 compiler; see plugins/README.md"
+    nvcc = f"{build}, and nvcc"
+    cuda = f"CUDA kernels for {' '.join(found.cuda_architectures)}" if found.cuda_architectures else "no CUDA kernels"
+    cpu = f"CPU kernels ({found.instruction_set}), {cuda}" if found.instruction_set else "does not load"
+    offers = (
+        ("PyTorch and C", found.operators_library, cpu, build),
+        ("ONNX Runtime", found.onnxruntime_library, cuda, build),
+        ("TensorRT", found.tensorrt_library, cuda, nvcc),
+    )
+    libraries = [
+        Library(name, str(path), detail) if path else Library(name, "", "not built", hint)
+        for name, path, detail, hint in offers
+    ]
+    operators = tuple(Operator(op.op, op.engine, op.runs, op.own_kernel, op.why_not) for op in found.ops)
+    return tuple(libraries), operators
+
+
+def _import(name: str) -> tuple[Any, str]:
+    """The module, or None and why."""
+    if importlib.util.find_spec(name) is None:
+        return None, "not installed"
+    try:
+        return importlib.import_module(name), ""
+    except Exception as error:  # a broken engine fails in its own way, and the report is to say so
+        return None, f"does not load: {type(error).__name__}: {error}".split("\n")[0]
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
