@@ -92,8 +92,10 @@ __global__ void __launch_bounds__(kLaunchThreads) warp_kernel(const Body body, c
   for (int64_t i = first; i < items; i += stride) body(warp, i);
 }
 
+// Two blocks per multiprocessor are enough to hide each other's waits, and let a thread of 256 have 128 registers: left
+// to itself the compiler aims at more blocks, and keeps tiles in memory for that.
 template <typename Program>
-__global__ void __launch_bounds__(Program::kThreads) block_kernel(const Program program, const int64_t count) {
+__global__ void __launch_bounds__(Program::kThreads, 2) block_kernel(const Program program, const int64_t count) {
   __shared__ typename Program::Shared shared;
   typename Program::State state;
   Block<Program> block = {shared, &state};
