@@ -38,22 +38,24 @@ constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(T));
 template <typename T>
 constexpr int kPanelWidth = kPanelVectors * kLanes<T>;
 
-// A vector in memory, aligned as its elements are.
+// A vector, and one in memory, aligned as its elements are. Only loads and stores may use the latter: through arrays
+// and references Clang forgets that it is less aligned.
 template <typename T>
 struct VectorOf {
-  typedef T Type __attribute__((vector_size(kVectorBytes), aligned(alignof(T)), may_alias));
+  typedef T Type __attribute__((vector_size(kVectorBytes)));
+  typedef T InMemory __attribute__((vector_size(kVectorBytes), aligned(alignof(T)), may_alias));
 };
 template <typename T>
 using Vector = typename VectorOf<T>::Type;
 
 template <typename T>
 VD_HD Vector<T> load_vector(const T* p) {
-  return *reinterpret_cast<const Vector<T>*>(p);
+  return *reinterpret_cast<const typename VectorOf<T>::InMemory*>(p);
 }
 
 template <typename T>
 VD_HD void store_vector(T* p, Vector<T> value) {
-  *reinterpret_cast<Vector<T>*>(p) = value;
+  *reinterpret_cast<typename VectorOf<T>::InMemory*>(p) = value;
 }
 
 template <int kVectors, typename T>

@@ -100,6 +100,7 @@ AlignedBuffer pack(const MaskedConvFilter& filter, const void* weight, int dtype
 }
 
 void multiply(const MaskedConvProduct& product, int dtype, const ParallelRun& run) {
+  if (product.batch == 0) return;  // and there need be no output to point into
   const MaskedConvCpuKernels& kernels = masked_conv_cpu();
   const MaskedConvFilter& filter = product.filter;
   const int64_t panels = filter.groups * kernels.panels[dtype](filter);
