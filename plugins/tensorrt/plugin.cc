@@ -1,6 +1,7 @@
 #include "tensorrt/plugin.h"
 
 #include "core/error.h"
+#include "tensorrt/dtype.h"
 #include "tensorrt/log.h"
 
 namespace visdeploy {
@@ -16,42 +17,6 @@ static_assert(kFloat32 == static_cast<int32_t>(PluginFieldType::kFLOAT32) &&
                   kInt32 == static_cast<int32_t>(PluginFieldType::kINT32) &&
                   kInt64 == static_cast<int32_t>(PluginFieldType::kINT64),
               "FieldType must have TensorRT's values");
-
-int32_t from_tensorrt(DataType type) {
-  switch (type) {
-    case DataType::kFLOAT:
-      return VD_FLOAT32;
-    case DataType::kHALF:
-      return VD_FLOAT16;
-    case DataType::kBF16:
-      return VD_BFLOAT16;
-    case DataType::kINT32:
-      return VD_INT32;
-    case DataType::kINT64:
-      return VD_INT64;
-    case DataType::kBOOL:
-      return VD_BOOL;
-    default:
-      return VD_OTHER;
-  }
-}
-
-DataType to_tensorrt(int32_t dtype) {
-  switch (dtype) {
-    case VD_FLOAT16:
-      return DataType::kHALF;
-    case VD_BFLOAT16:
-      return DataType::kBF16;
-    case VD_INT32:
-      return DataType::kINT32;
-    case VD_INT64:
-      return DataType::kINT64;
-    case VD_BOOL:
-      return DataType::kBOOL;
-    default:
-      return DataType::kFLOAT;
-  }
-}
 
 class TensorRtDims final : public DimArithmetic {
  public:

@@ -1,4 +1,5 @@
 import os
+import warnings
 
 import pytest
 
@@ -76,3 +77,23 @@ def emulated_custom_ops() -> str:
     if path is None:
         _missing(f"{native.ONNXRUNTIME_EMULATION} was not built (-DVISDEPLOY_EMULATION=ON)")
     return str(path)
+
+
+@pytest.fixture
+def without_library(monkeypatch):
+    """The package as it is where nothing was built."""
+    from visdeploy_plugins.torch_ops import binding
+
+    monkeypatch.setattr(native, "load", lambda: (None, "not built, says the test"))
+    binding._warn_once.cache_clear()
+    yield
+    binding._warn_once.cache_clear()
+
+
+@pytest.fixture(params=["kernel", "fallback"])
+def either(request):
+    """Runs a test on our kernel and on what is taken where nothing was built."""
+    request.getfixturevalue("operators" if request.param == "kernel" else "without_library")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore" if request.param == "fallback" else "error", RuntimeWarning)
+        yield request.param

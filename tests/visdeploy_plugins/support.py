@@ -1,10 +1,14 @@
 """Cases, views and tolerances that the tests of the operators share."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from visdeploy_plugins import native
 
@@ -99,3 +103,19 @@ def brute_force(case: Arrays) -> np.ndarray:
                 token = int(case["level_start_index"][level]) + row * width + column
                 output[n, q, m] += weights[n, q, m, level, p] * share * value[n, token, m]
     return output.reshape(batch, queries, heads * value.shape[3])
+
+
+def run_on_isa(program: str, isa: str, shared: Path) -> list[float]:
+    """The numbers that a program prints in a process whose CPU kernels use one instruction set.
+
+    The program prints first which one was taken; skips where the machine lacks it.
+    """
+    command = [sys.executable, "-c", program, str(shared)]
+    env = {**os.environ, "VISDEPLOY_PLUGINS_ISA": isa, "PYTHONPATH": ":".join(filter(None, sys.path))}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    if done.returncode and "VISDEPLOY_PLUGINS_ISA" in done.stderr:
+        pytest.skip(done.stderr.strip())
+    assert done.returncode == 0, done.stderr
+    used, *numbers = done.stdout.split()
+    assert used == isa
+    return [float(each) for each in numbers]

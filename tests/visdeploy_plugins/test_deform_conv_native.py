@@ -1,9 +1,5 @@
 """The C interface of deformable convolution: goldens, shapes against float64, hostile offsets, bad tensors."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.visdeploy_plugins.deform_conv_support import DCN, SHAPES, backward, forward, keywords, random_case
-from tests.visdeploy_plugins.support import error, golden, tolerances
+from tests.visdeploy_plugins.support import error, golden, run_on_isa, tolerances
 from visdeploy_plugins import OpError, native
 from visdeploy_plugins.torch_ops import deform_conv_reference
 
@@ -57,16 +53,9 @@ def test_each_instruction_set_equals_golden_and_reference(shared, isa):
         "grads = max(s.error(g, c[n]) for c in cases for n, g in d.backward(c).items())\n"
         "sys.stdout.write(f'{library.vd_cpu_isa().decode()} {worst} {grads}')\n"
     )
-    command = [sys.executable, "-c", program, str(shared)]
-    env = {**os.environ, "VISDEPLOY_PLUGINS_ISA": isa, "PYTHONPATH": ":".join(filter(None, sys.path))}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    if done.returncode and "VISDEPLOY_PLUGINS_ISA" in done.stderr:
-        pytest.skip(done.stderr.strip())
-    assert done.returncode == 0, done.stderr
-    used, worst, grads = done.stdout.split()
-    assert used == isa
-    assert float(worst) <= 1e-5
-    assert float(grads) <= 1e-4
+    worst, grads = run_on_isa(program, isa, shared)
+    assert worst <= 1e-5
+    assert grads <= 1e-4
 
 
 @pytest.mark.parametrize("shape", SHAPES)

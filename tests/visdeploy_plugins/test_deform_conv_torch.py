@@ -9,8 +9,8 @@ import torch
 
 from tests.visdeploy_plugins.deform_conv_support import DCN, SHAPES, keywords, random_case
 from tests.visdeploy_plugins.support import error, golden, tolerances
-from visdeploy_plugins import OpError, native
-from visdeploy_plugins.torch_ops import binding, deform_conv, deform_conv_reference
+from visdeploy_plugins import OpError
+from visdeploy_plugins.torch_ops import deform_conv, deform_conv_reference
 
 INPUTS = ("input", "offset", "weight", "mask", "bias")
 PLAIN = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1, "offset_groups": 1}
@@ -24,24 +24,6 @@ def tensors(case, *, grad=False, dtype=None):
 
 def small_case(**shape):
     return random_case(np.random.default_rng(51), **shape)
-
-
-@pytest.fixture
-def without_library(monkeypatch):
-    """The package as it is where nothing was built."""
-    monkeypatch.setattr(native, "load", lambda: (None, "not built, says the test"))
-    binding._warn_once.cache_clear()
-    yield
-    binding._warn_once.cache_clear()
-
-
-@pytest.fixture(params=["kernel", "fallback"])
-def either(request):
-    """Runs a test on our kernel and on what is taken where nothing was built."""
-    request.getfixturevalue("operators" if request.param == "kernel" else "without_library")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore" if request.param == "fallback" else "error", RuntimeWarning)
-        yield request.param
 
 
 @pytest.mark.parametrize("name", DCN)

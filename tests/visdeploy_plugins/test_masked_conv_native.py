@@ -1,9 +1,5 @@
 """The C interface of masked convolution: goldens, shapes against float64, masks of all kinds, bad tensors."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -19,7 +15,7 @@ from tests.visdeploy_plugins.masked_conv_support import (
     random_case,
     reference,
 )
-from tests.visdeploy_plugins.support import error, golden
+from tests.visdeploy_plugins.support import error, golden, run_on_isa
 from visdeploy_plugins import OpError
 
 pytestmark = pytest.mark.usefixtures("operators")
@@ -65,16 +61,9 @@ def test_each_instruction_set_equals_golden_and_reference(shared, isa):
         "grads = max(s.error(g, c[n]) for c in cases for n, g in m.backward(c).items() if n in c)\n"
         "sys.stdout.write(f'{library.vd_cpu_isa().decode()} {worst} {grads}')\n"
     )
-    command = [sys.executable, "-c", program, str(shared)]
-    env = {**os.environ, "VISDEPLOY_PLUGINS_ISA": isa, "PYTHONPATH": ":".join(filter(None, sys.path))}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    if done.returncode and "VISDEPLOY_PLUGINS_ISA" in done.stderr:
-        pytest.skip(done.stderr.strip())
-    assert done.returncode == 0, done.stderr
-    used, worst, grads = done.stdout.split()
-    assert used == isa
-    assert float(worst) <= 1e-5
-    assert float(grads) <= 1e-5
+    worst, grads = run_on_isa(program, isa, shared)
+    assert worst <= 1e-5
+    assert grads <= 1e-5
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -9,8 +9,8 @@ import torch
 
 from tests.visdeploy_plugins.masked_conv_support import GOLDENS, INPUTS, SHAPES, keywords, random_case
 from tests.visdeploy_plugins.support import error, golden
-from visdeploy_plugins import OpError, native
-from visdeploy_plugins.torch_ops import binding, masked_conv, masked_conv_reference
+from visdeploy_plugins import OpError
+from visdeploy_plugins.torch_ops import masked_conv, masked_conv_reference
 
 
 def tensors(case, *, grad=False, dtype=None):
@@ -22,24 +22,6 @@ def tensors(case, *, grad=False, dtype=None):
 
 def small_case(**sizes):
     return random_case(np.random.default_rng(11), **sizes)
-
-
-@pytest.fixture
-def without_library(monkeypatch):
-    """The package as it is where nothing was built."""
-    monkeypatch.setattr(native, "load", lambda: (None, "not built, says the test"))
-    binding._warn_once.cache_clear()
-    yield
-    binding._warn_once.cache_clear()
-
-
-@pytest.fixture(params=["kernel", "fallback"])
-def either(request):
-    """Runs a test on our kernel and on what is taken where nothing was built."""
-    request.getfixturevalue("operators" if request.param == "kernel" else "without_library")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore" if request.param == "fallback" else "error", RuntimeWarning)
-        yield request.param
 
 
 @pytest.mark.parametrize("name", GOLDENS)

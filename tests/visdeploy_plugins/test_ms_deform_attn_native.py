@@ -19,6 +19,7 @@ from tests.visdeploy_plugins.support import (
     forward,
     golden,
     random_case,
+    run_on_isa,
     tolerances,
 )
 from visdeploy_plugins import OpError, native
@@ -53,16 +54,9 @@ def test_each_instruction_set_equals_golden(shared, isa):
         "grads = max(s.error(s.backward(c)[g], c[g]) for c in cases for g in s.GRADIENTS)\n"
         "sys.stdout.write(f'{library.vd_cpu_isa().decode()} {worst} {grads}')\n"
     )
-    command = [sys.executable, "-c", program, str(shared)]
-    env = {**os.environ, "VISDEPLOY_PLUGINS_ISA": isa, "PYTHONPATH": ":".join(filter(None, sys.path))}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    if done.returncode and "VISDEPLOY_PLUGINS_ISA" in done.stderr:
-        pytest.skip(done.stderr.strip())
-    assert done.returncode == 0, done.stderr
-    used, worst, grads = done.stdout.split()
-    assert used == isa
-    assert float(worst) <= 1e-5
-    assert float(grads) <= 1e-4
+    worst, grads = run_on_isa(program, isa, shared)
+    assert worst <= 1e-5
+    assert grads <= 1e-4
 
 
 LEVELS = st.lists(st.tuples(st.integers(1, 7), st.integers(1, 7)), min_size=1, max_size=4)

@@ -1,9 +1,5 @@
 """The C interface: goldens, torchvision, random cases against float64, hostile boxes, bad tensors."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -19,7 +15,7 @@ from tests.visdeploy_plugins.roi_align_support import (
     settings_of,
 )
 from tests.visdeploy_plugins.roi_align_torchvision import border_distance, tensors_of, torchvision_align
-from tests.visdeploy_plugins.support import error
+from tests.visdeploy_plugins.support import error, run_on_isa
 from visdeploy_plugins import OpError, native
 from visdeploy_plugins.torch_ops.multi_level_roi_align_reference import roi_levels
 
@@ -97,15 +93,9 @@ def test_each_instruction_set_equals_golden_and_torchvision(shared, tmp_path, is
         "worst = max(np.nanmax(np.abs(s.forward(case) - case['expected'])) for case in cases)\n"
         "sys.stdout.write(f'{library.vd_cpu_isa().decode()} {len(cases)} {worst}')\n"
     )
-    command = [sys.executable, "-c", program, str(shared), str(tmp_path)]
-    env = {**os.environ, "VISDEPLOY_PLUGINS_ISA": isa, "PYTHONPATH": ":".join(filter(None, sys.path))}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    if done.returncode and "VISDEPLOY_PLUGINS_ISA" in done.stderr:
-        pytest.skip(done.stderr.strip())
-    assert done.returncode == 0, done.stderr
-    used, count, worst = done.stdout.split()
-    assert (used, count) == (isa, "5")
-    assert float(worst) <= 5e-6
+    count, worst = run_on_isa(program, isa, shared)
+    assert count == 5
+    assert worst <= 5e-6
 
 
 @pytest.mark.slow

@@ -10,30 +10,12 @@ import torch
 from tests.visdeploy_plugins.roi_align_support import features, golden_cases, random_case, settings_of
 from tests.visdeploy_plugins.roi_align_torchvision import tensors_of, torchvision_align
 from tests.visdeploy_plugins.support import error
-from visdeploy_plugins import OpError, native
-from visdeploy_plugins.torch_ops import binding, multi_level_roi_align, multi_level_roi_align_reference
+from visdeploy_plugins import OpError
+from visdeploy_plugins.torch_ops import multi_level_roi_align, multi_level_roi_align_reference
 
 
 def small_case(**sizes):
     return random_case(np.random.default_rng(51), **{"rois": 9, "image": (48, 64), "levels": 2, **sizes})
-
-
-@pytest.fixture
-def without_library(monkeypatch):
-    """The package as it is where nothing was built."""
-    monkeypatch.setattr(native, "load", lambda: (None, "not built, says the test"))
-    binding._warn_once.cache_clear()
-    yield
-    binding._warn_once.cache_clear()
-
-
-@pytest.fixture(params=["kernel", "fallback"])
-def either(request):
-    """Runs a test on our kernel and on what is taken where nothing was built."""
-    request.getfixturevalue("operators" if request.param == "kernel" else "without_library")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore" if request.param == "fallback" else "error", RuntimeWarning)
-        yield request.param
 
 
 @pytest.mark.parametrize("bins", [7, 14])

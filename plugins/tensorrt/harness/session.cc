@@ -4,6 +4,8 @@
 
 #include <deque>
 
+#include "tensorrt/dtype.h"
+
 namespace visdeploy {
 namespace harness {
 namespace {
@@ -17,28 +19,11 @@ void require(bool condition, const std::string& what) {
   if (!condition) throw std::runtime_error(what);
 }
 
-DataType tensorrt_type(int32_t dtype) {
-  switch (dtype) {
-    case VD_FLOAT16:
-      return DataType::kHALF;
-    case VD_BFLOAT16:
-      return DataType::kBF16;
-    case VD_INT32:
-      return DataType::kINT32;
-    case VD_INT64:
-      return DataType::kINT64;
-    case VD_BOOL:
-      return DataType::kBOOL;
-    default:
-      return DataType::kFLOAT;
-  }
-}
-
 nvinfer1::PluginTensorDesc describe(const Tensor& tensor) {
   nvinfer1::PluginTensorDesc desc = {};
   desc.dims.nbDims = static_cast<int32_t>(tensor.shape.size());
   for (size_t i = 0; i < tensor.shape.size(); ++i) desc.dims.d[i] = tensor.shape[i];
-  desc.type = tensorrt_type(tensor.dtype);
+  desc.type = trt::to_tensorrt(tensor.dtype);
   desc.format = nvinfer1::TensorFormat::kLINEAR;
   desc.scale = 1;
   return desc;
@@ -83,7 +68,7 @@ void build(nvinfer1::IPluginV3& plugin, const std::vector<Tensor>& inputs, const
   std::vector<DataType> types;
   std::vector<nvinfer1::DynamicPluginTensorDesc> tensors;
   for (const Tensor& tensor : inputs) {
-    types.push_back(tensorrt_type(tensor.dtype));
+    types.push_back(trt::to_tensorrt(tensor.dtype));
     const nvinfer1::PluginTensorDesc desc = describe(tensor);
     tensors.push_back({desc, desc.dims, desc.dims, desc.dims});
   }
