@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from tests.visdeploy_plugins import deform_conv_support, masked_conv_support, roi_align_support, support
+from tests.visdeploy_plugins.ms_deform_attn_fused_support import FUSED_INPUTS, fused_case
 from tests.visdeploy_plugins.support import Arrays
 from visdeploy_plugins import torch_ops
 
@@ -63,6 +64,10 @@ def _attention(tensors: Tensors, _: Arrays) -> torch.Tensor:
     return torch_ops.ms_deform_attn(*(tensors[name] for name in support.INPUTS))
 
 
+def _fused_attention(tensors: Tensors, _: Arrays) -> torch.Tensor:
+    return torch_ops.ms_deform_attn_fused(*(tensors[name] for name in FUSED_INPUTS))
+
+
 def _deform_conv(tensors: Tensors, case: Arrays) -> torch.Tensor:
     return torch_ops.deform_conv(**tensors, **deform_conv_support.keywords(case))
 
@@ -79,6 +84,10 @@ def _roi_align(tensors: Tensors, case: Arrays) -> torch.Tensor:
 
 def _make_attention(rng: np.random.Generator, *, levels: list[tuple[int, int]], **sizes: Any) -> Arrays:
     return support.random_case(rng, levels, **sizes)
+
+
+def _make_fused_attention(rng: np.random.Generator, *, levels: list[tuple[int, int]], **sizes: Any) -> Arrays:
+    return fused_case(rng, levels, **sizes)
 
 
 PYRAMID = [(100, 160), (50, 80), (25, 40), (13, 20)]
@@ -104,6 +113,23 @@ OPS = {
             "no batch": {"levels": [(3, 3)], "batch": 0},
         },
         full={"levels": PYRAMID, "heads": 8, "channels": 32, "queries": 21260, "points": 4, "spread": 0.6},
+    ),
+    "ms_deform_attn_fused": Op(
+        run=_fused_attention,
+        make=_make_fused_attention,
+        inputs=FUSED_INPUTS,
+        differentiable=(FUSED_INPUTS[0], *FUSED_INPUTS[3:]),
+        points="sampling_offsets",
+        kinked=("reference_points", "sampling_offsets"),
+        shapes={
+            "plain": {"levels": [(5, 7), (2, 3)]},
+            "boxes": {"levels": [(9, 4)] * 3, "reference_size": 4, "channels": 8, "queries": 70, "batch": 2},
+            "one channel": {"levels": [(1, 1)], "heads": 1, "channels": 1, "queries": 1, "points": 1},
+            "odd channels": {"levels": [(6, 6), (1, 9)], "channels": 33, "heads": 3, "queries": 40},
+            "more points than fit a block": {"levels": [(4, 4)] * 5, "channels": 32, "points": 40, "queries": 9},
+            "no queries": {"levels": [(3, 3)], "queries": 0},
+        },
+        full={"levels": PYRAMID, "heads": 8, "channels": 32, "queries": 21260, "points": 4},
     ),
     "deform_conv": Op(
         run=_deform_conv,
