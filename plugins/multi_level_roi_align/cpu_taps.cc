@@ -30,7 +30,7 @@ int64_t measure(const MultiLevelRoiAlign& op, RoiPlan* plans) {
     plan.columns = widen(roi_axis(box[0], box[2], scale, op.output_width, op.sampling_ratio, level.width));
     plan.row_capacity = std::min(2 * plan.rows.samples, level.height);
     plan.column_capacity = std::min(2 * plan.columns.samples, level.width);
-    offset += taps_of<Real>(op, plan, nullptr).bytes;
+    offset += bytes_of_taps<Real>(op, plan);
   }
   return offset;
 }

@@ -47,8 +47,15 @@ struct RoiBinTaps {
 template <typename Real>
 struct RoiTaps {
   RoiBinTaps<Real> rows, columns;
-  int64_t bytes;
 };
+
+// How much memory the taps of a box take.
+template <typename Real>
+VD_HD int64_t bytes_of_taps(const MultiLevelRoiAlign& op, const RoiPlan& plan) {
+  const int64_t bins = round_up_to_lanes(op.output_width);
+  const int64_t taps = int64_t(op.output_height) * plan.row_capacity + bins * plan.column_capacity;
+  return (taps * int64_t(sizeof(Real) + 4) + (op.output_height + bins) * 4 + 7) / 8 * 8;
+}
 
 template <typename Real>
 VD_HD RoiTaps<Real> taps_of(const MultiLevelRoiAlign& op, const RoiPlan& plan, char* pool) {
@@ -65,8 +72,6 @@ VD_HD RoiTaps<Real> taps_of(const MultiLevelRoiAlign& op, const RoiPlan& plan, c
   taps.rows.tap_step = 1;
   taps.columns.bin_step = 1;
   taps.columns.tap_step = bins;
-  const int64_t bytes = (row_taps + column_taps) * int64_t(sizeof(Real) + 4) + (op.output_height + bins) * 4;
-  taps.bytes = (bytes + 7) / 8 * 8;
   return taps;
 }
 
