@@ -102,7 +102,9 @@ def check_unaligned(op: Op, dtype: torch.dtype, device: torch.device) -> None:
         case = random_case(op, 62, **sizes)
         aligned = op.tensors(case, dtype, device)
         shifted = {name: shift(each) for name, each in aligned.items()}
-        assert worst(op.run(shifted, case), op.run(aligned, case)) <= torch.finfo(dtype).eps
+        # Sums of other widths are contracted otherwise: a few roundings of float32, or one of a half.
+        limit = torch.finfo(dtype).eps * (16 if dtype in WIDE else 1)
+        assert worst(op.run(shifted, case), op.run(aligned, case)) <= limit
 
 
 def shift(tensor: torch.Tensor) -> torch.Tensor:
