@@ -105,12 +105,12 @@ def brute_force(case: Arrays) -> np.ndarray:
     return output.reshape(batch, queries, heads * value.shape[3])
 
 
-def run_on_isa(program: str, isa: str, shared: Path) -> list[float]:
+def run_on_isa(program: str, isa: str, *folders: Path) -> list[float]:
     """The numbers that a program prints in a process whose CPU kernels use one instruction set.
 
     The program prints first which one was taken; skips where the machine lacks it.
     """
-    command = [sys.executable, "-c", program, str(shared)]
+    command = [sys.executable, "-c", program, *map(str, folders)]
     env = {**os.environ, "VISDEPLOY_PLUGINS_ISA": isa, "PYTHONPATH": ":".join(filter(None, sys.path))}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode and "VISDEPLOY_PLUGINS_ISA" in done.stderr:

@@ -93,7 +93,7 @@ def test_each_instruction_set_equals_golden_and_torchvision(shared, tmp_path, is
         "worst = max(np.nanmax(np.abs(s.forward(case) - case['expected'])) for case in cases)\n"
         "sys.stdout.write(f'{library.vd_cpu_isa().decode()} {len(cases)} {worst}')\n"
     )
-    count, worst = run_on_isa(program, isa, shared)
+    count, worst = run_on_isa(program, isa, shared, tmp_path)
     assert count == 5
     assert worst <= 5e-6
 
