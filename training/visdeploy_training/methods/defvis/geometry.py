@@ -17,7 +17,8 @@ class Levels(NamedTuple):
     Attributes:
         shapes: `[L, 2]` int64, rows and columns of each level.
         starts: `[L]` int64, first token of each level.
-        reference: `[1 or B, tokens, 1 or L, 2]`, x and y in 0..1 of the level that is looked at.
+        reference: `[1 or B, tokens, L, 2]`, x and y in 0..1 of the level that is looked at; never in half precision,
+            which is too coarse for pixels.
         position: `[1 or B, tokens, C]`.
         padding: `[B, tokens]` bool, True for padding; None where there is none.
     """
@@ -100,7 +101,9 @@ def make_levels(frames: Tensor, tokens: Sequence[int] | None, padding: Tensor | 
         position, reference = torch.cat([position, grid], dim=1), torch.cat([reference, own], dim=1)
     elif padding is not None:
         padding = padding.flatten(1)
-    return Levels(shapes, starts, reference.to(frames.dtype), position.to(frames.dtype), padding)
+    wide = torch.promote_types(frames.dtype, torch.float32)
+    reference = reference.to(wide).expand(-1, -1, len(grids), -1)
+    return Levels(shapes, starts, reference, position.to(frames.dtype), padding)
 
 
 def _valid_ratio(valid: Tensor, tokens: bool) -> Tensor:
