@@ -50,7 +50,7 @@ class DeformableAttention(nn.Module):
         return value.unflatten(-1, (self.heads, -1))  # type: ignore[no-any-return]
 
     def samples(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Offsets in cells `[B, tokens, heads, L, P, 2]` (x, y) and logits of the weights `[B, tokens, heads, L, P]`."""
+        """Offsets in cells `[B, tokens, heads, L, P, 2]` (x, y) and logits of weights `[B, tokens, heads, L, P]`."""
         shape = (self.heads, self.levels, self.points)
         offsets = self.sampling_offsets(query).unflatten(-1, (*shape, 2))
         return offsets, self.attention_weights(query).unflatten(-1, shape)
