@@ -8,6 +8,9 @@ by the instance.
 
     python benchmarks/end_to_end.py                       # VISOLO R50 at 352x624
     python benchmarks/end_to_end.py --variant tiny --frames 100
+    python benchmarks/end_to_end.py --method defvis --variant inst_r50 --threads 1
+
+A clip method (DefVIS) runs one window on every side instead, see `clip_windows.py`.
 """
 
 from __future__ import annotations
@@ -88,10 +91,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--instances", type=int, default=15)
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--clip-frames", type=int, default=None, help="frames of a window, where weights are random")
+    parser.add_argument("--rounds", type=int, default=1, help="windows timed on each side (clip methods)")
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     console = Console(soft_wrap=True)
+    if options.method == "defvis":
+        measure_clips(console, options)
+        return
     from visdeploy_training import get_method, load_checkpoint
 
     with tempfile.TemporaryDirectory() as folder:
@@ -116,10 +124,84 @@ def main() -> None:
         options.json.write_text(json.dumps(figures, indent=1))
 
 
-def measure_runtime(bundle: visdeploy.Bundle, clip: Path, threads: int, root: Path) -> dict[str, Any]:
+def random_clip_checkpoint(path: Path, variant: str, frames: int | None) -> Path:
+    """Random weights whose slots all see an object; the cost of a window does not depend on them."""
+    from visdeploy_training import create_model, save_checkpoint
+
+    torch.manual_seed(0)
+    changes = {} if frames is None else {"num_frames": frames, "clip_overlap": frames // 3}
+    model = create_model("defvis", variant, **changes)
+    model.get_parameter("class_embed.bias").data[[0, -1]] = -5.0
+    return save_checkpoint(model, path)
+
+
+def measure_clips(console: Console, options: argparse.Namespace) -> None:
+    """Time one window of a clip method on every side, the stages of the runtime, and the attention by itself."""
+    from clip_windows import time_attention, time_sides
+
+    from visdeploy_training import get_method, load_checkpoint
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        checkpoint = options.checkpoint or random_clip_checkpoint(
+            root / "random.safetensors", options.variant, options.clip_frames
+        )
+        bundle = visdeploy.export(checkpoint, root / "model.vis", certify_frames=1)
+        window, prepare = bundle.manifest.window, Preprocessor(bundle.manifest.preprocessing)
+        clip = make_clip(root / "clip.mp4", window.length)
+        with open_source(clip) as source:
+            frames = np.concatenate([prepare(frame.image) for frame in source])
+        step = get_method(options.method).online_step(load_checkpoint(checkpoint)[0].eval())
+        times, errors, inputs = time_sides(
+            bundle, step, frames, threads=options.threads, rounds=options.rounds, compiled=not options.no_compile
+        )
+        attention = time_attention(inputs, step.model.config.encoder_layers, threads=options.threads)
+        figures = measure_runtime(bundle, clip, options.threads, root, warm=False)
+    figures |= {"window": [*frames.shape], "stride": window.stride, "attention": attention}
+    figures["sides"] = {n: {"wall_s": t.wall, "cpu_s": t.cpu, "error": errors[n]} for n, t in times.items()}
+    report_clips(console, figures, options)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1))
+
+
+def report_clips(console: Console, figures: dict[str, Any], options: argparse.Namespace) -> None:
+    """Print the sides, the stages and the attention."""
+    from clip_windows import EAGER, OURS
+
+    (length, _, height, width), stride, sides = figures["window"], figures["stride"], figures["sides"]
+    table = Table(
+        title=f"{options.method} {options.variant}, {options.threads} CPU threads ({platform.machine()}), windows of "
+        f"{length} frames of {height}x{width}, {stride} new ones each; the fastest of {options.rounds}",
+        title_justify="left",
+    )
+    columns = ("side", "s per window", "CPU s per window", "FPS by CPU time", "x eager by CPU time", "worst error")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right")
+    for name, side in sides.items():
+        speed, ratio = stride / side["cpu_s"], sides[EAGER]["cpu_s"] / side["cpu_s"]
+        row = (f"{side['wall_s']:.2f}", f"{side['cpu_s']:.2f}", f"{speed:.2f}", f"{ratio:.2f}", f"{side['error']:.1e}")
+        table.add_row(name, *row)
+    console.print(table)
+    stages = ", ".join(f"{name} {ms:.1f}" for name, ms in figures["stages_ms"].items())
+    console.print(f"VISPredictor, ms per frame of one window: {stages}")
+    each = figures["attention"]
+    share = each["layers"] * each["ms"] / (10 * sides[OURS]["cpu_s"])
+    console.print(
+        f"attention, each of {each['layers']} layers: {each['samples'] / 1e6:.2f} M samples of {each['channels']} "
+        f"channels, {each['megabytes']:.1f} MB, {each['gflop']:.2f} GFLOP: {each['ms']:.1f} ms, roof "
+        f"{each['roof_ms']:.1f} ms ({each['bound']}), {100 * each['share_of_roof']:.0f} % of it; "
+        f"all layers {share:.0f} % of our window"
+    )
+    console.print(f"roof: {each['machine']}")
+
+
+def measure_runtime(
+    bundle: visdeploy.Bundle, clip: Path, threads: int, root: Path, *, warm: bool = True
+) -> dict[str, Any]:
     """Milliseconds per frame of each stage of `VISPredictor`, results written included."""
     predictor = visdeploy.VISPredictor(bundle, device="cpu", threads=threads)
-    predictor(clip, max_frames=3)
+    if warm:
+        predictor(clip, max_frames=3)
     profiler = Profiler()
     predictor.profiler = profiler
     video = predictor(clip)

@@ -16,6 +16,7 @@ from visdeploy.masks import Mask
 from visdeploy.methods.clip import ClipInstance
 from visdeploy.methods.defvis import DefVISDecoder
 from visdeploy.preprocess import Preprocessor
+from visdeploy_plugins.torch_ops.ms_deform_attn_fused_reference import attention_weights, sampling_locations
 from visdeploy_training.methods.defvis import ClipStep, DefVIS, DefVISConfig, DefVISOutput
 from visdeploy_training.methods.defvis.geometry import resize_padding
 from visdeploy_training.methods.defvis.inference import inference_settings
@@ -113,7 +114,7 @@ def _encoder_stages(seen: Mapping[str, Any], model: DefVIS) -> dict[str, Tensor]
     tokens = seen[f"{ENCODER}.0/input"]
     pixels = levels.position[:, : frames.shape[1] * frames.shape[3] * frames.shape[4]]
     attention = model.transformer.encoder.layers[0].self_attn
-    locations, weights = attention.sampling(tokens + levels.position, levels)
+    offsets, logits = attention.samples(tokens + levels.position)
     name = f"{ENCODER}.0.self_attn.output_proj"
     return {
         "pos_embed": pixels.transpose(1, 2)
@@ -121,12 +122,12 @@ def _encoder_stages(seen: Mapping[str, Any], model: DefVIS) -> dict[str, Tensor]
         .transpose(1, 2),
         "enc_src": tokens,
         "enc_pos": levels.position,
-        "enc_reference_points": levels.reference.expand(-1, -1, len(levels.shapes), -1),
+        "enc_reference_points": levels.reference,
         "enc_spatial_shapes": levels.shapes,
         "enc_level_start_index": levels.starts,
         "enc0_value": attention.values(tokens, levels.padding),
-        "enc0_sampling_locations": locations,
-        "enc0_attention_weights": weights,
+        "enc0_sampling_locations": sampling_locations(levels.shapes, levels.reference, offsets),
+        "enc0_attention_weights": attention_weights(logits),
         "enc0_msda_output": seen[f"{name}/input"],
         "enc0_attn_output_proj": seen[name],
     }

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from visdeploy_plugins.torch_ops import ms_deform_attn
+from visdeploy_plugins.torch_ops import ms_deform_attn_fused
 from visdeploy_training.methods.defvis.blocks import FeedForward, Layers
 from visdeploy_training.methods.defvis.config import DefVISConfig
 from visdeploy_training.methods.defvis.geometry import Levels
@@ -49,22 +49,18 @@ class DeformableAttention(nn.Module):
             value = value.masked_fill(padding[..., None], 0.0)
         return value.unflatten(-1, (self.heads, -1))  # type: ignore[no-any-return]
 
-    def sampling(self, query: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
-        """Sampling locations `[B, tokens, heads, L, P, 2]` (x, y) and their weights `[B, tokens, heads, L, P]`."""
+    def samples(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Offsets in cells `[B, tokens, heads, L, P, 2]` (x, y) and logits of weights `[B, tokens, heads, L, P]`."""
         shape = (self.heads, self.levels, self.points)
         offsets = self.sampling_offsets(query).unflatten(-1, (*shape, 2))
-        size = levels.shapes.flip(-1).to(offsets.dtype)
-        locations = levels.reference[:, :, None, :, None] + offsets / size[:, None]
-        weights = self.attention_weights(query).unflatten(-1, (self.heads, -1)).softmax(dim=-1)
-        return locations, weights.unflatten(-1, shape[1:])
+        return offsets, self.attention_weights(query).unflatten(-1, shape)
 
     def forward(self, tokens: Tensor, levels: Levels) -> Tensor:
         """`[B, tokens, C]` to `[B, tokens, C]`."""
-        locations, weights = self.sampling(tokens + levels.position, levels)
+        offsets, logits = self.samples(tokens + levels.position)
         value = self.values(tokens, levels.padding)
-        # one precision for all, that of the locations: under autocast the linear layers' is lower
-        value, weights = value.to(locations.dtype), weights.to(locations.dtype)
-        sampled = ms_deform_attn(value, levels.shapes, levels.starts, locations, weights)
+        reference = levels.reference.expand(len(tokens), -1, -1, -1).contiguous()
+        sampled = ms_deform_attn_fused(value, levels.shapes, levels.starts, reference, offsets, logits)
         out: Tensor = self.output_proj(sampled)
         return out
 

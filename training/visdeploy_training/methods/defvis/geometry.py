@@ -17,7 +17,8 @@ class Levels(NamedTuple):
     Attributes:
         shapes: `[L, 2]` int64, rows and columns of each level.
         starts: `[L]` int64, first token of each level.
-        reference: `[1 or B, tokens, 1 or L, 2]`, x and y in 0..1 of the level that is looked at.
+        reference: `[1 or B, tokens, L, 2]`, x and y in 0..1 of the level that is looked at; never in half precision,
+            which is too coarse for pixels.
         position: `[1 or B, tokens, C]`.
         padding: `[B, tokens]` bool, True for padding; None where there is none.
     """
@@ -80,9 +81,11 @@ def make_levels(frames: Tensor, tokens: Sequence[int] | None, padding: Tensor | 
         padding: `[B, T, h, w]` bool, True for padding; None where there is none.
     """
     _, count, channels, height, width = frames.shape
-    grids = [(height, width)] * count + ([(tokens[0], tokens[1])] if tokens else [])
-    shapes = torch.tensor(grids, dtype=torch.int64, device=frames.device)
-    starts = torch.tensor([height * width * i for i in range(len(grids))], dtype=torch.int64, device=frames.device)
+    # repeated and multiplied rather than listed: where sizes are symbols, a list is a few nodes for every frame
+    shapes = torch.tensor([[height, width]], dtype=torch.int64, device=frames.device).repeat(count, 1)
+    if tokens:
+        shapes = torch.cat([shapes, torch.tensor([[*tokens]], dtype=torch.int64, device=frames.device)])
+    starts = torch.arange(len(shapes), device=frames.device) * (height * width)
     # positions in float32 whatever the precision of the network: they are differences of nearby numbers
     like = frames.new_ones((), dtype=torch.float32)
     valid = like.expand(1, count, height, width) if padding is None else (~padding).float()
@@ -100,7 +103,9 @@ def make_levels(frames: Tensor, tokens: Sequence[int] | None, padding: Tensor | 
         position, reference = torch.cat([position, grid], dim=1), torch.cat([reference, own], dim=1)
     elif padding is not None:
         padding = padding.flatten(1)
-    return Levels(shapes, starts, reference.to(frames.dtype), position.to(frames.dtype), padding)
+    wide = torch.promote_types(frames.dtype, torch.float32)
+    reference = reference.to(wide).expand(-1, -1, len(shapes), -1)
+    return Levels(shapes, starts, reference, position.to(frames.dtype), padding)
 
 
 def _valid_ratio(valid: Tensor, tokens: bool) -> Tensor:

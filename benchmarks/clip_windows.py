@@ -1,0 +1,137 @@
+"""A clip method window by window: plain PyTorch, compiled, ONNX Runtime without our ops and with them, in one run.
+
+Plain PyTorch is the network without any kernel of ours: `grid_sample` in the attention, torchvision's deformable
+convolution. `end_to_end.py --method defvis` prints what is measured here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from op_suite.attention import sampling_flops
+from op_suite.roofline import Work, measure_machine
+from op_suite.timing import time_on_cpu
+from torch import Tensor, nn
+from torchvision.ops import deform_conv2d
+
+import visdeploy
+import visdeploy_plugins
+from visdeploy.backends import Backend, open_backend
+from visdeploy_plugins.torch_ops import ms_deform_attn_fused, ms_deform_attn_fused_reference
+from visdeploy_training import layers
+from visdeploy_training.methods.defvis import encoder
+
+Run = Callable[[], list[np.ndarray]]
+EAGER, COMPILED, STOCK, OURS = (
+    "PyTorch eager, no kernel of ours",
+    "torch.compile, no kernel of ours",
+    "ONNX Runtime, standard operators",
+    "ONNX Runtime, our ops",
+)
+
+
+@dataclass
+class Seconds:
+    """The fastest window of one side: by the clock, and of processor time, all threads together."""
+
+    wall: float = float("inf")
+    cpu: float = float("inf")
+
+
+def _torchvision(x: Tensor, offset: Tensor, weight: Tensor, **options: Any) -> Tensor:
+    kept = {name: options[name] for name in ("stride", "padding", "dilation")}
+    output: Tensor = deform_conv2d(x, offset, weight, **kept)
+    return output
+
+
+@contextmanager
+def plain_pytorch(seen: list[tuple[Tensor, ...]]) -> Iterator[None]:
+    """DefVIS without our kernels; the first call's inputs of the attention are put into `seen`."""
+
+    def attention(*inputs: Tensor) -> Tensor:
+        if not seen and not torch.compiler.is_compiling():
+            seen.append(inputs)
+        return ms_deform_attn_fused_reference(*inputs)
+
+    with patch.object(encoder, "ms_deform_attn_fused", attention), patch.object(layers, "deform_conv", _torchvision):
+        yield
+
+
+def _in_torch(step: nn.Module, frames: Tensor) -> Run:
+    def run() -> list[np.ndarray]:
+        with torch.inference_mode():
+            return [each.numpy() for each in step(frames)]
+
+    return run
+
+
+def _in_engine(backend: Backend, frames: np.ndarray) -> Run:
+    name = backend.manifest.inputs[0].name
+    return lambda: list(backend.run({name: frames}, backend.initial_state())[0].values())
+
+
+def time_sides(
+    bundle: visdeploy.Bundle, step: nn.Module, frames: np.ndarray, *, threads: int, rounds: int, compiled: bool
+) -> tuple[dict[str, Seconds], dict[str, float], tuple[Tensor, ...]]:
+    """Run one window on every side, in turns.
+
+    Returns:
+        The fastest window of each side, its largest difference from PyTorch in an output, and the inputs of the first
+        attention of the window.
+    """
+    seen: list[tuple[Tensor, ...]] = []
+    with plain_pytorch(seen):
+        sides = {EAGER: _in_torch(step, torch.from_numpy(frames))}
+        if compiled:
+            sides[COMPILED] = _in_torch(torch.compile(step), torch.from_numpy(frames))
+        with patch.object(visdeploy_plugins, "onnxruntime_library", lambda: None):
+            sides[STOCK] = _in_engine(open_backend(bundle, device="cpu", threads=threads), frames)
+        sides[OURS] = _in_engine(open_backend(bundle, device="cpu", threads=threads), frames)
+        expected = sides[EAGER]()
+        if compiled:
+            sides[COMPILED]()
+        times, errors = {name: Seconds() for name in sides}, dict.fromkeys(sides, 0.0)
+        for _ in range(rounds):
+            for name, run in sides.items():
+                cpu, wall = time.process_time(), time.perf_counter()
+                found = run()
+                best = times[name]
+                best.wall = min(best.wall, time.perf_counter() - wall)
+                best.cpu = min(best.cpu, time.process_time() - cpu)
+                errors[name] = max(float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True))
+    return times, errors, seen[0]
+
+
+def time_attention(inputs: tuple[Tensor, ...], layer_count: int, *, threads: int) -> dict[str, Any]:
+    """Our attention kernel on one layer's inputs, beside what the machine could do at best in the same run."""
+    value, logits = inputs[0], inputs[5]
+    with torch.inference_mode():
+        seconds = [time_on_cpu(lambda: ms_deform_attn_fused(*inputs)) for _ in range(3)]
+        output = ms_deform_attn_fused(*inputs)
+    # beside the sampling itself about 4 operations a softmax term and 2 a coordinate
+    work = Work(
+        bytes=sum(each.numel() * each.element_size() for each in (*inputs, output)),
+        flops=sampling_flops(logits, value) + 8 * logits.numel(),
+    )
+    machine = measure_machine(time_on_cpu, "cpu", torch.float32, threads)
+    index = 1 if machine.clock == "cpu" else 0
+    best = 1e3 * min(each[index] for each in seconds)
+    return {
+        "layers": layer_count,
+        "samples": logits.numel(),
+        "channels": value.shape[3],
+        "megabytes": work.bytes / 1e6,
+        "gflop": work.flops / 1e9,
+        "ms": best,
+        "roof_ms": machine.roof_ms(work),
+        "bound": machine.bound(work),
+        "share_of_roof": machine.roof_ms(work) / best,
+        "machine": f"{machine.gb_s:.1f} GB/s, {machine.gflop_s:.1f} GFLOP/s ({machine.how})",
+    }

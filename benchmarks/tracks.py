@@ -1,0 +1,118 @@
+"""What a bundle's tracks are worth on annotated videos: AP, identity switches, and how many window borders there were.
+
+    python benchmarks/tracks.py MODEL.vis shared/data/mini_vis_composite/instances.json --only dog_bear_leaves two_dogs
+    python benchmarks/tracks.py MODEL.vis shared/data/mini_vis/instances.json --only bear dog
+
+Scores are the project's evaluator's: AP as YouTube-VIS has it, switches (IDSW) and IDF1 by CLEAR and Identity at a mask
+IoU of 0.5. "crossed" counts the objects that are visible on both sides of a border, so what a switch could break.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+import visdeploy
+from visdeploy.evaluation import evaluate, read_annotations
+from visdeploy.evaluation.annotations import AnnotationSet
+from visdeploy.results import VideoResult
+from visdeploy.windows import Feeder
+
+METRICS = ("ytvis", "clear", "identity")
+COUNTS = ("frames", "objects", "tracks", "borders", "crossed")
+
+
+def select(path: Path, only: Sequence[str]) -> AnnotationSet:
+    """The annotations of some videos, by the name of their folder; of all where none is named."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    if only:
+        data["videos"] = [v for v in data["videos"] if v["file_names"][0].split("/")[0] in only]
+        kept = {v["id"] for v in data["videos"]}
+        data["annotations"] = [a for a in data["annotations"] if a["video_id"] in kept]
+    return read_annotations(data)
+
+
+def predict(predictor: visdeploy.VISPredictor, name: str, files: Sequence[Path]) -> VideoResult:
+    """One video, its frames pushed one by one."""
+    with predictor.open_stream(collect=True, name=name) as stream:
+        for file in files:
+            with Image.open(file) as image:
+                stream.push(np.asarray(image.convert("RGB")))
+        stream.flush()
+        return stream.result()
+
+
+def borders(predictor: visdeploy.VISPredictor, frames: int) -> list[int]:
+    """First frame of each window of a video but the first."""
+    feeder, found = Feeder.of(predictor.bundle.manifest), []
+    frame = np.zeros((1, 3, 1, 1), np.float32)
+    for _ in range(frames):
+        feeder, step = feeder.push(frame, 0.0)
+        found += [step.first] if step else []
+    _, step = feeder.finish()
+    return (found + ([step.first] if step else []))[1:]
+
+
+def figures_of(results: Sequence[VideoResult], truth: AnnotationSet) -> dict[str, float]:
+    """AP, switches, IDF1 and the share of objects that were found, over all frames."""
+    scores = evaluate(results, truth, metrics=METRICS, video_ids={v.name: v.id for v in truth.videos})
+    clear, identity = (scores[family]["detection_average"] for family in ("clear", "identity"))
+    return {
+        "AP": float(scores["ytvis"]["AP"]),
+        "AP50": float(scores["ytvis"]["AP50"]),
+        "IDSW": int(clear["IDSW"]),
+        "IDF1": float(identity["IDF1"]),
+        "recall": float(clear["CLR_TP"] / max(1, clear["CLR_TP"] + clear["CLR_FN"])),
+    }
+
+
+def measure(predictor: visdeploy.VISPredictor, path: Path, images: Path, only: Sequence[str]) -> dict[str, Any]:
+    """The figures of each video, and of all of them under "all"."""
+    truth, results, figures = select(path, only), [], {}
+    for video in truth.videos:
+        results.append(predict(predictor, video.name, [images / name for name in video.file_names]))
+        starts = borders(predictor, len(video.file_names))
+        objects = [a.masks for a in truth.annotations if a.video_id == video.id]
+        crossed = sum(bool(masks[start - 1]) and bool(masks[start]) for start in starts for masks in objects)
+        counts = {"frames": len(video.file_names), "objects": len(objects), "tracks": len(results[-1].tracks)}
+        counts |= {"borders": len(starts), "crossed": crossed}
+        figures[video.name] = counts | figures_of(results[-1:], select(path, [video.name]))
+    sums = {name: sum(f[name] for f in figures.values()) for name in COUNTS}
+    figures["all"] = sums | figures_of(results, truth)
+    return figures
+
+
+def main() -> None:
+    """Predict, score, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("annotations", type=Path)
+    parser.add_argument("--images", type=Path, default=None, help="default: JPEGImages beside the annotations")
+    parser.add_argument("--only", nargs="*", default=[], help="folder names of videos")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path, default=None, help="also write the figures")
+    options = parser.parse_args()
+    predictor = visdeploy.VISPredictor(options.bundle, device="cpu", threads=options.threads)
+    images = options.images or options.annotations.parent / "JPEGImages"
+    figures = measure(predictor, options.annotations, images, options.only)
+    table = Table(title=str(predictor), title_justify="left")
+    table.add_column("video")
+    for name in figures["all"]:
+        table.add_column(name, justify="right")
+    for video, numbers in figures.items():
+        table.add_row(video, *(f"{v}" if isinstance(v, int) else f"{v:.3f}" for v in numbers.values()))
+    Console(soft_wrap=True).print(table)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""DefVIS from checkpoint to bundle: our kernels, standard operators and PyTorch agree, whatever runs the file."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import visdeploy
+import visdeploy_plugins
+from tests.visdeploy_plugins.tensorrt_child import run
+from tests.visdeploy_training.methods.defvis.conftest import small_network
+from visdeploy.backends import open_backend
+from visdeploy.bundle import Bundle
+from visdeploy_export.certify import compare_engines
+from visdeploy_export.clips import open_frames
+from visdeploy_export.graph import write_onnx
+from visdeploy_export.methods import build_step
+from visdeploy_export.reference import TorchBackend
+from visdeploy_plugins import native
+from visdeploy_training import create_model, load_checkpoint, save_checkpoint
+from visdeploy_training.methods.defvis import DefVIS
+
+VIDEO = "data/videos/sam2_01_dog.mp4"
+NODES_OF_A_LEVEL = 19
+"""In the attention's function body, where each level is sampled on its own."""
+FRAMES = {"tokens": 8, "queries": 8, "tiny": 24}
+
+
+def talkative(model: DefVIS) -> DefVIS:
+    """Slots that see objects in anything: no object is unlikely, masks cover about half of a frame."""
+    model.class_embed.weight.data.mul_(4)
+    model.class_embed.bias.data[[0, -1]] = -5
+    last = model.insmask_head[-1]
+    last.weight.data.mul_(4)
+    last.bias.data.fill_(0.1)
+    return model.eval()
+
+
+@pytest.fixture(scope="session", params=["tokens", "queries", pytest.param("tiny", marks=pytest.mark.slow)])
+def exported(
+    request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Bundle]:
+    """Name and bundle; its certificate was measured on a real video."""
+    name: str = request.param
+    if name == "tiny":
+        import torch
+
+        torch.manual_seed(0)
+        model = create_model("defvis", "tiny", num_classes=3)
+    else:
+        model = small_network(tokens=name == "tokens")
+    folder = tmp_path_factory.mktemp(name)
+    checkpoint = save_checkpoint(talkative(model), folder / "model.safetensors")
+    bundle = visdeploy.export(checkpoint, certify_on=shared / VIDEO, certify_frames=FRAMES[name])
+    return name, bundle
+
+
+def test_our_kernels_reproduce_pytorch_on_a_real_video(exported: tuple[str, Bundle]):
+    name, bundle = exported
+    certificate = bundle.certificate()
+    assert (certificate["source"], certificate["frames"]) == (Path(VIDEO).name, FRAMES[name])
+    check(certificate)
+
+
+def test_standard_operators_reproduce_pytorch_on_a_real_video(
+    exported: tuple[str, Bundle], shared: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Without the library of custom operators the engine runs the function bodies."""
+    name, bundle = exported
+    monkeypatch.setattr(visdeploy_plugins, "onnxruntime_library", lambda: None)
+    model = load_checkpoint(bundle.path.with_suffix(".safetensors"))[0].eval()
+    reference = TorchBackend(build_step(model).module, bundle.manifest)
+    stock = open_backend(bundle, device="cpu", threads=1)
+    frames = open_frames(shared / VIDEO, FRAMES[name])
+    found = compare_engines(reference, stock, frames, source=VIDEO, names=("PyTorch", "standard operators"))
+    check(found.model_dump())
+
+
+def check(certificate: dict[str, Any]) -> None:
+    assert not certificate["failures"]
+    assert {o["name"]: o["worst"] <= 1e-3 for o in certificate["outputs"]} == dict.fromkeys(
+        ("class_scores", "boxes", "mask_logits"), True
+    )
+    assert certificate["smallest_mask_iou"] >= 0.999
+    tracks = certificate["tracks"]
+    assert tracks["reference"] == tracks["candidate"] == tracks["matched"] >= certificate["frames"]
+    ids = certificate["track_ids"]
+    assert ids["reference"] == ids["candidate"] == ids["matched"] > 0
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+def test_the_bundle_verifies(exported: tuple[str, Bundle], monkeypatch: pytest.MonkeyPatch, kernels: bool):
+    if not kernels:
+        monkeypatch.setattr(visdeploy_plugins, "onnxruntime_library", lambda: None)
+    report = visdeploy.verify(exported[1].path, device="cpu", threads=1)
+    assert report.passed
+    assert {op.name for op in exported[1].manifest.custom_ops} == {"DeformConv", "MSDeformAttnFused"}
+
+
+def nodes(path: Path) -> tuple[int, dict[str, int]]:
+    """Nodes of the graph, and of each function body."""
+    model = onnx.load(str(path))
+    return len(model.graph.node), {f.name: len(f.node) for f in model.functions}
+
+
+def test_the_number_of_nodes_does_not_depend_on_frames_and_slots(exported: tuple[str, Bundle], tmp_path: Path):
+    """Only the attention's body has some nodes more for each level, which is a frame."""
+    name, bundle = exported
+    if name == "tiny":
+        changes: dict[str, Any] = {"num_frames": 15, "queries_per_frame": 7}
+        model, grown = create_model("defvis", "tiny", num_classes=3, **changes), 3
+    else:
+        changes = {"num_frames": 5, "num_points": 3}
+        changes |= {"instance_groups": 4, "tokens_per_group": 6} if name == "tokens" else {"queries_per_frame": 7}
+        model, grown = small_network(tokens=name == "tokens", **changes), 2
+    write_onnx(build_step(model.eval()), tmp_path, metadata={})
+    (few, bodies), (many, larger) = nodes(bundle.model_path), nodes(tmp_path / "model.onnx")
+    assert few == many
+    assert bodies["DeformConv"] == larger["DeformConv"]
+    more = larger["MSDeformAttnFused"] - bodies["MSDeformAttnFused"]
+    assert more == grown * NODES_OF_A_LEVEL
+
+
+def test_another_size_runs_in_the_same_graph(exported: tuple[str, Bundle]):
+    name, bundle = exported
+    length = bundle.manifest.window.length
+    model = load_checkpoint(bundle.path.with_suffix(".safetensors"))[0].eval()
+    frames = np.random.default_rng(0).standard_normal((length, 3, 128, 64)).astype(np.float32)
+    engines = TorchBackend(build_step(model).module, bundle.manifest), open_backend(bundle, device="cpu", threads=1)
+    expected, found = (engine.run({"frames": frames}, engine.initial_state())[0] for engine in engines)
+    assert found["mask_logits"].shape[-2:] == (32, 16)
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, atol=1e-3, err_msg=f"{name} {key}")
+
+
+@pytest.mark.skipif(native.library_path("libvisdeploy_tensorrt.so") is None, reason="needs TensorRT's plugins")
+def test_an_engine_is_built_with_our_plugins(exported: tuple[str, Bundle]):
+    """TensorRT for RTX takes the whole file and gives an engine, on a machine without a GPU."""
+    pytest.importorskip("tensorrt_rtx")
+    bundle = exported[1]
+    length = bundle.manifest.window.length
+    profile = {"frames": [[length, 3, 64, 96], [length, 3, 96, 160]]}
+    found = run("build", model=str(bundle.model_path), profile=profile)
+    assert found["parsed"], found["parser_errors"]
+    assert found["plan"] > 0
+    assert [line for line in found["log"] if line.startswith("ERROR")] == []
+    layers = load_checkpoint(bundle.path.with_suffix(".safetensors"))[0].config.encoder_layers
+    assert found["layers"].count("PLUGIN_V3") == layers + 1, "one attention a layer, one deformable convolution"
+    outputs = {key: shape for key, (shape, kind) in found["outputs"].items() if kind == "FLOAT"}
+    assert outputs["class_scores"] == list(bundle.manifest.outputs[0].shape)
+    assert set(outputs) == {"class_scores", "boxes", "mask_logits"}
