@@ -82,11 +82,9 @@ def paste_mask(
 
 def _weights(low: float, high: float, pixels: int, cells: int) -> npt.NDArray[np.float32]:
     """Share of each cell in each pixel along one axis, `[pixels, cells]`."""
-    place = np.arange(pixels) + 0.5 - low
-    if high == low:
-        place = np.full(pixels, cells / 2)
-    else:
-        place = place * (cells / (high - low))
+    # without extent PyTorch's coordinates are infinite, which the methods set to the middle
+    scale = cells / (high - low) if high != low else 0.0
+    place = (np.arange(pixels) + 0.5 - low) * scale if scale else np.full(pixels, cells / 2)
     distance = np.abs(place[:, None] - 0.5 - np.arange(cells))
     return np.maximum(1 - distance, 0).astype(np.float32)
 

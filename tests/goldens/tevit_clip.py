@@ -18,7 +18,7 @@ from visdeploy.preprocess import Preprocessor
 from visdeploy_training.methods.tevit import ClipStep, TeViT
 from visdeploy_training.methods.tevit.head import refine
 from visdeploy_training.methods.tevit.inference import inference_settings
-from visdeploy_training.methods.tevit.network import SCALES, content_sizes, images_of, roi_features
+from visdeploy_training.methods.tevit.network import content_sizes, roi_features
 
 from .core import Store
 from .recording import Recorder
@@ -225,5 +225,3 @@ def check_unit(store: Store, features: list[Tensor]) -> None:
     inside = torch.cat([boxes[:, :2].clamp(0, 0), boxes[:, 2:] - boxes[:, :2]], dim=1)
     levels = roi_features(marked, inside, images, 1).amax(dim=(1, 2, 3))
     store.exact("unit/roi_levels", levels.round().long())
-
-

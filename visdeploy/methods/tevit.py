@@ -92,9 +92,7 @@ class TeViTDecoder(ClipDecoder):
             found.append(ClipInstance(tuple(mask if mask.area else None for mask in shown), votes))
         return found
 
-    def _mask(
-        self, values: npt.NDArray[np.float32], box: npt.NDArray[np.float32], height: int, width: int
-    ) -> Mask:
+    def _mask(self, values: npt.NDArray[np.float32], box: npt.NDArray[np.float32], height: int, width: int) -> Mask:
         return Mask.encode(paste_mask(values, box, height, width) >= np.float32(self._decode.mask_threshold))
 
     def judge(self, total: Votes, frames: int) -> tuple[int, float, tuple[float, ...]]:

@@ -103,9 +103,7 @@ class MessengerBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
         self.shifts = tuple(shifts)
 
-    def forward(
-        self, tokens: Tensor, messengers: Tensor, size: tuple[int, int], frames: int
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, messengers: Tensor, size: tuple[int, int], frames: int) -> tuple[Tensor, Tensor]:
         """`[N, h * w, C]` and `[N, M, C]`, shapes kept; every `frames` images are one clip."""
         x = torch.cat([tokens, messengers], dim=1)
         x = x + self.drop_path(self.attn(self.norm1(tokens), self.norm1(messengers), size))

@@ -36,9 +36,7 @@ class Matches(NamedTuple):
 
 
 @torch.no_grad()
-def matching_cost(
-    logits: Tensor, boxes: Tensor, size: Tensor, targets: ObjectTargets, config: TeViTConfig
-) -> Tensor:
+def matching_cost(logits: Tensor, boxes: Tensor, size: Tensor, targets: ObjectTargets, config: TeViTConfig) -> Tensor:
     """Cost of every query for every object: the mean over the frames where the object is present.
 
     Args:
@@ -79,9 +77,7 @@ def match_clip(logits: Tensor, boxes: Tensor, size: Tensor, targets: ObjectTarge
     return Matches(frame, queries[pair], objects[pair])
 
 
-def match_stages(
-    output: TeViTOutput, targets: Sequence[ObjectTargets], config: TeViTConfig
-) -> list[list[Matches]]:
+def match_stages(output: TeViTOutput, targets: Sequence[ObjectTargets], config: TeViTConfig) -> list[list[Matches]]:
     """Matches of each clip, for each stage on its own."""
     return [
         [match_clip(*parts, config) for parts in zip(logits, boxes, output.sizes, targets, strict=True)]
@@ -96,9 +92,7 @@ def positives(values: Tensor, matches: Sequence[Matches]) -> Tensor:
 
 def truths(name: str, targets: Sequence[ObjectTargets], matches: Sequence[Matches]) -> Tensor:
     """The field `name` of the targets of the positives, `[R, ...]`."""
-    return torch.cat(
-        [getattr(t, name)[match.object, match.frame] for t, match in zip(targets, matches, strict=True)]
-    )
+    return torch.cat([getattr(t, name)[match.object, match.frame] for t, match in zip(targets, matches, strict=True)])
 
 
 def set_losses(
@@ -159,7 +153,7 @@ def mask_loss(
     norm: float,
 ) -> Tensor:
     """Dice loss of the masks of the positives of one stage, not weighted."""
-    frames, queries = output.logits.shape[2:4]
+    frames = output.logits.shape[2]
     images = torch.cat([clip * frames + match.frame for clip, match in enumerate(matches)])
     chosen = torch.cat([match.query for match in matches])
     logits = output.masks(stage, images, chosen)

@@ -1,4 +1,4 @@
-"""Where TeViT's weights come from: official checkpoints, QueryInst trained on COCO, ImageNet (spec sections 3, 7.5, 8)."""
+"""Where TeViT's weights come from: official checkpoints, QueryInst, ImageNet (spec sections 3, 7.5, 8)."""
 
 from __future__ import annotations
 
