@@ -86,7 +86,8 @@ def _weights(low: float, high: float, pixels: int, cells: int) -> npt.NDArray[np
     scale = cells / (high - low) if high != low else 0.0
     place = (np.arange(pixels) + 0.5 - low) * scale if scale else np.full(pixels, cells / 2)
     distance = np.abs(place[:, None] - 0.5 - np.arange(cells))
-    return np.maximum(1 - distance, 0).astype(np.float32)
+    weights: npt.NDArray[np.float32] = np.maximum(1 - distance, 0).astype(np.float32)
+    return weights
 
 
 def _extent(weights: npt.NDArray[np.float32]) -> tuple[int, int]:
