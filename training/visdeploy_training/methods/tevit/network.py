@@ -108,11 +108,12 @@ class TeViT(VISModel):
         boxes, queries = self.rpn_head(sizes[:, None].expand(-1, frames, -1).flatten(0, 1))
         logits, found, attended = [], [], []
         for head in self.roi_head.bbox_head:
-            rois = boxes.detach()
-            stage = head(queries, roi_features(features, rois.flatten(0, 1), images_of(rois), BOX_SIZE), frames)
-            boxes, queries = refine(rois, stage.deltas), stage.queries
+            rois = roi_features(features, boxes.detach().flatten(0, 1), images_of(boxes), BOX_SIZE)
+            stage = head(queries, rois, frames)
             logits.append(stage.logits)
-            found.append(boxes)
+            found.append(refine(boxes, stage.deltas))
+            # the proposals learn from the first stage; a stage's boxes learn from its own losses only
+            boxes, queries = found[-1].detach(), stage.queries
             attended.append(stage.attended)
         return TeViTOutput(
             torch.stack(logits).unflatten(1, lead),
