@@ -12,7 +12,14 @@ from visdeploy_training.backbones.swin import from_swin
 from visdeploy_training.methods.tevit.weights import load_backbone, load_queryinst
 
 StateDict = dict[str, torch.Tensor]
-SMALL: dict[str, Any] = {"num_queries": 3, "hidden_dim": 16, "dynamic_dim": 2, "feedforward_dim": 8, "mask_convs": 1}
+SMALL: dict[str, Any] = {
+    "num_queries": 3,
+    "hidden_dim": 16,
+    "dynamic_dim": 2,
+    "feedforward_dim": 8,
+    "mask_convs": 1,
+    "max_results": 2,
+}
 
 
 def official(shared: Path, file: str) -> StateDict:
