@@ -157,4 +157,5 @@ def check_gradients(store: Store, names: Sequence[str], model: TeViT) -> None:
     store.row("train/grad_norms", float(relative[large].max()), NORM_RTOL, note="relative")
     store.row("train/grad_norms", float(np.abs(norms - stored)[~large].max()), NORM_RTOL * NORM_SHARE * stored.max())
     total = float(np.sqrt((norms**2).sum()))
-    store.row("train/grad_norm_total", abs(total / float(store.take("train/grad_norm_total")) - 1), NORM_RTOL)
+    stored_total = float(store.take("train/grad_norm_total").item())
+    store.row("train/grad_norm_total", abs(total / stored_total - 1), NORM_RTOL, note="relative")

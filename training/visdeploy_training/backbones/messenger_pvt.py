@@ -76,7 +76,7 @@ class MixFeedForward(nn.Module):
         x = _dense(wide, x)
         tokens, messengers = _split(x, size)
         tokens = depthwise(_as_map(tokens, size)).flatten(2).transpose(1, 2)
-        messengers = messengers * depthwise.weight.sum(dim=(1, 2, 3)) + depthwise.bias
+        messengers = messengers * depthwise.weight.sum(dim=(1, 2, 3)) + cast(Tensor, depthwise.bias)
         return _dense(narrow, F.gelu(torch.cat([tokens, messengers], dim=1)))
 
 
@@ -242,7 +242,7 @@ def _dense(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 def _as_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
     """`[N, h * w, C]` to `[N, C, h, w]`."""
-    return tokens.transpose(1, 2).unflatten(2, size)
+    return cast(Tensor, tokens.transpose(1, 2).unflatten(2, size))
 
 
 def _split(x: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

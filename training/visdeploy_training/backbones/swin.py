@@ -69,7 +69,7 @@ class ShiftedWindows(nn.Module):
         x = windows.transpose(2, 3).flatten(3, 4).flatten(1, 2)
         if self.shift:
             x = x.roll((self.shift, self.shift), dims=(1, 2))
-        return x[:, :height, :width]
+        return cast(Tensor, x[:, :height, :width])
 
     def _mask(self, height: int, width: int, like: Tensor) -> Tensor:
         """0 within a part of the padded image, `APART` between parts: `[windows, S * S, S * S]`."""

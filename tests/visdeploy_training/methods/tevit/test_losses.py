@@ -29,7 +29,7 @@ def test_clips_without_objects_teach_background_only(small: Build, clip: torch.T
     empty = [ClipTargets(torch.zeros(3, k, 64, 96, dtype=torch.bool), torch.zeros(3, k).long()) for k in (0, 2)]
     means = {n: b.clone() for n, b in model.named_buffers() if n.endswith("running_mean")}
     losses = tevit_losses(model(clip), empty, model.config)
-    assert all((v > 0) is ("cls" in name) for name, v in losses.items())
+    assert all(bool(v > 0) is ("cls" in name) for name, v in losses.items())
     torch.stack(list(losses.values())).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
     assert all(torch.equal(means[n], model.get_buffer(n)) for n in means)
