@@ -69,7 +69,7 @@ class ShiftedWindows(nn.Module):
         x = windows.transpose(2, 3).flatten(3, 4).flatten(1, 2)
         if self.shift:
             x = x.roll((self.shift, self.shift), dims=(1, 2))
-        return cast(Tensor, x[:, :height, :width])
+        return x[:, :height, :width]
 
     def _mask(self, height: int, width: int, like: Tensor) -> Tensor:
         """0 within a part of the padded image, `APART` between parts: `[windows, S * S, S * S]`."""
@@ -80,7 +80,7 @@ class ShiftedWindows(nn.Module):
     def _parts(self, size: int, like: Tensor) -> Tensor:
         place = torch.arange(size, device=like.device)
         part = (place >= size - self.window).long() + (place >= size - self.shift).long()
-        return part.unflatten(0, (-1, self.window))
+        return cast(Tensor, part.unflatten(0, (-1, self.window)))
 
 
 class FeedForward(nn.Module):
