@@ -58,7 +58,7 @@ def check_training(store: Store, details: Mapping[str, Any], model: TeViT) -> No
     values = {name: float(value.detach()) for name, value in losses.items()} | accuracies(output, targets, matches)
     wanted = [values[name] for name in details["loss_names"]]
     store.close("train/loss_values", np.array(wanted), atol=LOSS_ATOL, rtol=LOSS_RTOL)
-    store.close("train/loss_total", total, atol=0.0, rtol=LOSS_RTOL)
+    store.close("train/loss_total", total[None], atol=0.0, rtol=LOSS_RTOL)
     store.row("losses", float(len(values.keys() ^ set(details["loss_names"]))), 0.0)
     total.backward()  # type: ignore[no-untyped-call]
     check_gradients(store, details["grad_param_names"], model)
@@ -126,13 +126,19 @@ def check_stage(
         stage(store, f"{name}/match_cost_clip{clip}", cost)
     assigned = np.zeros(logits.shape[:3], np.int64)
     for clip, (target, match) in enumerate(zip(targets, matches, strict=True)):
-        # the k-th target of a frame: upstream's frames list what they show by id
-        place = target.present.long().cumsum(dim=0)
+        place = places(store, clip, target)
         assigned[clip, match.frame, match.query] = place[match.object, match.frame]
     store.exact(f"{name}/assigned_gt_inds_1based", assigned.reshape(-1, assigned.shape[2]))
     cut = mask_targets(truths("masks", targets, matches), positives(boxes, matches).detach()).numpy()
     stored = np.unpackbits(store.take(f"{name}/mask_targets_packed"), axis=-1, count=cut[0].size).astype(bool)
     store.row(f"{name}/mask_targets_packed", float((stored.reshape(cut.shape) != cut).sum()), MASK_BITS * cut.size)
+
+
+def places(store: Store, clip: int, target: ObjectTargets) -> Tensor:
+    """Which target of each frame an object is, from 1, in the frame's own order: `[K, T]`, 0 where it is absent."""
+    ids = [store.arrays[f"train/target/clip{clip}/frame{t}/ids"].tolist() for t in range(target.present.shape[1])]
+    order = sorted({i for each in ids for i in each})
+    return torch.tensor([[each.index(i) + 1 if i in each else 0 for each in ids] for i in order])
 
 
 def accuracies(
