@@ -98,6 +98,31 @@ def test_defvis_planted_deviation_in_a_criterion_case_fails(defvis: Path, tmp_pa
     assert key in {r.key for r in run(tmp_path).rows if not r.ok}
 
 
+@pytest.fixture(scope="module")
+def tevit(shared: Path) -> Path:
+    return shared / "goldens" / "tevit"
+
+
+@pytest.mark.slow
+def test_tevit_passes(tevit: Path, capsys: pytest.CaptureFixture[str]):
+    assert main([str(tevit)]) == 0
+    text = capsys.readouterr().out
+    stored = sum(len(np.load(path).files) for path in tevit.glob("*.npz"))
+    assert f"{stored} stored keys checked, 0 not checked, 0 of" in text
+
+
+@pytest.mark.slow
+def test_tevit_changed_weight_is_found_where_it_is(tevit: Path):
+    def edit(state: StateDict) -> None:
+        state["roi_head.bbox_head.3.ffn_norm.weight"][0] += 0.5
+
+    report = run(tevit, edit=edit, only=("msgshift_clip_a.npz",))
+    failed, passed = ({r.key for r in report.rows if r.ok is ok} for ok in (False, True))
+    assert {"head/stage3/obj_feats", "head/stage3/boxes", "head/stage5/cls_logits"} <= failed
+    assert {"neck/p2", "head/stage2/boxes", "head/stage3/attn_feats", "head/stage3/dynconv"} <= passed - failed
+    assert not report.unchecked
+
+
 def copy_cases(visolo: Path, folder: Path) -> Path:
     for name in ("manifest.json", *CASES):
         shutil.copy(visolo / name, folder / name)

@@ -71,7 +71,8 @@ class Preprocessing(_Strict):
         std: Per channel, in tensor order, on the 0..255 scale.
         resize: `exact` scales straight to `height` x `width`; `shortest_edge` keeps the aspect ratio.
         rounding: How `shortest_edge` rounds the sides: to the `nearest` number, halves up, or `down`.
-        interpolation: `pil_bilinear` is Pillow's antialiased bilinear filter on uint8.
+        interpolation: On uint8: `pil_bilinear` is Pillow's antialiased bilinear filter, `opencv_bilinear` is OpenCV's,
+            which is not antialiased.
         height: Target height (`exact`) or target of the shorter edge (`shortest_edge`).
         width: Target width (`exact`) or largest longer edge (`shortest_edge`).
         pad_divisor: Zero padding at the right and bottom up to a multiple of this.
@@ -82,7 +83,7 @@ class Preprocessing(_Strict):
     std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)]
     resize: Literal["exact", "shortest_edge"] = "exact"
     rounding: Literal["nearest", "down"] = "nearest"
-    interpolation: Literal["pil_bilinear"] = "pil_bilinear"
+    interpolation: Literal["pil_bilinear", "opencv_bilinear"] = "pil_bilinear"
     height: Annotated[int, Field(ge=1)]
     width: Annotated[int, Field(ge=1)]
     pad_divisor: Annotated[int, Field(ge=1)] = 1

@@ -69,9 +69,13 @@ class Preprocessor:
         return tensor
 
     def _resize(self, frame: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
-        """Pillow's antialiased bilinear filter; OpenCV's and PyTorch's give other pixels."""
+        """With the library that the network's authors used: each gives other pixels."""
         if frame.shape[:2] == (height, width):
             return frame
+        if self.spec.interpolation == "opencv_bilinear":
+            import cv2
+
+            return np.asarray(cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
         from PIL import Image
 
         image = Image.fromarray(np.ascontiguousarray(frame))

@@ -8,7 +8,11 @@ from pathlib import Path
 
 from .core import Golden, Report, StateDict
 
-ADAPTERS = {"defvis": "tests.goldens.defvis", "visolo": "tests.goldens.visolo"}
+ADAPTERS = {
+    "defvis": "tests.goldens.defvis",
+    "tevit": "tests.goldens.tevit",
+    "visolo": "tests.goldens.visolo",
+}
 
 
 def run(folder: Path, *, edit: Callable[[StateDict], None] | None = None, only: tuple[str, ...] = ()) -> Report:

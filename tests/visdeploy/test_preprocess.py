@@ -117,3 +117,13 @@ def test_views_are_welcome_and_not_changed():
 def test_what_is_no_frame_is_refused(frame, message):
     with pytest.raises(SourceError, match=message):
         Preprocessor(spec())(frame)
+
+
+def test_opencv_resizes_as_opencv():
+    import cv2
+
+    frame = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    values = {"channel_order": "rgb", "mean": [0] * 3, "std": [1] * 3, "height": 20, "width": 30}
+    found = Preprocessor(Preprocessing(**values, interpolation="opencv_bilinear"))(frame)[0].transpose(1, 2, 0)
+    assert np.array_equal(found, cv2.resize(frame, (30, 20), interpolation=cv2.INTER_LINEAR))
+    assert not np.array_equal(found, Preprocessor(Preprocessing(**values))(frame)[0].transpose(1, 2, 0))

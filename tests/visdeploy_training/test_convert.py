@@ -197,7 +197,7 @@ def test_wrong_method_variant_or_class_count(tmp_path: Path, model: VISModel, of
     with pytest.raises(CheckpointError, match="another variant"):
         convert_checkpoint(path, variant="r50")
     with pytest.raises(ConfigError, match="unknown method"):
-        convert_checkpoint(official_state, method="tevit")
+        convert_checkpoint(official_state, method="none_such")
     with pytest.raises(CheckpointError, match="cannot make"):
         convert_checkpoint(official_state, variant="huge")
     assert not convert_checkpoint(official_state, variant="tiny").report.ok

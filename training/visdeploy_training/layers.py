@@ -1,4 +1,4 @@
-"""Layers that every method shares: convolutions, plain and deformable, frozen batch norm, coordinate channels."""
+"""Layers that every method shares: convolutions, frozen batch norm, stochastic depth, coordinate channels."""
 
 from __future__ import annotations
 
@@ -106,6 +106,25 @@ class DeformConv2d(nn.Module):
             x, offset, self.weight, stride=(1, 1), padding=self.padding, dilation=(1, 1), groups=1, offset_groups=1
         )
         return out
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, a residual branch is left out for some items of the batch.
+
+    Args:
+        rate: Probability of leaving the branch out; the others are scaled up to keep the expected value.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, ...]`, shape kept; one draw for each of the N."""
+        if not self.training or not self.rate:
+            return x
+        keep = 1 - self.rate
+        return x * (x.new_empty((len(x), *[1] * (x.dim() - 1))).bernoulli_(keep) / keep)
 
 
 def coordinates(x: Tensor) -> Tensor:

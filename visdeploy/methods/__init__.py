@@ -14,6 +14,7 @@ __all__ = ["DECODERS", "Decoder", "TrackSummary", "create_decoder"]
 
 DECODERS = {
     "defvis": "visdeploy.methods.defvis:DefVISDecoder",
+    "tevit": "visdeploy.methods.tevit:TeViTDecoder",
     "visolo": "visdeploy.methods.visolo:VisoloDecoder",
 }
 

@@ -3,9 +3,11 @@ import torch
 import torchvision
 
 from visdeploy.errors import ConfigError
-from visdeploy_training.backbones import EfficientNetLite0, ResNet
+from visdeploy_training.backbones import EfficientNetLite0, MessengerPVT, ResNet, SwinTransformer
 from visdeploy_training.backbones.efficientnet_lite import imagenet_weights
+from visdeploy_training.backbones.messenger_pvt import shift_messengers
 from visdeploy_training.backbones.resnet import from_torchvision
+from visdeploy_training.backbones.swin import from_swin
 
 
 def randomise(model: torch.nn.Module) -> None:
@@ -82,3 +84,66 @@ def test_efficientnet_freezes_leading_stages(freeze_at: int, first_trained: str)
     norms = [n for n in trained if ".norm." in n]
     assert norms
     assert not any(".norm." in n for n, _ in EfficientNetLite0().named_parameters())
+
+
+def swin_names(key: str) -> str:
+    """torchvision's names to the original Swin's; its merging of patches is the original's."""
+    key = key.replace("features.0.0.", "patch_embed.proj.").replace("features.0.2.", "patch_embed.norm.")
+    if key.startswith("features."):
+        _, number, rest = key.split(".", 2)
+        stage = (int(number) - 1) // 2
+        key = f"layers.{stage}.blocks.{rest}" if int(number) % 2 else f"layers.{stage}.downsample.{rest}"
+    return key.replace(".mlp.0.", ".mlp.fc1.").replace(".mlp.3.", ".mlp.fc2.")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(64, 96), (224, 224)])
+def test_swin_equals_torchvision(size: tuple[int, int]):
+    torch.manual_seed(0)
+    theirs = torchvision.models.SwinTransformer([4, 4], 24, [2, 2], [2, 4], [7, 7], stochastic_depth_prob=0.1).eval()
+    for value in theirs.parameters():
+        value.add_(0.05 * torch.randn(value.shape))
+    ours = SwinTransformer(dim=24, depths=(2, 2), heads=(2, 4), drop_path=0.1).eval()
+    state = from_swin({swin_names(k): v for k, v in theirs.state_dict().items() if not k.startswith("norm.")})
+    fresh = {k: v for k, v in ours.state_dict().items() if k.startswith("norm")}
+    ours.load_state_dict(state | fresh, strict=True)
+    x = torch.randn(2, 3, *size)
+    found = ours(x)
+    for i, name in ((2, "res2"), (4, "res3")):
+        wanted = torch.nn.functional.layer_norm(theirs.features[:i](x), (ours.channels[name],))
+        torch.testing.assert_close(found[name], wanted.permute(0, 3, 1, 2), atol=2e-4, rtol=1e-4)
+
+
+def test_messengers_roll_around_their_clip():
+    groups = torch.arange(2 * 3 * 4).view(6, 4, 1)
+    rolled = shift_messengers(groups, (1, -1, 2, -2), 3).view(2, 3, 4)
+    for group, shift in enumerate((1, -1, 2, -2)):
+        assert torch.equal(rolled[..., group], groups.view(2, 3, 4)[..., group].roll(shift, dims=1))
+    assert torch.equal(shift_messengers(groups, (1, -1, 2, -2), 1), groups)
+    assert shift_messengers(groups, (), 3) is groups
+
+
+@torch.no_grad()
+def test_a_messenger_is_an_image_of_one_colour():
+    """Without borders: in the middle of a large image of its colour, every pixel is the messenger."""
+    torch.manual_seed(0)
+    model = MessengerPVT(dims=(8, 8), depths=(1, 1), heads=(1, 1), reductions=(2, 1), mlp_ratios=(2, 2), messengers=4)
+    embed = model.layers[0][0]
+    colour = torch.randn(1, 4, 3)
+    image = colour[0, 2][:, None, None].expand(1, 3, 64, 64)
+    tokens, messengers, (rows, columns) = embed(image, colour)
+    middle = tokens.view(rows, columns, 8)[4, 4]
+    torch.testing.assert_close(middle, messengers[0, 2], atol=1e-5, rtol=1e-4)
+
+
+def test_stochastic_depth_and_recomputed_blocks_train():
+    torch.manual_seed(0)
+    swin = SwinTransformer(dim=8, depths=(1, 1), heads=(1, 2), drop_path=0.5).train()
+    sum(x.sum() for x in swin(torch.randn(2, 3, 32, 64)).values()).backward()
+    assert all(p.grad is not None for p in swin.parameters())
+
+
+def test_trainable_norms_of_resnet_are_parameters():
+    names = {n for n, p in ResNet(50, freeze_at=2, train_norm=True).named_parameters() if p.requires_grad}
+    assert "res3.0.conv1.norm.weight" in names
+    assert not any(n.startswith(("stem.", "res2.")) for n in names)

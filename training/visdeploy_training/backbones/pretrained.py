@@ -56,6 +56,6 @@ def load_weights(backbone: nn.Module, state: Mapping[str, Tensor], name: str, wh
         raise CheckpointError(
             f"{where}: these are not the ImageNet weights of {name}",
             seen=f"{len(wrong)} wrong tensors, first {wrong[0]}",
-            hint=f"Use torchvision's {name} file.",
+            hint=f"Use the published {name} file.",
         )
     backbone.load_state_dict(dict(state))

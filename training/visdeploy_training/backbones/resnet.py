@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import torch.nn.functional as F
@@ -14,16 +15,19 @@ from visdeploy_training.layers import ConvNorm, FrozenBatchNorm2d
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
-def _conv(cin: int, cout: int, kernel: int, *, stride: int = 1, relu: bool = True) -> ConvNorm:
-    return ConvNorm(cin, cout, kernel, stride=stride, norm=FrozenBatchNorm2d(cout), relu=relu, bias=False)
+def _conv(
+    cin: int, cout: int, kernel: int, *, stride: int = 1, relu: bool = True, train_norm: bool = False
+) -> ConvNorm:
+    norm = FrozenBatchNorm2d(cout, trainable=train_norm)
+    return ConvNorm(cin, cout, kernel, stride=stride, norm=norm, relu=relu, bias=False)
 
 
 class Stem(nn.Module):
     """7x7/2 convolution, norm, ReLU, 3x3/2 max-pool: `[B, 3, H, W]` to `[B, 64, H/4, W/4]`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, train_norm: bool = False) -> None:
         super().__init__()
-        self.conv1 = _conv(3, 64, 7, stride=2)
+        self.conv1 = _conv(3, 64, 7, stride=2, train_norm=train_norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features at stride 4."""
@@ -33,12 +37,13 @@ class Stem(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, 3x3 (with the stride), 1x1, plus a shortcut that is a projection where the shape changes."""
 
-    def __init__(self, cin: int, width: int, cout: int, stride: int) -> None:
+    def __init__(self, cin: int, width: int, cout: int, stride: int, *, train_norm: bool = False) -> None:
         super().__init__()
-        self.shortcut = _conv(cin, cout, 1, stride=stride, relu=False) if cin != cout or stride != 1 else None
-        self.conv1 = _conv(cin, width, 1)
-        self.conv2 = _conv(width, width, 3, stride=stride)
-        self.conv3 = _conv(width, cout, 1, relu=False)
+        unit = partial(_conv, train_norm=train_norm)
+        self.shortcut = unit(cin, cout, 1, stride=stride, relu=False) if cin != cout or stride != 1 else None
+        self.conv1 = unit(cin, width, 1)
+        self.conv2 = unit(width, width, 3, stride=stride)
+        self.conv3 = unit(width, cout, 1, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, cin, H, W]` to `[B, cout, H/stride, W/stride]`."""
@@ -53,13 +58,19 @@ class ResNet(nn.Module):
         depth: 50, 101 or 152.
         out_features: Names of the returned stages, of `res2` (stride 4) ... `res5` (stride 32).
         freeze_at: 0 trains all, 1 freezes the stem, 2 also res2, and so on.
+        train_norm: Scales and shifts of the batch norms are parameters (statistics are always fixed).
 
     Attributes:
         channels: Channels of each returned stage.
     """
 
     def __init__(
-        self, depth: int = 50, *, out_features: Sequence[str] = ("res2", "res3", "res4"), freeze_at: int = 2
+        self,
+        depth: int = 50,
+        *,
+        out_features: Sequence[str] = ("res2", "res3", "res4"),
+        freeze_at: int = 2,
+        train_norm: bool = False,
     ) -> None:
         super().__init__()
         names = [f"res{i}" for i in range(2, 6)]
@@ -68,14 +79,14 @@ class ResNet(nn.Module):
                 "cannot build a ResNet", seen=f"depth {depth}, {out_features}", expected=f"{list(DEPTHS)}, {names}"
             )
         self.out_features = tuple(out_features)
-        self.stem = Stem()
+        self.stem = Stem(train_norm=train_norm)
         self.stages = names[: max(names.index(n) for n in out_features) + 1]
         self.channels = {name: 256 << i for i, name in enumerate(names) if name in out_features}
         cin = 64
         for i, name in enumerate(self.stages):
             cout, stride = 256 << i, 1 if i == 0 else 2
             blocks = [
-                Bottleneck(cin if j == 0 else cout, 64 << i, cout, stride if j == 0 else 1)
+                Bottleneck(cin if j == 0 else cout, 64 << i, cout, stride if j == 0 else 1, train_norm=train_norm)
                 for j in range(DEPTHS[depth][i])
             ]
             self.add_module(name, nn.Sequential(*blocks))

@@ -2,5 +2,6 @@
 
 METHODS = {
     "defvis": "visdeploy_training.methods.defvis",
+    "tevit": "visdeploy_training.methods.tevit",
     "visolo": "visdeploy_training.methods.visolo",
 }

@@ -1,0 +1,260 @@
+"""PVTv2 with messenger tokens that carry what a frame saw to its neighbours (TeViT spec section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from visdeploy_training.attention import PackedAttention
+from visdeploy_training.layers import DropPath
+
+EPS = 1e-6
+SHIFTS = (1, -1, 2, -2)
+
+# A messenger is treated as an image of one colour without borders: a convolution is then a linear layer with the
+# kernel summed over its positions.
+
+
+class PatchEmbed(nn.Module):
+    """A strided convolution and a norm, for the image and for its messengers."""
+
+    def __init__(self, cin: int, cout: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(cin, cout, kernel, stride, padding=kernel // 2)
+        self.norm = nn.LayerNorm(cout, eps=EPS)
+
+    def forward(self, image: Tensor, messengers: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
+        """`[N, cin, H, W]` and `[N, M, cin]` to `[N, h * w, cout]`, `[N, M, cout]` and (h, w)."""
+        image = self.projection(image)
+        tokens = self.norm(image.flatten(2).transpose(1, 2))
+        size = (image.shape[2], image.shape[3])
+        return tokens, self.norm(_dense(self.projection, messengers)), size
+
+
+class ReducedAttention(nn.Module):
+    """Attention of all tokens on the image at 1 / reduction of its size, and on the messengers.
+
+    Without a reduction the messengers only read: they are no keys (upstream's last stage).
+    """
+
+    def __init__(self, dim: int, heads: int, reduction: int) -> None:
+        super().__init__()
+        self.attn = PackedAttention(dim, heads)
+        self.sr = nn.Conv2d(dim, dim, reduction, reduction) if reduction > 1 else None
+        self.norm = nn.LayerNorm(dim, eps=EPS) if reduction > 1 else None
+
+    def forward(self, tokens: Tensor, messengers: Tensor, size: tuple[int, int]) -> Tensor:
+        """`[N, h * w, C]` and `[N, M, C]` to `[N, h * w + M, C]`, without the sum."""
+        keys = tokens
+        if self.sr is not None and self.norm is not None:
+            reduced = self.sr(_as_map(tokens, size)).flatten(2).transpose(1, 2)
+            keys = self.norm(torch.cat([reduced, _dense(self.sr, messengers)], dim=1))
+        out: Tensor = self.attn(torch.cat([tokens, messengers], dim=1), keys, keys)
+        return out
+
+
+class MixFeedForward(nn.Module):
+    """Linear, depthwise 3x3, GELU, linear; names as in the official checkpoints."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict(
+            {
+                "0": nn.Conv2d(dim, hidden, 1),
+                "1": nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden),
+                "4": nn.Conv2d(hidden, dim, 1),
+            }
+        )
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """`[N, h * w + M, C]`, shape kept, without the sum."""
+        wide, depthwise, narrow = (cast(nn.Conv2d, self.layers[key]) for key in ("0", "1", "4"))
+        x = _dense(wide, x)
+        tokens, messengers = _split(x, size)
+        tokens = depthwise(_as_map(tokens, size)).flatten(2).transpose(1, 2)
+        messengers = messengers * depthwise.weight.sum(dim=(1, 2, 3)) + cast(Tensor, depthwise.bias)
+        return _dense(narrow, F.gelu(torch.cat([tokens, messengers], dim=1)))
+
+
+class MessengerBlock(nn.Module):
+    """Attention, feed-forward network, and the shift of the messengers along the clip.
+
+    Args:
+        dim: Channels C.
+        heads: Attention heads.
+        reduction: Of the keys' rows and columns.
+        hidden: Inner width of the feed-forward network.
+        drop_path: Probability of leaving a branch out for an image.
+        shifts: Frames that each group of messengers moves.
+    """
+
+    def __init__(
+        self, dim: int, *, heads: int, reduction: int, hidden: int, drop_path: float, shifts: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=EPS)
+        self.attn = ReducedAttention(dim, heads, reduction)
+        self.norm2 = nn.LayerNorm(dim, eps=EPS)
+        self.ffn = MixFeedForward(dim, hidden)
+        self.drop_path = DropPath(drop_path)
+        self.shifts = tuple(shifts)
+
+    def forward(self, tokens: Tensor, messengers: Tensor, size: tuple[int, int], frames: int) -> tuple[Tensor, Tensor]:
+        """`[N, h * w, C]` and `[N, M, C]`, shapes kept; every `frames` images are one clip."""
+        x = torch.cat([tokens, messengers], dim=1)
+        x = x + self.drop_path(self.attn(self.norm1(tokens), self.norm1(messengers), size))
+        x = x + self.drop_path(self.ffn(self.norm2(x), size))
+        tokens, messengers = _split(x, size)
+        return tokens, shift_messengers(messengers, self.shifts, frames)
+
+
+class MessengerPVT(nn.Module):
+    """PVTv2 over clips, with features at strides 4, 8, 16 and 32 (`res2` ... `res5`).
+
+    The shift wraps around the ends of a clip, so that features depend on its length. State dict names are those of
+    the official TeViT checkpoints. The defaults are B1.
+
+    Args:
+        dims: Channels of the stages.
+        depths: Blocks of the stages.
+        heads: Attention heads of the stages.
+        reductions: Of the keys in the stages.
+        mlp_ratios: Inner width of the feed-forward networks over the channels.
+        messengers: Messenger tokens, a multiple of 4.
+        drop_path: Of the last block; it grows linearly from 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        dims: Sequence[int] = (64, 128, 320, 512),
+        depths: Sequence[int] = (2, 2, 2, 2),
+        heads: Sequence[int] = (1, 2, 5, 8),
+        reductions: Sequence[int] = (8, 4, 2, 1),
+        mlp_ratios: Sequence[int] = (8, 8, 4, 4),
+        messengers: int = 32,
+        drop_path: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.channels = {f"res{i + 2}": dim for i, dim in enumerate(dims)}
+        self.msg_tokens = nn.Parameter(torch.empty(1, messengers, 3))
+        # not linspace: on the meta device it has no values
+        last = max(sum(depths) - 1, 1)
+        self.layers = nn.ModuleList()
+        for i, dim in enumerate(dims):
+            cin, kernel, stride = (3, 7, 4) if i == 0 else (dims[i - 1], 3, 2)
+            blocks = nn.ModuleList()
+            for j in range(depths[i]):
+                # every second block undoes the shift of the one before; a last one without a partner shifts nothing
+                shifts = [s if j % 2 == 0 else -s for s in SHIFTS]
+                alone = j % 2 == 0 and j == depths[i] - 1
+                block = MessengerBlock(
+                    dim,
+                    heads=heads[i],
+                    reduction=reductions[i],
+                    hidden=dim * mlp_ratios[i],
+                    drop_path=drop_path * (sum(depths[:i]) + j) / last,
+                    shifts=() if alone else shifts,
+                )
+                blocks.append(block)
+            embed = PatchEmbed(cin, dim, kernel, stride)
+            self.layers.append(nn.ModuleList([embed, blocks, nn.LayerNorm(dim, eps=EPS)]))
+        _init(self)
+
+    def forward(self, images: Tensor, frames: int) -> dict[str, Tensor]:
+        """Stage name to features; `res{i}` has stride `2**i`.
+
+        Args:
+            images: Normalised RGB `[N, 3, H, W]`, clip after clip; H and W are multiples of 32.
+            frames: Images of a clip.
+        """
+        x, messengers = images, self.msg_tokens.expand(images.shape[0], -1, -1)
+        features: dict[str, Tensor] = {}
+        for name, stage in zip(self.channels, self.layers, strict=True):
+            embed, blocks, norm = cast(nn.ModuleList, stage)
+            tokens, messengers, size = embed(x, messengers)
+            for block in cast(nn.ModuleList, blocks):
+                tokens, messengers = block(tokens, messengers, size, frames)
+            x, messengers = _as_map(norm(tokens), size), norm(messengers)
+            features[name] = x
+        return features
+
+
+def shift_messengers(messengers: Tensor, shifts: Sequence[int], frames: int) -> Tensor:
+    """Roll equal groups of messengers along their clips, around the ends; a positive shift moves to later frames.
+
+    Args:
+        messengers: `[B * T, M, C]`, clip after clip.
+        shifts: Frames that each group moves; empty for none.
+        frames: T.
+    """
+    if not shifts:
+        return messengers
+    clips = messengers.unflatten(0, (-1, frames))
+    # indices instead of torch.roll, so that the number of frames may be a symbol in an exported graph
+    place = torch.arange(frames, device=messengers.device)
+    groups = clips.chunk(len(shifts), dim=2)
+    rolled = [
+        group.index_select(1, torch.remainder(place - shift, frames))
+        for group, shift in zip(groups, shifts, strict=True)
+    ]
+    return torch.cat(rolled, dim=2).flatten(0, 1)
+
+
+def from_pvt(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the tensors of an ImageNet PVTv2 file; queries and keys/values become one, `head` is dropped."""
+    renamed: dict[str, Tensor] = {}
+    for key, value in state.items():
+        part, _, rest = key.partition(".")
+        stage = int(part[-1]) - 1 if part[-1:].isdigit() else -1
+        if part.startswith("patch_embed"):
+            renamed[f"layers.{stage}.0.{rest.replace('proj.', 'projection.')}"] = value
+        elif part.startswith("norm"):
+            renamed[f"layers.{stage}.2.{rest}"] = value
+        elif part.startswith("block"):
+            index, _, rest = rest.partition(".")
+            renamed |= _block_tensors(f"layers.{stage}.1.{index}.", rest, value, state[key.replace(".q.", ".kv.")])
+    return renamed
+
+
+def _block_tensors(prefix: str, name: str, value: Tensor, partner: Tensor) -> dict[str, Tensor]:
+    if name.startswith("attn.kv."):
+        return {}
+    if name.startswith("attn.q."):
+        kind = name.removeprefix("attn.q.")
+        return {f"{prefix}attn.attn.in_proj_{kind}": torch.cat([value, partner])}
+    for theirs, ours in (("mlp.fc1.", "ffn.layers.0."), ("mlp.fc2.", "ffn.layers.4.")):
+        if name.startswith(theirs):
+            wide = value[..., None, None] if name.endswith("weight") else value
+            return {prefix + name.replace(theirs, ours): wide}
+    name = name.replace("mlp.dwconv.dwconv.", "ffn.layers.1.").replace("attn.proj.", "attn.attn.out_proj.")
+    return {prefix + name: value}
+
+
+def _dense(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A convolution on `[N, M, C]` images of one colour."""
+    return F.linear(x, conv.weight.sum(dim=(2, 3)), conv.bias)
+
+
+def _as_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
+    """`[N, h * w, C]` to `[N, C, h, w]`."""
+    return cast(Tensor, tokens.transpose(1, 2).unflatten(2, size))
+
+
+def _split(x: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Tokens of the image and messengers."""
+    pixels = size[0] * size[1]
+    return x[:, :pixels], x[:, pixels:]
+
+
+def _init(module: MessengerPVT) -> None:
+    nn.init.trunc_normal_(module.msg_tokens, std=0.02)
+    for child in module.modules():
+        if isinstance(child, nn.Conv2d):
+            nn.init.kaiming_normal_(child.weight, mode="fan_out", nonlinearity="linear")
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)

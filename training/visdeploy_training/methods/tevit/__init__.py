@@ -1,0 +1,22 @@
+"""TeViT: a cascade of dynamic heads over learned queries that interact within frames and along the clip."""
+
+from visdeploy_training.methods.tevit.config import VARIANTS, TeViTConfig
+from visdeploy_training.methods.tevit.inference import inference_settings
+from visdeploy_training.methods.tevit.losses import tevit_losses
+from visdeploy_training.methods.tevit.network import TeViT, TeViTOutput
+from visdeploy_training.methods.tevit.step import ClipStep
+from visdeploy_training.methods.tevit.weights import OFFICIAL, load_backbone
+from visdeploy_training.registry import Method
+
+METHOD = Method(
+    name="tevit",
+    variants=VARIANTS,
+    build=TeViT,
+    load_backbone=load_backbone,
+    official=OFFICIAL,
+    losses=tevit_losses,
+    online_step=ClipStep,
+    inference=inference_settings,
+)
+
+__all__ = ["METHOD", "VARIANTS", "ClipStep", "TeViT", "TeViTConfig", "TeViTOutput", "tevit_losses"]

@@ -1,0 +1,134 @@
+"""Everything that can be chosen about a TeViT network (spec sections 1 to 7), and the named variants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from visdeploy.errors import ConfigError
+
+BACKBONES = ("pvt_v2_b1", "pvt_small", "resnet50", "swin_l", "efficientnet_lite0")
+SIZE_MULTIPLE = 32
+"""Height and width of any input are multiples of this."""
+BOX_SIZE, MASK_SIZE = 7, 14
+"""Rows and columns of the RoI features of the heads; a mask has twice as many as its features."""
+FINEST = 56.0
+"""Side in pixels of the boxes at the lower end of the finest level."""
+
+
+@dataclass(frozen=True)
+class TeViTConfig:
+    """One TeViT network: sizes, loss weights, how it is run.
+
+    Attributes:
+        num_classes: Number of object classes, no background.
+        backbone: Feature extractor; the PVTs have messengers between the frames, the others work frame by frame.
+        freeze_at: How many leading backbone stages do not train (ResNet and EfficientNet; stem counts as one).
+        drop_path: Stochastic depth of the backbone's last block (PVT and Swin).
+        num_queries: Learned proposals.
+        num_stages: Stages of the cascade.
+        hidden_dim: Width of pyramid and queries.
+        num_heads: Attention heads of a stage.
+        feedforward_dim: Inner width of a stage's feed-forward network.
+        dynamic_dim: Inner width of the dynamic convolutions.
+        mask_convs: Convolutions of a mask head.
+        max_results: Pairs of a query and a class that a clip reports.
+        height: Rows of a training clip.
+        width: Columns of a training clip.
+        shortest_edge: Frames are scaled to this at inference, keeping their shape; 0 scales to height and width.
+        longest_edge: Largest longer edge at inference.
+        pixel_mean: RGB, 0..255. Not all whole numbers: a pixel must differ from padding.
+        pixel_std: RGB, 0..255.
+        window: Most frames of one clip at inference; upstream takes whole videos, of at most 36 frames.
+        clip_overlap: Frames that consecutive clips of a longer video share, at most all but one.
+        class_weight: Of the focal loss and the matching cost of classes.
+        box_weight: Of the L1 distance of boxes, in cost and loss.
+        iou_weight: Of the generalised IoU, in cost and loss.
+        mask_weight: Of the dice loss of masks.
+    """
+
+    num_classes: int = 40
+    backbone: Literal["pvt_v2_b1", "pvt_small", "resnet50", "swin_l", "efficientnet_lite0"] = "pvt_v2_b1"
+    freeze_at: int = 2
+    drop_path: float = 0.1
+    num_queries: int = 100
+    num_stages: int = 6
+    hidden_dim: int = 256
+    num_heads: int = 8
+    feedforward_dim: int = 2048
+    dynamic_dim: int = 64
+    mask_convs: int = 4
+    max_results: int = 10
+    height: int = 352
+    width: int = 640
+    shortest_edge: int = 360
+    longest_edge: int = 640
+    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    window: int = 36
+    clip_overlap: int = 12
+    class_weight: float = 2.0
+    box_weight: float = 5.0
+    iou_weight: float = 2.0
+    mask_weight: float = 8.0
+
+    def __post_init__(self) -> None:
+        # lists come from JSON and YAML
+        for name in ("pixel_mean", "pixel_std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._check("backbone", self.backbone in BACKBONES, " or ".join(BACKBONES))
+        for name in (
+            "num_classes", "num_queries", "num_stages", "hidden_dim", "num_heads", "feedforward_dim", "dynamic_dim",
+            "max_results", "longest_edge", "window",
+        ):  # fmt: skip
+            self._check(name, getattr(self, name) >= 1, "at least 1")
+        self._check("hidden_dim", self.hidden_dim % self.num_heads == 0, f"a multiple of {self.num_heads} heads")
+        pairs = self.num_queries * self.num_classes
+        self._check("max_results", self.max_results <= pairs, f"at most {pairs}, all pairs of query and class")
+        for name in ("mask_convs", "shortest_edge", "clip_overlap"):
+            self._check(name, getattr(self, name) >= 0, "at least 0")
+        self._check("drop_path", 0 <= self.drop_path < 1, "0 <= drop_path < 1")
+        self._check("pixel_mean", any(m != round(m) for m in self.pixel_mean), "a value that no pixel has")
+        for name in ("height", "width"):
+            value = getattr(self, name)
+            self._check(name, value > 0 and value % SIZE_MULTIPLE == 0, f"a positive multiple of {SIZE_MULTIPLE}")
+
+    def _check(self, field: str, good: bool, expected: str) -> None:
+        if not good:
+            raise ConfigError(f"tevit: {field} has a wrong value", seen=repr(getattr(self, field)), expected=expected)
+
+
+MSGSHIFT = TeViTConfig()
+R50 = replace(MSGSHIFT, backbone="resnet50")
+VARIANTS: dict[str, TeViTConfig] = {
+    "msgshift": MSGSHIFT,
+    "r50": R50,
+    "swin_l": replace(
+        MSGSHIFT,
+        backbone="swin_l",
+        drop_path=0.2,
+        num_queries=300,
+        height=480,
+        width=864,
+        shortest_edge=480,
+        longest_edge=1333,
+    ),
+    "tiny": TeViTConfig(
+        backbone="pvt_small",
+        drop_path=0.0,
+        num_queries=12,
+        num_stages=3,
+        hidden_dim=64,
+        num_heads=4,
+        feedforward_dim=128,
+        dynamic_dim=16,
+        mask_convs=2,
+        max_results=4,
+        height=96,
+        width=160,
+        shortest_edge=0,
+        window=12,
+        clip_overlap=4,
+    ),
+}
+VARIANTS |= {"msgshift_mst": MSGSHIFT, "r50_mst": R50}

@@ -1,0 +1,194 @@
+"""The TeViT network (spec sections 2 to 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from visdeploy.errors import ConfigError
+from visdeploy_plugins.torch_ops import multi_level_roi_align
+from visdeploy_training.backbones import EfficientNetLite0, MessengerPVT, ResNet, SwinTransformer
+from visdeploy_training.boxes import to_corners
+from visdeploy_training.fpn import FPN
+from visdeploy_training.methods.tevit.config import BOX_SIZE, FINEST, MASK_SIZE, SIZE_MULTIPLE, TeViTConfig
+from visdeploy_training.methods.tevit.head import STQIHead, refine
+from visdeploy_training.methods.tevit.mask_head import MaskHead
+from visdeploy_training.model import VISModel
+
+STAGES = ("res2", "res3", "res4", "res5")
+SCALES = (1 / 4, 1 / 8, 1 / 16, 1 / 32)
+
+
+class TeViTOutput(NamedTuple):
+    """What the network says about B clips of T frames; a query is one object through all frames of its clip.
+
+    Attributes:
+        logits: Of every stage, the last one counts: `[stages, B, T, P, num_classes]`.
+        boxes: `[stages, B, T, P, 4]` left, top, right, bottom in pixels of the input, may lie outside.
+        sizes: Width, height, width, height of the picture without its padding, `[B, 4]` float.
+        masks: (stage, images `[R]`, queries `[R]`) to mask logits `[R, num_classes, 28, 28]` within the boxes of the
+            stage; image b * T + t is frame t of clip b. Masks are made for what is asked for only.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+    sizes: Tensor
+    masks: Callable[[int, Tensor, Tensor], Tensor]
+
+
+class Proposals(nn.Module):
+    """Learned boxes and queries, the same for every image; names as in the official checkpoints."""
+
+    def __init__(self, config: TeViTConfig) -> None:
+        super().__init__()
+        self.init_proposal_bboxes = nn.Embedding(config.num_queries, 4)
+        self.init_proposal_features = nn.Embedding(config.num_queries, config.hidden_dim)
+        nn.init.constant_(self.init_proposal_bboxes.weight[:, :2], 0.5)
+        nn.init.constant_(self.init_proposal_bboxes.weight[:, 2:], 1.0)
+
+    def forward(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """Sizes `[N, 4]` to boxes `[N, P, 4]` in pixels and queries `[N, P, C]`."""
+        boxes = to_corners(self.init_proposal_bboxes.weight) * sizes[:, None]
+        return boxes, self.init_proposal_features.weight.expand(len(sizes), -1, -1)
+
+
+class Cascade(nn.Module):
+    """The stages and their mask heads; names as in the official checkpoints."""
+
+    def __init__(self, config: TeViTConfig) -> None:
+        super().__init__()
+        self.bbox_head = nn.ModuleList(STQIHead(config) for _ in range(config.num_stages))
+        self.mask_head = nn.ModuleList(MaskHead(config) for _ in range(config.num_stages))
+
+
+class TeViT(VISModel):
+    """Cascade of dynamic heads over learned queries that talk to each other within a frame and along the clip.
+
+    State dict names are the official ones, those of ResNet and EfficientNet the project's.
+
+    Args:
+        config: Sizes and weights.
+    """
+
+    config: TeViTConfig
+
+    def __init__(self, config: TeViTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = make_backbone(config)
+        channels = cast(dict[str, int], self.backbone.channels)
+        self.neck = FPN([channels[name] for name in STAGES], config.hidden_dim)
+        self.rpn_head = Proposals(config)
+        self.roi_head = Cascade(config)
+
+    def forward(self, clips: Tensor) -> TeViTOutput:
+        """Classes and boxes of all queries in all frames, for training and inference alike.
+
+        Args:
+            clips: Normalised RGB, float, `[B, T, 3, H, W]`, H and W multiples of 32; zeros at the right and bottom
+                are padding.
+
+        Raises:
+            ConfigError: The size of the clips is wrong.
+        """
+        height, width = clips.shape[-2:]
+        if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
+            raise ConfigError(
+                "tevit: wrong size of the network input",
+                seen=f"{height}x{width}",
+                expected=f"multiples of {SIZE_MULTIPLE}",
+            )
+        lead, frames = clips.shape[:2], clips.shape[1]
+        features = self.features(clips.flatten(0, 1), frames)
+        sizes = content_sizes(clips)
+        boxes, queries = self.rpn_head(sizes[:, None].expand(-1, frames, -1).flatten(0, 1))
+        logits, found, attended = [], [], []
+        for head in self.roi_head.bbox_head:
+            rois = roi_features(features, boxes.detach().flatten(0, 1), images_of(boxes), BOX_SIZE)
+            stage = head(queries, rois, frames)
+            logits.append(stage.logits)
+            found.append(refine(boxes, stage.deltas))
+            # the proposals learn from the first stage; a stage's boxes learn from its own losses only
+            boxes, queries = found[-1].detach(), stage.queries
+            attended.append(stage.attended)
+        return TeViTOutput(
+            torch.stack(logits).unflatten(1, lead),
+            torch.stack(found).unflatten(1, lead),
+            sizes,
+            partial(self._masks, features, found, attended),
+        )
+
+    def features(self, images: Tensor, frames: int) -> list[Tensor]:
+        """Pyramid of images `[N, 3, H, W]`, clip after clip, at strides 4, 8, 16 and 32."""
+        messengers = isinstance(self.backbone, MessengerPVT)
+        maps = self.backbone(images, frames) if messengers else self.backbone(images)
+        return [each.contiguous() for each in self.neck([maps[name] for name in STAGES])]
+
+    def _masks(
+        self,
+        features: Sequence[Tensor],
+        boxes: Sequence[Tensor],
+        attended: Sequence[Tensor],
+        stage: int,
+        images: Tensor,
+        queries: Tensor,
+    ) -> Tensor:
+        head = self.roi_head.mask_head[stage]
+        if self.training and not len(images):
+            # every weight gets a gradient, of zero, without a batch that the norms would take statistics from
+            nothing = torch.stack([p.sum() * 0 for p in head.parameters()]).sum()
+            return nothing.expand(0, self.config.num_classes, 2 * MASK_SIZE, 2 * MASK_SIZE)
+        rois = boxes[stage].detach()[images, queries]
+        maps = roi_features(features, rois, images, MASK_SIZE)
+        return cast(Tensor, head(attended[stage][images, queries], maps))
+
+
+def content_sizes(clips: Tensor) -> Tensor:
+    """Width, height, width, height of the pictures of clips `[B, T, 3, H, W]` without padding: `[B, 4]`.
+
+    A normalised pixel is never 0 in all channels (the means are no whole numbers), so padding shows.
+    """
+    filled = clips.detach().abs().amax(dim=(1, 2))
+    rows, columns = ((filled.amax(dim=axis) > 0).sum(dim=1) for axis in (2, 1))
+    sizes = torch.stack([columns, rows, columns, rows], dim=1)
+    return sizes.clamp(min=1).to(torch.promote_types(clips.dtype, torch.float32))
+
+
+def images_of(boxes: Tensor) -> Tensor:
+    """The image of each of the flattened boxes `[N, P, 4]`: `[N * P]` int64."""
+    images, queries = boxes.shape[:2]
+    return torch.arange(images, device=boxes.device)[:, None].expand(images, queries).flatten()
+
+
+def roi_features(features: Sequence[Tensor], boxes: Tensor, images: Tensor, size: int) -> Tensor:
+    """Features within boxes `[R, 4]` of images `[R]`, each from the level that suits its size: `[R, C, size, size]`."""
+    dtype = torch.promote_types(features[0].dtype, torch.float32)
+    out: Tensor = multi_level_roi_align(
+        features,
+        boxes.to(dtype).contiguous(),
+        images.contiguous(),
+        output_size=(size, size),
+        spatial_scales=SCALES,
+        sampling_ratio=2,
+        finest_scale=FINEST,
+    )
+    return out
+
+
+def make_backbone(config: TeViTConfig) -> nn.Module:
+    """The configured backbone with fresh weights."""
+    if config.backbone == "pvt_v2_b1":
+        return MessengerPVT(drop_path=config.drop_path)
+    if config.backbone == "pvt_small":
+        return MessengerPVT(
+            dims=(24, 32, 64, 96), heads=(1, 2, 4, 6), mlp_ratios=(4, 4, 4, 4), messengers=8, drop_path=config.drop_path
+        )
+    if config.backbone == "swin_l":
+        return SwinTransformer(drop_path=config.drop_path)
+    if config.backbone == "resnet50":
+        return ResNet(50, out_features=STAGES, freeze_at=config.freeze_at, train_norm=True)
+    return EfficientNetLite0(freeze_at=config.freeze_at, train_norm=True)

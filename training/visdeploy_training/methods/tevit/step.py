@@ -1,0 +1,61 @@
+"""TeViT as a pure function of one clip: what is exported. There is no memory from one clip to the next."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from visdeploy_training.methods.tevit.network import TeViT
+from visdeploy_training.model import VISModel
+
+
+class ClipStep(nn.Module):
+    """One clip of any length in, its best pairs of a query and a class out; pasting the masks is the decoder's.
+
+    Args:
+        model: A TeViT network; its weights are shared, not copied.
+
+    Attributes:
+        input_names: Graph inputs.
+        output_names: Graph outputs.
+    """
+
+    input_names = ("frames",)
+    output_names = ("scores", "labels", "queries", "boxes", "mask_logits")
+
+    def __init__(self, model: VISModel) -> None:
+        super().__init__()
+        if not isinstance(model, TeViT):
+            raise TypeError(f"ClipStep takes a TeViT network, not {type(model).__name__}")
+        self.model = model
+
+    def initial_state(self, device: torch.device | str | None = None) -> dict[str, Tensor]:
+        """Nothing: a clip stands alone."""
+        return {}
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Process one clip (spec section 6).
+
+        Args:
+            frames: Normalised RGB `[T, 3, H, W]`, H and W multiples of 32, zeros at the right and bottom are padding.
+
+        Returns:
+            The R best pairs by the mean score over the frames, best first: scores `[T, R]`, probability of the class
+            in each frame; labels `[R]` int64; queries `[R]` int64, the same one may be there with several labels;
+            boxes `[T, R, 4]`, left, top, right, bottom as shares of the picture without padding, may lie outside;
+            mask_logits `[T, R, 28, 28]` within the boxes.
+        """
+        config = self.model.config
+        output = self.model(frames.unsqueeze(0))
+        probabilities = output.logits[-1, 0].float().sigmoid()
+        best = probabilities.mean(dim=0).flatten().topk(config.max_results).indices
+        queries, labels = best // config.num_classes, best % config.num_classes
+        scores = probabilities.flatten(1).index_select(1, best)
+        boxes = output.boxes[-1, 0].index_select(1, queries)
+        count, results = boxes.shape[:2]
+        images = torch.arange(count, device=frames.device)[:, None].expand(count, results).flatten()
+        logits = output.masks(config.num_stages - 1, images, queries.repeat(count))
+        # one mask of each result: the one of its class
+        channel = labels.repeat(count)[:, None, None, None].expand(-1, 1, *logits.shape[2:])
+        masks = logits.gather(1, channel).squeeze(1).unflatten(0, (count, results))
+        return scores, labels, queries, boxes / output.sizes, masks

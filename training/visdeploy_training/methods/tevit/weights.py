@@ -1,0 +1,145 @@
+"""Where TeViT's weights come from: official checkpoints, QueryInst, ImageNet (spec sections 3, 7.5, 8)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from visdeploy.errors import ConfigError
+from visdeploy_training.backbones.messenger_pvt import from_pvt
+from visdeploy_training.backbones.pretrained import load_imagenet, load_weights
+from visdeploy_training.backbones.resnet import from_torchvision
+from visdeploy_training.backbones.swin import from_swin
+from visdeploy_training.checkpoint import KeyReport, match_keys
+from visdeploy_training.checkpoint_file import read_tensors
+from visdeploy_training.methods.tevit.config import VARIANTS, TeViTConfig
+from visdeploy_training.model import VISModel
+from visdeploy_training.registry import OfficialLayout
+
+logger = logging.getLogger(__name__)
+
+BODY = "backbone."
+CLASSES = "roi_head.bbox_head.{}.fc_cls.weight"
+PROPOSALS = "rpn_head.init_proposal_features.weight"
+MESSENGERS = "msg_tokens"
+CLASS_TENSORS = tuple(
+    name.format(stage) + kind
+    for stage in range(6)
+    for name in ("roi_head.bbox_head.{}.fc_cls.", "roi_head.mask_head.{}.conv_logits.")
+    for kind in ("weight", "bias")
+)
+
+
+def recognise(state: Mapping[str, Tensor]) -> bool:
+    """Whether these are the names of an official checkpoint; QueryInst's are the same."""
+    return PROPOSALS in state and CLASSES.format(5) in state
+
+
+def backbone_of(state: Mapping[str, Tensor]) -> str:
+    """Which backbone these tensors, without `backbone.`, belong to."""
+    if "conv1.weight" in state:
+        return "resnet50"
+    if any(key.startswith(("patch_embed.proj.", "patch_embed.projection.")) for key in state):
+        return "swin_l"
+    return "pvt_v2_b1"
+
+
+def body_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The backbone's tensors, without `backbone.`."""
+    return {k.removeprefix(BODY): v for k, v in state.items() if k.startswith(BODY)}
+
+
+def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Official names to ours: ResNet takes the project's, Swin mmdet's; heads, neck and PVT keep theirs."""
+    body = body_of(state)
+    found = backbone_of(body)
+    if found != "pvt_v2_b1":
+        body = from_torchvision(body) if found == "resnet50" else from_swin(body)
+    kept = {k: v for k, v in state.items() if not k.startswith(BODY)}
+    return kept | {BODY + k: v for k, v in body.items()}
+
+
+def variant(state: Mapping[str, Tensor]) -> str:
+    """By the backbone; weights of training at several scales are weights of the same network."""
+    return {"resnet50": "r50", "swin_l": "swin_l", "pvt_v2_b1": "msgshift"}[backbone_of(body_of(state))]
+
+
+def overrides(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The number of queries where it is not the variant's."""
+    queries = int(state[PROPOSALS].shape[0])
+    return {} if queries == VARIANTS[variant(state)].num_queries else {"num_queries": queries}
+
+
+OFFICIAL = OfficialLayout(
+    recognise=recognise,
+    rename=rename,
+    variant=variant,
+    num_classes=lambda state: int(state[CLASSES.format(0)].shape[0]),
+    class_tensors=CLASS_TENSORS,
+    overrides=overrides,
+)
+
+
+def load_backbone(model: VISModel, path: Path | None) -> None:
+    """Start from ImageNet weights in the backbone, or from a QueryInst of the same backbone in all that fits.
+
+    Args:
+        model: A TeViT network.
+        path: A torchvision ResNet, PVTv2 or Swin file, or a QueryInst checkpoint; None for EfficientNet-Lite0, whose
+            weights a package ships.
+
+    Raises:
+        ConfigError: The backbone needs a file and none was given, or there are no weights of it.
+        CheckpointError: The file does not hold the backbone's weights.
+    """
+    config: TeViTConfig = model.config
+    if config.backbone == "pvt_small":
+        raise ConfigError("tevit: there are no ImageNet weights of pvt_small", hint="Set pretrained to false.")
+    if path is None or config.backbone == "efficientnet_lite0":
+        return load_imagenet(model.get_submodule("backbone"), config.backbone, path)
+    tensors = read_tensors(path).tensors
+    if recognise(tensors):
+        report = load_queryinst(model, tensors, where=str(path))
+        for kind in ("missing", "unexpected", "misshapen"):
+            keys = getattr(report, kind)
+            logger.info("%s: %d tensors %s: %s", path, len(keys), kind, ", ".join(keys) or "none")
+        logger.warning("%s: %d tensors fit, the other layers start fresh", path, len(report.loaded))
+        return None
+    if config.backbone == "resnet50":
+        return load_imagenet(model.get_submodule("backbone"), config.backbone, path)
+    body = from_pvt(tensors) if config.backbone == "pvt_v2_b1" else from_swin(body_of(tensors) or tensors)
+    return _load_body(model, body, str(path))
+
+
+def load_queryinst(model: VISModel, tensors: Mapping[str, Tensor], *, where: str) -> KeyReport:
+    """Load all that fits of a QueryInst checkpoint; the backbone must fit whole, but for the messengers.
+
+    Class predictors of another number of classes start fresh, and so do queries of another number.
+
+    Args:
+        model: A TeViT network.
+        tensors: Of the checkpoint.
+        where: Its name, for messages.
+
+    Returns:
+        What became of every key, in our names.
+
+    Raises:
+        CheckpointError: The backbone's weights are incomplete or of another kind.
+    """
+    renamed = rename(tensors)
+    _load_body(model, body_of(renamed), where)
+    fitting, report = match_keys(model.state_dict(), renamed)
+    model.load_state_dict(fitting, strict=False)
+    return report
+
+
+def _load_body(model: VISModel, body: Mapping[str, Tensor], where: str) -> None:
+    backbone = model.get_submodule("backbone")
+    own = backbone.state_dict()
+    fresh = {MESSENGERS: own[MESSENGERS]} if MESSENGERS in own else {}
+    load_weights(backbone, fresh | dict(body), model.config.backbone, where)

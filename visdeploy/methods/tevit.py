@@ -1,0 +1,101 @@
+"""TeViT's light half: pairs of a query and a class → instances with masks on the frames (specification section 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from visdeploy.errors import BundleError
+from visdeploy.masks import Mask
+from visdeploy.methods.base import Arrays, Parameters, read_parameters, take_output
+from visdeploy.methods.clip import ClipDecoder, ClipInstance, Votes
+from visdeploy.profiling import OFF, Profiler
+from visdeploy.resample import paste_mask
+
+
+class DecodeParameters(Parameters):
+    """The manifest's `decode` field.
+
+    Attributes:
+        mask_threshold: A pixel of at least this probability is inside.
+    """
+
+    mask_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+
+
+class TeViTDecoder(ClipDecoder):
+    """Pairs of consecutive clips → tracks. See `ClipDecoder` and `Decoder` for the common arguments.
+
+    Each frame votes for the pair's class with its probability there: the score of a track is the mean over its frames.
+    Where clips disagree about the class, the one with the larger sum wins, still divided by all frames.
+
+    Args:
+        classes: Class names, in label order.
+        decode: The manifest's `decode` field, see `DecodeParameters`.
+        tracking: The manifest's `tracking` field, see `StitchParameters`.
+        keep_tracks: Remember every track for `summaries`.
+        profiler: Takes the time of the stages.
+
+    Raises:
+        BundleError: A parameter is unknown or wrong.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        *,
+        decode: Mapping[str, Any],
+        tracking: Mapping[str, Any],
+        keep_tracks: bool = False,
+        profiler: Profiler = OFF,
+    ) -> None:
+        super().__init__(classes, tracking=tracking, keep_tracks=keep_tracks, profiler=profiler)
+        self._decode = read_parameters(DecodeParameters, decode, field="decode")
+        self.values = len(self.classes)
+
+    def read(self, outputs: Arrays, *, length: int, height: int, width: int) -> list[ClipInstance]:
+        """Every pair of the clip, see `ClipDecoder.read`; where its mask is empty, it is absent.
+
+        Args:
+            outputs: `scores` float32 `[frames, pairs]`, `labels` int64 `[pairs]`, `boxes` float32 `[frames, pairs, 4]`
+                as shares of the frame, `mask_logits` float32 `[frames, pairs, h, w]` within the boxes.
+            length: Real frames of the clip.
+            height: Rows of the original frames.
+            width: Columns of the original frames.
+
+        Raises:
+            BundleError: An output is missing or malformed, or a label is out of range.
+        """
+        labels = take_output(outputs, "labels", (None,), "int64")
+        pairs = len(labels)
+        scores = take_output(outputs, "scores", (None, pairs), "float32")
+        boxes = take_output(outputs, "boxes", (len(scores), pairs, 4), "float32")
+        logits = take_output(outputs, "mask_logits", (len(scores), pairs, None, None), "float32")
+        if pairs and not 0 <= labels.min() <= labels.max() < self.values:
+            raise BundleError(
+                "the graph's output 'labels' is malformed",
+                seen=f"{labels.min()} to {labels.max()}",
+                expected=f"0 to {self.values - 1}",
+                hint="Export the bundle again with this version.",
+            )
+        boxes = boxes * np.array([width, height, width, height], np.float32)
+        probabilities = 1 / (1 + np.exp(-logits[:length].clip(-80, 80)))
+        found = []
+        for pair, label in enumerate(labels):
+            votes = np.zeros((length, self.values))
+            votes[:, label] = scores[:length, pair]
+            shown = [self._mask(probabilities[t, pair], boxes[t, pair], height, width) for t in range(length)]
+            found.append(ClipInstance(tuple(mask if mask.area else None for mask in shown), votes))
+        return found
+
+    def _mask(self, values: npt.NDArray[np.float32], box: npt.NDArray[np.float32], height: int, width: int) -> Mask:
+        return Mask.encode(paste_mask(values, box, height, width) >= np.float32(self._decode.mask_threshold))
+
+    def judge(self, total: Votes, frames: int) -> tuple[int, float, tuple[float, ...]]:
+        """The class with the largest sum, the smallest on a tie; means over the frames."""
+        label = int(total.argmax())
+        return label, float(total[label] / frames), tuple((total / frames).tolist())
