@@ -111,7 +111,10 @@ void Tensor::spoil(Bytes& bytes) {
       if (has_axis) shape_[axis] = bytes.odd_integer();
       break;
     case 6:
-      if (has_axis) shape_[axis] += bytes.between(-1, 1);
+      // Wraps around like the bytes it is made of: a size may be the smallest number already.
+      if (has_axis)
+        shape_[axis] =
+            static_cast<int64_t>(static_cast<uint64_t>(shape_[axis]) + static_cast<uint64_t>(bytes.between(-1, 1)));
       break;
     case 7:
       if (has_axis) shape_[axis] = 0;
