@@ -153,7 +153,9 @@ void sum_weight_gradients(const MaskedConvCall& call, const Reach& reach, const 
   const MaskedConvFilter shape = {op.groups, op.group_outputs(), positions, 1, false};
   const AlignedBuffer grads = allocate(kernels.packed_size[call.dtype](shape), call.dtype);
   const int64_t panels = op.groups * kernels.panels[call.dtype](shape), outputs = op.outputs;
-  run(panels, worth(4 * positions * outputs / panels), [&](int64_t begin, int64_t end) {
+  // Without positions there is nothing to pack, and there need be no gradient to point into.
+  const int64_t packed = positions == 0 ? 0 : panels;
+  run(packed, worth(4 * positions * outputs / panels), [&](int64_t begin, int64_t end) {
     kernels.pack_grads[call.dtype](op, offsets.data(), positions, begin, end, grads.get());
   });
   const MaskedConvWeightSums sums = {&op, positions, source.data(), grads.get()};
