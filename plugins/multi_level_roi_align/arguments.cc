@@ -58,11 +58,12 @@ void* check_level(const std::string& name, const vd_tensor* tensor, bool backwar
     map.has_dtype({VD_FLOAT32, VD_FLOAT64, VD_FLOAT16, VD_BFLOAT16});
   }
   map.has_dtype({call.dtype}).has_shape({op.batch, op.channels, map.dim(2), map.dim(3)}).is_contiguous();
-  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+  // Positions are 32-bit numbers, and sums of two of them must be too.
+  constexpr int64_t kMost = int64_t(1) << 30;
   const int64_t height = map.dim(2), width = map.dim(3);
   if (op.channels < 1 || height < 1 || width < 1 || height > kMost / width) {
     fail(kOp, "tensor " + name, shape_text(map.shape()),
-         "at least one channel, row and column, and fewer than 2^31 cells");
+         "at least one channel, row and column, and at most 2^30 cells");
   }
   level.height = static_cast<int32_t>(height);
   level.width = static_cast<int32_t>(width);
