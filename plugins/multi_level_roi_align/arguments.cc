@@ -1,6 +1,5 @@
 #include "multi_level_roi_align/arguments.h"
 
-#include <limits>
 #include <string>
 
 #include "core/error.h"
