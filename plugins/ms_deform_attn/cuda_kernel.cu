@@ -238,6 +238,9 @@ void launch_forward(const MsDeformAttn& op, void* stream) {
 // 16 bytes per access where channels and addresses allow, else one channel.
 template <typename T, typename P>
 void launch_forward(const MsDeformAttn& op, void* stream) {
+  if (op.tokens == 0) {  // nothing to sample, and there need be no values to point into
+    return launch_zero(kOp, op.output, op.batch * op.queries * op.heads * op.channels * int64_t(sizeof(T)), stream);
+  }
   constexpr int kWidest = 16 / sizeof(T);
   const auto start = reinterpret_cast<uintptr_t>(op.value) | reinterpret_cast<uintptr_t>(op.output);
   const bool wide = op.channels % kWidest == 0 && start % 16 == 0;
