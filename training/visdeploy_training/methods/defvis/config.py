@@ -39,6 +39,8 @@ class DefVISConfig(MethodConfig):
         sequence_dim: Channels of the sequence head.
         sequence_groups: Groups of the sequence head's norms.
         mask_prior: Initial foreground probability of a pixel; 0 leaves the bias at its random start, as upstream.
+        map_gain: What the first weights of the mask head for attention maps are multiplied by at the start. A map is a
+            share of one over all heads and pixels, far below its neighbours; 1 leaves it to training, as upstream.
         height: Rows of a training clip, and the shorter edge at inference.
         width: Columns of a training clip.
         longest_edge: Largest longer edge at inference; upstream has no limit.
@@ -78,6 +80,7 @@ class DefVISConfig(MethodConfig):
     sequence_dim: int = 12
     sequence_groups: int = 4
     mask_prior: float = 0.0
+    map_gain: float = 1.0
     height: int = 300
     width: int = 540
     longest_edge: int = 1333
@@ -111,6 +114,7 @@ class DefVISConfig(MethodConfig):
         whole = self.sequence_dim % self.sequence_groups == 0
         self.check("sequence_groups", whole, f"a divisor of {self.sequence_dim}")
         self.check_share("mask_prior", "dropout")
+        self.check("map_gain", self.map_gain > 0, "more than 0")
         self.check_multiple(self.size_multiple, "height", "width")
 
     @property
@@ -152,6 +156,7 @@ VARIANTS: dict[str, DefVISConfig] = {
         queries_per_frame=4,
         hidden_dim=192,
         mask_prior=0.08,
+        map_gain=100.0,
         num_points=4,
         encoder_layers=3,
         decoder_layers=3,
