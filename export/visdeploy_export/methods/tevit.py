@@ -24,7 +24,7 @@ def build(model: VISModel) -> StepGraph:
     return StepGraph(
         module=step,
         inputs=(TensorSpec(name="frames", dtype="float32", shape=["frames", 3, "height", "width"]),),
-        outputs=_outputs(config),
+        outputs=_outputs(),
         state=(),
         example=(_example(config),),
         dynamic_shapes=({0: torch.export.Dim("frames", min=1, max=config.window), 2: rows, 3: columns},),
@@ -44,13 +44,13 @@ def _example(config: TeViTConfig) -> Tensor:
     return clip
 
 
-def _outputs(config: TeViTConfig) -> tuple[TensorSpec, ...]:
-    """In the order of `ClipStep.output_names`; r pairs of a query and a class, best first."""
-    pairs, side = config.max_results, 2 * MASK_SIZE
+def _outputs() -> tuple[TensorSpec, ...]:
+    """In the order of `ClipStep.output_names`; a pair is a query and a class, best first."""
+    side = 2 * MASK_SIZE
     return (
-        TensorSpec(name="scores", dtype="float32", shape=["frames", pairs]),
-        TensorSpec(name="labels", dtype="int64", shape=[pairs], measure="exact"),
-        TensorSpec(name="queries", dtype="int64", shape=[pairs], measure="exact"),
-        TensorSpec(name="boxes", dtype="float32", shape=["frames", pairs, 4]),
-        TensorSpec(name="mask_logits", dtype="float32", shape=["frames", pairs, side, side]),
+        TensorSpec(name="scores", dtype="float32", shape=["frames", "pairs"], measure="ranking"),
+        TensorSpec(name="labels", dtype="int64", shape=["pairs"], measure="identity"),
+        TensorSpec(name="queries", dtype="int64", shape=["pairs"], measure="identity"),
+        TensorSpec(name="boxes", dtype="float32", shape=["frames", "pairs", 4]),
+        TensorSpec(name="mask_logits", dtype="float32", shape=["frames", "pairs", side, side]),
     )

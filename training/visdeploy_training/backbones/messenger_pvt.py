@@ -195,7 +195,7 @@ def shift_messengers(messengers: Tensor, shifts: Sequence[int], frames: int) -> 
     if not shifts:
         return messengers
     clips = messengers.unflatten(0, (-1, frames))
-    # indices instead of torch.roll, and a tensor as the divisor: the number of frames may be a symbol in an exported graph
+    # indices instead of torch.roll, and divided by a tensor: in an exported graph the number of frames is a symbol
     place = torch.arange(frames, device=messengers.device)
     count = place[-1:] + 1
     groups = clips.chunk(len(shifts), dim=2)
