@@ -28,6 +28,8 @@ def test_the_shipped_recipes():
         "tevit_msgshift_ytvis2019",
         "tevit_r50_ytvis2019",
         "tevit_swin_l_ytvis2019",
+        "tevit_tiny_composite",
+        "tevit_tiny_two",
         "visolo_r50_coco",
         "visolo_r50_ytvis2019",
         "visolo_tiny_demo",
