@@ -1,15 +1,17 @@
 """A clip method window by window: plain PyTorch, compiled, ONNX Runtime without our ops and with them, in one run.
 
 Plain PyTorch is the network without any kernel of ours: `grid_sample` in the attention, torchvision's deformable
-convolution. `end_to_end.py --method defvis` prints what is measured here.
+convolution, torchvision's RoI align on each level. `end_to_end.py --method defvis` (or `tevit`) prints what is measured
+here.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -19,14 +21,16 @@ from op_suite.attention import sampling_flops
 from op_suite.roofline import Work, measure_machine
 from op_suite.timing import time_on_cpu
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
+from torchvision.ops import deform_conv2d, roi_align
 
 import visdeploy
 import visdeploy_plugins
 from visdeploy.backends import Backend, open_backend
 from visdeploy_plugins.torch_ops import ms_deform_attn_fused, ms_deform_attn_fused_reference
-from visdeploy_training import layers
+from visdeploy_plugins.torch_ops.multi_level_roi_align_reference import roi_levels
+from visdeploy_training import create_model, layers, save_checkpoint
 from visdeploy_training.methods.defvis import encoder
+from visdeploy_training.methods.tevit import network
 
 Run = Callable[[], list[np.ndarray]]
 EAGER, COMPILED, STOCK, OURS = (
@@ -51,17 +55,61 @@ def _torchvision(x: Tensor, offset: Tensor, weight: Tensor, **options: Any) -> T
     return output
 
 
+def _per_level(
+    maps: Sequence[Tensor],
+    rois: Tensor,
+    images: Tensor,
+    *,
+    output_size: tuple[int, int],
+    spatial_scales: Sequence[float],
+    sampling_ratio: int,
+    finest_scale: float,
+) -> Tensor:
+    """One call a level on the boxes of that level, the results put back in order."""
+    levels, boxes = roi_levels(rois, len(maps), finest_scale), torch.cat([images[:, None].to(rois.dtype), rois], 1)
+    output = maps[0].new_zeros((len(rois), maps[0].shape[1], *output_size))
+    for level, (each, scale) in enumerate(zip(maps, spatial_scales, strict=True)):
+        chosen = (levels == level).nonzero()[:, 0]
+        output[chosen] = roi_align(each, boxes[chosen], output_size, scale, sampling_ratio, aligned=True)
+    return output
+
+
 @contextmanager
 def plain_pytorch(seen: list[tuple[Tensor, ...]]) -> Iterator[None]:
-    """DefVIS without our kernels; the first call's inputs of the attention are put into `seen`."""
+    """Networks without our kernels; the inputs of the first deformable attention, if any, are put into `seen`."""
 
     def attention(*inputs: Tensor) -> Tensor:
         if not seen and not torch.compiler.is_compiling():
             seen.append(inputs)
         return ms_deform_attn_fused_reference(*inputs)
 
-    with patch.object(encoder, "ms_deform_attn_fused", attention), patch.object(layers, "deform_conv", _torchvision):
+    with (
+        patch.object(encoder, "ms_deform_attn_fused", attention),
+        patch.object(layers, "deform_conv", _torchvision),
+        patch.object(network, "multi_level_roi_align", _per_level),
+    ):
         yield
+
+
+def random_clip_checkpoint(path: Path, method: str, variant: str, frames: int | None) -> Path:
+    """Random weights whose slots all see an object; the cost of a window does not depend on them.
+
+    Args:
+        path: Where to save.
+        method: A clip method.
+        variant: Of it.
+        frames: Of a window; the variant's own by default.
+    """
+    torch.manual_seed(0)
+    name = {"defvis": "num_frames", "tevit": "window"}[method]
+    changes = {} if frames is None else {name: frames, "clip_overlap": frames // 3}
+    model = create_model(method, variant, **changes)
+    if method == "defvis":
+        model.get_parameter("class_embed.bias").data[[0, -1]] = -5.0
+    else:
+        boxes = model.get_parameter("rpn_head.init_proposal_bboxes.weight")
+        boxes.data.uniform_(0.1, 0.6)  # spread over the picture and the levels: fresh ones are all the whole picture
+    return save_checkpoint(model, path)
 
 
 def _in_torch(step: nn.Module, frames: Tensor) -> Run:
@@ -79,12 +127,12 @@ def _in_engine(backend: Backend, frames: np.ndarray) -> Run:
 
 def time_sides(
     bundle: visdeploy.Bundle, step: nn.Module, frames: np.ndarray, *, threads: int, rounds: int, compiled: bool
-) -> tuple[dict[str, Seconds], dict[str, float], tuple[Tensor, ...]]:
+) -> tuple[dict[str, Seconds], dict[str, float], tuple[Tensor, ...] | None]:
     """Run one window on every side, in turns.
 
     Returns:
         The fastest window of each side, its largest difference from PyTorch in an output, and the inputs of the first
-        attention of the window.
+        deformable attention of the window, if there is any.
     """
     seen: list[tuple[Tensor, ...]] = []
     with plain_pytorch(seen):
@@ -106,7 +154,7 @@ def time_sides(
                 best.wall = min(best.wall, time.perf_counter() - wall)
                 best.cpu = min(best.cpu, time.process_time() - cpu)
                 errors[name] = max(float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True))
-    return times, errors, seen[0]
+    return times, errors, seen[0] if seen else None
 
 
 def time_attention(inputs: tuple[Tensor, ...], layer_count: int, *, threads: int) -> dict[str, Any]:

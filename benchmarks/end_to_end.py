@@ -9,8 +9,10 @@ by the instance.
     python benchmarks/end_to_end.py                       # VISOLO R50 at 352x624
     python benchmarks/end_to_end.py --variant tiny --frames 100
     python benchmarks/end_to_end.py --method defvis --variant inst_r50 --threads 1
+    python benchmarks/end_to_end.py --method tevit --variant msgshift --threads 1 --clip-frames 5
 
-A clip method (DefVIS) runs one window on every side instead, see `clip_windows.py`.
+A clip method (DefVIS, TeViT) runs one window on every side instead, see `clip_windows.py`. The published windows are of
+36 frames; on a CPU, `--clip-frames` makes them shorter where the weights are random.
 """
 
 from __future__ import annotations
@@ -97,11 +99,12 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     console = Console(soft_wrap=True)
-    if options.method == "defvis":
-        measure_clips(console, options)
-        return
     from visdeploy_training import get_method, load_checkpoint
 
+    method = get_method(options.method)
+    if method.inference(method.variants[options.variant]).window.mode == "clip":
+        measure_clips(console, options)
+        return
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         clip = make_clip(root / "clip.mp4", options.frames)
@@ -110,7 +113,7 @@ def main() -> None:
         )
         bundle = visdeploy.export(checkpoint, root / "model.vis")
         figures = measure_runtime(bundle, clip, options.threads, root)
-        step = get_method(options.method).online_step(load_checkpoint(checkpoint)[0].eval())
+        step = method.online_step(load_checkpoint(checkpoint)[0].eval())
         prepare = Preprocessor(bundle.manifest.preprocessing)
         with open_source(clip) as source:
             tensors = [torch.from_numpy(prepare(frame.image)) for frame in source]
@@ -124,27 +127,16 @@ def main() -> None:
         options.json.write_text(json.dumps(figures, indent=1))
 
 
-def random_clip_checkpoint(path: Path, variant: str, frames: int | None) -> Path:
-    """Random weights whose slots all see an object; the cost of a window does not depend on them."""
-    from visdeploy_training import create_model, save_checkpoint
-
-    torch.manual_seed(0)
-    changes = {} if frames is None else {"num_frames": frames, "clip_overlap": frames // 3}
-    model = create_model("defvis", variant, **changes)
-    model.get_parameter("class_embed.bias").data[[0, -1]] = -5.0
-    return save_checkpoint(model, path)
-
-
 def measure_clips(console: Console, options: argparse.Namespace) -> None:
-    """Time one window of a clip method on every side, the stages of the runtime, and the attention by itself."""
-    from clip_windows import time_attention, time_sides
+    """Time one window of a clip method on every side, the stages of the runtime, and DefVIS's attention by itself."""
+    from clip_windows import random_clip_checkpoint, time_attention, time_sides
 
     from visdeploy_training import get_method, load_checkpoint
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         checkpoint = options.checkpoint or random_clip_checkpoint(
-            root / "random.safetensors", options.variant, options.clip_frames
+            root / "random.safetensors", options.method, options.variant, options.clip_frames
         )
         bundle = visdeploy.export(checkpoint, root / "model.vis", certify_frames=1)
         window, prepare = bundle.manifest.window, Preprocessor(bundle.manifest.preprocessing)
@@ -155,9 +147,11 @@ def measure_clips(console: Console, options: argparse.Namespace) -> None:
         times, errors, inputs = time_sides(
             bundle, step, frames, threads=options.threads, rounds=options.rounds, compiled=not options.no_compile
         )
-        attention = time_attention(inputs, step.model.config.encoder_layers, threads=options.threads)
         figures = measure_runtime(bundle, clip, options.threads, root, warm=False)
-    figures |= {"window": [*frames.shape], "stride": window.stride, "attention": attention}
+        if inputs is not None:
+            layers = step.model.config.encoder_layers
+            figures["attention"] = time_attention(inputs, layers, threads=options.threads)
+    figures |= {"window": [*frames.shape], "stride": window.stride}
     figures["sides"] = {n: {"wall_s": t.wall, "cpu_s": t.cpu, "error": errors[n]} for n, t in times.items()}
     report_clips(console, figures, options)
     if options.json:
@@ -165,7 +159,7 @@ def measure_clips(console: Console, options: argparse.Namespace) -> None:
 
 
 def report_clips(console: Console, figures: dict[str, Any], options: argparse.Namespace) -> None:
-    """Print the sides, the stages and the attention."""
+    """Print the sides, the stages and the attention, if there is one."""
     from clip_windows import EAGER, OURS
 
     (length, _, height, width), stride, sides = figures["window"], figures["stride"], figures["sides"]
@@ -184,7 +178,8 @@ def report_clips(console: Console, figures: dict[str, Any], options: argparse.Na
     console.print(table)
     stages = ", ".join(f"{name} {ms:.1f}" for name, ms in figures["stages_ms"].items())
     console.print(f"VISPredictor, ms per frame of one window: {stages}")
-    each = figures["attention"]
+    if (each := figures.get("attention")) is None:
+        return
     share = each["layers"] * each["ms"] / (10 * sides[OURS]["cpu_s"])
     console.print(
         f"attention, each of {each['layers']} layers: {each['samples'] / 1e6:.2f} M samples of {each['channels']} "

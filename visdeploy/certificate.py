@@ -46,17 +46,20 @@ class Agreement(_Record):
         reference: Members of the reference's set.
         candidate: Members of the candidate's set.
         matched: Members of both.
+        tied: Members of one set that stand for one of the other: nearly tied for the last place (`visdeploy.rows`).
     """
 
     reference: int = 0
     candidate: int = 0
     matched: int = 0
+    tied: int = 0
 
     @property
     def ratio(self) -> float:
-        """Matched members over members of either set; 1 where both are empty."""
-        union = self.reference + self.candidate - self.matched
-        return self.matched / union if union else 1.0
+        """Matched or tied members over members of either set; 1 where both are empty."""
+        common = self.matched + self.tied
+        union = self.reference + self.candidate - common
+        return common / union if union else 1.0
 
 
 class AveragePrecision(_Record):
@@ -79,7 +82,7 @@ class Certificate(_Record):
         width: Columns of a frame as it came from the source, in pixels.
         tolerance: What was allowed.
         outputs: One entry per output of the graph.
-        detections: Raw detections of both engines, matched by the `identity` output.
+        detections: Raw detections of both engines, matched by the `identity` outputs.
         tracks: (frame, track id) entries of the decoded results; matched where label and mask agree too.
         track_ids: Distinct track ids of both engines.
         smallest_mask_iou: Over all instances of the decoded results; none without a common instance.
@@ -136,6 +139,7 @@ def certificate_rows(certificate: Mapping[str, Any]) -> list[tuple[str, str, str
     for what, title in (("detections", "detections in both"), ("tracks", "(frame, track) in both")):
         count = certificate[what]
         found = f"{count['matched']} of {max(count['reference'], count['candidate'])}"
+        found += f", {count['tied']} nearly tied for the last place" if count.get("tied") else ""
         rows.append((title, found, f"{100 * tolerance['agreement']:g} %"))
     rows.append(("track ids in both", "{matched} of {reference}".format(**certificate["track_ids"]), ""))
     if certificate["smallest_mask_iou"] is not None:

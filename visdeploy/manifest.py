@@ -18,7 +18,7 @@ DType = Literal["float32", "float16", "int64", "int32", "uint8", "bool"]
 Dim = Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
-Measure = Literal["absolute", "exact", "mask", "area", "score", "identity"]
+Measure = Literal["absolute", "exact", "mask", "area", "score", "identity", "ranking"]
 
 
 class _Strict(BaseModel):
@@ -35,7 +35,9 @@ class TensorSpec(_Strict):
         measure: How two engines' values of an output are compared (`visdeploy.parity`): largest `absolute`
             difference; `exact` equality; `mask` IoU over the last two axes; `area` in pixels, relative to the smaller
             of the two masks; `score`, the absolute difference beyond what differing pixels of the frame's masks
-            explain; `identity` says which detection each row of every output with the same first symbol is.
+            explain; `identity` says which detection each row of every output with the same first symbol is (several
+            such outputs say it together); `ranking` is `absolute`, and its mean over all axes but that of the rows
+            decided which detections, the best few, are rows.
     """
 
     name: str
@@ -188,8 +190,14 @@ class Manifest(_Strict):
         for kind, listed in (("input", names), ("output", outs)):
             if len(set(listed)) != len(listed):
                 raise ValueError(f"one {kind} name is listed twice: {sorted(listed)}")
-        if sum(t.measure == "identity" for t in self.outputs) > 1:
-            raise ValueError("more than one output has the measure 'identity'")
+        rows = {t.shape[0] if len(t.shape) == 1 else None for t in self.outputs if t.measure == "identity"}
+        ranked = [t.shape for t in self.outputs if t.measure == "ranking"]
+        if rows and (len(rows) > 1 or not all(isinstance(row, str) for row in rows)):
+            raise ValueError("the outputs of the measure 'identity' do not have one common symbol as their shape")
+        if len(ranked) > 1 or not all(rows and shape.count(*rows) == 1 for shape in ranked):
+            raise ValueError(
+                "the measure 'ranking' is of one output, with the symbol of those of the measure 'identity'"
+            )
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("one class name is listed twice")
         return self

@@ -6,7 +6,7 @@ both runs go through a decoder of the method, so that masks and track ids are co
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,10 @@ from visdeploy.certificate import PIXEL_SLACK, Agreement, AveragePrecision, Cert
 from visdeploy.manifest import Manifest, TensorSpec, Tolerance
 from visdeploy.methods import create_decoder
 from visdeploy.results import FrameResult, Instance
+from visdeploy.rows import Outputs, RowMatcher, Rows
 from visdeploy.windows import Step
 
 __all__ = ["PIXEL_SLACK", "Certificate", "ParityMeter", "certificate_rows"]
-
-Outputs = Mapping[str, NDArray[Any]]
 
 
 class ParityMeter:
@@ -37,14 +36,14 @@ class ParityMeter:
         self._specs, self._size = manifest.outputs, (height, width)
         self.tolerance = tolerance or manifest.tolerance
         self._rows = {spec.name: _Row(spec, self.tolerance) for spec in manifest.outputs}
-        self._identity = next((s for s in manifest.outputs if s.measure == "identity"), None)
+        self._matcher = RowMatcher(manifest.outputs, self.tolerance.atol)
         self._decoders = [
             create_decoder(m.method, classes=m.classes, decode=m.decode, tracking=m.tracking)
             for m in (manifest, manifest)
         ]
         self._frames = 0
         self._ious: list[float] = []
-        self._detections, self._tracks = np.zeros(3, np.int64), np.zeros(3, np.int64)
+        self._detections, self._tracks = np.zeros(4, np.int64), np.zeros(4, np.int64)
         self._ids: tuple[set[int], set[int]] = (set(), set())
 
     def update(self, reference: Outputs, candidate: Outputs, step: Step) -> None:
@@ -55,14 +54,18 @@ class ParityMeter:
             candidate: Outputs of the engine under test.
             step: The frames that both got.
         """
-        both, rows = (reference, candidate), self._match(reference, candidate)
-        mask_error = 0.0
+        both, matched = (reference, candidate), self._matcher.match(reference, candidate)
+        self._detections += matched.counts
+        rows, mask_error = (matched.reference, matched.candidate), 0.0
         for spec in sorted(self._specs, key=lambda s: s.measure != "mask"):
-            left, right = (_take(spec, o[spec.name], self._identity, r) for o, r in zip(both, rows, strict=True))
+            left, right = (self._matcher.take(spec, o[spec.name], r) for o, r in zip(both, rows, strict=True))
             areas = self._areas(reference, spec, rows[0])
             error = self._rows[spec.name].update(step.first, left, right, areas, mask_error)
             mask_error = max(mask_error, error) if spec.measure == "mask" else mask_error
         height, width = self._size
+        if self._matcher.ranked:
+            # ids follow the order of rows, which rounding decides where they are nearly tied
+            both = (self._rows_of(reference, rows[0]), self._rows_of(candidate, rows[1]))
         self._compare(
             *(d.decode(o, step, height=height, width=width) for d, o in zip(self._decoders, both, strict=True))
         )
@@ -113,18 +116,10 @@ class ParityMeter:
             failures=_failures(outputs, detections, tracks, self.tolerance),
         )
 
-    def _match(self, reference: Outputs, candidate: Outputs) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Rows of the detections that both engines have, in the reference's order."""
-        if self._identity is None:
-            return np.arange(0), np.arange(0)
-        left, right = (np.asarray(o[self._identity.name]).reshape(-1) for o in (reference, candidate))
-        place = {int(key): row for row, key in enumerate(right)}
-        pairs = [(row, place[int(key)]) for row, key in enumerate(left) if int(key) in place]
-        self._detections += (len(left), len(right), len(pairs))
-        rows = np.asarray(pairs, np.intp).reshape(-1, 2)
-        return rows[:, 0], rows[:, 1]
+    def _rows_of(self, outputs: Outputs, rows: Rows) -> Outputs:
+        return {spec.name: self._matcher.take(spec, outputs[spec.name], rows) for spec in self._specs}
 
-    def _areas(self, reference: Outputs, spec: TensorSpec, rows: NDArray[np.intp]) -> NDArray[Any] | None:
+    def _areas(self, reference: Outputs, spec: TensorSpec, rows: Rows) -> NDArray[Any] | None:
         """For a matrix of overlaps in pixels: the smaller area of each pair (areas are on its diagonal)."""
         if spec.measure != "area":
             return None
@@ -144,7 +139,7 @@ class ParityMeter:
                 close = iou >= self.tolerance.mask_iou or pixels <= PIXEL_SLACK
                 matched += close and instance.label == other.label
         self._ids[1].update(others)
-        self._tracks += (len(reference), len(candidate), matched)
+        self._tracks += (len(reference), len(candidate), matched, 0)
 
 
 class _Row:
@@ -152,7 +147,7 @@ class _Row:
 
     def __init__(self, spec: TensorSpec, tolerance: Tolerance) -> None:
         masks = 1 - tolerance.mask_iou
-        limits = {"absolute": tolerance.atol, "score": tolerance.atol, "mask": masks, "area": masks}
+        limits = dict.fromkeys(("absolute", "score", "ranking"), tolerance.atol) | {"mask": masks, "area": masks}
         self._spec, self._limit = spec, limits.get(spec.measure, 0.0)
         self._worst, self._frame, self._compared, self._passed = 0.0, None, 0, True
 
@@ -217,17 +212,6 @@ class _Row:
         return worst, passed, len(left)
 
 
-def _take(spec: TensorSpec, value: NDArray[Any], identity: TensorSpec | None, rows: NDArray[np.intp]) -> NDArray[Any]:
-    """The matched detections of an output: every axis with the symbol of the identity output is picked from."""
-    if identity is None:
-        return value
-    symbol = identity.shape[0]
-    for axis, size in enumerate(spec.shape):
-        if isinstance(symbol, str) and size == symbol:
-            value = np.take(value, rows, axis=axis)
-    return value
-
-
 def _absolute(reference: NDArray[Any], candidate: NDArray[Any]) -> NDArray[np.float64]:
     """|difference|, infinite where only one side is finite or the infinities differ; equal NaN are equal."""
     left, right = reference.astype(np.float64), candidate.astype(np.float64)
@@ -248,7 +232,7 @@ def _mask_iou(reference: Instance, candidate: Instance) -> tuple[float, int]:
 
 
 def _agreement(counts: NDArray[np.int64]) -> Agreement:
-    return Agreement(reference=int(counts[0]), candidate=int(counts[1]), matched=int(counts[2]))
+    return Agreement(**dict(zip(Agreement.model_fields, counts.tolist(), strict=True)))
 
 
 def _failures(

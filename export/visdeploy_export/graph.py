@@ -152,15 +152,17 @@ def _name_shapes(proto: onnx.ModelProto, step: StepGraph) -> None:
                 expected=str([name for name, _, _ in wanted]),
             )
         for value, (name, dtype, shape) in zip(found, wanted, strict=True):
-            _name_shape(value, name, dtype, shape)
+            _name_shape(value, name, dtype, shape, free=kind == "inputs")
 
 
-def _name_shape(value: onnx.ValueInfoProto, name: str, dtype: str, shape: Sequence[int | str]) -> None:
+def _name_shape(value: onnx.ValueInfoProto, name: str, dtype: str, shape: Sequence[int | str], *, free: bool) -> None:
+    """`free`: where the step declares a symbol, any size must do; an output may be of a fixed one."""
     tensor = value.type.tensor_type
     dims = [d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.shape.dim]
     type_fits = helper.tensor_dtype_to_np_dtype(tensor.elem_type) == np.dtype(dtype)
     fits = len(dims) == len(shape) and all(
-        isinstance(seen, str) or seen == size for seen, size in zip(dims, shape, strict=True)
+        isinstance(seen, str) or seen == size or (isinstance(size, str) and not free)
+        for seen, size in zip(dims, shape, strict=True)
     )
     if not type_fits or not fits:
         raise ExportError(

@@ -58,3 +58,9 @@ def test_a_perfect_tracker_has_no_switches_at_its_borders(tracks, predictor, tmp
     assert (found["all"]["objects"], found["all"]["tracks"], found["all"]["crossed"]) == (3, 3, 6)
     assert (found["all"]["IDSW"], found["all"]["recall"]) == (0, 1.0)
     assert np.isclose(found["all"]["IDF1"], 1.0)
+    best = max(track.score for track in predictor(list(clip)).tracks)
+    folders = tmp_path / "truth.json", tmp_path / "JPEGImages"
+    shown = [tracks.measure(predictor, *folders, [], min_score=best + step)["all"] for step in (0, 1e-6)]
+    assert [each["tracks"] for each in shown] == [3, 0]
+    assert [each["recall"] for each in shown] == [1, 0]
+    assert [each["AP"] for each in shown] == [found["all"]["AP"]] * 2

@@ -1,5 +1,6 @@
 """One comparison for export and verify: every measure, matched detections, tracks, and nothing hidden."""
 
+import json
 import math
 
 import numpy as np
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from tests.visdeploy.step_graph import clip, fields, make_bundle
 from visdeploy.backends import open_backend
 from visdeploy.certificate import Agreement, AveragePrecision, Certificate, certificate_rows
-from visdeploy.manifest import Manifest, Tolerance
+from visdeploy.errors import BundleError
+from visdeploy.manifest import Manifest, TensorSpec, Tolerance, Window
 from visdeploy.parity import ParityMeter
 from visdeploy.preprocess import Preprocessor
 from visdeploy.windows import Step
@@ -244,3 +246,90 @@ def test_a_method_without_an_identity_output_is_compared_in_place(run):
     certificate = meter.certificate(reference="r", candidate="c", source="s")
     assert certificate.passed
     assert certificate.detections.reference == 0
+
+
+RANKED = (
+    TensorSpec(name="scores", dtype="float32", shape=["frames", "pairs"], measure="ranking"),
+    TensorSpec(name="labels", dtype="int64", shape=["pairs"], measure="identity"),
+    TensorSpec(name="queries", dtype="int64", shape=["pairs"], measure="identity"),
+    TensorSpec(name="boxes", dtype="float32", shape=["frames", "pairs", 4]),
+    TensorSpec(name="mask_logits", dtype="float32", shape=["frames", "pairs", 28, 28]),
+)
+
+
+@pytest.fixture
+def ranked():
+    """Manifest of a method that gives its four best pairs, and outputs for three frames of a clip."""
+    manifest = Manifest.from_json(json.dumps(fields() | {"files": {}}))
+    changes = {"method": "tevit", "outputs": list(RANKED), "state": [], "decode": {}, "tracking": {"overlap": 0}}
+    window = Window(mode="clip", length=3, stride=3)
+    rng = np.random.default_rng(0)
+    outputs = {
+        "scores": np.array([[0.9, 0.7, 0.5, 0.30]] * 3, np.float32),
+        "labels": np.array([0, 1, 1, 0]),
+        "queries": np.array([4, 4, 2, 7]),
+        "boxes": np.tile(np.array([0.1, 0.2, 0.8, 0.9], np.float32), (3, 4, 1)),
+        "mask_logits": rng.normal(size=(3, 4, 28, 28)).astype(np.float32),
+    }
+    return manifest.model_copy(update=changes | {"window": window}), outputs
+
+
+def compare_ranked(manifest, reference, candidate):
+    meter = ParityMeter(manifest, height=SIZE[0], width=SIZE[1])
+    meter.update(reference, candidate, Step({}, 0, (0.0, 0.1, 0.2), 3))
+    meter.finish()
+    return meter.certificate(reference="r", candidate="c", source="s")
+
+
+def in_order(outputs, order):
+    return {k: v[order] if v.ndim == 1 else v[:, order] for k, v in outputs.items()}
+
+
+def test_pairs_are_matched_by_query_and_class_in_any_order(ranked):
+    manifest, outputs = ranked
+    certificate = compare_ranked(manifest, outputs, in_order(outputs, [2, 1, 3, 0]))
+    assert certificate.passed
+    assert certificate.detections == Agreement(reference=4, candidate=4, matched=4)
+    assert all(o.worst == 0 and o.compared for o in certificate.outputs)
+    assert certificate.tracks.matched == certificate.tracks.reference == 12
+
+
+@pytest.mark.parametrize(
+    ("kept", "lost", "gained", "passed"),
+    [
+        ([0, 1, 2], 0.30, 0.3005, True),
+        ([0, 1, 2], 0.30, 0.32, False),
+        ([0, 1, 2], 0.30, math.nan, False),
+        ([1, 2, 3], 0.90, 0.90, False),  # the best pair is no tie for the last place
+    ],
+)
+def test_another_pair_at_the_last_place_must_be_tied(ranked, kept, lost, gained, passed):
+    manifest, outputs = ranked
+    row = next(iter(set(range(4)) - set(kept)))
+    assert outputs["scores"][0, row] == np.float32(lost)
+    changed = {k: v.copy() for k, v in outputs.items()}
+    changed["queries"][row] = 9
+    changed["scores"][:, row] = gained
+    changed["mask_logits"][:, row] *= -1
+    certificate = compare_ranked(manifest, outputs, changed)
+    assert certificate.passed is passed
+    assert certificate.detections == Agreement(reference=4, candidate=4, matched=3, tied=int(passed))
+    assert ("1 nearly tied" in str(certificate_rows(certificate.model_dump()))) is passed
+    assert certificate.tracks.reference == certificate.tracks.matched == 9, "what both have is compared all the same"
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({0: {"shape": ["frames", 4]}}, "ranking"),
+        ({0: {"measure": "absolute"}, 3: {"measure": "ranking"}, 4: {"measure": "ranking"}}, "ranking"),
+        ({1: {"measure": "exact"}, 2: {"measure": "exact"}}, "ranking"),
+        ({1: {"shape": [4]}, 2: {"shape": [4]}}, "identity"),
+        ({1: {"shape": ["others"]}}, "identity"),
+        ({1: {"shape": ["pairs", 1]}}, "identity"),
+    ],
+)
+def test_measures_of_rows_must_fit_each_other(changed, message):
+    outputs = [spec.model_dump() | changed.get(i, {}) for i, spec in enumerate(RANKED)]
+    with pytest.raises(BundleError, match=f"measure '{message}'"):
+        Manifest.from_json(json.dumps(fields() | {"files": {}, "outputs": outputs}))

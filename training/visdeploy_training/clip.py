@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from visdeploy.errors import DataError
@@ -33,20 +34,27 @@ class ClipTargets:
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """B clips of T frames of one size.
+    """B clips of T frames, padded to one size at the right and bottom.
 
     Attributes:
-        images: RGB `[B, T, 3, H, W]` uint8, not normalised.
+        images: RGB `[B, T, 3, H, W]` uint8, not normalised; padding is 0.
         targets: One entry a clip.
+        sizes: Rows and columns of each clip without padding.
     """
 
     images: Tensor
     targets: tuple[ClipTargets, ...]
+    sizes: tuple[tuple[int, int], ...]
 
     def pin_memory(self) -> ClipBatch:
         """The same in page-locked memory; the data loader calls this."""
         pinned = (ClipTargets(t.masks.pin_memory(), t.labels.pin_memory()) for t in self.targets)
-        return ClipBatch(self.images.pin_memory(), tuple(pinned))
+        return ClipBatch(self.images.pin_memory(), tuple(pinned), self.sizes)
+
+    def to(self, device: torch.device) -> ClipBatch:
+        """The same on another device."""
+        moved = (ClipTargets(t.masks.to(device), t.labels.to(device)) for t in self.targets)
+        return ClipBatch(self.images.to(device, non_blocking=True), tuple(moved), self.sizes)
 
 
 def check_targets(targets: Sequence[ClipTargets], shape: tuple[int, int, int, int], *, num_classes: int) -> None:

@@ -11,6 +11,7 @@ from visdeploy_training.model import VISModel
 
 BUILDERS = {
     "defvis": "visdeploy_export.methods.defvis:build",
+    "tevit": "visdeploy_export.methods.tevit:build",
     "visolo": "visdeploy_export.methods.visolo:build",
 }
 

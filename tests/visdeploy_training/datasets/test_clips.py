@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.visdeploy_training.material import CLASSES, coco_set, ytvis_set
-from visdeploy.errors import ConfigError
+from visdeploy.errors import ConfigError, DataError
 from visdeploy_training.datasets import (
     ClipDataset,
     ClipPart,
@@ -16,6 +16,7 @@ from visdeploy_training.datasets import (
     collate,
     consecutive_frames,
     cyclic_frames,
+    distinct_frames,
     paste_objects,
     read_records,
     sample_frames,
@@ -65,6 +66,58 @@ def test_clips_in_order_start_anywhere():
     assert {cyclic_frames(6, 3)[-1] for _ in range(60)} == {0, 1, 2, 3, 4, 5}
 
 
+@given(candidates=st.sets(st.integers(0, 60), min_size=1, max_size=20), data=st.data(), seed=st.integers(0, 999))
+def test_distinct_frames_start_with_the_one_asked_for(candidates, data, seed):
+    torch.manual_seed(seed)
+    first, count = data.draw(st.sampled_from(sorted(candidates))), data.draw(st.integers(1, len(candidates)))
+    frames = distinct_frames(sorted(candidates), count, first=first)
+    assert frames[0] == first
+    assert len(set(frames)) == len(frames) == count
+    assert set(frames) <= candidates
+
+
+def test_distinct_frames_are_uniform_and_in_no_order():
+    torch.manual_seed(0)
+    draws = [tuple(distinct_frames([1, 4, 5, 9], 3, first=4)[1:]) for _ in range(1200)]
+    counts = Counter(draws)
+    assert set(counts) == {(1, 5), (5, 1), (1, 9), (9, 1), (5, 9), (9, 5)}
+    assert all(abs(n - 200) < 60 for n in counts.values())
+
+
+def hidden_at(record, frames):
+    """The record without its objects in some frames."""
+    instances = tuple(
+        type(i)(i.label, tuple(None if t in frames else m for t, m in enumerate(i.masks))) for i in record.instances
+    )
+    return type(record)(record.name, record.height, record.width, record.files, instances)
+
+
+def test_epochs_of_distinct_frames_go_over_frames_that_show_objects(parts):
+    records = [hidden_at(parts[0].records[0], {1}), hidden_at(parts[0].records[1], {0, 3})]
+    part = ClipPart(records, parts[0].transform, clip_length=4, sampling="distinct")
+    assert part.items == [(0, t) for t in (0, 2, 3, 4)]  # the other video has three such frames only
+    drawn = [key for batch in take(MixedBatches([part], [1], 1), 40) for key in batch]
+    for i in range(0, 40, 4):
+        assert sorted(key.frame for key in drawn[i : i + 4]) == [0, 2, 3, 4]
+    with pytest.raises(DataError, match=r"at most 4.*clip_length, 5"):
+        ClipPart(records, parts[0].transform, clip_length=5, sampling="distinct")
+    with pytest.raises(DataError, match="at most 0"):
+        ClipPart([], parts[0].transform, sampling="distinct")
+
+
+def test_a_distinct_clip_starts_with_its_frame(parts):
+    whole = MovingWindow(48, 80, zoom=(1.0, 1.0), motion=0.0, rotation=0.0, aspect=0.0, on_object=0.0)
+    part = ClipPart(parts[0].records, whole, clip_length=4, sampling="distinct", paste=1.0)
+    for seed in range(8):
+        sample = ClipDataset([part])[SampleKey(0, 0, seed, frame=3)]
+        left = [int(mask.any(dim=0).nonzero()[0]) for mask in sample.masks[:, 0] if mask.any()]
+        assert len(set(left)) == len(left)
+    plain = ClipPart(parts[0].records, whole, clip_length=4, sampling="distinct")
+    left = [int(m.any(dim=0).nonzero()[0]) for m in ClipDataset([plain])[SampleKey(0, 0, 5, frame=3)].masks[:, 0]]
+    assert left[0] == 4 + 4 * 3
+    assert len(set(left)) == 4
+
+
 @pytest.mark.parametrize("sampling", ["consecutive", "cyclic"])
 def test_a_part_draws_its_frames_in_order(parts, sampling):
     """The red square of the material moves to the right by the same step, but for the jump to the start."""
@@ -105,6 +158,32 @@ def test_an_image_without_objects_has_no_rows(parts):
     assert batch.images.shape == (2, 3, 3, 48, 80)
     assert [t.masks.shape for t in batch.targets] == [(3, 0, 48, 80)] * 2
     assert [t.labels.shape for t in batch.targets] == [(3, 0)] * 2
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=3),
+    multiple=st.sampled_from([1, 8, 32]),
+)
+def test_a_batch_is_padded_at_the_right_and_bottom(sizes, multiple):
+    samples = [
+        Sample(
+            torch.full((2, 3, h, w), 7, dtype=torch.uint8), torch.ones(2, 1, h, w, dtype=torch.bool), torch.tensor([3])
+        )
+        for h, w in sizes
+    ]
+    batch = collate(samples, multiple=multiple)
+    rows, columns = batch.images.shape[3:]
+    assert batch.sizes == tuple(sizes)
+    assert rows % multiple == columns % multiple == 0
+    assert 0 <= rows - max(h for h, _ in sizes) < multiple
+    assert 0 <= columns - max(w for _, w in sizes) < multiple
+    for image, target, (h, w) in zip(batch.images, batch.targets, sizes, strict=True):
+        assert (image[..., :h, :w] == 7).all()
+        assert int(image.sum()) == 7 * 2 * 3 * h * w
+        assert target.masks[..., :h, :w].all()
+        assert int(target.masks.sum()) == 2 * h * w
+        assert target.labels.tolist() == [[3], [3]]
 
 
 def test_pasted_objects_cover_and_hidden_ones_disappear():

@@ -1,5 +1,6 @@
 import math
 
+import cv2
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from visdeploy_training.datasets.transforms import (
     CropBetween,
     Flip,
     PhotometricDistort,
+    Rescale,
     Resize,
     Rotate,
 )
@@ -62,6 +64,45 @@ def test_resize(height, width, size, expected):
     resized = Resize([size], max_size=220 if expected[1] == 200 or expected[0] == 200 else 150, minimum=(50, 70))
     image, masks = resized(clip(1, height, width))[0]
     assert tuple(image.shape[1:]) == tuple(masks.shape[1:]) == expected
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), height=st.integers(20, 90), width=st.integers(20, 90), between=st.booleans())
+def test_rescale_keeps_the_shape_within_its_limits(seed, height, width, between):
+    torch.manual_seed(seed)
+    limits = [(64, 36), (96, 48)]
+    frames = Rescale(limits, between=between)(clip(2, height + 40, width + 60))
+    height, width = height + 40, width + 60
+    rows, columns = frames[0][0].shape[1:]
+    assert all(tuple(image.shape[1:]) == tuple(masks.shape[1:]) == (rows, columns) for image, masks in frames)
+    assert max(rows, columns) <= 96
+    assert min(rows, columns) <= 48
+    assert rows / height == pytest.approx(columns / width, abs=1.01 / min(height, width))
+    scales = [min(long / max(height, width), short / min(height, width)) for long, short in limits]
+    sizes = [(int(height * s + 0.5), int(width * s + 0.5)) for s in scales]
+    assert sizes[0] <= (rows, columns) <= sizes[1] if between else (rows, columns) in sizes
+
+
+def test_rescale_draws_each_edge_on_its_own():
+    """Of a square the shorter edge decides, of a strip the longer one: whole numbers, both ends included."""
+    torch.manual_seed(0)
+    between = Rescale([(64, 36), (67, 39)], between=True)
+    assert {between(clip(1, 80, 80))[0][0].shape[1] for _ in range(60)} == {36, 37, 38, 39}
+    assert {between(clip(1, 50, 320))[0][0].shape[2] for _ in range(60)} == {64, 65, 66, 67}
+    pairs = Rescale([(64, 36), (67, 39)])
+    assert {pairs(clip(1, 80, 80))[0][0].shape[1] for _ in range(30)} == {36, 39}
+
+
+def test_rescale_resamples_as_opencv_does():
+    torch.manual_seed(0)
+    image = torch.randint(0, 256, (3, 90, 160), dtype=torch.uint8)
+    masks = (torch.rand(2, 90, 160) < 0.5).to(torch.uint8)
+    found, found_masks = Rescale([(71, 100)])([(tv_tensors.Image(image), tv_tensors.Mask(masks))])[0]
+    expected = cv2.resize(image.permute(1, 2, 0).numpy(), (71, 40), interpolation=cv2.INTER_LINEAR)
+    assert int((found.permute(1, 2, 0).int() - torch.from_numpy(expected).int()).abs().max()) <= 1
+    for mask, resized in zip(masks, found_masks, strict=True):
+        nearest = cv2.resize(mask.numpy(), (71, 40), interpolation=cv2.INTER_NEAREST)
+        assert torch.equal(resized, torch.from_numpy(nearest))
 
 
 def test_flip_by_clip_is_one_decision_and_by_frame_is_not():

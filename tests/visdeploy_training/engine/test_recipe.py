@@ -1,6 +1,7 @@
 from contextlib import nullcontext
 
 import pytest
+import torch
 import yaml
 
 from visdeploy.errors import ConfigError
@@ -24,6 +25,12 @@ def test_the_shipped_recipes():
         "defvis_tiny_composite",
         "defvis_tiny_overfit",
         "defvis_tiny_two",
+        "tevit_msgshift_mst_ytvis2019",
+        "tevit_msgshift_ytvis2019",
+        "tevit_r50_ytvis2019",
+        "tevit_swin_l_ytvis2019",
+        "tevit_tiny_composite",
+        "tevit_tiny_two",
         "visolo_r50_coco",
         "visolo_r50_ytvis2019",
         "visolo_tiny_demo",
@@ -35,7 +42,8 @@ def test_the_shipped_recipes():
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_shipped_recipes_are_valid_and_name_no_machine(name):
     recipe = load_recipe(name)
-    model = create_model(recipe.method, recipe.variant, classes=class_list(recipe.classes), **recipe.model)
+    with torch.device("meta"):
+        model = create_model(recipe.method, recipe.variant, classes=class_list(recipe.classes), **recipe.model)
     assert len(model.info.classes) in (4, 40, 80)
     paths = [
         recipe.data_root,
@@ -55,6 +63,28 @@ def test_published_settings_of_defvis():
     assert [4 * optim.milestones[0], 4 * recipe.iterations] == [40 * videos, 60 * videos]
     assert recipe.augment.sizes == list(range(480, 769, 32))
     assert (recipe.augment.max_size, recipe.augment.flip, recipe.augment.paste) == (800, "clip", 0)
+
+
+@pytest.mark.parametrize(
+    ("variant", "scales", "between"),
+    [
+        ("msgshift", [(640, 360), (960, 480)], True),
+        ("msgshift_mst", [(640, 360), (960, 480)], False),
+        ("r50", [(640, 360), (960, 480)], True),
+        ("swin_l", [(1333, short) for short in range(320, 801, 32)], False),
+    ],
+)
+def test_published_settings_of_tevit(variant, scales, between):
+    """Specification 7.1, 7.2 and 7.5: clips of 5 frames, 16 clips over 8 devices, scales, rates, steps, warm-up."""
+    recipe = load_recipe(f"tevit_{variant}_ytvis2019")
+    optim, augment = recipe.optim, recipe.augment
+    assert (recipe.variant, augment.style, augment.scales, augment.between) == (variant, "scaled", scales, between)
+    assert (augment.flip, augment.colour, augment.paste) == ("clip", 0, 0)
+    assert (recipe.clip_length, recipe.sampling, recipe.ema) == (5, "distinct", 0)
+    assert (recipe.batch_size * int(recipe.devices), recipe.iterations) == (16, 9200)
+    assert (optim.lr, optim.backbone_factor, optim.weight_decay, optim.clip_norm) == (2.5e-4, 0.1, 1e-4, 0.1)
+    assert (optim.milestones, optim.gamma, optim.warmup, optim.warmup_start) == ([6100, 8500], 0.1, 770, 0.001)
+    assert "queryinst" in str(recipe.pretrained)
 
 
 def test_published_settings():
@@ -92,6 +122,8 @@ def test_published_settings():
         (["train.0.ratio=0"], pytest.raises(ConfigError, match="ratios")),
         (["augment.zoom=[2, 1]"], pytest.raises(ConfigError, match="zoom")),
         (["augment.style=detr", "batch_size=2"], pytest.raises(ConfigError, match="batch_size must be 1")),
+        (["augment={style: scaled, paste: 0.5}"], pytest.raises(ConfigError, match="pasted")),
+        (["augment.scales=[[640]]"], pytest.raises(ConfigError, match="scales")),
         (["train=[]"], pytest.raises(ConfigError, match="train")),
     ],
 )

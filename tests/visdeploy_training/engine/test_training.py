@@ -7,8 +7,10 @@ from torch import Tensor
 from tests.visdeploy_training.material import CLASSES, coco_set, ytvis_set
 from visdeploy.errors import CheckpointError, ConfigError, DataError
 from visdeploy_training import convert_checkpoint, create_model, train
+from visdeploy_training.clip import ClipBatch
 from visdeploy_training.engine.callbacks import AtomicCheckpointIO
-from visdeploy_training.engine.module import TrainingModule, learning_rate_factor
+from visdeploy_training.engine.data import RecipeData
+from visdeploy_training.engine.module import TrainingModule, learning_rate_factor, parameter_groups
 from visdeploy_training.engine.recipe import OptimRecipe, load_recipe
 from visdeploy_training.engine.training import build_trainer
 
@@ -130,6 +132,31 @@ def test_a_method_of_whole_clips_trains_with_mixed_precision(recipe):
     assert convert_checkpoint(result).report.ok
 
 
+TEVIT = [
+    "model={num_queries: 3, num_stages: 1, hidden_dim: 16, dynamic_dim: 2, feedforward_dim: 8, max_results: 2}",
+    "augment.scales=[[60, 40], [96, 64]]",
+    "classes=[person, vehicle]",
+    "train=[{annotations: v/ytvis.json, images: v/frames, layout: ytvis}]",
+    "devices=1",
+    "strategy=auto",
+    "accelerator=cpu",
+    "pretrained=false",
+    "iterations=2",
+    "workers=0",
+]
+
+
+@pytest.mark.parametrize("variant", ["msgshift", "r50"])
+def test_published_steps_of_tevit(tmp_path, variant):
+    """The recipe but for its data and sizes, clips of different sizes in a batch."""
+    ytvis_set(tmp_path / "v")
+    name = f"tevit_{variant}_ytvis2019"
+    result = convert_checkpoint(train(name, [*TEVIT, f"data_root={tmp_path}", f"output={tmp_path / 'out'}"]))
+    assert (result.variant, result.report.ok) == (variant, True)
+    with pytest.raises(DataError, match="clip_length, 6"):
+        train(name, [*TEVIT, f"data_root={tmp_path}", f"output={tmp_path / 'out'}", "clip_length=6"])
+
+
 def test_a_clip_length_that_is_not_the_network_s_is_named(recipe):
     with pytest.raises(ConfigError, match="clip_length"):
         train(defvis_recipe(recipe), ["clip_length=3", "val=[]"])
@@ -141,8 +168,9 @@ def test_backbone_has_its_own_rate_and_all_else_the_base_rate():
     groups = module.configure_optimizers()["optimizer"].param_groups
     backbone = {id(p) for n, p in model.named_parameters() if "backbone" in n}
     assert [g["weight_decay"] for g in groups] == [0.3, 0.3]
-    assert [g["initial_lr"] for g in groups] == [1e-2, pytest.approx(1e-3)]
-    assert {id(p) for p in groups[1]["params"]} == backbone
+    rates = {g["initial_lr"]: {id(p) for p in g["params"]} for g in groups}
+    assert sorted(rates) == [pytest.approx(1e-3), 1e-2]
+    assert rates[min(rates)] == backbone
     assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
 
 
@@ -168,12 +196,70 @@ def test_schedules():
     assert cosine(50) == pytest.approx(0.5)
 
 
+def test_warm_up_from_a_named_start():
+    """TeViT's specification, 7.5."""
+    optim = load_recipe("tevit_msgshift_ytvis2019").optim
+    factor = learning_rate_factor(optim, 9200)
+    assert [factor(i) for i in (0, 1, 300, 769)] == [pytest.approx(1 - (1 - i / 770) * 0.999) for i in (0, 1, 300, 769)]
+    assert [factor(i) for i in (770, 6099, 6100, 8500)] == pytest.approx([1, 1, 0.1, 0.01])
+
+
+@pytest.mark.parametrize("variant", ["msgshift", "msgshift_mst", "r50", "swin_l"])
+def test_published_groups_of_tevit(variant):
+    """Specification 7.5: what learns slowly and what does not decay, by the whole network's names."""
+    with torch.device("meta"):
+        model = create_model("tevit", variant, num_classes=40)
+    groups = parameter_groups(model, load_recipe(f"tevit_{variant}_ytvis2019").optim)
+    found = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+    assert len(found) == sum(len(g["params"]) for g in groups) == sum(p.requires_grad for p in model.parameters())
+    for name, parameter in model.named_parameters():
+        body = name.startswith("backbone.")
+        expected = (2.5e-5 if body else 2.5e-4, 1e-4)
+        norm = not body and ("norm." in name or "norm_" in name)
+        if variant == "swin_l" and (norm or name.endswith("relative_position_bias_table")):
+            expected = (2.5e-4, 0.0)
+        if parameter.requires_grad:
+            assert found[id(parameter)] == pytest.approx(expected), name
+    if variant == "swin_l":  # 24 blocks; 6 norms in a head's stage and 2 in a mask head's, weight and bias
+        tables = sum("bias_table" in n for n, _ in model.named_parameters())
+        assert sum(decay == 0 for _, decay in found.values()) == tables + 6 * 2 * (6 + 2)
+        assert tables == 24
+    assert (variant == "r50") == (len(found) < len(list(model.parameters())))  # stem and first stage are frozen
+
+
+@pytest.mark.parametrize("variant", ["msgshift", "msgshift_mst", "r50", "swin_l"])
+def test_published_batches_of_tevit(tmp_path, variant):
+    """Two clips of five different frames each, at most as large as the recipe says, padded to multiples of 32."""
+    ytvis_set(tmp_path / "v", length=7)
+    part = "train=[{annotations: v/ytvis.json, images: v/frames, layout: ytvis}]"
+    options = [f"data_root={tmp_path}", "classes=[person, vehicle]", part, "workers=0"]
+    recipe = load_recipe(f"tevit_{variant}_ytvis2019", options)
+    data = RecipeData(recipe, CLASSES, height=352, width=640, multiple=32)
+    assert len(data.parts[0].items) == 2 * 7  # epochs go over frames
+    batch = next(iter(data.train_dataloader()))
+    assert batch.images.shape[:3] == (2, 5, 3)
+    assert all(side % 32 == 0 for side in batch.images.shape[3:])
+    longest = max(long for long, _ in recipe.augment.scales)
+    for clip, target, (rows, columns) in zip(batch.images, batch.targets, batch.sizes, strict=True):
+        assert target.masks.shape == (5, 2, *batch.images.shape[3:])
+        assert max(rows, columns) <= longest
+        assert rows / columns == pytest.approx(48 / 80, abs=0.01)
+        assert not clip[..., rows:, :].any()
+        assert not target.masks[..., columns:].any()
+        red = [int(mask.any(dim=0).nonzero()[0]) for mask in target.masks[:, 0]]
+        assert len(set(red)) == 5  # the square moves, so five positions are five frames
+
+
 def test_normalisation_is_the_runtime_s():
     model = create_model("visolo", "tiny", num_classes=2, head_width=16, mask_width=16, neck_width=16, track_dim=16)
     module = TrainingModule(model, OptimRecipe(), iterations=1)
-    images = torch.randint(0, 256, (1, 2, 3, 4, 5), dtype=torch.uint8)
+    images = torch.randint(0, 256, (2, 2, 3, 4, 5), dtype=torch.uint8)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.config.pixel_mean, model.config.pixel_std))
-    torch.testing.assert_close(module.normalise(images), (images - mean) / std)
+    found, expected = module.normalise(ClipBatch(images, (), ((4, 5), (3, 4)))), (images - mean) / std
+    torch.testing.assert_close(found[0], expected[0])
+    torch.testing.assert_close(found[1, ..., :3, :4], expected[1, ..., :3, :4])
+    assert not found[1, ..., 3:, :].any()
+    assert not found[1, ..., 4:].any()
 
 
 def test_an_interrupted_checkpoint_leaves_the_old_one(tmp_path, monkeypatch):
@@ -202,12 +288,12 @@ def test_another_memory_layout_changes_no_result(method):
     small = {"visolo": {"head_width": 16, "mask_width": 16, "neck_width": 16, "track_dim": 16}}
     small["defvis"] = {"num_frames": 3, "hidden_dim": 48, "num_heads": 4, "mask_groups": 1, "queries_per_frame": 2}
     model = create_model(method, "tiny", num_classes=2, height=64, width=96, **small[method]).eval()
-    images = torch.randint(0, 256, (1, 3, 3, 64, 96), dtype=torch.uint8)
+    batch = ClipBatch(torch.randint(0, 256, (1, 3, 3, 64, 96), dtype=torch.uint8), (), ((64, 96),))
     plain = TrainingModule(model, OptimRecipe(), iterations=1)
-    expected = [value.clone() for value in plain.model(plain.normalise(images)) if isinstance(value, Tensor)]
+    expected = [value.clone() for value in plain.model(plain.normalise(batch)) if isinstance(value, Tensor)]
     other = TrainingModule(model, OptimRecipe(), iterations=1, channels_last=True)
     assert expected
     assert any(p.ndim == 4 and not p.is_contiguous() for p in other.model.parameters())
-    found = [value for value in other.model(other.normalise(images)) if isinstance(value, Tensor)]
+    found = [value for value in other.model(other.normalise(batch)) if isinstance(value, Tensor)]
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)

@@ -195,11 +195,12 @@ def shift_messengers(messengers: Tensor, shifts: Sequence[int], frames: int) -> 
     if not shifts:
         return messengers
     clips = messengers.unflatten(0, (-1, frames))
-    # indices instead of torch.roll, so that the number of frames may be a symbol in an exported graph
+    # indices instead of torch.roll, and divided by a tensor: in an exported graph the number of frames is a symbol
     place = torch.arange(frames, device=messengers.device)
+    count = place[-1:] + 1
     groups = clips.chunk(len(shifts), dim=2)
     rolled = [
-        group.index_select(1, torch.remainder(place - shift, frames))
+        group.index_select(1, torch.remainder(place - shift, count))
         for group, shift in zip(groups, shifts, strict=True)
     ]
     return torch.cat(rolled, dim=2).flatten(0, 1)

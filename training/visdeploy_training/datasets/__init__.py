@@ -6,7 +6,7 @@ from visdeploy_training.datasets.clips import ClipDataset, ClipPart, Sample, Sam
 from visdeploy_training.datasets.images import ImageStore
 from visdeploy_training.datasets.reading import read_records
 from visdeploy_training.datasets.records import ClipRecord, InstanceRecord, to_annotations
-from visdeploy_training.datasets.sampling import consecutive_frames, cyclic_frames, sample_frames
+from visdeploy_training.datasets.sampling import consecutive_frames, cyclic_frames, distinct_frames, sample_frames
 from visdeploy_training.datasets.validation import ValidationClip, validation_clips
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "collate",
     "consecutive_frames",
     "cyclic_frames",
+    "distinct_frames",
     "map_categories",
     "paste_objects",
     "read_records",

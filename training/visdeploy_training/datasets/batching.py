@@ -62,15 +62,17 @@ class MixedBatches(Sampler[list[SampleKey]]):
         while True:
             part = int(torch.multinomial(self.ratios, 1, generator=generator))
             seeds = torch.randint(_SEEDS, (self.batch_size,), generator=generator).tolist()
-            yield [SampleKey(part, record, seed) for record, seed in zip(next(streams[part]), seeds, strict=True)]
+            items = zip(next(streams[part]), seeds, strict=True)
+            yield [SampleKey(part, record, seed, frame) for (record, frame), seed in items]
 
-    def _grouped(self, part: int) -> Iterator[list[int]]:
-        """Record indices of one data set, `batch_size` of the same aspect group at a time."""
-        records = self.parts[part].records
-        buckets: tuple[list[int], list[int]] = ([], [])
-        for index in islice(shuffled(len(records), self.seed + part), self.rank, None, self.world):
+    def _grouped(self, part: int) -> Iterator[list[tuple[int, int | None]]]:
+        """Items of one data set, `batch_size` of the same aspect group at a time."""
+        records, items = self.parts[part].records, self.parts[part].items
+        buckets: tuple[list[tuple[int, int | None]], list[tuple[int, int | None]]] = ([], [])
+        for position in islice(shuffled(len(items), self.seed + part), self.rank, None, self.world):
+            index = items[position][0]
             bucket = buckets[records[index].width > records[index].height]
-            bucket.append(index)
+            bucket.append(items[position])
             if len(bucket) == self.batch_size:
                 yield bucket.copy()
                 bucket.clear()

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
+from visdeploy.errors import DataError
 from visdeploy_training.clip import ClipBatch, ClipTargets
 from visdeploy_training.datasets.images import ImageStore
 from visdeploy_training.datasets.records import ClipRecord
-from visdeploy_training.datasets.sampling import consecutive_frames, cyclic_frames, sample_frames
+from visdeploy_training.datasets.sampling import (
+    Sampling,
+    consecutive_frames,
+    cyclic_frames,
+    distinct_frames,
+    sample_frames,
+)
 from visdeploy_training.datasets.transforms import Clip, ClipTransform, uniform
 
 
@@ -24,11 +32,13 @@ class SampleKey(NamedTuple):
         part: Which of the mixed data sets.
         record: Which of its records.
         seed: Start of the generator that all draws for this sample come from.
+        frame: Which frame of the record, where epochs go over frames.
     """
 
     part: int
     record: int
     seed: int
+    frame: int | None = None
 
 
 class Sample(NamedTuple):
@@ -54,23 +64,45 @@ class ClipPart:
         transform: Augmentation, all frames to the size of the network input.
         clip_length: Frames of a training clip.
         window: Largest distance of a frame from the reference frame (random).
-        sampling: `random` frames around a reference frame, or `consecutive` or `cyclic` ones in order.
+        sampling: `random` frames around a reference frame, `distinct` ones, or `consecutive` or `cyclic` ones in order.
         paste: Probability that objects of another clip of the mixture are pasted in.
         store: Reads the images.
+        items: What an epoch goes over: records (by position, without a frame), or with `distinct` sampling all frames
+            that show an object in records with enough of them.
+
+    Raises:
+        DataError: No record has enough frames that show an object (distinct).
     """
 
     records: Sequence[ClipRecord]
     transform: ClipTransform
     clip_length: int = 3
     window: int = 20
-    sampling: Literal["random", "consecutive", "cyclic"] = "random"
+    sampling: Sampling = "random"
     paste: float = 0.0
     store: ImageStore = field(default_factory=ImageStore)
+    items: Sequence[tuple[int, int | None]] = field(init=False)
 
-    def draw(self, index: int) -> Sample:
-        """An augmented clip of one record."""
+    def __post_init__(self) -> None:
+        items: list[tuple[int, int | None]] = [(index, None) for index in range(len(self.records))]
+        if self.sampling == "distinct":
+            shown = [frames_with_objects(record) for record in self.records]
+            items = [(i, t) for i, frames in enumerate(shown) if len(frames) >= self.clip_length for t in frames]
+            if not items:
+                raise DataError(
+                    "no video has enough frames that show an object",
+                    seen=f"at most {max((len(frames) for frames in shown), default=0)}",
+                    expected=f"clip_length, {self.clip_length}",
+                    hint="Take shorter clips or another sampling.",
+                )
+        object.__setattr__(self, "items", items)
+
+    def draw(self, index: int, frame: int | None = None) -> Sample:
+        """An augmented clip of an item: of a record, and with `distinct` sampling around one of its frames."""
         record = self.records[index]
-        if self.sampling == "random":
+        if frame is not None:
+            frames = distinct_frames(frames_with_objects(record), self.clip_length, first=frame)
+        elif self.sampling == "random":
             frames = sample_frames(len(record), self.clip_length, window=self.window)
         else:
             in_order = consecutive_frames if self.sampling == "consecutive" else cyclic_frames
@@ -83,6 +115,12 @@ class ClipPart:
         # a record without objects carries one empty row, because torchvision cannot turn zero masks
         seen = seen[: len(labels)] if len(labels) else torch.zeros(masks.shape[1], dtype=torch.bool)
         return Sample(images, masks[:, seen], labels[seen] if len(labels) else labels)
+
+
+def frames_with_objects(record: ClipRecord) -> list[int]:
+    """The frames that show at least one object."""
+    masks = zip(*(instance.masks for instance in record.instances), strict=True)
+    return [t for t, of_frame in enumerate(masks) if any(mask is not None and mask.area > 0 for mask in of_frame)]
 
 
 def load_clip(record: ClipRecord, frames: Sequence[int], store: ImageStore) -> Clip:
@@ -135,14 +173,25 @@ class ClipDataset(Dataset[Sample]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key.seed)
             part = self.parts[key.part]
-            sample = part.draw(key.record)
+            sample = part.draw(key.record, key.frame)
             if part.paste and uniform(0, 1) < part.paste:
                 source = self.parts[int(torch.multinomial(self.ratios, 1))]
-                sample = paste_objects(sample, source.draw(int(torch.randint(len(source.records), ()))))
+                sample = paste_objects(sample, source.draw(*source.items[int(torch.randint(len(source.items), ()))]))
             return sample
 
 
-def collate(samples: Sequence[Sample]) -> ClipBatch:
-    """Samples of one size to a batch."""
-    targets = (ClipTargets(s.masks, s.labels.expand(len(s.masks), -1)) for s in samples)
-    return ClipBatch(torch.stack([s.images for s in samples]), tuple(targets))
+def collate(samples: Sequence[Sample], *, multiple: int = 1) -> ClipBatch:
+    """Samples to a batch, padded to one size.
+
+    Args:
+        samples: Clips of one length.
+        multiple: Rows and columns of the batch are multiples of this.
+    """
+    sizes = tuple((int(s.images.shape[2]), int(s.images.shape[3])) for s in samples)
+    rows, columns = (-(-max(side) // multiple) * multiple for side in zip(*sizes, strict=True))
+    images, targets = [], []
+    for sample, size in zip(samples, sizes, strict=True):
+        border = (0, columns - size[1], 0, rows - size[0])
+        images.append(F.pad(sample.images, border))
+        targets.append(ClipTargets(F.pad(sample.masks, border), sample.labels.expand(len(sample.masks), -1)))
+    return ClipBatch(torch.stack(images), tuple(targets), sizes)

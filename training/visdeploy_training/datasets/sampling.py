@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
 import torch
+
+Sampling: TypeAlias = Literal["random", "distinct", "consecutive", "cyclic"]
 
 
 def sample_frames(length: int, count: int, *, window: int = 20) -> list[int]:
@@ -18,6 +23,18 @@ def sample_frames(length: int, count: int, *, window: int = 20) -> list[int]:
     reference = int(torch.randint(length, ()))
     first, end = max(0, reference - window), min(length, reference + window)
     return [int(i) for i in torch.randint(first, end, (count,))]
+
+
+def distinct_frames(candidates: Sequence[int], count: int, *, first: int) -> list[int]:
+    """One frame, then others drawn without replacement and in no order (TeViT's spec, 7.1).
+
+    Args:
+        candidates: At least `count` frames, `first` among them.
+        count: Frames to draw.
+        first: The frame that the clip is drawn for.
+    """
+    others = [t for t in candidates if t != first]
+    return [first, *(others[i] for i in torch.randperm(len(others))[: count - 1].tolist())]
 
 
 def consecutive_frames(length: int, count: int) -> list[int]:

@@ -30,6 +30,14 @@ def size_of(frame: Frame) -> tuple[int, int]:
     return int(frame[0].shape[-2]), int(frame[0].shape[-1])
 
 
+def _resized(clip: Clip, rows: int, columns: int, *, antialias: bool) -> Clip:
+    size = [rows, columns]
+    return [
+        (F.resize(image, size, interpolation=BILINEAR, antialias=antialias), F.resize(masks, size))
+        for image, masks in clip
+    ]
+
+
 class Chain:
     """One transform after the other."""
 
@@ -62,10 +70,34 @@ class Resize:
         scale = min(size / min(height, width), self.max_size / max(height, width))
         rows = max(self.minimum[0], int(height * scale + 0.5))
         columns = max(self.minimum[1], int(width * scale + 0.5))
-        return [
-            (F.resize(image, [rows, columns], interpolation=BILINEAR, antialias=True), F.resize(masks, [rows, columns]))
-            for image, masks in clip
-        ]
+        return _resized(clip, rows, columns, antialias=True)
+
+
+class Rescale:
+    """Scale a clip into a longer and a shorter edge drawn once, keeping its shape (TeViT's spec, 7.2).
+
+    Args:
+        limits: Pairs of a longer and a shorter edge.
+        between: Draw each edge on its own, from the whole numbers between its smallest and its largest limit; otherwise
+            one of the pairs is drawn.
+    """
+
+    def __init__(self, limits: Sequence[tuple[int, int]], *, between: bool = False) -> None:
+        self.limits, self.between = tuple(limits), between
+
+    def __call__(self, clip: Clip) -> Clip:
+        """Every frame at the same new size."""
+        height, width = size_of(clip[0])
+        longer, shorter = self._draw()
+        scale = min(longer / max(height, width), shorter / min(height, width))
+        # the network's authors resize with OpenCV, which leaves out no detail
+        return _resized(clip, int(height * scale + 0.5), int(width * scale + 0.5), antialias=False)
+
+    def _draw(self) -> tuple[int, int]:
+        if not self.between:
+            return self.limits[int(torch.randint(len(self.limits), ()))]
+        longer, shorter = (int(torch.randint(min(edge), max(edge) + 1, ())) for edge in zip(*self.limits, strict=True))
+        return longer, shorter
 
 
 class Flip:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
-from visdeploy_training.clip import ClipBatch, ClipTargets
+from visdeploy_training.clip import ClipBatch
 from visdeploy_training.datasets import (
     ClipDataset,
     ClipPart,
@@ -29,6 +30,7 @@ from visdeploy_training.datasets.transforms import (
     CropBetween,
     Flip,
     PhotometricDistort,
+    Rescale,
     Resize,
     Rotate,
 )
@@ -36,7 +38,10 @@ from visdeploy_training.engine.recipe import AugmentRecipe, DataRecipe, Recipe
 
 
 def build_transform(augment: AugmentRecipe, height: int, width: int, *, motion: float | None = None) -> ClipTransform:
-    """The augmentation of a recipe, to frames of `height` x `width` (style `detr`: of at most that, batches of one)."""
+    """The augmentation of a recipe, to frames of `height` x `width`.
+
+    Of at most that in batches of one with style `detr`, of what the recipe says with style `scaled`.
+    """
     flip: list[ClipTransform] = [] if augment.flip == "none" else [Flip(augment.flip)]
     colour: list[ClipTransform] = [ColourJitter(augment.colour)] if augment.colour else []
     if augment.style == "window":
@@ -50,6 +55,8 @@ def build_transform(augment: AugmentRecipe, height: int, width: int, *, motion: 
             on_object=augment.on_object,
         )
         return Chain([window, *flip, *colour])
+    if augment.style == "scaled":
+        return Chain([Rescale(augment.scales, between=augment.between), *flip, *colour])
     if augment.style == "detr":
         final = Resize([min(height, width)], max_size=max(height, width), minimum=(1, 1))
         first = Resize(augment.sizes, max_size=augment.max_size, minimum=(1, 1))
@@ -81,14 +88,15 @@ class RecipeData(L.LightningDataModule):
         classes: Class names, in label order.
         height: Rows of the network input.
         width: Columns of the network input.
+        multiple: Batches are padded to multiples of this.
 
     Raises:
         DataError: A data set is malformed or incomplete.
     """
 
-    def __init__(self, recipe: Recipe, classes: tuple[str, ...], *, height: int, width: int) -> None:
+    def __init__(self, recipe: Recipe, classes: tuple[str, ...], *, height: int, width: int, multiple: int = 1) -> None:
         super().__init__()
-        self.recipe = recipe
+        self.recipe, self.multiple = recipe, multiple
         self._batches_done = 0
         store = ImageStore(keep=recipe.keep_images)
         self.parts = [
@@ -127,7 +135,7 @@ class RecipeData(L.LightningDataModule):
         return DataLoader(
             ClipDataset(self.parts, ratios),
             batch_sampler=batches,
-            collate_fn=collate,
+            collate_fn=partial(collate, multiple=self.multiple),
             num_workers=recipe.workers,
             persistent_workers=recipe.workers > 0,
             worker_init_fn=_one_thread,
@@ -140,10 +148,7 @@ class RecipeData(L.LightningDataModule):
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Training batches go to the device; validation clips stay, their frames are moved one by one."""
-        if not isinstance(batch, ClipBatch):
-            return batch
-        targets = (ClipTargets(t.masks.to(device), t.labels.to(device)) for t in batch.targets)
-        return ClipBatch(batch.images.to(device, non_blocking=True), tuple(targets))
+        return batch.to(device) if isinstance(batch, ClipBatch) else batch
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches were used; kept in checkpoints."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from visdeploy.evaluation import AnnotationSet, evaluate
 from visdeploy.results import VideoResult
@@ -26,8 +26,11 @@ from visdeploy_training.registry import get_method
 def learning_rate_factor(optim: OptimRecipe, iterations: int) -> Callable[[int], float]:
     """Iteration → factor of the learning rate."""
 
+    start = 1 / (optim.warmup + 1) if optim.warmup_start is None else optim.warmup_start
+
     def factor(iteration: int) -> float:
-        warm = min(1.0, (iteration + 1) / (optim.warmup + 1))
+        left = max(0.0, 1 - iteration / optim.warmup) if optim.warmup else 0.0
+        warm = 1 - left * (1 - start)
         if optim.schedule == "cosine":
             return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, iteration / iterations)))
         return float(warm * optim.gamma ** sum(iteration >= m for m in optim.milestones))
@@ -41,6 +44,22 @@ def _channels_last(model: VISModel) -> VISModel:
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return model
+
+
+def parameter_groups(model: nn.Module, optim: OptimRecipe) -> list[dict[str, Any]]:
+    """What trains, by learning rate and weight decay; in both the longest named part of a parameter's name counts."""
+    rates = {"backbone": optim.backbone_factor, **optim.factors}
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            settings = optim.lr * _factor(name, rates), optim.weight_decay * _factor(name, optim.decay_factors)
+            groups.setdefault(settings, []).append(parameter)
+    return [{"params": group, "lr": lr, "weight_decay": decay} for (lr, decay), group in groups.items()]
+
+
+def _factor(name: str, factors: Mapping[str, float]) -> float:
+    found = [part for part in factors if part in name]
+    return factors[max(found, key=len)] if found else 1.0
 
 
 class TrainingModule(L.LightningModule):
@@ -75,17 +94,20 @@ class TrainingModule(L.LightningModule):
         self.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """Clips `[B, T, 3, H, W]` uint8 to the network's input."""
-        flat = (images.flatten(0, 1) - self.pixel_mean) / self.pixel_std
+    def normalise(self, batch: ClipBatch) -> Tensor:
+        """The images as the network's input, float32 `[B, T, 3, H, W]`; padding is zero."""
+        flat = (batch.images.flatten(0, 1) - self.pixel_mean) / self.pixel_std
         if self.channels_last:
             flat = flat.contiguous(memory_format=torch.channels_last)
-        clips: Tensor = flat.unflatten(0, images.shape[:2])
+        clips: Tensor = flat.unflatten(0, batch.images.shape[:2])
+        for clip, (rows, columns) in zip(clips, batch.sizes, strict=True):
+            clip[..., rows:, :] = 0
+            clip[..., columns:] = 0
         return clips
 
     def training_step(self, batch: ClipBatch, batch_index: int) -> Tensor:
         """The summed loss of a batch."""
-        losses = self._losses(self.model(self.normalise(batch.images)), batch.targets, self.model.config)
+        losses = self._losses(self.model(self.normalise(batch)), batch.targets, self.model.config)
         total = torch.stack(list(losses.values())).sum()
         self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()})
         self.log("train/loss", total.detach(), prog_bar=True)
@@ -106,17 +128,9 @@ class TrainingModule(L.LightningModule):
             self.log(f"val/{name}", float(scores[name]), prog_bar=name in ("AP", "AP50"), rank_zero_only=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with rates of their own for the backbone and what the recipe names, stepped by iteration."""
-        optim = self.optim
-        factors = {"": 1.0, "backbone": optim.backbone_factor, **optim.factors}
-        groups: dict[str, list[Tensor]] = {part: [] for part in factors}
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad:
-                part = next((part for part in [*factors][1:] if part in name), "")
-                groups[part].append(parameter)
-        used = [{"params": group, "lr": optim.lr * factors[part]} for part, group in groups.items() if group]
-        optimiser = torch.optim.AdamW(used, lr=optim.lr, weight_decay=optim.weight_decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, learning_rate_factor(optim, self.iterations))
+        """AdamW with rates and decays of their own for what the recipe names, stepped by iteration."""
+        optimiser = torch.optim.AdamW(parameter_groups(self.model, self.optim))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, learning_rate_factor(self.optim, self.iterations))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

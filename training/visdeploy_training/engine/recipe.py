@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from visdeploy.errors import ConfigError
+from visdeploy_training.datasets.sampling import Sampling
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -49,10 +50,12 @@ class AugmentRecipe(_Strict):
 
     Attributes:
         style: `published`: VISOLO's resize, flip, rotate, crop (spec 11.3); `detr`: DefVIS's flip, resize, photometric
-            distortion, crop (spec 5.1), which leaves clips of different sizes; `window`: a moving window cut straight
-            to size.
+            distortion, crop (spec 5.1), which leaves clips of different sizes; `scaled`: TeViT's scaling and flip
+            (spec 7.2), whose clips a batch pads to one size; `window`: a moving window cut straight to size.
         sizes: Shorter edges to draw from (published, detr).
         max_size: Largest longer edge (published, detr).
+        scales: Pairs of a longer and a shorter edge that a clip is scaled into, keeping its shape (scaled).
+        between: Draw each edge on its own between its smallest and largest in `scales`, not one of the pairs (scaled).
         flip: One decision a clip, or one a frame, or none.
         rotation: Largest angle, in degrees.
         zoom: Smallest and largest window, as a share of the picture (window).
@@ -63,9 +66,11 @@ class AugmentRecipe(_Strict):
         paste: Probability that objects of another clip are pasted in; the published recipes do not.
     """
 
-    style: Literal["published", "detr", "window"] = "published"
+    style: Literal["published", "detr", "scaled", "window"] = "published"
     sizes: Annotated[list[Positive], Field(min_length=1)] = [360, 480]
     max_size: Positive = 1333
+    scales: Annotated[list[tuple[Positive, Positive]], Field(min_length=1)] = [(640, 360)]
+    between: bool = False
     flip: Literal["clip", "frame", "none"] = "clip"
     rotation: Annotated[float, Field(ge=0, le=180)] = 15.0
     zoom: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)] = [0.5, 1.2]
@@ -82,24 +87,29 @@ class OptimRecipe(_Strict):
     Attributes:
         lr: Base learning rate.
         backbone_factor: Its factor for every parameter whose name contains "backbone".
-        factors: Its factors for other parameters, by a part of their names; the first part that a name contains counts.
-        weight_decay: On everything, norms and biases included.
+        factors: Its factors for other parameters, by a part of their names; the longest part that a name contains
+            counts, "backbone" among them.
+        weight_decay: On everything, norms and biases included, but for what `decay_factors` says.
+        decay_factors: Its factors, by a part of the parameters' names; the longest part that a name contains counts.
         clip_norm: Largest global norm of the gradient; 0 does not clip.
         schedule: `step` multiplies by `gamma` at every milestone; `cosine` falls to zero at the end.
         milestones: Iterations of the steps.
         gamma: Factor of a step.
         warmup: Iterations of linear warm-up.
+        warmup_start: Factor of the learning rate at the first of them; None: one step of `warmup + 1`.
     """
 
     lr: Annotated[float, Field(gt=0)] = 1e-4
     backbone_factor: Annotated[float, Field(ge=0)] = 0.1
     factors: dict[str, Annotated[float, Field(ge=0)]] = {}
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    decay_factors: dict[str, Annotated[float, Field(ge=0)]] = {}
     clip_norm: Annotated[float, Field(ge=0)] = 0.01
     schedule: Literal["step", "cosine"] = "step"
     milestones: list[Positive] = []
     gamma: Annotated[float, Field(gt=0)] = 0.1
     warmup: Annotated[int, Field(ge=0)] = 0
+    warmup_start: Share | None = None
 
 
 class Recipe(_Strict):
@@ -119,8 +129,9 @@ class Recipe(_Strict):
         augment: Augmentation.
         optim: Optimisation.
         clip_length: Frames of a training clip.
-        sampling: Frames of a clip: `random` ones around a reference frame, or in order: `consecutive` ones, or `cyclic`
-            ones that may run over the end of the video to its start.
+        sampling: Frames of a clip: `random` ones around a reference frame; `distinct` ones that show objects, in no
+            order, and epochs over frames instead of videos; or in order: `consecutive` ones, or `cyclic` ones that may
+            run over the end of the video to its start.
         window: Largest distance of a frame from the reference frame (random).
         batch_size: Clips of one batch on one device.
         iterations: Optimiser steps.
@@ -153,7 +164,7 @@ class Recipe(_Strict):
     augment: AugmentRecipe = AugmentRecipe()
     optim: OptimRecipe = OptimRecipe()
     clip_length: Annotated[int, Field(ge=2)] = 3
-    sampling: Literal["random", "consecutive", "cyclic"] = "random"
+    sampling: Sampling = "random"
     window: Positive = 20
     batch_size: Positive = 4
     iterations: Positive
@@ -180,6 +191,8 @@ class Recipe(_Strict):
             raise ValueError("augment.zoom: the smallest window comes first")
         if self.augment.style == "detr" and (self.batch_size > 1 or self.augment.paste):
             raise ValueError("augment.style detr leaves clips of different sizes: batch_size must be 1, without paste")
+        if self.augment.style == "scaled" and self.augment.paste:
+            raise ValueError("augment.style scaled leaves clips of different sizes: nothing can be pasted")
         if self.optim.milestones != sorted(set(self.optim.milestones)):
             raise ValueError("optim.milestones must rise")
         return self

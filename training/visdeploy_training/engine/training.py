@@ -20,7 +20,7 @@ from visdeploy_training.engine.data import RecipeData
 from visdeploy_training.engine.module import TrainingModule
 from visdeploy_training.engine.recipe import Recipe, load_recipe
 from visdeploy_training.model import VISModel
-from visdeploy_training.registry import create_model
+from visdeploy_training.registry import create_model, get_method
 
 LAST = "last.ckpt"
 RESULT = "model.safetensors"
@@ -51,7 +51,13 @@ def run_recipe(recipe: Recipe) -> Path:
     """Train as a checked recipe says; see `train`."""
     L.seed_everything(recipe.seed, workers=True, verbose=False)
     model = build_model(recipe)
-    data = RecipeData(recipe, model.info.classes, height=model.config.height, width=model.config.width)
+    data = RecipeData(
+        recipe,
+        model.info.classes,
+        height=model.config.height,
+        width=model.config.width,
+        multiple=get_method(recipe.method).inference(model.config).preprocessing.pad_divisor,
+    )
     truth = to_annotations([c.record for c in data.clips], model.info.classes) if data.clips else None
     module = TrainingModule(
         model, recipe.optim, iterations=recipe.iterations, truth=truth, channels_last=recipe.channels_last

@@ -7,20 +7,21 @@ from visdeploy_training import VISModel, create_model
 from visdeploy_training.clip import ClipTargets
 
 
+def small_network(**changes: object) -> VISModel:
+    """A network of a few kilobytes in evaluation mode, its proposals spread over the picture."""
+    torch.manual_seed(0)
+    options = {"num_queries": 5, "num_stages": 2, "hidden_dim": 16, "dynamic_dim": 4, "feedforward_dim": 16}
+    model = create_model("tevit", "tiny", num_classes=3, **(options | changes)).eval()
+    with torch.no_grad():
+        boxes = model.get_parameter("rpn_head.init_proposal_bboxes.weight")
+        boxes.copy_(0.2 + 0.5 * torch.rand(boxes.shape))
+    return model
+
+
 @pytest.fixture
 def small() -> Callable[..., VISModel]:
-    """A network of a few kilobytes in evaluation mode, its proposals spread over the picture."""
-
-    def build(**changes: object) -> VISModel:
-        torch.manual_seed(0)
-        options = {"num_queries": 5, "num_stages": 2, "hidden_dim": 16, "dynamic_dim": 4, "feedforward_dim": 16}
-        model = create_model("tevit", "tiny", num_classes=3, **(options | changes)).eval()
-        with torch.no_grad():
-            boxes = model.get_parameter("rpn_head.init_proposal_bboxes.weight")
-            boxes.copy_(0.2 + 0.5 * torch.rand(boxes.shape))
-        return model
-
-    return build
+    """See `small_network`."""
+    return small_network
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ class Proposals(nn.Module):
     def forward(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Sizes `[N, 4]` to boxes `[N, P, 4]` in pixels and queries `[N, P, C]`."""
         boxes = to_corners(self.init_proposal_bboxes.weight) * sizes[:, None]
-        return boxes, self.init_proposal_features.weight.expand(len(sizes), -1, -1)
+        return boxes, self.init_proposal_features.weight.expand(sizes.shape[0], -1, -1)
 
 
 class Cascade(nn.Module):

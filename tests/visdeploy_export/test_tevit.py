@@ -1,0 +1,182 @@
+"""TeViT from checkpoint to bundle: clips of any length and size in one file, whatever runs it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import visdeploy
+import visdeploy_plugins
+from tests.visdeploy_plugins.tensorrt_child import run
+from tests.visdeploy_training.methods.tevit.conftest import small_network
+from visdeploy.backends import open_backend
+from visdeploy.bundle import Bundle
+from visdeploy.predictor import VISPredictor
+from visdeploy.preprocess import Preprocessor
+from visdeploy_export.certify import compare_engines
+from visdeploy_export.clips import open_frames
+from visdeploy_export.graph import write_onnx
+from visdeploy_export.methods import build_step
+from visdeploy_export.reference import TorchBackend
+from visdeploy_plugins import native
+from visdeploy_training import load_checkpoint, save_checkpoint
+from visdeploy_training.model import VISModel
+
+VIDEO = "data/videos/sam2_01_dog.mp4"
+WINDOW, OVERLAP = 8, 3
+FRAMES = 20
+"""Three windows, the last one short: 0-7, 5-12, 10-17, 12-19."""
+SLOW = ("pvt_v2_b1", "resnet50", "swin_l", "efficientnet_lite0")
+
+
+def make(backbone: str) -> VISModel:
+    return small_network(backbone=backbone, window=WINDOW, clip_overlap=OVERLAP)
+
+
+@pytest.fixture(scope="session", params=["pvt_small", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+def exported(request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle; its certificate was measured on a real video."""
+    folder = tmp_path_factory.mktemp(request.param)
+    checkpoint = save_checkpoint(make(request.param), folder / "model.safetensors")
+    return visdeploy.export(checkpoint, certify_on=shared / VIDEO, certify_frames=FRAMES)
+
+
+def reference_of(bundle: Bundle) -> TorchBackend:
+    model = load_checkpoint(bundle.path.with_suffix(".safetensors"))[0].eval()
+    return TorchBackend(build_step(model).module, bundle.manifest)
+
+
+def without_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine then runs the function bodies."""
+    monkeypatch.setattr(visdeploy_plugins, "onnxruntime_library", lambda: None)
+
+
+def check(certificate: dict[str, Any]) -> None:
+    assert not certificate["failures"]
+    assert {o["name"]: o["worst"] <= 1e-3 for o in certificate["outputs"]} == dict.fromkeys(
+        ("scores", "labels", "queries", "boxes", "mask_logits"), True
+    )
+    assert certificate["smallest_mask_iou"] >= 0.999
+    windows, pairs = 4, 4
+    found = certificate["detections"]
+    assert found["reference"] == found["candidate"] == found["matched"] + found["tied"] == windows * pairs
+    tracks = certificate["tracks"]
+    assert tracks["reference"] == tracks["candidate"] == tracks["matched"] >= FRAMES
+    ids = certificate["track_ids"]
+    assert ids["reference"] == ids["candidate"] == ids["matched"] > 0
+
+
+def test_our_kernels_reproduce_pytorch_on_a_real_video(exported: Bundle):
+    certificate = exported.certificate()
+    assert (certificate["source"], certificate["frames"]) == (Path(VIDEO).name, FRAMES)
+    check(certificate)
+
+
+def test_standard_operators_reproduce_pytorch_on_a_real_video(
+    exported: Bundle, shared: Path, monkeypatch: pytest.MonkeyPatch
+):
+    without_library(monkeypatch)
+    stock = open_backend(exported, device="cpu", threads=1)
+    frames = open_frames(shared / VIDEO, FRAMES)
+    names = ("PyTorch", "standard operators")
+    check(compare_engines(reference_of(exported), stock, frames, source=VIDEO, names=names).model_dump())
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+def test_the_bundle_verifies(exported: Bundle, monkeypatch: pytest.MonkeyPatch, kernels: bool):
+    if not kernels:
+        without_library(monkeypatch)
+    report = visdeploy.verify(exported.path, device="cpu", threads=1)
+    assert report.passed
+    assert [op.name for op in exported.manifest.custom_ops] == ["MultiLevelRoiAlign"]
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+def test_one_file_takes_clips_of_any_length_and_size(exported: Bundle, monkeypatch: pytest.MonkeyPatch, kernels: bool):
+    """The messengers go around the ends of a clip of 1, 2 or 3 frames, too; the padding is found in each clip."""
+    if not kernels:
+        without_library(monkeypatch)
+    engines = reference_of(exported), open_backend(exported, device="cpu", threads=1)
+    for length, height, width in ((1, 64, 64), (2, 64, 64), (3, 96, 160), (5, 128, 64), (WINDOW, 64, 96), (1, 32, 32)):
+        frames = np.random.default_rng(length).standard_normal((length, 3, height, width)).astype(np.float32)
+        frames[..., height - 9 :, :] = 0
+        frames[..., width - 21 :] = 0
+        expected, found = (engine.run({"frames": frames}, engine.initial_state())[0] for engine in engines)
+        assert expected["mask_logits"].shape == (length, 4, 28, 28)
+        for key, value in expected.items():
+            np.testing.assert_allclose(found[key], value, atol=1e-3, err_msg=f"{key} of {length}x{height}x{width}")
+
+
+def test_frames_of_a_clip_reach_each_other_through_the_file(exported: Bundle):
+    """A change of the last frame is seen in the first one: nothing of the clip's length was fixed."""
+    backend = open_backend(exported, device="cpu", threads=1)
+    frames = np.random.default_rng(0).standard_normal((6, 3, 64, 64)).astype(np.float32)
+    changed = frames.copy()
+    changed[5] *= -1
+    before, after = (backend.run({"frames": each}, {})[0]["boxes"] for each in (frames, changed))
+    assert (np.abs(before - after).max(axis=(1, 2)) > 1e-6).all()
+
+
+def test_the_predictor_cuts_a_video_into_windows(exported: Bundle, shared: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its tracks are those of PyTorch in the same windows; the last window reaches back and is not filled up."""
+    frames, predictor = list(open_frames(shared / VIDEO, FRAMES)), VISPredictor(exported, device="cpu", threads=1)
+    videos, lengths = [], []
+    for backend in (predictor.backend, reference_of(exported)):
+        monkeypatch.setattr(predictor, "backend", backend)
+        engine = backend.run
+        monkeypatch.setattr(backend, "run", lambda i, s, e=engine: lengths.append(len(i["frames"])) or e(i, s))
+        videos.append(predictor(iter(frames)))
+    assert lengths == [WINDOW] * 4 * 2
+    ours, theirs = videos
+    assert ours.num_frames == theirs.num_frames == FRAMES
+    assert [t.track_id for t in ours.tracks] == [t.track_id for t in theirs.tracks]
+    for first, second in zip(ours.tracks, theirs.tracks, strict=True):
+        assert (first.label, first.masks.keys()) == (second.label, second.masks.keys())
+        assert first.score == pytest.approx(second.score, abs=1e-3)
+
+
+def test_a_video_shorter_than_a_window_is_one_clip_of_its_own_length(exported: Bundle, shared: Path):
+    prepare = Preprocessor(exported.manifest.preprocessing)
+    frames = [np.asarray(frame) for frame in open_frames(shared / VIDEO, 3)]
+    clip = np.concatenate([prepare(frame) for frame in frames])
+    expected = reference_of(exported).run({"frames": clip}, {})[0]
+    video = VISPredictor(exported, device="cpu", threads=1)(iter(frames))
+    assert video.num_frames == 3
+    found = sorted((round(track.score, 4), track.label) for track in video.tracks)
+    pairs = zip(expected["scores"].mean(axis=0), expected["labels"], strict=True)
+    shown = {(round(float(score), 4), int(label)) for score, label in pairs}
+    assert found
+    assert set(found) <= shown
+
+
+def nodes(path: Path) -> tuple[int, list[str], list[int]]:
+    """Nodes of the graph, custom nodes, nodes of the function bodies."""
+    model = onnx.load(str(path))
+    custom = [node.op_type for node in model.graph.node if node.domain == "visdeploy"]
+    return len(model.graph.node), custom, [len(f.node) for f in model.functions]
+
+
+def test_the_number_of_nodes_does_not_depend_on_queries_and_results(tmp_path: Path):
+    counts = []
+    for index, changes in enumerate(({"num_queries": 5}, {"num_queries": 17, "max_results": 9})):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        write_onnx(build_step(small_network(backbone="efficientnet_lite0", **changes)), folder, metadata={})
+        counts.append(nodes(folder / "model.onnx"))
+    assert counts[0] == counts[1]
+    assert counts[0][1] == ["MultiLevelRoiAlign"] * 3, "one for each stage, one for the masks"
+
+
+@pytest.mark.skipif(native.library_path("libvisdeploy_tensorrt.so") is None, reason="needs TensorRT's plugins")
+def test_an_engine_is_built_with_our_plugin(exported: Bundle):
+    """TensorRT for RTX takes the whole file and gives an engine, on a machine without a GPU."""
+    pytest.importorskip("tensorrt_rtx")
+    profile = {"frames": [[1, 3, 64, 96], [WINDOW, 3, 96, 160]]}
+    found = run("build", model=str(exported.model_path), profile=profile)
+    assert found["parsed"], found["parser_errors"]
+    assert found["plan"] > 0
+    assert [line for line in found["log"] if line.startswith("ERROR")] == []
+    assert found["layers"].count("PLUGIN_V3") == 3
+    assert set(found["outputs"]) == {"scores", "labels", "queries", "boxes", "mask_logits"}

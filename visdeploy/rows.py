@@ -1,0 +1,90 @@
+"""Which rows of two engines' outputs are the same detection, and which differ by a tie only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visdeploy.manifest import TensorSpec
+
+Outputs = Mapping[str, NDArray[Any]]
+Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class RowMatch:
+    """The rows that two engines have in common.
+
+    Attributes:
+        reference: Rows of the reference, rising.
+        candidate: The candidate's row of each.
+        counts: Rows of the reference, of the candidate, of both, and pairs of rows that are tied for the last place.
+    """
+
+    reference: Rows
+    candidate: Rows
+    counts: tuple[int, int, int, int]
+
+
+class RowMatcher:
+    """Pairs rows by the outputs that the manifest marks as `identity`.
+
+    A graph that gives its best few of many detections ranks them by an output marked `ranking`. Engines round
+    differently, so where the last place is nearly tied each may take another detection for it. Such rows are counted
+    as tied, not as a disagreement, if on either side none ranks above that side's last place by more than the
+    tolerance, and the last places are as close.
+
+    Args:
+        outputs: The manifest's outputs.
+        atol: Largest difference of a tie.
+
+    Attributes:
+        ranked: Whether the graph ranks: the order of rows then means nothing.
+    """
+
+    def __init__(self, outputs: Sequence[TensorSpec], atol: float) -> None:
+        self._identity = [spec for spec in outputs if spec.measure == "identity"]
+        self._ranking = next((spec for spec in outputs if spec.measure == "ranking"), None)
+        self._symbol = self._identity[0].shape[0] if self._identity else None
+        self._atol = atol
+        self.ranked = self._ranking is not None
+
+    def match(self, reference: Outputs, candidate: Outputs) -> RowMatch:
+        """Pair the rows of one step."""
+        if not self._identity:
+            return RowMatch(np.arange(0), np.arange(0), (0, 0, 0, 0))
+        left, right = (self._keys(outputs) for outputs in (reference, candidate))
+        place = {key: row for row, key in enumerate(right)}
+        pairs = np.array([(row, place[key]) for row, key in enumerate(left) if key in place], np.intp).reshape(-1, 2)
+        lost, gained = (np.setdiff1d(np.arange(len(k)), pairs[:, side]) for side, k in enumerate((left, right)))
+        tied = len(lost) if len(lost) == len(gained) and self._tied(reference, lost, candidate, gained) else 0
+        return RowMatch(pairs[:, 0], pairs[:, 1], (len(left), len(right), len(pairs), tied))
+
+    def take(self, spec: TensorSpec, value: NDArray[Any], rows: Rows) -> NDArray[Any]:
+        """Some rows of an output: every axis with the symbol of the identity outputs is picked from."""
+        for axis, size in enumerate(spec.shape):
+            if isinstance(size, str) and size == self._symbol:
+                value = np.take(value, rows, axis=axis)
+        return value
+
+    def _keys(self, outputs: Outputs) -> list[tuple[int, ...]]:
+        columns = (np.asarray(outputs[spec.name]).reshape(-1).tolist() for spec in self._identity)
+        return list(zip(*columns, strict=True))
+
+    def _tied(self, reference: Outputs, lost: Rows, candidate: Outputs, gained: Rows) -> bool:
+        if self._ranking is None or not len(lost):
+            return False
+        left, right = (self._ranks(outputs, self._ranking) for outputs in (reference, candidate))
+        beyond = (left[lost].max() - left.min(), right[gained].max() - right.min(), abs(left.min() - right.min()))
+        return all(bool(each <= self._atol) for each in beyond)
+
+    def _ranks(self, outputs: Outputs, ranking: TensorSpec) -> NDArray[np.float64]:
+        """What the rows are ranked by: the mean over all other axes."""
+        axis = ranking.shape.index(str(self._symbol))
+        values = np.moveaxis(np.asarray(outputs[ranking.name], np.float64), axis, 0)
+        means: NDArray[np.float64] = values.reshape(len(values), -1).mean(axis=1)
+        return means
