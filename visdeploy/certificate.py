@@ -24,7 +24,7 @@ class OutputParity(_Record):
         name: Output of the graph.
         measure: How it was compared (see `TensorSpec.measure`).
         worst: Largest error; for `mask` it is 1 - the smallest IoU, for all others the largest difference.
-        limit: What is allowed.
+        limit: What is allowed, there.
         frame: Frame of the worst value, the first one of its clip for clip methods; none where nothing was compared.
         compared: Number of elements (masks: of masks) compared.
         passed: Whether every frame kept the limit.

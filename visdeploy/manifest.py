@@ -143,11 +143,14 @@ class Tolerance(_Strict):
 
     Attributes:
         atol: Largest absolute error of an output that is compared by `absolute`.
+        rtol: The same as a share of the reference's largest value in that run of the graph; the larger of both counts.
+            Rounding grows with the values: with the defaults it begins to count where logits pass 10.
         mask_iou: Smallest IoU of a mask (two pixels are always granted: rounding at the border of a small mask).
         agreement: Smallest share of detections, and of (frame, track) entries, that both engines have.
     """
 
     atol: Annotated[float, Field(gt=0)] = 1e-3
+    rtol: Annotated[float, Field(ge=0, lt=1)] = 1e-4
     mask_iou: Annotated[float, Field(ge=0, le=1)] = 0.999
     agreement: Annotated[float, Field(ge=0, le=1)] = 1.0
 
@@ -194,7 +197,7 @@ class Manifest(_Strict):
         ranked = [t.shape for t in self.outputs if t.measure == "ranking"]
         if rows and (len(rows) > 1 or not all(isinstance(row, str) for row in rows)):
             raise ValueError("the outputs of the measure 'identity' do not have one common symbol as their shape")
-        if len(ranked) > 1 or not all(rows and shape.count(*rows) == 1 for shape in ranked):
+        if len(ranked) > 1 or not all(len(rows) == 1 and shape.count(str(*rows)) == 1 for shape in ranked):
             raise ValueError(
                 "the measure 'ranking' is of one output, with the symbol of those of the measure 'identity'"
             )

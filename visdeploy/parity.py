@@ -148,7 +148,8 @@ class _Row:
     def __init__(self, spec: TensorSpec, tolerance: Tolerance) -> None:
         masks = 1 - tolerance.mask_iou
         limits = dict.fromkeys(("absolute", "score", "ranking"), tolerance.atol) | {"mask": masks, "area": masks}
-        self._spec, self._limit = spec, limits.get(spec.measure, 0.0)
+        self._spec, self._least = spec, limits.get(spec.measure, 0.0)
+        self._limit, self._rtol = self._least, tolerance.rtol if spec.measure in ("absolute", "ranking") else 0.0
         self._worst, self._frame, self._compared, self._passed = 0.0, None, 0, True
 
     _frame: int | None
@@ -166,6 +167,7 @@ class _Row:
         Returns:
             The error of the frame.
         """
+        limit = max(self._least, self._rtol * _magnitude(reference) if self._rtol else 0.0)
         if reference.shape != candidate.shape or reference.dtype != candidate.dtype:
             error, passed, count = np.inf, False, 1
         elif self._spec.measure == "mask":
@@ -180,11 +182,11 @@ class _Row:
                 # a score is a mean over the mask, decayed by IoU: one pixel of a small mask moves it
                 excess = np.maximum(errors - 2 * mask_error, 0)
             error, count = float(errors.max(initial=0)), errors.size
-            passed = bool(excess.max(initial=0) <= self._limit)
+            passed = bool(excess.max(initial=0) <= limit)
         self._compared += count
         self._passed &= passed
         if count and (self._frame is None or error > self._worst):
-            self._worst, self._frame = float(error), frame
+            self._worst, self._frame, self._limit = float(error), frame, limit
         return float(error)
 
     def result(self) -> OutputParity:
@@ -208,8 +210,13 @@ class _Row:
             differ, union = int(np.count_nonzero(a != b)), int(np.count_nonzero(a | b))
             error = differ / union if union else 0.0
             worst = max(worst, error)
-            passed &= error <= self._limit or differ <= PIXEL_SLACK
+            passed &= error <= self._least or differ <= PIXEL_SLACK
         return worst, passed, len(left)
+
+
+def _magnitude(values: NDArray[Any]) -> float:
+    """The largest absolute value, of the finite ones."""
+    return float(np.abs(values, dtype=np.float64).max(initial=0, where=np.isfinite(values)))
 
 
 def _absolute(reference: NDArray[Any], candidate: NDArray[Any]) -> NDArray[np.float64]:

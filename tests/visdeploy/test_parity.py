@@ -333,3 +333,16 @@ def test_measures_of_rows_must_fit_each_other(changed, message):
     outputs = [spec.model_dump() | changed.get(i, {}) for i, spec in enumerate(RANKED)]
     with pytest.raises(BundleError, match=f"measure '{message}'"):
         Manifest.from_json(json.dumps(fields() | {"files": {}, "outputs": outputs}))
+
+
+@pytest.mark.parametrize(
+    ("change", "rtol", "passed"), [(4e-3, 1e-4, True), (6e-3, 1e-4, False), (4e-3, 0.0, False), (5e-4, 0.0, True)]
+)
+def test_large_values_may_differ_by_more(bundle, run, change, rtol, passed):
+    frame, before = busy(run), copied(run)
+    before[frame]["reference"].reshape(-1)[:2] = (50, np.nan)
+    after = copied(before)
+    after[frame]["reference"].reshape(-1)[2] += np.float32(change)
+    found = output(compare(bundle, before, after, tolerance=Tolerance(rtol=rtol)), "reference")
+    assert found.passed is passed
+    assert found.limit == pytest.approx(max(1e-3, 50 * rtol))
