@@ -101,9 +101,10 @@ class DeformConv2d(nn.Module):
     def forward(self, x: Tensor, offset: Tensor) -> Tensor:
         """`[B, in_channels, H, W]` and `[B, 2 * taps, H', W']` to `[B, out_channels, H', W']`."""
         # in the precision of the weights: under autocast the convolutions before it give a lower one
-        x, offset = (each.to(self.weight.dtype).contiguous() for each in (x, offset))
+        # and contiguous, which in a network of another memory layout they are not
+        x, offset, weight = (each.to(self.weight.dtype).contiguous() for each in (x, offset, self.weight))
         out: Tensor = deform_conv(
-            x, offset, self.weight, stride=(1, 1), padding=self.padding, dilation=(1, 1), groups=1, offset_groups=1
+            x, offset, weight, stride=(1, 1), padding=self.padding, dilation=(1, 1), groups=1, offset_groups=1
         )
         return out
 

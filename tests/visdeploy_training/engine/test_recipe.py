@@ -22,6 +22,7 @@ SMALL = {
 def test_the_shipped_recipes():
     assert shipped_recipes() == [
         "defvis_inst_r50_ytvis2019",
+        "defvis_tiny_composite",
         "defvis_tiny_overfit",
         "defvis_tiny_two",
         "tevit_msgshift_mst_ytvis2019",

@@ -54,6 +54,14 @@ def _factor(name: str, factors: Mapping[str, float]) -> float:
     return factors[max(found, key=len)] if found else 1.0
 
 
+def _channels_last(model: VISModel) -> VISModel:
+    """Weights of 2-D convolutions in this layout; `Module.to` would refuse those of 3-D ones."""
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return model
+
+
 class TrainingModule(L.LightningModule):
     """Trains one network.
 
@@ -78,7 +86,7 @@ class TrainingModule(L.LightningModule):
         channels_last: bool = False,
     ) -> None:
         super().__init__()
-        self.model = model.to(memory_format=torch.channels_last) if channels_last else model
+        self.model = _channels_last(model) if channels_last else model
         self.optim, self.iterations, self.truth, self.channels_last = optim, iterations, truth, channels_last
         self._losses = get_method(model.info.method).losses
         self._predicted: list[VideoResult] = []

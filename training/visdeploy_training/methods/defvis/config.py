@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
-from visdeploy.errors import ConfigError
+from visdeploy_training.config import MethodConfig
 
 BACKBONES = ("resnet50", "resnet101", "efficientnet_lite0")
 
 
 @dataclass(frozen=True)
-class DefVISConfig:
+class DefVISConfig(MethodConfig):
     """One DefVIS network: sizes, thresholds, loss weights.
 
     Two layouts: with `instance_groups` learned tokens join the encoder and the decoder runs once a group (the
@@ -39,6 +39,8 @@ class DefVISConfig:
         sequence_dim: Channels of the sequence head.
         sequence_groups: Groups of the sequence head's norms.
         mask_prior: Initial foreground probability of a pixel; 0 leaves the bias at its random start, as upstream.
+        map_gain: What the first weights of the mask head for attention maps are multiplied by at the start. A map is a
+            share of one over all heads and pixels, far below its neighbours; 1 leaves it to training, as upstream.
         height: Rows of a training clip, and the shorter edge at inference.
         width: Columns of a training clip.
         longest_edge: Largest longer edge at inference; upstream has no limit.
@@ -55,6 +57,8 @@ class DefVISConfig:
         dice_weight: Of the dice loss of masks.
         no_object_weight: Weight of the no-object class in the classification loss.
     """
+
+    method: ClassVar[str] = "defvis"
 
     num_classes: int = 40
     backbone: Literal["resnet50", "resnet101", "efficientnet_lite0"] = "resnet50"
@@ -76,6 +80,7 @@ class DefVISConfig:
     sequence_dim: int = 12
     sequence_groups: int = 4
     mask_prior: float = 0.0
+    map_gain: float = 1.0
     height: int = 300
     width: int = 540
     longest_edge: int = 1333
@@ -92,37 +97,25 @@ class DefVISConfig:
     no_object_weight: float = 0.1
 
     def __post_init__(self) -> None:
-        # lists come from JSON and YAML
-        for name in ("pixel_mean", "pixel_std"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        self._check("backbone", self.backbone in BACKBONES, " or ".join(BACKBONES))
-        for name in (
-            "num_classes", "num_frames", "queries_per_frame", "num_heads", "num_points", "encoder_layers",
+        self.freeze_lists("pixel_mean", "pixel_std")
+        self.check_choice("backbone", BACKBONES)
+        self.check_least(
+            1, "num_classes", "num_frames", "queries_per_frame", "num_heads", "num_points", "encoder_layers",
             "decoder_layers", "feedforward_dim", "longest_edge",
-        ):  # fmt: skip
-            self._check(name, getattr(self, name) >= 1, "at least 1")
-        self._check("instance_groups", self.instance_groups >= 0, "at least 0")
-        self._check("tokens_per_group", self.tokens_per_group >= min(1, self.instance_groups), "at least 1 with groups")
+        )  # fmt: skip
+        self.check_least(0, "instance_groups", "clip_overlap")
+        self.check("tokens_per_group", self.tokens_per_group >= min(1, self.instance_groups), "at least 1 with groups")
         # positions are pairs of sine and cosine on three axes or two, and the mask head halves the width four times
-        good = self.hidden_dim > 0 and self.hidden_dim % 48 == 0
-        self._check("hidden_dim", good, "a positive multiple of 48")
-        self._check("num_heads", self.hidden_dim % self.num_heads == 0, f"a divisor of {self.hidden_dim}")
+        self.check_multiple(48, "hidden_dim")
+        self.check("num_heads", self.hidden_dim % self.num_heads == 0, f"a divisor of {self.hidden_dim}")
         narrow = self.mask_widths[-1]
-        self._check("mask_groups", narrow % self.mask_groups == 0, f"a divisor of {narrow}")
-        self._check("mask_groups", self.num_heads % self.mask_groups == 0, f"a divisor of {self.num_heads} heads")
-        self._check(
-            "sequence_groups", self.sequence_dim % self.sequence_groups == 0, f"a divisor of {self.sequence_dim}"
-        )
-        self._check("mask_prior", 0 <= self.mask_prior < 1, "0 <= mask_prior < 1")
-        self._check("clip_overlap", self.clip_overlap >= 0, "at least 0")
-        self._check("dropout", 0 <= self.dropout < 1, "0 <= dropout < 1")
-        for name in ("height", "width"):
-            value, multiple = getattr(self, name), self.size_multiple
-            self._check(name, value > 0 and value % multiple == 0, f"a positive multiple of {multiple}")
-
-    def _check(self, field: str, good: bool, expected: str) -> None:
-        if not good:
-            raise ConfigError(f"defvis: {field} has a wrong value", seen=repr(getattr(self, field)), expected=expected)
+        self.check("mask_groups", narrow % self.mask_groups == 0, f"a divisor of {narrow}")
+        self.check("mask_groups", self.num_heads % self.mask_groups == 0, f"a divisor of {self.num_heads} heads")
+        whole = self.sequence_dim % self.sequence_groups == 0
+        self.check("sequence_groups", whole, f"a divisor of {self.sequence_dim}")
+        self.check_share("mask_prior", "dropout")
+        self.check("map_gain", self.map_gain > 0, "more than 0")
+        self.check_multiple(self.size_multiple, "height", "width")
 
     @property
     def slots(self) -> int:
@@ -163,6 +156,7 @@ VARIANTS: dict[str, DefVISConfig] = {
         queries_per_frame=4,
         hidden_dim=192,
         mask_prior=0.08,
+        map_gain=100.0,
         num_points=4,
         encoder_layers=3,
         decoder_layers=3,

@@ -54,6 +54,7 @@ class MaskHead(nn.Module):
         super().__init__()
         dim, groups = config.hidden_dim, config.mask_groups
         first = dim + config.num_heads
+        self.map_channels = config.num_heads
         half, quarter, eighth, narrow = config.mask_widths
         self.lay1, self.gn1 = nn.Conv2d(first, first, 3, padding=1), nn.GroupNorm(groups, first)
         self.lay2, self.gn2 = nn.Conv2d(first, half, 3, padding=1), nn.GroupNorm(groups, half)
@@ -65,14 +66,16 @@ class MaskHead(nn.Module):
         self.conv_offset = nn.Conv2d(eighth, 18, 1)
         self.dcn = DeformConv2d(eighth, narrow, 3, padding=1)
         self.gn5 = nn.GroupNorm(groups, narrow)
-        self._init()
+        self._init(config.map_gain)
 
-    def _init(self) -> None:
+    def _init(self, map_gain: float) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, a=1)
                 nn.init.zeros_(cast(Tensor, module.bias))
         nn.init.zeros_(self.conv_offset.weight)
+        with torch.no_grad():
+            self.lay1.weight[:, -self.map_channels :] *= map_gain
 
     def forward(self, memory: Tensor, maps: Tensor, laterals: Mapping[str, Tensor]) -> Tensor:
         """Features of all slots.

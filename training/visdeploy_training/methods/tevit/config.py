@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
-from visdeploy.errors import ConfigError
+from visdeploy_training.config import MethodConfig
 
 BACKBONES = ("pvt_v2_b1", "pvt_small", "resnet50", "swin_l", "efficientnet_lite0")
 SIZE_MULTIPLE = 32
@@ -17,7 +17,7 @@ FINEST = 56.0
 
 
 @dataclass(frozen=True)
-class TeViTConfig:
+class TeViTConfig(MethodConfig):
     """One TeViT network: sizes, loss weights, how it is run.
 
     Attributes:
@@ -47,6 +47,8 @@ class TeViTConfig:
         mask_weight: Of the dice loss of masks.
     """
 
+    method: ClassVar[str] = "tevit"
+
     num_classes: int = 40
     backbone: Literal["pvt_v2_b1", "pvt_small", "resnet50", "swin_l", "efficientnet_lite0"] = "pvt_v2_b1"
     freeze_at: int = 2
@@ -73,29 +75,19 @@ class TeViTConfig:
     mask_weight: float = 8.0
 
     def __post_init__(self) -> None:
-        # lists come from JSON and YAML
-        for name in ("pixel_mean", "pixel_std"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        self._check("backbone", self.backbone in BACKBONES, " or ".join(BACKBONES))
-        for name in (
-            "num_classes", "num_queries", "num_stages", "hidden_dim", "num_heads", "feedforward_dim", "dynamic_dim",
+        self.freeze_lists("pixel_mean", "pixel_std")
+        self.check_choice("backbone", BACKBONES)
+        self.check_least(
+            1, "num_classes", "num_queries", "num_stages", "hidden_dim", "num_heads", "feedforward_dim", "dynamic_dim",
             "max_results", "longest_edge", "window",
-        ):  # fmt: skip
-            self._check(name, getattr(self, name) >= 1, "at least 1")
-        self._check("hidden_dim", self.hidden_dim % self.num_heads == 0, f"a multiple of {self.num_heads} heads")
+        )  # fmt: skip
+        self.check("hidden_dim", self.hidden_dim % self.num_heads == 0, f"a multiple of {self.num_heads} heads")
         pairs = self.num_queries * self.num_classes
-        self._check("max_results", self.max_results <= pairs, f"at most {pairs}, all pairs of query and class")
-        for name in ("mask_convs", "shortest_edge", "clip_overlap"):
-            self._check(name, getattr(self, name) >= 0, "at least 0")
-        self._check("drop_path", 0 <= self.drop_path < 1, "0 <= drop_path < 1")
-        self._check("pixel_mean", any(m != round(m) for m in self.pixel_mean), "a value that no pixel has")
-        for name in ("height", "width"):
-            value = getattr(self, name)
-            self._check(name, value > 0 and value % SIZE_MULTIPLE == 0, f"a positive multiple of {SIZE_MULTIPLE}")
-
-    def _check(self, field: str, good: bool, expected: str) -> None:
-        if not good:
-            raise ConfigError(f"tevit: {field} has a wrong value", seen=repr(getattr(self, field)), expected=expected)
+        self.check("max_results", self.max_results <= pairs, f"at most {pairs}, all pairs of query and class")
+        self.check_least(0, "mask_convs", "shortest_edge", "clip_overlap")
+        self.check_share("drop_path")
+        self.check("pixel_mean", any(m != round(m) for m in self.pixel_mean), "a value that no pixel has")
+        self.check_multiple(SIZE_MULTIPLE, "height", "width")
 
 
 MSGSHIFT = TeViTConfig()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from visdeploy.errors import ConfigError
+from visdeploy_training.config import MethodConfig
 
 
 @dataclass(frozen=True)
-class VISOLOConfig:
+class VISOLOConfig(MethodConfig):
     """One VISOLO network: sizes, thresholds, loss weights.
 
     Attributes:
@@ -48,6 +48,8 @@ class VISOLOConfig:
         sampling_eps: Share of an instance's extent whose cells are positive.
     """
 
+    method: ClassVar[str] = "visolo"
+
     num_classes: int = 40
     backbone: Literal["resnet50", "efficientnet_lite0"] = "resnet50"
     freeze_at: int = 2
@@ -83,27 +85,16 @@ class VISOLOConfig:
     sampling_eps: float = 0.2
 
     def __post_init__(self) -> None:
-        # lists come from JSON and YAML
-        for name in ("grid", "pixel_mean", "pixel_std"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        self._check("num_classes", self.num_classes >= 1, "at least 1")
-        self._check("backbone", self.backbone in ("resnet50", "efficientnet_lite0"), "resnet50 or efficientnet_lite0")
-        self._check("grid", len(self.grid) == 2 and min(self.grid) >= 1, "two positive numbers")
-        self._check("memory_slots", self.memory_slots >= 4, "at least 4 (first, latest key and two latest frames)")
-        self._check("nms_kernel", self.nms_kernel in ("gaussian", "linear"), "gaussian or linear")
-        self._check("nms_pre", self.nms_pre >= 1, "at least 1")
-        self._check("class_prior", 0 <= self.class_prior < 1, "0 <= class_prior < 1")
-        for name in ("height", "width"):
-            value = getattr(self, name)
-            self._check(
-                name, value > 0 and value % self.size_multiple == 0, f"a positive multiple of {self.size_multiple}"
-            )
-        for name in ("head_width", "mask_width", "track_dim", "neck_width"):
-            self._check(name, getattr(self, name) % self.num_groups == 0, f"a multiple of {self.num_groups}")
-
-    def _check(self, field: str, good: bool, expected: str) -> None:
-        if not good:
-            raise ConfigError(f"visolo: {field} has a wrong value", seen=repr(getattr(self, field)), expected=expected)
+        self.freeze_lists("grid", "pixel_mean", "pixel_std")
+        self.check_choice("backbone", ("resnet50", "efficientnet_lite0"))
+        self.check_choice("nms_kernel", ("gaussian", "linear"))
+        self.check_least(1, "num_classes", "nms_pre")
+        self.check("grid", len(self.grid) == 2 and min(self.grid) >= 1, "two positive numbers")
+        self.check("memory_slots", self.memory_slots >= 4, "at least 4 (first, latest key and two latest frames)")
+        self.check_share("class_prior")
+        self.check_multiple(self.size_multiple, "height", "width")
+        self.check_multiple(self.num_groups, "head_width", "mask_width", "track_dim")
+        self.check("neck_width", self.neck_width % self.num_groups == 0, f"0 or a multiple of {self.num_groups}")
 
     @property
     def cells(self) -> int:
