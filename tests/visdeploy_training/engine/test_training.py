@@ -283,17 +283,18 @@ def test_clipping_and_strategy_reach_the_trainer(recipe):
     assert (trainer.gradient_clip_val, trainer.gradient_clip_algorithm, trainer.max_steps) == (0.01, "norm", 4)
 
 
-@pytest.mark.parametrize("method", ["defvis", "visolo"])
+@pytest.mark.parametrize("method", ["defvis", "tevit", "visolo"])
 def test_another_memory_layout_changes_no_result(method):
     small = {"visolo": {"head_width": 16, "mask_width": 16, "neck_width": 16, "track_dim": 16}}
     small["defvis"] = {"num_frames": 3, "hidden_dim": 48, "num_heads": 4, "mask_groups": 1, "queries_per_frame": 2}
+    small["tevit"] = {"num_queries": 4, "hidden_dim": 16, "feedforward_dim": 16}
     model = create_model(method, "tiny", num_classes=2, height=64, width=96, **small[method]).eval()
-    images = torch.randint(0, 256, (1, 3, 3, 64, 96), dtype=torch.uint8)
+    batch = ClipBatch(torch.randint(0, 256, (1, 3, 3, 64, 96), dtype=torch.uint8), (), ((64, 96),))
     plain = TrainingModule(model, OptimRecipe(), iterations=1)
-    expected = [value.clone() for value in plain.model(plain.normalise(images)) if isinstance(value, Tensor)]
+    expected = [value.clone() for value in plain.model(plain.normalise(batch)) if isinstance(value, Tensor)]
     other = TrainingModule(model, OptimRecipe(), iterations=1, channels_last=True)
     assert expected
     assert any(p.ndim == 4 and not p.is_contiguous() for p in other.model.parameters())
-    found = [value for value in other.model(other.normalise(images)) if isinstance(value, Tensor)]
+    found = [value for value in other.model(other.normalise(batch)) if isinstance(value, Tensor)]
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
