@@ -283,10 +283,11 @@ def test_clipping_and_strategy_reach_the_trainer(recipe):
     assert (trainer.gradient_clip_val, trainer.gradient_clip_algorithm, trainer.max_steps) == (0.01, "norm", 4)
 
 
-@pytest.mark.parametrize("method", ["defvis", "visolo"])
+@pytest.mark.parametrize("method", ["defvis", "tevit", "visolo"])
 def test_another_memory_layout_changes_no_result(method):
     small = {"visolo": {"head_width": 16, "mask_width": 16, "neck_width": 16, "track_dim": 16}}
     small["defvis"] = {"num_frames": 3, "hidden_dim": 48, "num_heads": 4, "mask_groups": 1, "queries_per_frame": 2}
+    small["tevit"] = {"num_queries": 4, "hidden_dim": 16, "feedforward_dim": 16}
     model = create_model(method, "tiny", num_classes=2, height=64, width=96, **small[method]).eval()
     batch = ClipBatch(torch.randint(0, 256, (1, 3, 3, 64, 96), dtype=torch.uint8), (), ((64, 96),))
     plain = TrainingModule(model, OptimRecipe(), iterations=1)

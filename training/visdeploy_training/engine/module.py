@@ -38,14 +38,6 @@ def learning_rate_factor(optim: OptimRecipe, iterations: int) -> Callable[[int],
     return factor
 
 
-def _channels_last(model: VISModel) -> VISModel:
-    """Weights of 2-D convolutions in this layout; `Module.to` would refuse those of 3-D ones."""
-    for parameter in model.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    return model
-
-
 def parameter_groups(model: nn.Module, optim: OptimRecipe) -> list[dict[str, Any]]:
     """What trains, by learning rate and weight decay; in both the longest named part of a parameter's name counts."""
     rates = {"backbone": optim.backbone_factor, **optim.factors}
@@ -60,6 +52,14 @@ def parameter_groups(model: nn.Module, optim: OptimRecipe) -> list[dict[str, Any
 def _factor(name: str, factors: Mapping[str, float]) -> float:
     found = [part for part in factors if part in name]
     return factors[max(found, key=len)] if found else 1.0
+
+
+def _channels_last(model: VISModel) -> VISModel:
+    """Weights of 2-D convolutions in this layout; `Module.to` would refuse those of 3-D ones."""
+    for parameter in model.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return model
 
 
 class TrainingModule(L.LightningModule):
