@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from visdeploy.tracking.stitch import match, tube_overlaps
 from visdeploy.windows import Step
 
 Votes = npt.NDArray[np.float64]
+Decoding = TypeVar("Decoding", bound=Parameters)
 
 
 class StitchParameters(Parameters):
@@ -74,11 +75,12 @@ class _Clip:
     pending: int
 
 
-class ClipDecoder(Decoder):
+class ClipDecoder(Decoder, Generic[Decoding]):
     """Outputs of overlapping clips → frame results. See `Decoder` for the common arguments.
 
     Args:
         classes: Class names.
+        decode: The manifest's `decode` field, see the method's `parameters`.
         tracking: The manifest's `tracking` field, see `StitchParameters`.
         keep_tracks: Remember every track for `summaries`.
         profiler: Takes the time of the stages.
@@ -87,18 +89,23 @@ class ClipDecoder(Decoder):
         BundleError: A parameter is unknown or wrong.
     """
 
-    values: int
-    """Length of an instance's vote, set by the method."""
+    parameters: type[Decoding]
+    """What the method takes from the manifest's `decode` field."""
+    extra_values: ClassVar[int] = 0
+    """Values of an instance's vote beside one for each class."""
 
     def __init__(
         self,
         classes: Sequence[str],
         *,
+        decode: Mapping[str, Any],
         tracking: Mapping[str, Any],
         keep_tracks: bool = False,
         profiler: Profiler = OFF,
     ) -> None:
         super().__init__(classes, keep_tracks=keep_tracks, profiler=profiler)
+        self.values = len(self.classes) + self.extra_values
+        self._decode = read_parameters(self.parameters, decode, field="decode")
         self._stitch = read_parameters(StitchParameters, tracking, field="tracking")
         self._tracks: dict[int, _Track] = {}
         self._last: _Clip | None = None

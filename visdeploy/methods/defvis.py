@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
 from visdeploy.masks import Mask
-from visdeploy.methods.base import Arrays, Parameters, read_parameters, take_output
+from visdeploy.methods.base import Arrays, Parameters, take_output
 from visdeploy.methods.clip import ClipDecoder, ClipInstance, Votes
-from visdeploy.profiling import OFF, Profiler
 from visdeploy.resample import resize_logits
 
 
@@ -25,35 +23,15 @@ class DecodeParameters(Parameters):
     frame_score_threshold: Annotated[float, Field(ge=0, le=1)] = 0.001
 
 
-class DefVISDecoder(ClipDecoder):
+class DefVISDecoder(ClipDecoder[DecodeParameters]):
     """Slots of consecutive clips → tracks. See `ClipDecoder` and `Decoder` for the common arguments.
 
     Each frame votes for its best id and with that id's probability: a track has the id with most votes, and the mean
     of the probabilities as its score. Id 0 is no class; a slot whose best id it is shows nothing.
-
-    Args:
-        classes: Class names; class k is id k + 1.
-        decode: The manifest's `decode` field, see `DecodeParameters`.
-        tracking: The manifest's `tracking` field, see `StitchParameters`.
-        keep_tracks: Remember every track for `summaries`.
-        profiler: Takes the time of the stages.
-
-    Raises:
-        BundleError: A parameter is unknown or wrong.
     """
 
-    def __init__(
-        self,
-        classes: Sequence[str],
-        *,
-        decode: Mapping[str, Any],
-        tracking: Mapping[str, Any],
-        keep_tracks: bool = False,
-        profiler: Profiler = OFF,
-    ) -> None:
-        super().__init__(classes, tracking=tracking, keep_tracks=keep_tracks, profiler=profiler)
-        self._decode = read_parameters(DecodeParameters, decode, field="decode")
-        self.values = len(self.classes) + 2
+    parameters = DecodeParameters
+    extra_values = 2
 
     def read(self, outputs: Arrays, *, length: int, height: int, width: int) -> list[ClipInstance]:
         """The slots that show anything, see `ClipDecoder.read`.

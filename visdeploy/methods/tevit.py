@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +10,8 @@ from pydantic import Field
 
 from visdeploy.errors import BundleError
 from visdeploy.masks import Mask
-from visdeploy.methods.base import Arrays, Parameters, read_parameters, take_output
+from visdeploy.methods.base import Arrays, Parameters, take_output
 from visdeploy.methods.clip import ClipDecoder, ClipInstance, Votes
-from visdeploy.profiling import OFF, Profiler
 from visdeploy.resample import paste_mask
 
 
@@ -27,35 +25,14 @@ class DecodeParameters(Parameters):
     mask_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
 
-class TeViTDecoder(ClipDecoder):
+class TeViTDecoder(ClipDecoder[DecodeParameters]):
     """Pairs of consecutive clips → tracks. See `ClipDecoder` and `Decoder` for the common arguments.
 
     Each frame votes for the pair's class with its probability there: the score of a track is the mean over its frames.
     Where clips disagree about the class, the one with the larger sum wins, still divided by all frames.
-
-    Args:
-        classes: Class names, in label order.
-        decode: The manifest's `decode` field, see `DecodeParameters`.
-        tracking: The manifest's `tracking` field, see `StitchParameters`.
-        keep_tracks: Remember every track for `summaries`.
-        profiler: Takes the time of the stages.
-
-    Raises:
-        BundleError: A parameter is unknown or wrong.
     """
 
-    def __init__(
-        self,
-        classes: Sequence[str],
-        *,
-        decode: Mapping[str, Any],
-        tracking: Mapping[str, Any],
-        keep_tracks: bool = False,
-        profiler: Profiler = OFF,
-    ) -> None:
-        super().__init__(classes, tracking=tracking, keep_tracks=keep_tracks, profiler=profiler)
-        self._decode = read_parameters(DecodeParameters, decode, field="decode")
-        self.values = len(self.classes)
+    parameters = DecodeParameters
 
     def read(self, outputs: Arrays, *, length: int, height: int, width: int) -> list[ClipInstance]:
         """Every pair of the clip, see `ClipDecoder.read`; where its mask is empty, it is absent.
