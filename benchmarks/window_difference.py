@@ -1,0 +1,185 @@
+"""How far a clip method's results in overlapping windows are from those of the whole video as one clip.
+
+TeViT's published results are of whole videos. In windows the messengers' shift goes around the ends of each window, and
+attention and scores see its frames only; this says how much that changes on a video short enough to be one clip.
+
+    python benchmarks/window_difference.py MODEL.vis street.mp4 --frames 60
+    python benchmarks/window_difference.py MODEL.safetensors street.mp4 --frames 24 --length 12 --overlap 4
+
+A bundle runs on ONNX Runtime, a checkpoint in PyTorch; windows are the model's own unless given. Raw outputs are
+compared frame by frame where a window and the whole video have the same query and class among their best. Tracks are
+paired one to one by the IoU of their masks through all frames, from 0.5 on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import visdeploy
+from visdeploy.backends import open_backend
+from visdeploy.manifest import Preprocessing, Window
+from visdeploy.masks import Mask
+from visdeploy.methods import create_decoder
+from visdeploy.preprocess import Preprocessor
+from visdeploy.tracking.stitch import match, tube_overlaps
+from visdeploy.video import open_source
+from visdeploy.windows import Feeder, Step, steps
+
+SAME = 0.5
+Outputs = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What runs, and how its frames are made and its outputs read."""
+
+    method: str
+    classes: Sequence[str]
+    preprocessing: Preprocessing
+    window: Window
+    decode: Mapping[str, Any]
+    tracking: Mapping[str, Any]
+    run: Callable[[np.ndarray], Outputs]
+
+
+@dataclass
+class Run:
+    """A video in windows: raw outputs of each, and the masks, the class and the score of every track."""
+
+    raw: list[tuple[Step, Outputs]] = field(default_factory=list)
+    masks: dict[int, dict[int, Mask]] = field(default_factory=dict)
+    judged: dict[int, tuple[int, float]] = field(default_factory=dict)
+
+
+def open_model(path: Path, threads: int) -> Model:
+    """A bundle in ONNX Runtime, or a checkpoint in PyTorch."""
+    if path.is_dir():
+        bundle = visdeploy.Bundle.open(path)
+        backend, m = open_backend(bundle, device="cpu", threads=threads), bundle.manifest
+        if isinstance(m.inputs[0].shape[0], int):
+            raise SystemExit(f"{path} takes clips of {m.inputs[0].shape[0]} frames only, never a whole video")
+        name = m.inputs[0].name
+        run: Callable[[np.ndarray], Outputs] = lambda clip: backend.run({name: clip}, {})[0]  # noqa: E731
+        return Model(m.method, m.classes, m.preprocessing, m.window, m.decode, m.tracking, run)
+    from visdeploy_training import get_method, load_checkpoint
+
+    network = load_checkpoint(path)[0].eval()
+    method = get_method(network.info.method)
+    settings, step = method.inference(network.config), method.online_step(network)
+    if not settings.any_length:
+        raise SystemExit(f"{path} takes clips of {settings.window.length} frames only, never a whole video")
+
+    def in_torch(clip: np.ndarray) -> Outputs:
+        with torch.inference_mode():
+            return dict(zip(step.output_names, (v.numpy() for v in step(torch.from_numpy(clip))), strict=True))
+
+    info = network.info
+    s = settings
+    return Model(info.method, info.classes, s.preprocessing, s.window, s.decode, s.tracking, in_torch)
+
+
+def predict(model: Model, frames: Sequence[np.ndarray], length: int, overlap: int) -> Run:
+    """All frames in windows of `length` frames that share `overlap`."""
+    window, tracking = Window(mode="clip", length=length, stride=length - overlap), {**model.tracking}
+    tracking["overlap"] = overlap
+    decoder = create_decoder(
+        model.method, classes=model.classes, decode=model.decode, tracking=tracking, keep_tracks=True
+    )
+    found, (height, width), results = Run(), frames[0].shape[:2], []
+    for step in steps(Feeder("frames", window, fixed=False), map(Preprocessor(model.preprocessing), frames)):
+        outputs = model.run(step.inputs["frames"])
+        found.raw.append((step, outputs))
+        results += decoder.decode(outputs, step, height=height, width=width)
+    for result in results + decoder.finish():
+        for instance in result:
+            found.masks.setdefault(instance.track_id, {})[result.index] = instance.mask
+    found.judged = {s.track_id: (s.label, s.score) for s in decoder.summaries() if s.track_id in found.masks}
+    return found
+
+
+def compare_raw(whole: Run, parts: Run) -> dict[str, float]:
+    """Frame by frame: pairs of a query and a class that both have, and how their scores, boxes and masks differ."""
+    (_, complete), differences, common, total = whole.raw[0], {}, 0, 0
+    names = [name for name in ("scores", "boxes", "mask_logits") if name in complete]
+    rows = {pair: row for row, pair in enumerate(_pairs(complete))}
+    for step, outputs in parts.raw:
+        here = [(row, rows[pair]) for row, pair in enumerate(_pairs(outputs)) if pair in rows]
+        total, common = total + len(outputs["queries"]), common + len(here)
+        left, right = ([pair[side] for pair in here] for side in (0, 1))
+        for name in names:
+            seen = complete[name][step.first : step.end, right]
+            differences.setdefault(name, []).append(np.abs(outputs[name][:, left] - seen).ravel())
+    joined = {name: np.concatenate(each) for name, each in differences.items()}
+    means = {f"mean difference of {name}": float(v.mean()) if v.size else float("nan") for name, v in joined.items()}
+    most = {f"largest difference of {name}": float(v.max(initial=0)) for name, v in joined.items()}
+    return {"pairs in common": common / max(total, 1)} | means | most
+
+
+def _pairs(outputs: Outputs) -> list[tuple[int, int]]:
+    return list(zip(outputs["queries"].tolist(), outputs["labels"].tolist(), strict=True))
+
+
+def compare_tracks(whole: Run, parts: Run, frames: int) -> dict[str, float]:
+    """Tracks that show the same, the IoU of their masks, their scores, and whether ids and classes are the same."""
+    sides = [[[masks.get(t) for t in range(frames)] for masks in run.masks.values()] for run in (whole, parts)]
+    overlaps, ids = tube_overlaps(*sides), [list(run.masks) for run in (whole, parts)]
+    pairs = [(ids[0][r], ids[1][c], overlaps[r, c]) for r, c in match(overlaps, SAME)] if overlaps.size else []
+    ious = [iou for _, _, iou in pairs]
+    scores = [abs(whole.judged[a][1] - parts.judged[b][1]) for a, b, _ in pairs]
+    return {
+        "tracks, whole": len(ids[0]),
+        "tracks, windows": len(ids[1]),
+        "tracks in common": len(pairs),
+        "mask IoU of common tracks, mean": float(np.mean(ious)) if ious else float("nan"),
+        "mask IoU of common tracks, smallest": min(ious, default=float("nan")),
+        "score difference of common tracks, largest": max(scores, default=float("nan")),
+        "common tracks of one class": sum(whole.judged[a][0] == parts.judged[b][0] for a, b, _ in pairs),
+        "identical ids": int(len(ids[0]) == len(ids[1]) == len(pairs) and all(a == b for a, b, _ in pairs)),
+    }
+
+
+def main() -> None:
+    """Run both, compare, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="bundle folder or checkpoint")
+    parser.add_argument("video", help="file or folder of images")
+    parser.add_argument("--frames", type=int, default=60, help="at most; they are one clip of the whole run")
+    parser.add_argument("--length", type=int, default=None, help="frames of a window")
+    parser.add_argument("--overlap", type=int, default=None, help="frames that windows share")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path, default=None, help="also write the figures")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    model = open_model(options.model, options.threads)
+    with open_source(options.video, max_frames=options.frames) as source:
+        frames = [frame.image for frame in source]
+    length = options.length or model.window.length
+    overlap = model.window.overlap if options.overlap is None else options.overlap
+    if not 0 <= overlap < length < len(frames):
+        parser.error(
+            f"{len(frames)} frames in windows of {length} that share {overlap}: give more frames or shorter ones"
+        )
+    whole, parts = predict(model, frames, len(frames), 0), predict(model, frames, length, overlap)
+    figures = {"frames": len(frames), "windows": len(parts.raw), "length": length, "overlap": overlap}
+    figures |= compare_raw(whole, parts) | compare_tracks(whole, parts, len(frames))
+    title = f"{options.model.name} on {Path(options.video).name}: the whole against windows"
+    table = Table("figure", "value", title=title, title_justify="left")
+    for name, value in figures.items():
+        table.add_row(name, f"{value:.4g}")
+    Console(soft_wrap=True).print(table)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()
