@@ -86,4 +86,5 @@ class RowMatcher:
         """What the rows are ranked by: the mean over all other axes."""
         axis = ranking.shape.index(str(self._symbol))
         values = np.moveaxis(np.asarray(outputs[ranking.name], np.float64), axis, 0)
-        return values.reshape(len(values), -1).mean(axis=1)
+        means: NDArray[np.float64] = values.reshape(len(values), -1).mean(axis=1)
+        return means
