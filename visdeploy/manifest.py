@@ -193,11 +193,11 @@ class Manifest(_Strict):
         for kind, listed in (("input", names), ("output", outs)):
             if len(set(listed)) != len(listed):
                 raise ValueError(f"one {kind} name is listed twice: {sorted(listed)}")
-        rows = {t.shape[0] if len(t.shape) == 1 else None for t in self.outputs if t.measure == "identity"}
+        rows = [t.shape for t in self.outputs if t.measure == "identity"]
         ranked = [t.shape for t in self.outputs if t.measure == "ranking"]
-        if rows and (len(rows) > 1 or not all(isinstance(row, str) for row in rows)):
+        if any(shape != rows[0] or len(shape) != 1 or not isinstance(shape[0], str) for shape in rows):
             raise ValueError("the outputs of the measure 'identity' do not have one common symbol as their shape")
-        if len(ranked) > 1 or not all(len(rows) == 1 and shape.count(str(*rows)) == 1 for shape in ranked):
+        if len(ranked) > 1 or any(not rows or shape.count(rows[0][0]) != 1 for shape in ranked):
             raise ValueError(
                 "the measure 'ranking' is of one output, with the symbol of those of the measure 'identity'"
             )
