@@ -154,6 +154,10 @@ class Tolerance(_Strict):
     mask_iou: Annotated[float, Field(ge=0, le=1)] = 0.999
     agreement: Annotated[float, Field(ge=0, le=1)] = 1.0
 
+    def __str__(self) -> str:
+        relative = f" or {self.rtol:g} of an output's largest value" if self.rtol else ""
+        return f"errors up to {self.atol:g}{relative}, mask IoU from {self.mask_iou:g}"
+
 
 class Manifest(_Strict):
     """The whole manifest. `decode` and `tracking` are checked by the method that reads them."""

@@ -83,7 +83,7 @@ def verify(
         raise VerificationError(
             f"{bundle.path} does not reproduce the outputs it was exported with",
             seen="; ".join(report.failures),
-            expected=f"errors up to {report.tolerance.atol:g}, mask IoU from {report.tolerance.mask_iou:g}",
+            expected=str(report.tolerance),
             hint="The bundle was changed, or this engine computes it wrongly; export it again or try device='cpu'.",
         )
     return report

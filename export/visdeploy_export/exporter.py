@@ -181,7 +181,7 @@ def _certify(
         raise ExportError(
             "the exported graph does not reproduce PyTorch",
             seen="; ".join(certificate.failures),
-            expected=f"errors up to {certificate.tolerance.atol:g}, mask IoU from {certificate.tolerance.mask_iou:g}",
+            expected=str(certificate.tolerance),
             hint="Nothing was written. If these differences are acceptable to you, pass a wider `tolerance`.",
         )
     return certificate
