@@ -21,7 +21,7 @@ from op_suite.attention import sampling_flops
 from op_suite.roofline import Work, measure_machine
 from op_suite.timing import time_on_cpu
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d, roi_align
+from torchvision.ops import deform_conv2d
 
 import visdeploy
 import visdeploy_plugins
@@ -70,7 +70,7 @@ def _per_level(
     output = maps[0].new_zeros((len(rois), maps[0].shape[1], *output_size))
     for level, (each, scale) in enumerate(zip(maps, spatial_scales, strict=True)):
         chosen = (levels == level).nonzero()[:, 0]
-        output[chosen] = roi_align(each, boxes[chosen], output_size, scale, sampling_ratio, aligned=True)
+        output[chosen] = torch.ops.torchvision.roi_align(each, boxes[chosen], scale, *output_size, sampling_ratio, True)
     return output
 
 
@@ -109,6 +109,9 @@ def random_clip_checkpoint(path: Path, method: str, variant: str, frames: int | 
     else:
         boxes = model.get_parameter("rpn_head.init_proposal_bboxes.weight")
         boxes.data.uniform_(0.1, 0.6)  # spread over the picture and the levels: fresh ones are all the whole picture
+        for name, parameter in model.named_parameters():
+            if name.endswith("fc_reg.weight"):
+                parameter.data.mul_(0.1)  # fresh stages throw boxes about, which makes a last bit a pixel
     return save_checkpoint(model, path)
 
 

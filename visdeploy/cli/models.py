@@ -108,14 +108,15 @@ def info(bundle: BundlePath) -> None:
 
     opened = Bundle.open(bundle)
     manifest = opened.manifest
-    size = manifest.preprocessing
+    size, window = manifest.preprocessing, manifest.window
+    clips = f"clips of {window.length} frames that share {window.overlap}"
     stdout.print(
         facts(
             opened.path.name,
             {
                 "method": f"{manifest.method} {manifest.variant}, {manifest.precision}, opset {manifest.opset}",
                 "classes": f"{len(manifest.classes)}: {', '.join(manifest.classes)}",
-                "window": manifest.window.mode,
+                "window": clips if window.mode == "clip" else window.mode,
                 "input size": f"{size.height}x{size.width} ({size.resize}), multiples of {manifest.size_multiple}",
                 "checkpoint": f"{manifest.provenance.checkpoint} {manifest.provenance.checkpoint_sha256[:12]}",
                 "made": f"{manifest.provenance.created} by visdeploy {manifest.provenance.visdeploy}, "
