@@ -26,7 +26,7 @@ import visdeploy
 from visdeploy.evaluation import evaluate, read_annotations
 from visdeploy.evaluation.annotations import AnnotationSet
 from visdeploy.results import VideoResult
-from visdeploy.windows import Feeder
+from visdeploy.windows import Feeder, steps
 
 COUNTS = ("frames", "objects", "tracks", "borders", "crossed")
 
@@ -52,14 +52,10 @@ def predict(predictor: visdeploy.VISPredictor, name: str, files: Sequence[Path])
 
 
 def borders(predictor: visdeploy.VISPredictor, frames: int) -> list[int]:
-    """First frame of each window of a video but the first."""
-    feeder, found = Feeder.of(predictor.bundle.manifest), []
-    frame = np.zeros((1, 3, 1, 1), np.float32)
-    for _ in range(frames):
-        feeder, step = feeder.push(frame, 0.0)
-        found += [step.first] if step else []
-    _, step = feeder.finish()
-    return (found + ([step.first] if step else []))[1:]
+    """First frame that a later window decides, of each window but the first."""
+    manifest = predictor.bundle.manifest
+    windows = list(steps(Feeder.of(manifest), [np.zeros((1, 3, 1, 1), np.float32)] * frames))
+    return [window.end - manifest.window.overlap // 2 for window in windows[:-1]]
 
 
 def above(result: VideoResult, min_score: float) -> VideoResult:

@@ -23,7 +23,8 @@ class OutputParity(_Record):
     Attributes:
         name: Output of the graph.
         measure: How it was compared (see `TensorSpec.measure`).
-        worst: Largest error; for `mask` it is 1 - the smallest IoU, for all others the largest difference.
+        worst: Error nearest to its limit, or furthest beyond: the largest one where all frames have one limit. For
+            `mask` it is 1 - the smallest IoU, for all others the largest difference of a frame.
         limit: What is allowed, there.
         frame: Frame of the worst value, the first one of its clip for clip methods; none where nothing was compared.
         compared: Number of elements (masks: of masks) compared.

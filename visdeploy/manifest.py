@@ -197,6 +197,11 @@ class Manifest(_Strict):
         for kind, listed in (("input", names), ("output", outs)):
             if len(set(listed)) != len(listed):
                 raise ValueError(f"one {kind} name is listed twice: {sorted(listed)}")
+        shared = self.tracking.get("overlap", self.window.overlap)
+        if self.window.mode == "clip" and shared != self.window.overlap:
+            raise ValueError(
+                f"tracking.overlap is {shared!r}, but clips of this window share {self.window.overlap} frames"
+            )
         rows = [t.shape for t in self.outputs if t.measure == "identity"]
         ranked = [t.shape for t in self.outputs if t.measure == "ranking"]
         if any(shape != rows[0] or len(shape) != 1 or not isinstance(shape[0], str) for shape in rows):

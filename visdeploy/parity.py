@@ -150,7 +150,7 @@ class _Row:
         limits = dict.fromkeys(("absolute", "score", "ranking"), tolerance.atol) | {"mask": masks, "area": masks}
         self._spec, self._least = spec, limits.get(spec.measure, 0.0)
         self._limit, self._rtol = self._least, tolerance.rtol if spec.measure in ("absolute", "ranking") else 0.0
-        self._worst, self._frame, self._compared, self._passed = 0.0, None, 0, True
+        self._worst, self._frame, self._compared, self._passed, self._ratio = 0.0, None, 0, True, 0.0
 
     _frame: int | None
 
@@ -185,8 +185,9 @@ class _Row:
             passed = bool(excess.max(initial=0) <= limit)
         self._compared += count
         self._passed &= passed
-        if count and (self._frame is None or error > self._worst):
-            self._worst, self._frame, self._limit = float(error), frame, limit
+        ratio = error / limit if limit else np.inf if error else 0.0
+        if count and (self._frame is None or ratio > self._ratio):
+            self._worst, self._frame, self._limit, self._ratio = float(error), frame, limit, float(ratio)
         return float(error)
 
     def result(self) -> OutputParity:

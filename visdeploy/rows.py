@@ -36,7 +36,7 @@ class RowMatcher:
     A graph that gives its best few of many detections ranks them by an output marked `ranking`. Engines round
     differently, so where the last place is nearly tied each may take another detection for it. Such rows are counted
     as tied, not as a disagreement, if on either side none ranks above that side's last place by more than the
-    tolerance, and the last places are as close.
+    tolerance, and the last places are as close; they must be fewer than the rows in common, which are what is compared.
 
     Args:
         outputs: The manifest's outputs.
@@ -61,7 +61,8 @@ class RowMatcher:
         place = {key: row for row, key in enumerate(right)}
         pairs = np.array([(row, place[key]) for row, key in enumerate(left) if key in place], np.intp).reshape(-1, 2)
         lost, gained = (np.setdiff1d(np.arange(len(k)), pairs[:, side]) for side, k in enumerate((left, right)))
-        tied = len(lost) if len(lost) == len(gained) and self._tied(reference, lost, candidate, gained) else 0
+        few = len(lost) == len(gained) and len(lost) < len(pairs)
+        tied = len(lost) if few and self._tied(reference, lost, candidate, gained) else 0
         return RowMatch(pairs[:, 0], pairs[:, 1], (len(left), len(right), len(pairs), tied))
 
     def take(self, spec: TensorSpec, value: NDArray[Any], rows: Rows) -> NDArray[Any]:

@@ -64,8 +64,9 @@ def export(
         classes: Class names in label order, or the name of a public list such as `ytvis2019`, where the checkpoint has
             none (official ones have none).
         precision: Precision of the graph; only `fp32` so far.
-        height: Rows of the network input, in pixels; the variant's by default.
-        width: Columns of the network input, in pixels; the variant's by default.
+        height: Rows of the network input, in pixels; the variant's by default. For methods that keep the shape of the
+            frames (DefVIS and TeViT as published) the shorter edge.
+        width: Columns of the network input, in pixels; the variant's by default. For those methods the longest edge.
         opset: ONNX operator set, 20 to 23.
         memory_slots: Frames that the memory holds, for methods that have one; the variant's by default.
         certify_on: Frames for the certificate: a video, a folder of images, or RGB arrays; a synthetic clip by

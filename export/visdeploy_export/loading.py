@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from visdeploy_training import convert_checkpoint, create_model
+from visdeploy_training import convert_checkpoint, create_model, get_method
 from visdeploy_training.model import VISModel
 
 
@@ -16,6 +17,8 @@ def load_model(
     method: str | None = None,
     variant: str | None = None,
     classes: str | Sequence[str] | None = None,
+    height: int | None = None,
+    width: int | None = None,
     **overrides: Any,
 ) -> VISModel:
     """Make the network of a checkpoint.
@@ -25,6 +28,8 @@ def load_model(
         method: Method of the checkpoint; recognised by default.
         variant: Variant of the checkpoint; recognised by default.
         classes: Class names in label order, or the name of a public list, where the checkpoint has none.
+        height: Rows of the input, see `MethodConfig.input_size`.
+        width: Columns of the input.
         overrides: Fields of the variant's configuration to change; None leaves one as it is.
 
     Raises:
@@ -33,7 +38,10 @@ def load_model(
     """
     made = convert_checkpoint(path, method=method, variant=variant, classes=classes)
     made.report.raise_on_problem()
-    changed = dict(made.info.overrides) | {name: value for name, value in overrides.items() if value is not None}
+    changed = dict(made.info.overrides)
+    config = dataclasses.replace(get_method(made.method).variants[made.variant], **changed)
+    changed |= {name: value for name, value in overrides.items() if value is not None}
+    changed |= config.input_size(height, width)
     model = create_model(made.method, made.variant, classes=made.classes, **changed)
     model.load_state_dict(made.state)
     return model.eval()

@@ -28,10 +28,12 @@ def predictor(tmp_path) -> visdeploy.VISPredictor:
 
 
 @pytest.mark.parametrize(
-    ("frames", "starts"), [(LENGTH - 1, []), (LENGTH, []), (LENGTH + STRIDE, [STRIDE]), (14, [STRIDE, 14 - LENGTH])]
+    ("frames", "expected"),
+    [(LENGTH - 1, []), (LENGTH, []), (LENGTH + STRIDE, [LENGTH - 2]), (14, [LENGTH - 2, LENGTH + STRIDE - 2])],
 )
-def test_windows_start_where_the_runtime_starts_them(tracks, predictor, frames, starts):
-    assert tracks.borders(predictor, frames) == starts
+def test_borders_lie_in_the_middle_of_what_two_windows_share(tracks, predictor, frames, expected):
+    assert LENGTH - STRIDE == 4
+    assert tracks.borders(predictor, frames) == expected
 
 
 def test_a_perfect_tracker_has_no_switches_at_its_borders(tracks, predictor, tmp_path):

@@ -68,8 +68,10 @@ def scored(truth, length, overlap, **stitching):
 
 
 @pytest.mark.parametrize(("length", "overlap"), [(12, 4), (8, 4), (8, 3), (6, 2), (5, 1)])
-def test_no_identity_is_lost_or_swapped_at_a_border(truth, length, overlap):
-    results, clear, identity = scored(truth, length, overlap)
+def test_no_identity_is_lost_or_swapped_at_a_border(truth, caplog, length, overlap):
+    with caplog.at_level("INFO", logger="visdeploy"):
+        results, clear, identity = scored(truth, length, overlap)
+    assert "window border" not in caplog.text
     assert clear["IDSW"] == 0
     assert clear["CLR_TP"] >= 0.98 * (clear["CLR_TP"] + clear["CLR_FN"])
     assert identity["IDF1"] > 0.98
@@ -77,7 +79,9 @@ def test_no_identity_is_lost_or_swapped_at_a_border(truth, length, overlap):
     assert [len(result.tracks) for result in results] == objects
 
 
-def test_without_stitching_every_border_swaps_identities(truth):
-    _, clear, identity = scored(truth, 8, 4, iou_threshold=1.0)
+def test_without_stitching_every_border_swaps_identities_and_says_so(truth, caplog):
+    with caplog.at_level("INFO", logger="visdeploy"):
+        _, clear, identity = scored(truth, 8, 4, iou_threshold=1.0)
+    assert "tracks [0, 1] end at a window border, before frame 8" in caplog.text
     assert clear["IDSW"] > len(truth.annotations)
     assert identity["IDF1"] < 0.7

@@ -294,6 +294,14 @@ def test_pairs_are_matched_by_query_and_class_in_any_order(ranked):
     assert certificate.tracks.matched == certificate.tracks.reference == 12
 
 
+def test_rows_that_are_all_tied_prove_nothing(ranked):
+    manifest, outputs = ranked
+    outputs = outputs | {"scores": np.full_like(outputs["scores"], 0.01)}
+    certificate = compare_ranked(manifest, outputs, outputs | {"queries": outputs["queries"] + 50})
+    assert certificate.detections == Agreement(reference=4, candidate=4)
+    assert not certificate.passed
+
+
 @pytest.mark.parametrize(
     ("kept", "lost", "gained", "passed"),
     [
@@ -346,3 +354,15 @@ def test_large_values_may_differ_by_more(bundle, run, change, rtol, passed):
     found = output(compare(bundle, before, after, tolerance=Tolerance(rtol=rtol)), "reference")
     assert found.passed is passed
     assert found.limit == pytest.approx(max(1e-3, 50 * rtol))
+
+
+def test_the_worst_error_is_the_one_furthest_beyond_its_limit(bundle, run):
+    frame, before = busy(run), copied(run)
+    other = next(t for t in range(len(run)) if t != frame)
+    before[other]["reference"].reshape(-1)[0] = 1000
+    after = copied(before)
+    after[other]["reference"].reshape(-1)[1] += np.float32(0.05)
+    after[frame]["reference"].reshape(-1)[1] += np.float32(0.01)
+    found = output(compare(bundle, before, after), "reference")
+    assert (found.passed, found.frame, found.limit) == (False, frame, 1e-3)
+    assert found.worst == pytest.approx(0.01, rel=1e-3)

@@ -90,6 +90,17 @@ def test_standard_operators_reproduce_pytorch_on_a_real_video(
     check(compare_engines(reference_of(exported), stock, frames, source=VIDEO, names=names).model_dump())
 
 
+@pytest.mark.parametrize("count", [3, 5, 8])
+def test_a_real_clip_of_any_length_has_the_same_tracks(exported: Bundle, shared: Path, count: int):
+    ours, names = open_backend(exported, device="cpu", threads=1), ("PyTorch", "ours")
+    frames = open_frames(shared / VIDEO, count)
+    found = compare_engines(reference_of(exported), ours, frames, source=VIDEO, names=names)
+    assert (found.frames, found.failures) == (count, [])
+    assert all(output.worst <= 1e-3 and output.compared for output in found.outputs)
+    assert found.tracks.reference == found.tracks.candidate == found.tracks.matched >= count
+    assert (found.mean_mask_iou or 0) >= 0.999
+
+
 @pytest.mark.parametrize("kernels", [True, False])
 def test_the_bundle_verifies(exported: Bundle, monkeypatch: pytest.MonkeyPatch, kernels: bool):
     if not kernels:

@@ -17,6 +17,13 @@ class MethodConfig:
 
     method: ClassVar[str]
 
+    def input_size(self, height: int | None, width: int | None) -> dict[str, int]:
+        """What to change so that inputs are of another size; None leaves a side as it is.
+
+        Networks that keep the shape of the frames scale them into a shorter and a longer edge: these are meant then.
+        """
+        return {name: side for name, side in (("height", height), ("width", width)) if side is not None}
+
     def freeze_lists(self, *fields: str) -> None:
         """Make tuples of what JSON and YAML give as lists."""
         for field in fields:

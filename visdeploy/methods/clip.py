@@ -7,6 +7,7 @@ its surroundings: the first half of an overlap from the earlier clip, the second
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from visdeploy.results import FrameResult, Instance
 from visdeploy.tracking.stitch import match, tube_overlaps
 from visdeploy.windows import Step
 
+logger = logging.getLogger(__name__)
 Votes = npt.NDArray[np.float64]
 Decoding = TypeVar("Decoding", bound=Parameters)
 
@@ -170,9 +172,18 @@ class ClipDecoder(Decoder, Generic[Decoding]):
             bonus = self._stitch.label_bonus * same
             similar = np.where(overlaps >= self._stitch.iou_threshold, overlaps + bonus, 0.0)
             ids = {row: last.track_ids[column] for row, column in match(similar, self._stitch.iou_threshold)}
+        self._report_lost(ids, step)
         fresh = iter(range(self._next_id, self._next_id + len(instances)))
         chosen = tuple(ids[row] if row in ids else next(fresh) for row in range(len(instances)))
         return chosen, self._next_id + len(instances) - len(ids)
+
+    def _report_lost(self, ids: Mapping[int, int], step: Step) -> None:
+        """Log what was visible where the last clip ends and no instance of this one goes on with."""
+        if self._last is None:
+            return
+        seen = {i for i, each in zip(self._last.track_ids, self._last.instances, strict=True) if each.masks[-1]}
+        if lost := sorted(seen - set(ids.values())):
+            logger.info("tracks %s end at a window border, before frame %d", lost, step.end - step.fresh)
 
     def _label(self, instance: ClipInstance) -> int:
         return self.judge(instance.votes.sum(0), max(len(instance.votes), 1))[0]

@@ -117,6 +117,13 @@ class DefVISConfig(MethodConfig):
         self.check("map_gain", self.map_gain > 0, "more than 0")
         self.check_multiple(self.size_multiple, "height", "width")
 
+    def input_size(self, height: int | None, width: int | None) -> dict[str, int]:
+        """See `MethodConfig.input_size`; any size is the shorter and the longest edge, in this order."""
+        changed = super().input_size(height, width)
+        if self.size_multiple == 1 and width is not None:
+            changed["longest_edge"] = width
+        return changed
+
     @property
     def slots(self) -> int:
         """Most objects of one clip."""

@@ -89,6 +89,13 @@ class TeViTConfig(MethodConfig):
         self.check("pixel_mean", any(m != round(m) for m in self.pixel_mean), "a value that no pixel has")
         self.check_multiple(SIZE_MULTIPLE, "height", "width")
 
+    def input_size(self, height: int | None, width: int | None) -> dict[str, int]:
+        """See `MethodConfig.input_size`; where frames keep their shape, the shorter and the longer edge."""
+        if not self.shortest_edge:
+            return super().input_size(height, width)
+        sides = (("shortest_edge", height), ("longest_edge", width))
+        return {name: side for name, side in sides if side is not None}
+
 
 MSGSHIFT = TeViTConfig()
 R50 = replace(MSGSHIFT, backbone="resnet50")
