@@ -5,7 +5,7 @@
     python benchmarks/exporting.py --checkpoint MODEL.safetensors --clip CLIP.mp4 --bundle MODEL.vis
 
 Weights are a checkpoint's, or seeded ones under official names from the list of a golden file (`params` and
-`overrides`; these find objects in any clip), or fresh ones. Every comparison is the export's own certificate:
+`overrides`), or random ones. Every comparison is the export's own certificate:
 raw outputs, masks and tracks of all frames of the clip. Exits with 1 where one fails.
 """
 
@@ -25,6 +25,7 @@ from unittest.mock import patch
 
 import onnx
 import torch
+from clip_windows import random_clip_checkpoint
 from rich.console import Console
 from rich.table import Table
 
@@ -37,6 +38,7 @@ from visdeploy_export.clips import Frames, moving_clip, open_frames
 from visdeploy_export.loading import load_model
 from visdeploy_export.methods import build_step
 from visdeploy_export.reference import TorchBackend
+from visdeploy_training import create_model, save_checkpoint
 
 OURS, STOCK = "ONNX Runtime, our operators", "ONNX Runtime, standard operators"
 
@@ -59,10 +61,10 @@ def seeded_checkpoint(details: Path, path: Path) -> Path:
     return path
 
 
-def fresh_checkpoint(method: str, variant: str, path: Path) -> Path:
-    """Weights as they are before training, from a fixed seed."""
-    from visdeploy_training import create_model, save_checkpoint
-
+def random_checkpoint(method: str, variant: str, path: Path) -> Path:
+    """Random weights from a fixed seed; those of a clip method find objects."""
+    if method in ("defvis", "tevit"):
+        return random_clip_checkpoint(path, method, variant, None)
     torch.manual_seed(0)
     return save_checkpoint(create_model(method, variant), path)
 
@@ -134,7 +136,7 @@ def main() -> int:
         if options.seeded is not None:
             options.classes = options.classes or "ytvis2019"
             checkpoint = seeded_checkpoint(options.seeded, root / "official.pth")
-        checkpoint = checkpoint or fresh_checkpoint(options.method, options.variant, root / "fresh.safetensors")
+        checkpoint = checkpoint or random_checkpoint(options.method, options.variant, root / "random.safetensors")
         clip = options.clip or list(moving_clip(options.frames, 360, 640))
         out = options.bundle or root / "model.vis"
         cost = timed_export(checkpoint, out, clip, options)
