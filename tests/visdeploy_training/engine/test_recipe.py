@@ -27,6 +27,7 @@ def test_the_shipped_recipes():
         "defvis_tiny_two",
         "tevit_msgshift_mst_ytvis2019",
         "tevit_msgshift_ytvis2019",
+        "tevit_r50_mst_ytvis2019",
         "tevit_r50_ytvis2019",
         "tevit_swin_l_ytvis2019",
         "tevit_tiny_composite",
@@ -71,6 +72,7 @@ def test_published_settings_of_defvis():
         ("msgshift", [(640, 360), (960, 480)], True),
         ("msgshift_mst", [(640, 360), (960, 480)], False),
         ("r50", [(640, 360), (960, 480)], True),
+        ("r50_mst", [(640, 360), (960, 480)], False),
         ("swin_l", [(1333, short) for short in range(320, 801, 32)], False),
     ],
 )
