@@ -120,10 +120,11 @@ part_tests() {
 sanitizer() { # tool, seconds
   local program status=0
   program=$(first_program compute-sanitizer) || { detail "there is no compute-sanitizer on this machine" && return 77; }
-  # Every tensor gets an allocation of its own, so that one byte too far is seen.
+  # Every tensor gets an allocation of its own, so that one byte too far is seen. The output is read here, so it needs
+  # a tee that has ended: the log of the part may not be written yet.
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 within "$2" "$program" --tool "$1" --report-api-errors no --error-exitcode 86 \
-    "$python" -m tests.visdeploy_plugins.gpu.driver "$1" || status=$?
-  if ((status != 0)) && grep -q 'Device not supported' "$scratch/log"; then
+    "$python" -m tests.visdeploy_plugins.gpu.driver "$1" 2>&1 | tee "$scratch/sanitizer" || status=$?
+  if ((status != 0)) && grep -q 'Device not supported' "$scratch/sanitizer"; then
     detail "compute-sanitizer does not support this device here" && return 77
   fi
   ((status != 86)) || detail "compute-sanitizer found errors"
