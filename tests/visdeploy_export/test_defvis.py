@@ -25,7 +25,8 @@ from visdeploy_training.methods.defvis import DefVIS
 VIDEO = "data/videos/sam2_01_dog.mp4"
 NODES_OF_A_LEVEL = 19
 """In the attention's function body, where each level is sampled on its own."""
-FRAMES = {"tokens": 8, "queries": 8, "tiny": 24}
+FRAMES = {"tokens": 8, "queries": 8, "dilated": 3, "tiny": 24}
+DILATED: dict[str, Any] = {"backbone": "resnet50", "train_norm": False, "dilated": True}
 
 
 def talkative(model: DefVIS) -> DefVIS:
@@ -38,7 +39,10 @@ def talkative(model: DefVIS) -> DefVIS:
     return model.eval()
 
 
-@pytest.fixture(scope="session", params=["tokens", "queries", pytest.param("tiny", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="session",
+    params=["tokens", "queries", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dilated", "tiny"))],
+)
 def exported(
     request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Bundle]:
@@ -50,7 +54,7 @@ def exported(
         torch.manual_seed(0)
         model = create_model("defvis", "tiny", num_classes=3)
     else:
-        model = small_network(tokens=name == "tokens")
+        model = small_network(tokens=name == "tokens", **(DILATED if name == "dilated" else {}))
     folder = tmp_path_factory.mktemp(name)
     checkpoint = save_checkpoint(talkative(model), folder / "model.safetensors")
     bundle = visdeploy.export(checkpoint, certify_on=shared / VIDEO, certify_frames=FRAMES[name])
@@ -114,6 +118,7 @@ def test_the_number_of_nodes_does_not_depend_on_frames_and_slots(exported: tuple
     else:
         changes = {"num_frames": 5, "num_points": 3}
         changes |= {"instance_groups": 4, "tokens_per_group": 6} if name == "tokens" else {"queries_per_frame": 7}
+        changes |= DILATED if name == "dilated" else {}
         model, grown = small_network(tokens=name == "tokens", **changes), 2
     write_onnx(build_step(model.eval()), tmp_path, metadata={})
     (few, bodies), (many, larger) = nodes(bundle.model_path), nodes(tmp_path / "model.onnx")

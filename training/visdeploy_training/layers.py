@@ -54,6 +54,7 @@ class ConvNorm(nn.Conv2d):
         out_channels: Channels of the output.
         kernel_size: Side of the square kernel; the padding keeps the size at stride 1.
         stride: Step of the kernel.
+        dilation: Distance between the kernel's taps.
         norm: Module put behind the convolution, or None.
         relu: Put a ReLU behind the norm.
         bias: Whether the convolution has a bias.
@@ -66,11 +67,15 @@ class ConvNorm(nn.Conv2d):
         kernel_size: int,
         *,
         stride: int = 1,
+        dilation: int = 1,
         norm: nn.Module | None = None,
         relu: bool = False,
         bias: bool = True,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=bias)
+        padding = dilation * (kernel_size // 2)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride=stride, padding=padding, dilation=dilation, bias=bias
+        )
         self.norm = norm
         self.relu = relu
 

@@ -20,10 +20,11 @@ def randomise(model: torch.nn.Module) -> None:
 
 
 @torch.no_grad()
-def test_resnet_equals_torchvision():
-    theirs = torchvision.models.resnet50(weights=None).eval()
+@pytest.mark.parametrize("dilated", [False, True])
+def test_resnet_equals_torchvision(dilated: bool):
+    theirs = torchvision.models.resnet50(weights=None, replace_stride_with_dilation=[False, False, dilated]).eval()
     randomise(theirs)
-    ours = ResNet(50, out_features=("res2", "res3", "res4", "res5")).eval()
+    ours = ResNet(50, out_features=("res2", "res3", "res4", "res5"), dilated=dilated).eval()
     ours.load_state_dict(from_torchvision(theirs.state_dict()), strict=True)
     x = torch.randn(1, 3, 64, 96)
     y = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(x))))

@@ -7,6 +7,7 @@ import yaml
 from visdeploy.errors import ConfigError
 from visdeploy_training.datasets import class_list
 from visdeploy_training.engine import load_recipe, shipped_recipes
+from visdeploy_training.engine.data import build_transform
 from visdeploy_training.registry import create_model
 
 SMALL = {
@@ -64,6 +65,23 @@ def test_published_settings_of_defvis():
     assert [4 * optim.milestones[0], 4 * recipe.iterations] == [40 * videos, 60 * videos]
     assert recipe.augment.sizes == list(range(480, 769, 32))
     assert (recipe.augment.max_size, recipe.augment.flip, recipe.augment.paste) == (800, "clip", 0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "short", "dilated"),
+    [
+        (["variant=enc_r50"], 300, False),
+        (["variant=inst_r101", "model.height=280", "model.width=504"], 280, False),
+        (["variant=inst_r50_dc5"], 300, True),
+    ],
+)
+def test_the_recipe_of_defvis_serves_its_other_networks(overrides, short, dilated):
+    recipe = load_recipe("defvis_inst_r50_ytvis2019", overrides)
+    with torch.device("meta"):
+        config = create_model(recipe.method, recipe.variant, num_classes=40, **recipe.model).config
+    assert (config.height, config.dilated, config.recompute) == (short, dilated, True)
+    final = build_transform(recipe.augment, config.height, config.width).steps[-1]
+    assert (final.sizes, final.max_size) == ((short,), round(1.8 * short))
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,17 @@ DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 def _conv(
-    cin: int, cout: int, kernel: int, *, stride: int = 1, relu: bool = True, train_norm: bool = False
+    cin: int,
+    cout: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    relu: bool = True,
+    train_norm: bool = False,
 ) -> ConvNorm:
     norm = FrozenBatchNorm2d(cout, trainable=train_norm)
-    return ConvNorm(cin, cout, kernel, stride=stride, norm=norm, relu=relu, bias=False)
+    return ConvNorm(cin, cout, kernel, stride=stride, dilation=dilation, norm=norm, relu=relu, bias=False)
 
 
 class Stem(nn.Module):
@@ -35,14 +42,16 @@ class Stem(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (with the stride), 1x1, plus a shortcut that is a projection where the shape changes."""
+    """1x1, 3x3 (with stride and dilation), 1x1, plus a shortcut that is a projection where the shape changes."""
 
-    def __init__(self, cin: int, width: int, cout: int, stride: int, *, train_norm: bool = False) -> None:
+    def __init__(
+        self, cin: int, width: int, cout: int, stride: int, *, dilation: int = 1, train_norm: bool = False
+    ) -> None:
         super().__init__()
         unit = partial(_conv, train_norm=train_norm)
         self.shortcut = unit(cin, cout, 1, stride=stride, relu=False) if cin != cout or stride != 1 else None
         self.conv1 = unit(cin, width, 1)
-        self.conv2 = unit(width, width, 3, stride=stride)
+        self.conv2 = unit(width, width, 3, stride=stride, dilation=dilation)
         self.conv3 = unit(width, cout, 1, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,6 +68,7 @@ class ResNet(nn.Module):
         out_features: Names of the returned stages, of `res2` (stride 4) ... `res5` (stride 32).
         freeze_at: 0 trains all, 1 freezes the stem, 2 also res2, and so on.
         train_norm: Scales and shifts of the batch norms are parameters (statistics are always fixed).
+        dilated: res5 keeps the stride of res4 and sees as far by dilated convolutions ("DC5"); same tensors.
 
     Attributes:
         channels: Channels of each returned stage.
@@ -71,6 +81,7 @@ class ResNet(nn.Module):
         out_features: Sequence[str] = ("res2", "res3", "res4"),
         freeze_at: int = 2,
         train_norm: bool = False,
+        dilated: bool = False,
     ) -> None:
         super().__init__()
         names = [f"res{i}" for i in range(2, 6)]
@@ -84,18 +95,21 @@ class ResNet(nn.Module):
         self.channels = {name: 256 << i for i, name in enumerate(names) if name in out_features}
         cin = 64
         for i, name in enumerate(self.stages):
-            cout, stride = 256 << i, 1 if i == 0 else 2
-            blocks = [
-                Bottleneck(cin if j == 0 else cout, 64 << i, cout, stride if j == 0 else 1, train_norm=train_norm)
-                for j in range(DEPTHS[depth][i])
-            ]
-            self.add_module(name, nn.Sequential(*blocks))
+            cout, dense = 256 << i, dilated and name == "res5"
+            block = partial(Bottleneck, width=64 << i, cout=cout, train_norm=train_norm)
+            # the first block sees the map of the stage before, which has not been thinned out
+            first = block(cin, stride=1 if i == 0 or dense else 2)
+            others = [block(cout, stride=1, dilation=2 if dense else 1) for _ in range(1, DEPTHS[depth][i])]
+            self.add_module(name, nn.Sequential(first, *others))
             cin = cout
         for name in ["stem", *self.stages][:freeze_at]:
             self.get_submodule(name).requires_grad_(False)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Stage name to features; `res{i}` has stride `2**i`. The input is `[B, 3, H, W]`, normalised RGB."""
+        """Stage name to features; the input is `[B, 3, H, W]`, normalised RGB.
+
+        `res{i}` has stride `2**i`, a dilated res5 has 16.
+        """
         x = self.stem(x)
         features: dict[str, Tensor] = {}
         for name in self.stages:

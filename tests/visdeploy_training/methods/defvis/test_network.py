@@ -23,6 +23,18 @@ def test_shapes(network: DefVIS):
 
 
 @torch.no_grad()
+def test_a_dilated_backbone_gives_the_transformer_twice_the_rows_and_columns():
+    """With the same tensors (specification 1: the DC5 flag), and masks of the same size."""
+    plain, dense = (small_network(tokens=True, backbone="resnet50", dilated=d).eval() for d in (False, True))
+    dense.load_state_dict(plain.state_dict(), strict=True)
+    sizes = []
+    for model in (plain, dense):
+        model.input_proj.register_forward_hook(lambda _, __, out: sizes.append(tuple(out.shape[-2:])))
+        assert model(clip_of()).masks.shape == (1, 2, 3, 16, 24)
+    assert sizes == [(2, 3), (4, 6)]
+
+
+@torch.no_grad()
 def test_clips_of_a_batch_do_not_see_each_other(network: DefVIS):
     clips = [clip_of(0), clip_of(1)]
     together = network(torch.cat(clips))
@@ -108,6 +120,7 @@ def test_wrong_clips_are_refused(network: DefVIS, clip: torch.Tensor, word: str)
         ({"backbone": "vgg"}, "backbone"),
         ({"dropout": 1.0}, "dropout"),
         ({"width": 100}, "width"),
+        ({"dilated": True}, "dilated"),
     ],
 )
 def test_impossible_configurations_are_named(change: dict[str, object], word: str):

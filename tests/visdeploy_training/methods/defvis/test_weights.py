@@ -53,6 +53,14 @@ def test_official_checkpoints_convert_whole(tmp_path: Path, variant: str, tensor
     assert not found.info.overrides
 
 
+def test_a_dilated_backbone_is_named_by_the_variant():
+    """Its tensors are those of the other, so that no file tells (specification 1: the DC5 flag)."""
+    found = convert_checkpoint(official_state("enc_r50_dc5", seeded=False), variant="enc_r50_dc5")
+    assert found.report.ok
+    assert found.variant == "enc_r50_dc5"
+    assert found.build().config.dilated
+
+
 def test_seeded_checkpoint_of_another_clip_length(shared: Path, tmp_path: Path):
     """The golden folder's own list of tensors, so that no name of ours takes part."""
     import json

@@ -22,6 +22,8 @@ class DefVISConfig(MethodConfig):
         backbone: Feature extractor.
         freeze_at: How many leading backbone stages do not train (stem counts as one).
         train_norm: Train scale and shift of the backbone's frozen batch norms (EfficientNet only).
+        dilated: The transformer works at stride 16 instead of 32 (ResNet only, "DC5"): four times as many tokens, the
+            same weights.
         num_frames: Frames of a clip; the encoder's weights belong to this number.
         instance_groups: Groups of instance tokens; 0 for none.
         tokens_per_group: Tokens of a group.
@@ -64,6 +66,7 @@ class DefVISConfig(MethodConfig):
     backbone: Literal["resnet50", "resnet101", "efficientnet_lite0"] = "resnet50"
     freeze_at: int = 2
     train_norm: bool = False
+    dilated: bool = False
     num_frames: int = 36
     instance_groups: int = 8
     tokens_per_group: int = 20
@@ -99,6 +102,7 @@ class DefVISConfig(MethodConfig):
     def __post_init__(self) -> None:
         self.freeze_lists("pixel_mean", "pixel_std")
         self.check_choice("backbone", BACKBONES)
+        self.check("dilated", not self.dilated or self.backbone.startswith("resnet"), "false without a ResNet")
         self.check_least(
             1, "num_classes", "num_frames", "queries_per_frame", "num_heads", "num_points", "encoder_layers",
             "decoder_layers", "feedforward_dim", "longest_edge",
@@ -147,11 +151,15 @@ class DefVISConfig(MethodConfig):
 
 INST_R50 = DefVISConfig()
 ENC_R50 = DefVISConfig(instance_groups=0, tokens_per_group=0, queries_per_frame=10)
-VARIANTS: dict[str, DefVISConfig] = {
+PUBLISHED = {
     "inst_r50": INST_R50,
     "inst_r101": replace(INST_R50, backbone="resnet101"),
     "enc_r50": ENC_R50,
     "enc_r101": replace(ENC_R50, backbone="resnet101"),
+}
+VARIANTS: dict[str, DefVISConfig] = {
+    **PUBLISHED,
+    **{f"{name}_dc5": replace(config, dilated=True) for name, config in PUBLISHED.items()},
     "tiny": DefVISConfig(
         backbone="efficientnet_lite0",
         freeze_at=0,

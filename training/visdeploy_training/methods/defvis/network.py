@@ -68,7 +68,7 @@ class DefVIS(VISModel):
             self.backbone = EfficientNetLite0(freeze_at=config.freeze_at, train_norm=config.train_norm)
         else:
             depth = int(config.backbone.removeprefix("resnet"))
-            self.backbone = ResNet(depth, out_features=STAGES, freeze_at=config.freeze_at)
+            self.backbone = ResNet(depth, out_features=STAGES, freeze_at=config.freeze_at, dilated=config.dilated)
         channels, dim = self.backbone.channels, config.hidden_dim
         self.input_proj = nn.Conv2d(channels["res5"], dim, 1)
         self.transformer = Transformer(config)
