@@ -14,7 +14,13 @@ from .core import Golden
 from .tevit_clip import check_clip
 from .tevit_train import check_training
 
-NAMES = {"TeViT_MsgShifT": "msgshift", "TeViT_Swin-L_MST": "swin_l"}
+NAMES = {
+    "TeViT_MsgShifT": "msgshift",
+    "TeViT_MsgShifT_MST": "msgshift",
+    "TeViT_R50": "r50",
+    "TeViT_R50_MST": "r50",
+    "TeViT_Swin-L_MST": "swin_l",
+}
 COUNTS = {"msgshift": 161_832_616, "r50": 172_565_448, "swin_l": 343_861_820}
 FIELDS = {
     "out_channels": "hidden_dim",

@@ -125,7 +125,7 @@ class TrainingModule(L.LightningModule):
         ids = {video.name: video.id for video in self.truth.videos}
         scores = evaluate(predicted, self.truth, video_ids=ids)["ytvis"]
         for name in ("AP", "AP50", "AP75", "AR1", "AR10"):
-            self.log(f"val/{name}", float(scores[name]), prog_bar=name in ("AP", "AP50"), rank_zero_only=True)
+            self.log(f"val/{name}", float(scores[name]), prog_bar=name in ("AP", "AP50"), sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with rates and decays of their own for what the recipe names, stepped by iteration."""
