@@ -72,7 +72,7 @@ def main() -> None:
     with profiler.stage("writing"):
         results = video.save(options.out / "results.json", format="ytvis")
     video.tracks = found
-    overlay = video.render(options.out / "overlay.mp4")
+    overlay = video.render(options.out / "overlay.mp4", min_score=options.min_score)
     sample_overlay(overlay, options.out / "contact_sheet.png")
 
     rows = [

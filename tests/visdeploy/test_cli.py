@@ -53,6 +53,23 @@ def test_min_score_leaves_weak_tracks_out(tiny_bundle, clip, tmp_path):
     assert sorted(kept) == [score for score in scores if score >= limit]
 
 
+def test_overlay_draws_what_the_score_allows(tiny_bundle, clip, tmp_path):
+    """All tracks go into the results; drawn are those of the asked score, or of the style's own."""
+    drawn = {}
+    for name, options in {
+        "default": (),
+        "0.25": ("--min-score", 0.25),
+        "0": ("--min-score", 0),
+        "1": ("--min-score", 1),
+    }.items():
+        overlay = tmp_path / f"{name}.mp4"
+        assert exit_code("predict", tiny_bundle, clip, "--overlay", overlay, *options) == 0
+        with open_source(overlay) as frames:
+            drawn[name] = next(iter(frames)).image.astype(int)
+    assert (drawn["default"] == drawn["0.25"]).all()
+    assert abs(drawn["0"] - drawn["1"]).max() > 30
+
+
 def test_evaluate_scores_a_result_file(shared, capsys):
     folder = shared / "goldens" / "eval" / "synthetic"
     assert exit_code("evaluate", folder / "predictions" / "graded.json", folder / "gt.json") == 0

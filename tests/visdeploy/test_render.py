@@ -45,7 +45,7 @@ def test_holes_stay_open_and_small_objects_lie_on_top() -> None:
     inner = rectangle(120, 160, 15, 15, 10, 10)
     image = np.full((120, 160, 3), 100, np.uint8)
     drawn = draw(
-        image, frame_with(Instance(1, 0, 0.9, Mask.encode(ring)), Instance(2, 0, 0.2, inner)), alpha=1, **PLAIN
+        image, frame_with(Instance(1, 0, 0.9, Mask.encode(ring)), Instance(2, 0, 0.8, inner)), alpha=1, **PLAIN
     )
     np.testing.assert_array_equal(drawn[60, 60], [100] * 3)
     assert tuple(drawn[100, 100]) == track_color(1)
@@ -90,6 +90,8 @@ def test_low_scores_and_empty_masks_are_left_out() -> None:
     empty = Instance(1, 0, 0.9, Mask.encode(np.zeros((120, 160))))
     weak = Instance(2, 0, 0.2, rectangle(120, 160, 20, 30, 40, 50))
     assert not draw(image, frame_with(empty, weak), min_score=0.5).any()
+    assert not draw(image, frame_with(empty, weak)).any()
+    assert draw(image, frame_with(empty, weak), min_score=0.2).any()
     assert not draw(image, frame_with()).any()
 
 

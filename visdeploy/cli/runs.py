@@ -25,11 +25,16 @@ def predict(
     format: Annotated[
         str | None, typer.Option(help="ytvis, coco, davis, mots or parquet; default: from the name of --out.")
     ] = None,
-    overlay: Annotated[Path | None, typer.Option(help="Also write the video with the tracks drawn in (.mp4).")] = None,
+    overlay: Annotated[
+        Path | None,
+        typer.Option(help="Also write the video with the tracks drawn in (.mp4): those of --min-score, else of 0.25."),
+    ] = None,
     device: Device = "auto",
     threads: Threads = None,
     max_frames: Annotated[int | None, typer.Option(help="Stop after this many frames.", min=1)] = None,
-    min_score: Annotated[float, typer.Option(help="Leave out tracks below this score.", min=0, max=1)] = 0.0,
+    min_score: Annotated[
+        float | None, typer.Option(help="Leave out tracks below this score; default: keep all.", min=0, max=1)
+    ] = None,
 ) -> None:
     """Find, outline and follow every object of a video."""
     from visdeploy.predictor import VISPredictor
@@ -44,7 +49,7 @@ def predict(
             bar.update(task, completed=done, total=expected, note=f"{rate:.1f} fps")
 
         video = predictor(source, max_frames=max_frames, on_frame=advance)
-    video.tracks = [track for track in video.tracks if track.score >= min_score]
+    video.tracks = [track for track in video.tracks if track.score >= (min_score or 0)]
     rows = [
         (t.track_id, video.classes[t.label], f"{t.score:.3f}", len(t.masks), f"{t.frames[0]}-{t.frames[-1]}")
         for t in sorted(video.tracks, key=lambda t: -t.score)
@@ -58,7 +63,8 @@ def predict(
     if out is not None:
         stdout.print(f"wrote {video.save(out, format=format)}", highlight=False)
     if overlay is not None:
-        stdout.print(f"wrote {video.render(overlay)}", highlight=False)
+        style = {} if min_score is None else {"min_score": min_score}
+        stdout.print(f"wrote {video.render(overlay, **style)}", highlight=False)
 
 
 def evaluate(

@@ -26,7 +26,8 @@ class Style:
         labels: Write the class name.
         ids: Write the track id.
         scores: Write the score, in percent.
-        min_score: Leave out instances below this score.
+        min_score: Leave out instances below this score. Clip methods report all of their slots, whatever the scores:
+            the weak ones would hide the objects.
         font_size: Height of the text in pixels; None follows the frame size.
         color: RGB colour of a track id.
     """
@@ -36,7 +37,7 @@ class Style:
     labels: bool = True
     ids: bool = True
     scores: bool = True
-    min_score: float = 0.0
+    min_score: float = 0.25
     font_size: int | None = None
     color: Callable[[int], Color] = track_color
 
