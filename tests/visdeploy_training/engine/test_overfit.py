@@ -18,7 +18,8 @@ from visdeploy_training.predict import predict_clip
         ("visolo_tiny_overfit", ["car-roundabout"], 0.9),
         # It reaches 0.9 with an IoU of 0.916, too near to 0.9 to ask of every processor: one threshold of slack.
         ("defvis_tiny_overfit", ["car-roundabout"], 0.8),
-        ("tevit_tiny_two", ["car-roundabout", "bear"], 0.9),
+        # 0.9 with IoUs of 0.944 and 0.920 (its 28x28 masks reach no 0.95): the same slack for one of its two clips.
+        ("tevit_tiny_two", ["car-roundabout", "bear"], 0.85),
     ],
 )
 def test_clips_are_learnt_by_heart(shared, tmp_path, recipe, clips, least):
