@@ -5,7 +5,10 @@
 
 Scores are the project's evaluator's: AP as YouTube-VIS has it, switches (IDSW) and IDF1 by CLEAR and Identity at a mask
 IoU of 0.5, over the tracks of at least --min-score: some methods report so many tracks a clip whatever their scores. AP
-is over all tracks. "crossed" counts the objects that are visible on both sides of a border: what a switch could break.
+is over all tracks. "crossed" counts the objects that are visible on both sides of a border: what a switch could break;
+"broken" those of them that get another track there, as the evaluator finds when it sees the frame before and the frame
+after as a video of its own, whatever the classes.
+IDSW also counts the switches that the network itself makes within a window.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from visdeploy.evaluation.annotations import AnnotationSet
 from visdeploy.results import VideoResult
 from visdeploy.windows import Feeder, steps
 
-COUNTS = ("frames", "objects", "tracks", "borders", "crossed")
+COUNTS = ("frames", "objects", "tracks", "borders", "crossed", "broken")
 
 
 def select(path: Path, only: Sequence[str]) -> AnnotationSet:
@@ -63,6 +66,23 @@ def above(result: VideoResult, min_score: float) -> VideoResult:
     return replace(result, tracks=[track for track in result.tracks if track.score >= min_score])
 
 
+def broken(result: VideoResult, truth: AnnotationSet, start: int) -> int:
+    """Identity switches between the frames `start - 1` and `start`, of the only video of `truth`."""
+    (video,), (before, after) = truth.videos, (start - 1, start)
+    category = next(c.id for c in truth.categories if c.name == result.classes[0])
+    tracks = []
+    for track in result.tracks:
+        masks = {place: track.masks[frame] for place, frame in enumerate((before, after)) if frame in track.masks}
+        tracks.append(replace(track, label=0, masks=masks))
+    pair = replace(result, num_frames=2, timestamps=(), expected_frames=None, tracks=tracks)
+    there = [a for a in truth.annotations if a.masks[before] and a.masks[after]]
+    cut = slice(before, after + 1)
+    objects = (replace(a, category_id=category, masks=a.masks[cut], areas=a.areas[cut]) for a in there)
+    shown = replace(truth, videos=(replace(video, file_names=video.file_names[cut]),), annotations=tuple(objects))
+    clear = evaluate([pair], shown, metrics=("clear",), video_ids={video.name: video.id})["clear"]
+    return int(clear["detection_average"]["IDSW"])
+
+
 def figures_of(results: Sequence[VideoResult], truth: AnnotationSet, min_score: float) -> dict[str, float]:
     """AP; of the tracks of at least `min_score`: switches, IDF1 and the share of objects that were found."""
     ids = {v.name: v.id for v in truth.videos}
@@ -89,10 +109,11 @@ def measure(
         starts = borders(predictor, len(video.file_names))
         objects = [a.masks for a in truth.annotations if a.video_id == video.id]
         crossed = sum(bool(masks[start - 1]) and bool(masks[start]) for start in starts for masks in objects)
-        tracks = len(above(results[-1], min_score).tracks)
-        counts = {"frames": len(video.file_names), "objects": len(objects), "tracks": tracks}
+        shown, alone = above(results[-1], min_score), select(path, [video.name])
+        counts = {"frames": len(video.file_names), "objects": len(objects), "tracks": len(shown.tracks)}
         counts |= {"borders": len(starts), "crossed": crossed}
-        figures[video.name] = counts | figures_of(results[-1:], select(path, [video.name]), min_score)
+        counts |= {"broken": sum(broken(shown, alone, start) for start in starts)}
+        figures[video.name] = counts | figures_of(results[-1:], alone, min_score)
     sums = {name: sum(f[name] for f in figures.values()) for name in COUNTS}
     figures["all"] = sums | figures_of(results, truth, min_score)
     return figures

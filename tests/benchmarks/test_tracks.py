@@ -58,8 +58,14 @@ def test_a_perfect_tracker_has_no_switches_at_its_borders(tracks, predictor, tmp
     found = tracks.measure(predictor, tmp_path / "truth.json", tmp_path / "JPEGImages", [])
     assert found["clip"] | {"AP": 0, "AP50": 0} == found["all"] | {"AP": 0, "AP50": 0}
     assert (found["all"]["objects"], found["all"]["tracks"], found["all"]["crossed"]) == (3, 3, 6)
-    assert (found["all"]["IDSW"], found["all"]["recall"]) == (0, 1.0)
+    assert (found["all"]["broken"], found["all"]["IDSW"], found["all"]["recall"]) == (0, 0, 1.0)
     assert np.isclose(found["all"]["IDF1"], 1.0)
+    truth, turned = tracks.select(tmp_path / "truth.json", ["clip"]), predictor(list(clip), name="clip")
+    first, second = (track.masks for track in turned.tracks[:2])
+    border = tracks.borders(predictor, FRAMES)[0]
+    turned.tracks[0].masks = {t: (first if t < border else second)[t] for t in range(FRAMES)}
+    turned.tracks[1].masks = {t: (second if t < border else first)[t] for t in range(FRAMES)}
+    assert [tracks.broken(turned, truth, start) for start in (border - 1, border, border + 1)] == [0, 2, 0]
     best = max(track.score for track in predictor(list(clip)).tracks)
     folders = tmp_path / "truth.json", tmp_path / "JPEGImages"
     shown = [tracks.measure(predictor, *folders, [], min_score=best + step)["all"] for step in (0, 1e-6)]
