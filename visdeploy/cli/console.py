@@ -38,10 +38,10 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> 
 
 
 def words(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
-    """A table of sentences, which are folded rather than cut."""
+    """A table of sentences, which are folded rather than cut; the names before them stay whole."""
     made = Table(title=title, title_justify="left", show_lines=False)
-    for column in columns:
-        made.add_column(column, overflow="fold")
+    for index, column in enumerate(columns):
+        made.add_column(column, overflow="fold", no_wrap=index == 0)
     for row in rows:
         made.add_row(*row)
     return made
