@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
@@ -39,11 +39,14 @@ class StitchParameters(Parameters):
         iou_threshold: Smallest IoU, over the shared frames, that continues a track.
         label_bonus: Added to the IoU of a pair above the threshold whose labels agree: decides between instances of
             one mask.
+        slot_bonus: The same where both are of one slot: decides between instances of one mask and one label, which
+            rounding would else.
     """
 
     overlap: Annotated[int, Field(ge=0)]
     iou_threshold: Annotated[float, Field(gt=0, le=1)] = 0.1
     label_bonus: Annotated[float, Field(ge=0, le=1)] = 0.1
+    slot_bonus: Annotated[float, Field(ge=0, le=1)] = 0.05
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,12 @@ class ClipInstance:
     Attributes:
         masks: Mask in every frame; None where the object is absent.
         votes: float64 `[frames, values]`, what each frame says about label and score. `ClipDecoder.judge` reads sums.
+        slot: Which of the network's slots or queries it comes from.
     """
 
     masks: tuple[Mask | None, ...]
     votes: Votes
+    slot: int
 
 
 @dataclass(frozen=True)
@@ -167,9 +172,8 @@ class ClipDecoder(Decoder, Generic[Decoding]):
             start = step.first - last.first
             before = [each.masks[start : start + shared] for each in last.instances]
             overlaps = tube_overlaps([each.masks[:shared] for each in instances], before)
-            labels = [self._label(each) for each in instances], [self._label(each) for each in last.instances]
-            same = np.equal.outer(*(np.array(each, np.int64) for each in labels))
-            bonus = self._stitch.label_bonus * same
+            bonus = self._stitch.label_bonus * _same(self._label, instances, last.instances)
+            bonus += self._stitch.slot_bonus * _same(lambda each: each.slot, instances, last.instances)
             similar = np.where(overlaps >= self._stitch.iou_threshold, overlaps + bonus, 0.0)
             ids = {row: last.track_ids[column] for row, column in match(similar, self._stitch.iou_threshold)}
         self._report_lost(ids, step)
@@ -236,6 +240,7 @@ class ClipDecoder(Decoder, Generic[Decoding]):
                 "clip.position": np.array([last.first, last.pending, *last.size], np.int64),
                 "clip.timestamps": np.array(last.timestamps, np.float64),
                 "clip.track_ids": np.array(last.track_ids, np.int64),
+                "clip.slots": np.array([each.slot for each in last.instances], np.int64),
             }
             arrays |= pack_instances([(each.masks, each.votes) for each in last.instances], self.values)
         return arrays
@@ -255,14 +260,24 @@ class ClipDecoder(Decoder, Generic[Decoding]):
                 first, pending, height, width = (int(v) for v in arrays["clip.position"])
                 stamps, track_ids = tuple(arrays["clip.timestamps"].tolist()), tuple(arrays["clip.track_ids"].tolist())
                 packed = unpack_instances(arrays, len(track_ids), len(stamps), (height, width), self.values)
+                slots = arrays["clip.slots"].tolist()
+                found = tuple(ClipInstance(m, v, int(slot)) for (m, v), slot in zip(packed, slots, strict=True))
                 if not first <= pending <= first + len(stamps) or any(not 0 <= i < next_id for i in track_ids):
                     raise ValueError(f"frames from {first}, given out before {pending}, tracks {track_ids}")
-                last = _Clip(
-                    first, stamps, (height, width), track_ids, tuple(ClipInstance(m, v) for m, v in packed), pending
-                )
+                last = _Clip(first, stamps, (height, width), track_ids, found, pending)
         except (KeyError, ValueError, TypeError, IndexError, DataError) as error:
             raise StreamError("the saved tracks cannot be read", seen=str(error)[:200]) from error
         self._tracks = {
             int(i): _Track(np.array(t, np.float64), int(n)) for i, t, n in zip(ids, total, frames, strict=True)
         }
         self._last, self._next_id = last, next_id
+
+
+def _same(
+    of: Callable[[ClipInstance], int], first: Sequence[ClipInstance], second: Sequence[ClipInstance]
+) -> npt.NDArray[np.bool_]:
+    """Which pairs agree in a number."""
+    same: npt.NDArray[np.bool_] = np.equal.outer(
+        *(np.array([of(x) for x in side], np.int64) for side in (first, second))
+    )
+    return same

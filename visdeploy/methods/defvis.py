@@ -60,7 +60,7 @@ class DefVISDecoder(ClipDecoder[DecodeParameters]):
                 continue
             kept = votes[:, ids] >= self._decode.frame_score_threshold
             shown = (mask if keep and mask.area else None for mask, keep in zip(masks, kept, strict=True))
-            found.append(ClipInstance(tuple(shown), votes))
+            found.append(ClipInstance(tuple(shown), votes, slot))
         return found
 
     def judge(self, total: Votes, frames: int) -> tuple[int, float, tuple[float, ...]]:

@@ -38,8 +38,9 @@ class TeViTDecoder(ClipDecoder[DecodeParameters]):
         """Every pair of the clip, see `ClipDecoder.read`; where its mask is empty, it is absent.
 
         Args:
-            outputs: `scores` float32 `[frames, pairs]`, `labels` int64 `[pairs]`, `boxes` float32 `[frames, pairs, 4]`
-                as shares of the frame, `mask_logits` float32 `[frames, pairs, h, w]` within the boxes.
+            outputs: `scores` float32 `[frames, pairs]`, `labels` and `queries` int64 `[pairs]`, `boxes` float32
+                `[frames, pairs, 4]` as shares of the frame, `mask_logits` float32 `[frames, pairs, h, w]` within the
+                boxes.
             length: Real frames of the clip.
             height: Rows of the original frames.
             width: Columns of the original frames.
@@ -49,6 +50,7 @@ class TeViTDecoder(ClipDecoder[DecodeParameters]):
         """
         labels = take_output(outputs, "labels", (None,), "int64")
         pairs = len(labels)
+        queries = take_output(outputs, "queries", (pairs,), "int64")
         scores = take_output(outputs, "scores", (None, pairs), "float32")
         boxes = take_output(outputs, "boxes", (len(scores), pairs, 4), "float32")
         logits = take_output(outputs, "mask_logits", (len(scores), pairs, None, None), "float32")
@@ -66,7 +68,7 @@ class TeViTDecoder(ClipDecoder[DecodeParameters]):
             votes = np.zeros((length, self.values))
             votes[:, label] = scores[:length, pair]
             shown = [self._mask(probabilities[t, pair], boxes[t, pair], height, width) for t in range(length)]
-            found.append(ClipInstance(tuple(mask if mask.area else None for mask in shown), votes))
+            found.append(ClipInstance(tuple(mask if mask.area else None for mask in shown), votes, int(queries[pair])))
         return found
 
     def _mask(self, values: npt.NDArray[np.float32], box: npt.NDArray[np.float32], height: int, width: int) -> Mask:

@@ -25,6 +25,7 @@ def random_outputs() -> Outputs:
     return {
         "scores": rng.random((4, 2)).astype(np.float32),
         "labels": np.array([2, 0]),
+        "queries": np.array([7, 5]),
         "boxes": np.concatenate([corner - 0.1, corner + 0.6], axis=2).astype(np.float32),
         "mask_logits": rng.standard_normal((4, 2, 28, 28), dtype=np.float32),
     }
@@ -34,7 +35,7 @@ def test_pairs_by_plain_words():
     """Specification section 6, steps 4 to 6, with PyTorch's sampling."""
     outputs = random_outputs()
     found = decoder(0.6).read(outputs, **SIZE)
-    assert [len(each.masks) for each in found] == [3, 3]
+    assert [(len(each.masks), each.slot) for each in found] == [(3, 7), (3, 5)]
     y, x = torch.meshgrid(torch.arange(17) + 0.5, torch.arange(23) + 0.5, indexing="ij")
     for pair, instance in enumerate(found):
         label, score, scores = decoder().judge(instance.votes.sum(0), 3)
@@ -66,6 +67,7 @@ def test_an_empty_mask_is_an_absent_object():
     [
         ("labels", np.array([0, 3])),
         ("labels", np.array([0, 1], np.int32)),
+        ("queries", np.array([0])),
         ("scores", np.zeros((4, 3), np.float32)),
         ("boxes", np.zeros((3, 2, 4), np.float32)),
         ("mask_logits", None),
