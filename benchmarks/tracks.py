@@ -107,9 +107,10 @@ def measure(
     for video in truth.videos:
         results.append(predict(predictor, video.name, [images / name for name in video.file_names]))
         starts = borders(predictor, len(video.file_names))
-        objects = [a.masks for a in truth.annotations if a.video_id == video.id]
+        alone = replace(truth, videos=(video,), annotations=truth.annotations_by_video[video.id])
+        objects = [a.masks for a in alone.annotations]
         crossed = sum(bool(masks[start - 1]) and bool(masks[start]) for start in starts for masks in objects)
-        shown, alone = above(results[-1], min_score), select(path, [video.name])
+        shown = above(results[-1], min_score)
         counts = {"frames": len(video.file_names), "objects": len(objects), "tracks": len(shown.tracks)}
         counts |= {"borders": len(starts), "crossed": crossed}
         counts |= {"broken": sum(broken(shown, alone, start) for start in starts)}

@@ -150,7 +150,7 @@ class _Row:
         limits = dict.fromkeys(("absolute", "score", "ranking"), tolerance.atol) | {"mask": masks, "area": masks}
         self._spec, self._least = spec, limits.get(spec.measure, 0.0)
         self._limit, self._rtol = self._least, tolerance.rtol if spec.measure in ("absolute", "ranking") else 0.0
-        self._worst, self._frame, self._compared, self._passed, self._ratio = 0.0, None, 0, True, 0.0
+        self._worst, self._frame, self._compared, self._passed = 0.0, None, 0, True
 
     _frame: int | None
 
@@ -185,9 +185,8 @@ class _Row:
             passed = bool(excess.max(initial=0) <= limit)
         self._compared += count
         self._passed &= passed
-        ratio = error / limit if limit else np.inf if error else 0.0
-        if count and (self._frame is None or ratio > self._ratio):
-            self._worst, self._frame, self._limit, self._ratio = float(error), frame, limit, float(ratio)
+        if count and (self._frame is None or _share(error, limit) > _share(self._worst, self._limit)):
+            self._worst, self._frame, self._limit = float(error), frame, limit
         return float(error)
 
     def result(self) -> OutputParity:
@@ -213,6 +212,13 @@ class _Row:
             worst = max(worst, error)
             passed &= error <= self._least or differ <= PIXEL_SLACK
         return worst, passed, len(left)
+
+
+def _share(error: float, limit: float) -> float:
+    """How much of its limit an error takes; without a limit any error is infinitely too much."""
+    if limit:
+        return error / limit
+    return np.inf if error else 0.0
 
 
 def _magnitude(values: NDArray[Any]) -> float:
@@ -247,7 +253,7 @@ def _failures(
     outputs: Sequence[OutputParity], detections: Agreement, tracks: Agreement, tolerance: Tolerance
 ) -> list[str]:
     """One sentence per broken limit, the worst tensor first."""
-    broken = sorted((o for o in outputs if not o.passed), key=lambda o: -(o.worst / o.limit if o.limit else o.worst))
+    broken = sorted((o for o in outputs if not o.passed), key=lambda o: -_share(o.worst, o.limit))
     found = [
         f"output {o.name!r}: {o.measure} error {o.worst:.3g} in frame {o.frame}, allowed {o.limit:.3g}" for o in broken
     ]

@@ -25,12 +25,8 @@ LOCAL = {"defvis": "loss_ce", "tevit": "none"}
 
 
 def network(method: str) -> VISModel:
-    """Not as it starts: boxes that are the whole picture cut masks exactly on the edge of pixels."""
     torch.manual_seed(0)
-    model = create_model(method, "tiny", num_classes=2, height=64, width=96, **SIZES[method]).train()
-    for parameter in model.parameters():
-        parameter.data += 0.01 * torch.randn(parameter.shape)
-    return model
+    return create_model(method, "tiny", num_classes=2, height=64, width=96, **SIZES[method]).train()
 
 
 def clip_of(seed: int) -> tuple[Tensor, ClipTargets]:
