@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -38,6 +39,11 @@ class OutputParity(_Record):
     frame: int | None
     compared: int
     passed: bool
+
+    @property
+    def share(self) -> float:
+        """How much of its limit the worst error takes."""
+        return share_of_limit(self.worst, self.limit)
 
 
 class Agreement(_Record):
@@ -116,9 +122,21 @@ class Certificate(_Record):
 
     @property
     def worst(self) -> OutputParity | None:
-        """The output furthest beyond, or nearest to, its limit."""
-        ranked = sorted(self.outputs, key=lambda o: (o.passed, -(o.worst / o.limit if o.limit else o.worst)))
+        """The output furthest beyond, or nearest to, its limit; the first of `failures` where an output failed."""
+        ranked = worst_first(self.outputs)
         return ranked[0] if ranked else None
+
+
+def share_of_limit(error: float, limit: float) -> float:
+    """How much of its limit an error takes; without a limit any error is infinitely too much."""
+    if limit:
+        return error / limit
+    return math.inf if error else 0.0
+
+
+def worst_first(outputs: Iterable[OutputParity]) -> list[OutputParity]:
+    """Outputs that failed before those that passed, each furthest beyond, or nearest to, their limits first."""
+    return sorted(outputs, key=lambda output: (output.passed, -output.share))
 
 
 def certificate_rows(certificate: Mapping[str, Any]) -> list[tuple[str, str, str]]:

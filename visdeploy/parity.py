@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from visdeploy.certificate import PIXEL_SLACK, Agreement, AveragePrecision, Certificate, OutputParity, certificate_rows
+from visdeploy.certificate import (
+    PIXEL_SLACK,
+    Agreement,
+    AveragePrecision,
+    Certificate,
+    OutputParity,
+    certificate_rows,
+    share_of_limit,
+    worst_first,
+)
 from visdeploy.manifest import Manifest, TensorSpec, Tolerance
 from visdeploy.methods import create_decoder
 from visdeploy.results import FrameResult, Instance
@@ -185,7 +194,7 @@ class _Row:
             passed = bool(excess.max(initial=0) <= limit)
         self._compared += count
         self._passed &= passed
-        if count and (self._frame is None or _share(error, limit) > _share(self._worst, self._limit)):
+        if count and (self._frame is None or share_of_limit(error, limit) > share_of_limit(self._worst, self._limit)):
             self._worst, self._frame, self._limit = float(error), frame, limit
         return float(error)
 
@@ -212,13 +221,6 @@ class _Row:
             worst = max(worst, error)
             passed &= error <= self._least or differ <= PIXEL_SLACK
         return worst, passed, len(left)
-
-
-def _share(error: float, limit: float) -> float:
-    """How much of its limit an error takes; without a limit any error is infinitely too much."""
-    if limit:
-        return error / limit
-    return np.inf if error else 0.0
 
 
 def _magnitude(values: NDArray[Any]) -> float:
@@ -253,7 +255,7 @@ def _failures(
     outputs: Sequence[OutputParity], detections: Agreement, tracks: Agreement, tolerance: Tolerance
 ) -> list[str]:
     """One sentence per broken limit, the worst tensor first."""
-    broken = sorted((o for o in outputs if not o.passed), key=lambda o: -_share(o.worst, o.limit))
+    broken = [output for output in worst_first(outputs) if not output.passed]
     found = [
         f"output {o.name!r}: {o.measure} error {o.worst:.3g} in frame {o.frame}, allowed {o.limit:.3g}" for o in broken
     ]

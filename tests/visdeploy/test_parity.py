@@ -87,6 +87,18 @@ def test_absolute_error_is_found_where_it_is(bundle, run, size, passed):
         assert "frame 4" in certificate.failures[0]
 
 
+def test_the_worst_output_is_the_first_failure(tmp_path, run):
+    outputs = [o | {"measure": "exact"} if o["name"] == "query" else o for o in fields()["outputs"]]
+    changed = copied(run)
+    for found in changed:
+        found["query"] += 2
+        found["cell_scores"] += 1
+    certificate = compare(make_bundle(tmp_path / "exact.vis", outputs=outputs), run, changed)
+    assert output(certificate, "cell_scores").share > output(certificate, "query").worst, "tells the two orders apart"
+    assert certificate.worst.name == "query", "an exact output may not differ at all"
+    assert [failure.split(":")[0] for failure in certificate.failures[:2]] == ["output 'query'", "output 'cell_scores'"]
+
+
 def test_equal_nan_and_infinities_are_equal(bundle, run):
     changed = copied(run)
     for outputs in changed:
