@@ -122,10 +122,13 @@ class Store:
             return self.row(key, np.inf, 0.0, note=f"shape {value.shape} for {stored.shape}")
         return self.row(key, float(np.sum(stored != value)), 0.0, note=note)
 
-    def masks(self, prefix: str, value: Any, *, fraction: float = 0.0, per_mask: int = 0) -> None:
+    def masks(self, prefix: str, value: Any, *, fraction: float = 0.0, per_mask: int = 0) -> float:
         """Compare `<prefix>_packed`, `_shape`, `_area` with dense masks `[..., H, W]`.
 
         Allowed: a fraction of all pixels, or a number of pixels per mask.
+
+        Returns:
+            The largest part of a stored mask that differs; 0 where they cannot be compared.
         """
         masks = np.asarray(value).astype(bool)
         if f"{prefix}_shape" in self.arrays:
@@ -137,13 +140,14 @@ class Store:
             for key in {f"{prefix}_packed", f"{prefix}_area"} & set(self.arrays):
                 self.take(key)
                 self.row(key, np.inf, 0.0, note=f"{flat.shape} for {rows.shape}")
-            return
+            return 0.0
         wrong = (rows != flat).sum(axis=1)
         worst, limit = (wrong.max(initial=0), per_mask) if per_mask else (wrong.sum(), fraction * rows.size)
         self.row(f"{prefix}_packed", float(worst), max(limit, 0.0))
         if f"{prefix}_area" in self.arrays:
             area = masks.sum(axis=(-2, -1))
             self.row(f"{prefix}_area", float(np.abs(area - self.take(f"{prefix}_area")).sum()), max(limit, 0.0))
+        return float((wrong / np.maximum(rows.sum(axis=1), 1)).max(initial=0))
 
 
 class Golden:

@@ -170,6 +170,15 @@ def check_online(store: Store, t: int, values: Mapping[str, Any], *, by: str) ->
             store.close(key, value, atol=tolerance["float_atol"], rtol=tolerance["float_rtol"], note=by)
 
 
+def score_slack(differ: float) -> float:
+    """How far a score may move where a part `differ` of a mask does: it is a mean over the mask, decayed by an IoU.
+
+    One pixel of 2,159 at its threshold moves a score by 1.7e-4, beyond the tolerance of scores and far within that of
+    masks; which side such a pixel falls on depends on the processor.
+    """
+    return 2 * differ
+
+
 def check_detections(store: Store, t: int, outputs: Mapping[str, np.ndarray], decoder: VisoloDecoder) -> None:
     tolerance, det = store.golden.tolerance, f"online/f{t}/det"
     last = decoder.last
@@ -180,11 +189,13 @@ def check_detections(store: Store, t: int, outputs: Mapping[str, np.ndarray], de
     for name, value in discrete.items():
         if f"{det}/{name}" in store:
             store.exact(f"{det}/{name}", value)
-    for name, source in (("score", "scores"), ("class_scores", "class_scores")):
-        if f"{det}/{name}" in store:
-            store.close(f"{det}/{name}", outputs[source][kept], atol=tolerance["scores_atol"])
+    differ = 0.0
     if f"{det}/masks_packed" in store:
-        store.masks(f"{det}/masks", outputs["masks"][kept], fraction=tolerance["mask_bits_mismatch_max_fraction"])
+        fraction = tolerance["mask_bits_mismatch_max_fraction"]
+        differ = store.masks(f"{det}/masks", outputs["masks"][kept], fraction=fraction)
+    for name, source, slack in (("score", "scores", score_slack(differ)), ("class_scores", "class_scores", 0.0)):
+        if f"{det}/{name}" in store:
+            store.close(f"{det}/{name}", outputs[source][kept], atol=tolerance["scores_atol"] + slack)
     state = {"lost_before_append": found.lost.reshape(-1, 3), "num_tracks": found.num_tracks}
     state["prev_matched"] = found.previous_matched.astype(np.int64)
     for name, value in state.items():
@@ -221,9 +232,11 @@ class Tracks:
             store.close("final/scores", np.array([t.score for t in tracks]), atol=tolerance["final_scores_atol"])
             store.exact("final/labels", np.array([t.label for t in tracks]))
             store.exact("final/track_frame_label", labels)
-            store.close("final/track_frame_score", scores, atol=tolerance["scores_atol"])
+        differ = 0.0
         if "final/masks_packed" in store:
-            store.masks("final/masks", masks, fraction=tolerance["mask_bits_mismatch_max_fraction"])
+            differ = store.masks("final/masks", masks, fraction=tolerance["mask_bits_mismatch_max_fraction"])
+        if "final/scores" in store:
+            store.close("final/track_frame_score", scores, atol=tolerance["scores_atol"] + score_slack(differ))
 
 
 @torch.no_grad()

@@ -109,13 +109,28 @@ def shapes(draw):
 
 
 def assert_as_good_as_plain(case, **kernels):
-    """Per sample, our error is at most twice that of plain float32 PyTorch, up to one rounding of the summed terms."""
-    exact, plain, ours = reference(case)[0], reference(case, torch.float32)[0], forward(case, **kernels)
+    """Per sample, our error is at most twice that of plain float32 PyTorch, give or take two roundings of the terms.
+
+    Where plain PyTorch happens to be exact, the roundings are all there is; how often it is depends on the processor.
+    """
+    ours, plain = errors(case, **kernels)
     sizes = {name: np.abs(case[name]) for name in ("x", "weight", "bias") if name in case}
     terms = reference(case | sizes)[0].max(axis=(1, 2, 3), initial=0)
-    bounds = 2 * np.abs(plain - exact).max(axis=(1, 2, 3)) + np.finfo(np.float32).eps * terms
-    assert (np.abs(ours - exact).max(axis=(1, 2, 3)) <= bounds).all()
+    assert (ours <= 2 * plain + 2 * np.finfo(np.float32).eps * terms).all()
+
+
+def errors(case, **kernels):
+    """Largest error per sample against float64, ours and plain float32 PyTorch's; ours is zero outside the mask."""
+    exact, ours = reference(case)[0], forward(case, **kernels)
     assert not ours[outside(case)].any()
+    return [np.abs(each - exact).max(axis=(1, 2, 3)) for each in (ours, reference(case, torch.float32)[0])]
+
+
+def test_mean_error_is_that_of_plain_float32(kernels):
+    shape = {"channels": 6, "outputs": 4, "groups": 2}
+    cases = [random_case(np.random.default_rng(seed), **shape) for seed in range(200)]
+    ours, plain = np.mean([errors(case, **kernels) for case in cases], axis=0)
+    assert ours <= 1.1 * plain
 
 
 @settings(max_examples=150, deadline=None)
