@@ -53,6 +53,20 @@ def test_changed_weight_changes_losses_and_gradients(visolo: Path):
     assert "gt/mask_cells" not in failed
 
 
+@pytest.mark.slow
+def test_a_score_moves_only_with_the_pixels_of_its_masks(visolo: Path, tmp_path: Path):
+    file, score, mask = "online_a.npz", "online/f7/det/score", "online/f7/det/masks_packed"
+    for name in ("manifest.json", file):
+        shutil.copy(visolo / name, tmp_path / name)
+    with np.load(tmp_path / file) as archive:
+        moved, flipped = archive[score] + np.float32(5e-4), archive[mask].copy()
+    edit_npz(tmp_path / file, **{score: moved})
+    assert {r.key for r in run(tmp_path).rows if not r.ok} == {score}
+    flipped[0, 0] ^= 0x80
+    edit_npz(tmp_path / file, **{mask: flipped})
+    assert run(tmp_path).ok
+
+
 @pytest.fixture(scope="module")
 def defvis(shared: Path) -> Path:
     return shared / "goldens" / "defvis"
