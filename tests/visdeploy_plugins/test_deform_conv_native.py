@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.visdeploy_plugins.deform_conv_support import DCN, SHAPES, backward, forward, keywords, random_case
-from tests.visdeploy_plugins.support import error, golden, run_on_isa, tolerances
+from tests.visdeploy_plugins.support import (
+    assert_as_good_as_plain,
+    error,
+    golden,
+    largest_errors,
+    run_on_isa,
+    tolerances,
+)
 from visdeploy_plugins import OpError, native
 from visdeploy_plugins.torch_ops import deform_conv_reference
 
@@ -90,27 +97,20 @@ def shapes(draw):
     }
 
 
-def assert_as_good_as_plain(case):
-    """Per image, our error is at most twice that of plain float32 PyTorch, give or take two roundings of the terms.
-
-    Where plain PyTorch happens to be exact, as in images of one or two values, the roundings are all there is.
-    """
-    ours, plain = errors(case)
+def check_rounding(case):
     sizes = {name: np.abs(case[name]) for name in ("input", "weight", "mask", "bias") if name in case}
-    terms = reference(case | sizes)[0].max(axis=(1, 2, 3), initial=0)
-    assert (ours <= 2 * plain + 2 * np.finfo(np.float32).eps * terms).all()
+    assert_as_good_as_plain(*errors(case), reference(case | sizes)[0])
 
 
 def errors(case):
     """Largest error per image against float64, ours and plain float32 PyTorch's."""
-    exact = reference(case)[0]
-    return [np.abs(each - exact).max(axis=(1, 2, 3)) for each in (forward(case), reference(case, torch.float32)[0])]
+    return largest_errors(reference(case)[0], forward(case), reference(case, torch.float32)[0])
 
 
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), shape=shapes())
 def test_random_cases_are_as_good_as_plain_float32(seed, shape):
-    assert_as_good_as_plain(random_case(np.random.default_rng(seed), **shape, batch=2))
+    check_rounding(random_case(np.random.default_rng(seed), **shape, batch=2))
 
 
 def test_mean_error_is_that_of_plain_float32():
@@ -124,7 +124,7 @@ def test_mean_error_is_that_of_plain_float32():
 @given(seed=st.integers(0, 2**32 - 1), shape=shapes())
 def test_ten_thousand_random_cases(seed, shape):
     """Four images, each a case of its own, per example."""
-    assert_as_good_as_plain(random_case(np.random.default_rng(seed), **shape, batch=4))
+    check_rounding(random_case(np.random.default_rng(seed), **shape, batch=4))
 
 
 @settings(max_examples=60, deadline=None)

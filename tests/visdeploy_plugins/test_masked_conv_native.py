@@ -15,7 +15,7 @@ from tests.visdeploy_plugins.masked_conv_support import (
     random_case,
     reference,
 )
-from tests.visdeploy_plugins.support import error, golden, run_on_isa
+from tests.visdeploy_plugins.support import assert_as_good_as_plain, error, golden, largest_errors, run_on_isa
 from visdeploy_plugins import OpError
 
 pytestmark = pytest.mark.usefixtures("operators")
@@ -108,22 +108,16 @@ def shapes(draw):
     }
 
 
-def assert_as_good_as_plain(case, **kernels):
-    """Per sample, our error is at most twice that of plain float32 PyTorch, give or take two roundings of the terms.
-
-    Where plain PyTorch happens to be exact, the roundings are all there is; how often it is depends on the processor.
-    """
-    ours, plain = errors(case, **kernels)
+def check_rounding(case, **kernels):
     sizes = {name: np.abs(case[name]) for name in ("x", "weight", "bias") if name in case}
-    terms = reference(case | sizes)[0].max(axis=(1, 2, 3), initial=0)
-    assert (ours <= 2 * plain + 2 * np.finfo(np.float32).eps * terms).all()
+    assert_as_good_as_plain(*errors(case, **kernels), reference(case | sizes)[0])
 
 
 def errors(case, **kernels):
     """Largest error per sample against float64, ours and plain float32 PyTorch's; ours is zero outside the mask."""
-    exact, ours = reference(case)[0], forward(case, **kernels)
+    ours = forward(case, **kernels)
     assert not ours[outside(case)].any()
-    return [np.abs(each - exact).max(axis=(1, 2, 3)) for each in (ours, reference(case, torch.float32)[0])]
+    return largest_errors(reference(case)[0], ours, reference(case, torch.float32)[0])
 
 
 def test_mean_error_is_that_of_plain_float32(kernels):
@@ -136,14 +130,14 @@ def test_mean_error_is_that_of_plain_float32(kernels):
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), shape=shapes())
 def test_random_cases_are_as_good_as_plain_float32(seed, shape):
-    assert_as_good_as_plain(random_case(np.random.default_rng(seed), **shape, batch=2))
+    check_rounding(random_case(np.random.default_rng(seed), **shape, batch=2))
 
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), shape=shapes())
 def test_random_cases_on_emulated_cuda(emulation, seed, shape):
     case = random_case(np.random.default_rng(seed), **shape, batch=2)
-    assert_as_good_as_plain(case, emulation=emulation)
+    check_rounding(case, emulation=emulation)
     for name, grad in backward(case, emulation=emulation).items():
         assert error(grad, backward(case)[name]) <= 1e-5, name
 
@@ -153,7 +147,7 @@ def test_random_cases_on_emulated_cuda(emulation, seed, shape):
 @given(seed=st.integers(0, 2**32 - 1), shape=shapes())
 def test_ten_thousand_random_cases(seed, shape):
     """Four samples with masks of their own, each a case, per example."""
-    assert_as_good_as_plain(random_case(np.random.default_rng(seed), **shape, batch=4))
+    check_rounding(random_case(np.random.default_rng(seed), **shape, batch=4))
 
 
 @settings(max_examples=60, deadline=None)
