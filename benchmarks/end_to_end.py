@@ -32,8 +32,8 @@ from rich.console import Console
 from rich.table import Table
 
 import visdeploy
-from visdeploy.preprocess import Preprocessor
 from visdeploy.profiling import Profiler
+from visdeploy.streaming.preprocessing import Preprocessor
 from visdeploy.video import VideoWriter, open_source
 
 HEIGHT, WIDTH = 360, 640

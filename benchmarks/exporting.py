@@ -32,12 +32,12 @@ from rich.table import Table
 import visdeploy
 import visdeploy_plugins
 from visdeploy.backends import Backend, open_backend
-from visdeploy.certificate import Certificate
-from visdeploy_export.certify import compare_engines
-from visdeploy_export.clips import Frames, moving_clip, open_frames
+from visdeploy.parity.certificate import Certificate
 from visdeploy_export.loading import load_model
 from visdeploy_export.methods import build_step
-from visdeploy_export.reference import TorchBackend
+from visdeploy_export.proof.certify import compare_engines
+from visdeploy_export.proof.clips import Frames, moving_clip, open_frames
+from visdeploy_export.proof.torch_backend import TorchBackend
 from visdeploy_training import create_model, save_checkpoint
 
 OURS, STOCK = "ONNX Runtime, our operators", "ONNX Runtime, standard operators"

@@ -29,7 +29,7 @@ import visdeploy
 from visdeploy.evaluation import evaluate, read_annotations
 from visdeploy.evaluation.annotations import AnnotationSet
 from visdeploy.results import VideoResult
-from visdeploy.windows import Feeder, steps
+from visdeploy.streaming.windows import Feeder, steps
 
 COUNTS = ("frames", "objects", "tracks", "borders", "crossed", "broken")
 

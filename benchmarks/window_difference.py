@@ -30,10 +30,10 @@ from visdeploy.backends import open_backend
 from visdeploy.manifest import Preprocessing, Window
 from visdeploy.masks import Mask
 from visdeploy.methods import create_decoder
-from visdeploy.preprocess import Preprocessor
-from visdeploy.tracking.stitch import match, tube_overlaps
+from visdeploy.streaming.preprocessing import Preprocessor
+from visdeploy.streaming.windows import Feeder, Step, steps
+from visdeploy.tracking.stitching import match, tube_overlaps
 from visdeploy.video import open_source
-from visdeploy.windows import Feeder, Step, steps
 
 SAME = 0.5
 Outputs = Mapping[str, np.ndarray]

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from visdeploy.evaluation import evaluate
     from visdeploy.exporting import export
     from visdeploy.masks import Mask
+    from visdeploy.parity.verification import verify
     from visdeploy.predictor import VISPredictor
     from visdeploy.profiling import Profiler
     from visdeploy.results import FrameResult, Instance, Track, VideoResult
-    from visdeploy.stream import Stream
-    from visdeploy.verification import verify
+    from visdeploy.streaming.stream import Stream
 
 __version__ = "0.1.0"
 
@@ -43,14 +43,14 @@ _HOMES = {
     "Instance": "visdeploy.results",
     "Mask": "visdeploy.masks",
     "Profiler": "visdeploy.profiling",
-    "Stream": "visdeploy.stream",
+    "Stream": "visdeploy.streaming.stream",
     "Track": "visdeploy.results",
     "VISPredictor": "visdeploy.predictor",
     "VideoResult": "visdeploy.results",
     "doctor": "visdeploy.diagnosis",
     "evaluate": "visdeploy.evaluation",
     "export": "visdeploy.exporting",
-    "verify": "visdeploy.verification",
+    "verify": "visdeploy.parity.verification",
 }
 
 __all__ = [

@@ -10,12 +10,12 @@ from visdeploy.backends import open_backend
 from visdeploy.bundle import Bundle
 from visdeploy.errors import SourceError
 from visdeploy.methods import create_decoder
-from visdeploy.preprocess import Preprocessor
 from visdeploy.profiling import OFF, Profiler
 from visdeploy.results import FrameResult, VideoResult
-from visdeploy.stream import Stream
+from visdeploy.streaming.preprocessing import Preprocessor
+from visdeploy.streaming.stream import Stream
+from visdeploy.streaming.windows import Feeder
 from visdeploy.video import Source, open_source
-from visdeploy.windows import Feeder
 
 
 class VISPredictor:

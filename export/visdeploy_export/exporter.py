@@ -15,18 +15,18 @@ import torch
 import visdeploy
 from visdeploy.backends import Backend, open_backend
 from visdeploy.bundle import CERTIFICATE, SELFTEST, Bundle, file_sha256, seal_bundle, stage_bundle
-from visdeploy.certificate import Certificate
 from visdeploy.errors import ConfigError, ExportError, VerificationError
 from visdeploy.evaluation import read_annotations
 from visdeploy.manifest import Tolerance
-from visdeploy.verification import verify
-from visdeploy_export.certify import compare_engines, record_selftest
-from visdeploy_export.clips import Frames, check_frame_count, check_source, describe, moving_clip, open_frames
+from visdeploy.parity.certificate import Certificate
+from visdeploy.parity.verification import verify
 from visdeploy_export.graph import OPSET, write_onnx
 from visdeploy_export.loading import load_model
 from visdeploy_export.methods import build_step
-from visdeploy_export.mini_set import first_video, measure_average_precision
-from visdeploy_export.reference import TorchBackend
+from visdeploy_export.proof.certify import compare_engines, record_selftest
+from visdeploy_export.proof.clips import Frames, check_frame_count, check_source, describe, moving_clip, open_frames
+from visdeploy_export.proof.mini_set import first_video, measure_average_precision
+from visdeploy_export.proof.torch_backend import TorchBackend
 from visdeploy_training import ModelInfo
 
 PRECISIONS = ("fp32",)

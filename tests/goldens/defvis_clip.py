@@ -15,7 +15,7 @@ from torch import Tensor
 from visdeploy.masks import Mask
 from visdeploy.methods.clip import ClipInstance
 from visdeploy.methods.defvis import DefVISDecoder
-from visdeploy.preprocess import Preprocessor
+from visdeploy.streaming.preprocessing import Preprocessor
 from visdeploy_plugins.torch_ops.ms_deform_attn_fused_reference import attention_weights, sampling_locations
 from visdeploy_training.methods.defvis import ClipStep, DefVIS, DefVISConfig, DefVISOutput
 from visdeploy_training.methods.defvis.geometry import resize_padding

@@ -14,7 +14,7 @@ from torch import Tensor
 from visdeploy.masks import Mask
 from visdeploy.methods.clip import ClipInstance
 from visdeploy.methods.tevit import TeViTDecoder
-from visdeploy.preprocess import Preprocessor
+from visdeploy.streaming.preprocessing import Preprocessor
 from visdeploy_training.methods.tevit import ClipStep, TeViT
 from visdeploy_training.methods.tevit.head import refine
 from visdeploy_training.methods.tevit.inference import inference_settings

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from visdeploy.preprocess import Preprocessor
+from visdeploy.streaming.preprocessing import Preprocessor
 from visdeploy_training.methods.tevit import TeViT, TeViTOutput
 from visdeploy_training.methods.tevit.inference import inference_settings
 from visdeploy_training.methods.tevit.losses import (

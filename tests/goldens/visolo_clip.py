@@ -17,7 +17,7 @@ from torch import Tensor
 
 from visdeploy.manifest import Preprocessing
 from visdeploy.methods.visolo import VisoloDecoder
-from visdeploy.preprocess import Preprocessor
+from visdeploy.streaming.preprocessing import Preprocessor
 from visdeploy_training.methods.visolo import VISOLO, OnlineStep
 from visdeploy_training.methods.visolo.online import Memory, grid_weight_slots
 

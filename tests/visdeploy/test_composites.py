@@ -14,7 +14,7 @@ from visdeploy.evaluation import evaluate, read_annotations
 from visdeploy.manifest import Window
 from visdeploy.methods.defvis import DefVISDecoder
 from visdeploy.results import Track, VideoResult
-from visdeploy.windows import Feeder, steps
+from visdeploy.streaming.windows import Feeder, steps
 
 ROWS, COLUMNS, SLOTS = 40, 72, 6
 

@@ -13,11 +13,11 @@ from tests.visdeploy_plugins.tensorrt_child import run
 from tests.visdeploy_training.methods.defvis.conftest import small_network
 from visdeploy.backends import open_backend
 from visdeploy.bundle import Bundle
-from visdeploy_export.certify import compare_engines
-from visdeploy_export.clips import open_frames
 from visdeploy_export.graph import write_onnx
 from visdeploy_export.methods import build_step
-from visdeploy_export.reference import TorchBackend
+from visdeploy_export.proof.certify import compare_engines
+from visdeploy_export.proof.clips import open_frames
+from visdeploy_export.proof.torch_backend import TorchBackend
 from visdeploy_plugins import native
 from visdeploy_training import create_model, load_checkpoint, save_checkpoint
 from visdeploy_training.methods.defvis import DefVIS

@@ -12,7 +12,6 @@ import torch
 import visdeploy
 from tests.bundles import CLASSES, OPTIONS
 from visdeploy.bundle import CERTIFICATE, MANIFEST, MODEL, SELFTEST, Bundle
-from visdeploy.certificate import Certificate
 from visdeploy.errors import (
     BundleError,
     CheckpointError,
@@ -24,8 +23,9 @@ from visdeploy.errors import (
     VisdeployError,
 )
 from visdeploy.manifest import Tolerance
+from visdeploy.parity.certificate import Certificate
 from visdeploy_export import exporter
-from visdeploy_export.clips import moving_clip
+from visdeploy_export.proof.clips import moving_clip
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ from visdeploy.backends import open_backend
 from visdeploy.bundle import MODEL, MODEL_DATA, Bundle
 from visdeploy.errors import ExportError
 from visdeploy.manifest import Preprocessing, StateSpec, TensorSpec, Window
-from visdeploy.parity import ParityMeter
-from visdeploy.windows import Step
+from visdeploy.parity.meter import ParityMeter
+from visdeploy.streaming.windows import Step
 from visdeploy_export import graph
-from visdeploy_export.certify import record_selftest
-from visdeploy_export.clips import moving_clip
 from visdeploy_export.graph import write_onnx
 from visdeploy_export.methods import build_step
-from visdeploy_export.reference import TorchBackend
+from visdeploy_export.proof.certify import record_selftest
+from visdeploy_export.proof.clips import moving_clip
+from visdeploy_export.proof.torch_backend import TorchBackend
 from visdeploy_export.step import StepGraph
 from visdeploy_training import load_checkpoint
 

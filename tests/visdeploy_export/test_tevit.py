@@ -13,14 +13,14 @@ from tests.visdeploy_plugins.tensorrt_child import run
 from tests.visdeploy_training.methods.tevit.conftest import small_network
 from visdeploy.backends import open_backend
 from visdeploy.bundle import Bundle
-from visdeploy.certificate import Certificate
+from visdeploy.parity.certificate import Certificate
 from visdeploy.predictor import VISPredictor
-from visdeploy.preprocess import Preprocessor
-from visdeploy_export.certify import compare_engines
-from visdeploy_export.clips import open_frames
+from visdeploy.streaming.preprocessing import Preprocessor
 from visdeploy_export.graph import write_onnx
 from visdeploy_export.methods import build_step
-from visdeploy_export.reference import TorchBackend
+from visdeploy_export.proof.certify import compare_engines
+from visdeploy_export.proof.clips import open_frames
+from visdeploy_export.proof.torch_backend import TorchBackend
 from visdeploy_plugins import native
 from visdeploy_training import load_checkpoint, save_checkpoint
 from visdeploy_training.model import VISModel

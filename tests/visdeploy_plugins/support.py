@@ -49,8 +49,8 @@ def largest_errors(exact: np.ndarray, *outputs: np.ndarray) -> list[np.ndarray]:
 def assert_as_good_as_plain(ours: np.ndarray, plain: np.ndarray, sums: np.ndarray) -> None:
     """Per sample, our error is at most twice that of plain float32 PyTorch, give or take two roundings of the terms.
 
-    Where plain PyTorch happens to be exact, as in images of one or two values, the roundings are all there is; how often
-    it is depends on the processor.
+    Where plain PyTorch happens to be exact, as in images of one or two values, the roundings are all there is; how
+    often it is depends on the processor.
 
     Args:
         ours: Our largest error per sample, `[N]`.

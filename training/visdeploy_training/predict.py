@@ -12,9 +12,9 @@ import torch
 
 from visdeploy.errors import DataError
 from visdeploy.methods import Decoder, create_decoder
-from visdeploy.preprocess import Preprocessor
 from visdeploy.results import FrameResult, Track, VideoResult
-from visdeploy.windows import Feeder, Step, steps
+from visdeploy.streaming.preprocessing import Preprocessor
+from visdeploy.streaming.windows import Feeder, Step, steps
 from visdeploy_training.model import VISModel
 from visdeploy_training.registry import get_method
 

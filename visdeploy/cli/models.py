@@ -96,7 +96,7 @@ def export(
 
 def verify(bundle: BundlePath, device: Device = "auto", threads: Threads = None) -> None:
     """Re-run the bundle's self-test on this machine and compare with what PyTorch gave."""
-    from visdeploy.verification import verify as run
+    from visdeploy.parity.verification import verify as run
 
     report = run(bundle, device=device, threads=threads)
     _print_certificate(report.model_dump(), title=f"{bundle.name} on this machine")
@@ -139,6 +139,6 @@ def _names(classes: str | None) -> str | list[str] | None:
 
 
 def _print_certificate(certificate: dict[str, Any], *, title: str) -> None:
-    from visdeploy.parity import certificate_rows
+    from visdeploy.parity.meter import certificate_rows
 
     stdout.print(table(title, ("check", "value", "allowed"), certificate_rows(certificate)))

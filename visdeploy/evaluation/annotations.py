@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from visdeploy.entries import MAX_SIDE, Entry, read_json
 from visdeploy.errors import DataError
+from visdeploy.json_fields import MAX_SIDE, Entry, read_json
 from visdeploy.masks import Mask
 
 

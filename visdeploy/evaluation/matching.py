@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from visdeploy.entries import Entry
 from visdeploy.errors import DataError
 from visdeploy.evaluation.annotations import AnnotationSet, Video
+from visdeploy.json_fields import Entry
 from visdeploy.results import VideoResult
 
 

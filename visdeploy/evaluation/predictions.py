@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from visdeploy.entries import Entry, read_json
 from visdeploy.errors import DataError
 from visdeploy.evaluation.annotations import AnnotationSet, Video
 from visdeploy.evaluation.matching import Matcher, result_entries
+from visdeploy.json_fields import Entry, read_json
 from visdeploy.masks import Mask
 from visdeploy.results import Track, VideoResult
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from visdeploy.atomic import write_text
-from visdeploy.entries import MAX_SIDE, Entry, read_json
 from visdeploy.formats.common import dump_json, read_head, shared_classes, sorted_tracks, track_head, video_head
+from visdeploy.json_fields import MAX_SIDE, Entry, read_json
 from visdeploy.results import Track, VideoResult
 
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from visdeploy.entries import MAX_SIDE, Entry
 from visdeploy.errors import DataError
+from visdeploy.json_fields import MAX_SIDE, Entry
 from visdeploy.results import Track, VideoResult
 
 

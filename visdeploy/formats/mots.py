@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from visdeploy.atomic import write_text
-from visdeploy.entries import Entry
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.formats.common import sorted_tracks
 from visdeploy.formats.overlaps import without_overlaps
 from visdeploy.formats.sidecar import paths_by_name, read_sidecar, write_sidecar
+from visdeploy.json_fields import Entry
 from visdeploy.results import Track, VideoResult
 
 _PER_CLASS = 1000

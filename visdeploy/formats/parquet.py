@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from visdeploy.atomic import replacing_file
-from visdeploy.entries import Entry
 from visdeploy.errors import DataError
 from visdeploy.formats.common import (
     class_name,
@@ -24,6 +23,7 @@ from visdeploy.formats.common import (
     track_head,
     video_head,
 )
+from visdeploy.json_fields import Entry
 from visdeploy.optional import require
 from visdeploy.results import Track, VideoResult
 

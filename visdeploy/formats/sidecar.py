@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from visdeploy.atomic import write_text
-from visdeploy.entries import Entry, read_json
 from visdeploy.errors import DataError
 from visdeploy.formats.common import dump_json, read_head, read_track, track_head, video_head
+from visdeploy.json_fields import Entry, read_json
 from visdeploy.results import VideoResult
 
 logger = logging.getLogger(__name__)

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from visdeploy.atomic import write_text
-from visdeploy.entries import Entry, read_json
 from visdeploy.errors import DataError
 from visdeploy.evaluation.annotations import read_annotations
 from visdeploy.evaluation.matching import Matcher, result_entries
 from visdeploy.formats.common import class_name, dump_json, read_head, shared_classes, sorted_tracks, video_head
+from visdeploy.json_fields import Entry, read_json
 from visdeploy.results import Track, VideoResult
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from visdeploy.errors import BundleError
 from visdeploy.profiling import OFF, Profiler
 from visdeploy.results import FrameResult
-from visdeploy.windows import Step
+from visdeploy.streaming.windows import Step
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 ParametersT = TypeVar("ParametersT", bound="Parameters")

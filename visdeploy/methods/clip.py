@@ -1,7 +1,7 @@
 """What the decoders of clip methods share: overlapping clips become one sequence of frames with lasting identities.
 
 A clip names its instances for all of its frames. The frames that two clips share are used twice: to find out which
-instances are the same (`visdeploy.tracking.stitch`), and so that every frame is taken from the clip that saw more of
+instances are the same (`visdeploy.tracking.stitching`), and so that every frame is taken from the clip that saw more of
 its surroundings: the first half of an overlap from the earlier clip, the second from the later one.
 """
 
@@ -23,8 +23,8 @@ from visdeploy.methods.base import Arrays, Decoder, Parameters, TrackSummary, re
 from visdeploy.methods.clip_state import pack_instances, unpack_instances
 from visdeploy.profiling import OFF, Profiler
 from visdeploy.results import FrameResult, Instance
-from visdeploy.tracking.stitch import match, tube_overlaps
-from visdeploy.windows import Step
+from visdeploy.streaming.windows import Step
+from visdeploy.tracking.stitching import match, tube_overlaps
 
 logger = logging.getLogger(__name__)
 Votes = npt.NDArray[np.float64]

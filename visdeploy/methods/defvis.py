@@ -8,9 +8,9 @@ import numpy as np
 from pydantic import Field
 
 from visdeploy.masks import Mask
+from visdeploy.masks.resampling import resize_logits
 from visdeploy.methods.base import Arrays, Parameters, take_output
 from visdeploy.methods.clip import ClipDecoder, ClipInstance, Votes
-from visdeploy.resample import resize_logits
 
 
 class DecodeParameters(Parameters):

@@ -10,9 +10,9 @@ from pydantic import Field
 
 from visdeploy.errors import BundleError
 from visdeploy.masks import Mask
+from visdeploy.masks.resampling import paste_mask
 from visdeploy.methods.base import Arrays, Parameters, take_output
 from visdeploy.methods.clip import ClipDecoder, ClipInstance, Votes
-from visdeploy.resample import paste_mask
 
 
 class DecodeParameters(Parameters):

@@ -15,9 +15,9 @@ from pydantic import Field
 
 from visdeploy.errors import StreamError
 from visdeploy.masks import Mask
+from visdeploy.masks.resampling import resize_mask
 from visdeploy.methods.base import Arrays, OnlineDecoder, Parameters, TrackSummary, read_parameters, take_output
 from visdeploy.profiling import OFF, Profiler
-from visdeploy.resample import resize_mask
 from visdeploy.results import FrameResult, Instance
 from visdeploy.tracking import AffinityTracker, Association
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.visdeploy.step_graph import CELLS, HEIGHT, SLOTS, WIDTH, fields, make_bundle, model_bytes
-from visdeploy.backends import open_backend, ort_session
+from visdeploy.backends import open_backend
+from visdeploy.backends.onnxruntime import session as ort_session
 from visdeploy.errors import BundleError, ConfigError, DependencyError, EngineError, StreamError
 
 ort = pytest.importorskip("onnxruntime")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from visdeploy.methods.defvis import DefVISDecoder
-from visdeploy.windows import Step
+from visdeploy.streaming.windows import Step
 
 LENGTH, OVERLAP, SIDE = 4, 2, 64
 FIRST = Step({}, first=0, timestamps=tuple(map(float, range(LENGTH))), fresh=LENGTH)

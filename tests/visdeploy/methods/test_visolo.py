@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from visdeploy.errors import BundleError, StreamError, VisdeployError
+from visdeploy.masks.resampling import resize_mask
 from visdeploy.methods import create_decoder
 from visdeploy.methods.visolo import suppress_overlaps
-from visdeploy.resample import resize_mask
 
 SIZE = (16, 24)
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from visdeploy.entries import Entry, read_json
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.evaluation import Category, read_annotations
+from visdeploy.json_fields import Entry, read_json
 from visdeploy.masks import Mask
 from visdeploy_training.datasets.categories import map_categories
 from visdeploy_training.datasets.records import ClipRecord, InstanceRecord

@@ -7,7 +7,7 @@ import torch
 from tests.visdeploy_training.methods.defvis.conftest import small_network
 from visdeploy.errors import DataError
 from visdeploy.methods import create_decoder
-from visdeploy.preprocess import Preprocessor
+from visdeploy.streaming.preprocessing import Preprocessor
 from visdeploy_training import create_model, get_method
 from visdeploy_training.methods.defvis import ClipStep, DefVIS
 from visdeploy_training.predict import predict_clip

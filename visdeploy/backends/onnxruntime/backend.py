@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visdeploy.backends.base import Arrays, Backend, State, check_inputs
-from visdeploy.backends.ort_session import start_session
+from visdeploy.backends.onnxruntime.session import start_session
 from visdeploy.errors import BundleError, EngineError, StreamError
 
 if TYPE_CHECKING:

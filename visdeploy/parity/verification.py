@@ -11,9 +11,9 @@ import numpy as np
 from visdeploy.backends import open_backend
 from visdeploy.bundle import Bundle
 from visdeploy.errors import VerificationError
-from visdeploy.parity import Certificate, ParityMeter
-from visdeploy.preprocess import Preprocessor
-from visdeploy.windows import Feeder, steps
+from visdeploy.parity.meter import Certificate, ParityMeter
+from visdeploy.streaming.preprocessing import Preprocessor
+from visdeploy.streaming.windows import Feeder, steps
 
 
 class Report(Certificate):

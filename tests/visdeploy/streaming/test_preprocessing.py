@@ -8,7 +8,7 @@ from PIL import Image
 
 from visdeploy.errors import SourceError
 from visdeploy.manifest import Preprocessing
-from visdeploy.preprocess import Preprocessor
+from visdeploy.streaming.preprocessing import Preprocessor
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 

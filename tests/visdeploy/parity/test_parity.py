@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from tests.visdeploy.step_graph import clip, fields, make_bundle
 from visdeploy.backends import open_backend
-from visdeploy.certificate import Agreement, AveragePrecision, Certificate, certificate_rows
 from visdeploy.errors import BundleError
 from visdeploy.manifest import Manifest, TensorSpec, Tolerance, Window
-from visdeploy.parity import ParityMeter
-from visdeploy.preprocess import Preprocessor
-from visdeploy.windows import Step
+from visdeploy.parity.certificate import Agreement, AveragePrecision, Certificate, certificate_rows
+from visdeploy.parity.meter import ParityMeter
+from visdeploy.streaming.preprocessing import Preprocessor
+from visdeploy.streaming.windows import Step
 
 MEASURES = {"cells": "identity", "masks": "mask", "overlaps": "area", "scores": "score"}
 SIZE = (60, 90)

@@ -16,10 +16,10 @@ import numpy.typing as npt
 from visdeploy.errors import StreamError
 from visdeploy.masks import Mask
 from visdeploy.methods import create_decoder
-from visdeploy.preprocess import check_frame
 from visdeploy.results import FrameResult, Track, VideoResult
-from visdeploy.stream_state import SavedStream
-from visdeploy.windows import Feeder, Step
+from visdeploy.streaming.preprocessing import check_frame
+from visdeploy.streaming.saved import SavedStream
+from visdeploy.streaming.windows import Feeder, Step
 
 if TYPE_CHECKING:
     from visdeploy.predictor import VISPredictor

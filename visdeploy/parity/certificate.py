@@ -53,7 +53,7 @@ class Agreement(_Record):
         reference: Members of the reference's set.
         candidate: Members of the candidate's set.
         matched: Members of both.
-        tied: Members of one set that stand for one of the other: nearly tied for the last place (`visdeploy.rows`).
+        tied: Members of one set that stand for one of the other: nearly tied for last (`visdeploy.parity.rows`).
     """
 
     reference: int = 0

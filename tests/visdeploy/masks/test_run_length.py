@@ -5,7 +5,7 @@ from hypothesis.extra.numpy import arrays
 
 from visdeploy.errors import DataError
 from visdeploy.masks import Mask
-from visdeploy.rle import covers, read_fast
+from visdeploy.masks.run_length import covers, read_fast
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 MASKS = SIZES.flatmap(lambda size: st.lists(arrays(bool, size), min_size=1, max_size=4))

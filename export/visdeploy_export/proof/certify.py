@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from visdeploy.backends import Backend
 from visdeploy.bundle import SelfTest
-from visdeploy.certificate import AveragePrecision, Certificate
 from visdeploy.errors import ExportError
 from visdeploy.manifest import Manifest
-from visdeploy.parity import ParityMeter
-from visdeploy.preprocess import Preprocessor
-from visdeploy.windows import Feeder, steps
-from visdeploy_export.clips import moving_clip
+from visdeploy.parity.certificate import AveragePrecision, Certificate
+from visdeploy.parity.meter import ParityMeter
+from visdeploy.streaming.preprocessing import Preprocessor
+from visdeploy.streaming.windows import Feeder, steps
+from visdeploy_export.proof.clips import moving_clip
 
 SELFTEST_FRAMES, SELFTEST_SIZE = 9, (90, 160)
 """Nine frames: the first key frame that outlives its slot (frame 5) is read by frame 8 as a key frame."""

@@ -10,9 +10,9 @@ from onnx import helper, numpy_helper
 
 from tests.bundles import tamper
 from visdeploy.bundle import MODEL
-from visdeploy.certificate import certificate_rows
 from visdeploy.errors import BundleError, VerificationError
-from visdeploy.verification import verify
+from visdeploy.parity.certificate import certificate_rows
+from visdeploy.parity.verification import verify
 
 
 def edit_model(change):

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, overload
 
 from visdeploy.errors import DataError
 from visdeploy.masks import Mask
-from visdeploy.rle import read_fast
+from visdeploy.masks.run_length import read_fast
 
 MAX_SIDE = 65_535
 """Longest side of a frame or a mask, in pixels."""

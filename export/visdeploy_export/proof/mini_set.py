@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from visdeploy.backends import Backend
 from visdeploy.bundle import Bundle
-from visdeploy.certificate import AveragePrecision
 from visdeploy.errors import SourceError
 from visdeploy.evaluation import evaluate, read_annotations
 from visdeploy.evaluation.annotations import AnnotationSet, Video
+from visdeploy.parity.certificate import AveragePrecision
 from visdeploy.predictor import VISPredictor
 from visdeploy.results import VideoResult
 

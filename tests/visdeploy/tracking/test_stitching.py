@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from visdeploy.masks import Mask
-from visdeploy.tracking.stitch import match, tube_overlaps
+from visdeploy.tracking.stitching import match, tube_overlaps
 
 
 def tube(*masks):

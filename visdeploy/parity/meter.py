@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from visdeploy.certificate import (
+from visdeploy.manifest import Manifest, TensorSpec, Tolerance
+from visdeploy.methods import create_decoder
+from visdeploy.parity.certificate import (
     PIXEL_SLACK,
     Agreement,
     AveragePrecision,
@@ -22,11 +24,9 @@ from visdeploy.certificate import (
     share_of_limit,
     worst_first,
 )
-from visdeploy.manifest import Manifest, TensorSpec, Tolerance
-from visdeploy.methods import create_decoder
+from visdeploy.parity.rows import Outputs, RowMatcher, Rows
 from visdeploy.results import FrameResult, Instance
-from visdeploy.rows import Outputs, RowMatcher, Rows
-from visdeploy.windows import Step
+from visdeploy.streaming.windows import Step
 
 __all__ = ["PIXEL_SLACK", "Certificate", "ParityMeter", "certificate_rows"]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from visdeploy.resample import paste_mask, resize_mask
+from visdeploy.masks.resampling import paste_mask, resize_mask
 
 
 def by_torch(mask, height, width):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from visdeploy.errors import ConfigError
-from visdeploy_export.clips import describe, moving_clip, open_frames
 from visdeploy_export.methods import build_step
+from visdeploy_export.proof.clips import describe, moving_clip, open_frames
 
 
 def test_the_synthetic_clip_is_always_the_same_and_always_moves():
