@@ -37,8 +37,8 @@ from visdeploy_export.loading import load_model
 from visdeploy_export.methods import build_step
 from visdeploy_export.proof.certify import compare_engines
 from visdeploy_export.proof.clips import Frames, moving_clip, open_frames
-from visdeploy_export.proof.torch_backend import TorchBackend
 from visdeploy_training import create_model, save_checkpoint
+from visdeploy_training.torch_backend import TorchBackend
 
 OURS, STOCK = "ONNX Runtime, our operators", "ONNX Runtime, standard operators"
 

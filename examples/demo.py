@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 import visdeploy
-from visdeploy.parity.meter import certificate_rows
+from visdeploy.parity.certificate import certificate_rows
 from visdeploy.profiling import Profiler
 from visdeploy.render import contact_sheet
 from visdeploy.video import open_source

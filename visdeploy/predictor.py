@@ -6,15 +6,13 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from visdeploy.backends import open_backend
+from visdeploy.backends import Backend, open_backend
 from visdeploy.bundle import Bundle
 from visdeploy.errors import SourceError
-from visdeploy.methods import create_decoder
-from visdeploy.profiling import OFF, Profiler
+from visdeploy.profiling import OFF, Profiler, Stage
 from visdeploy.results import FrameResult, VideoResult
-from visdeploy.streaming.preprocessing import Preprocessor
+from visdeploy.streaming.pipeline import Pipeline
 from visdeploy.streaming.stream import Stream
-from visdeploy.streaming.windows import Feeder
 from visdeploy.video import Source, open_source
 
 
@@ -30,9 +28,8 @@ class VISPredictor:
 
     Attributes:
         bundle: The opened bundle.
-        backend: The engine that runs its graph.
+        pipeline: The bundle's model on its engine.
         classes: Class names that labels point into.
-        device: Where the graph runs: `cpu` or `cuda:N`.
 
     Raises:
         BundleError: The bundle is missing, damaged, unsafe, or contradicts itself.
@@ -58,15 +55,25 @@ class VISPredictor:
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         manifest = self.bundle.manifest
-        self.profiler = OFF if profiler is None else profiler
         self.identity = self.bundle.identity
         self.classes = tuple(manifest.classes)
-        self.feeder = Feeder.of(manifest, where=str(self.bundle.path))
-        self.preprocess = Preprocessor(manifest.preprocessing)
-        # a wrong method or parameter shall fail now, not at the first stream
-        create_decoder(manifest.method, classes=manifest.classes, decode=manifest.decode, tracking=manifest.tracking)
-        self.backend = open_backend(self.bundle, device, threads, spinning=spinning)
-        self.device = self.backend.device
+        backend = open_backend(self.bundle, device, threads, spinning=spinning)
+        self.pipeline = Pipeline(manifest, backend, profiler=OFF if profiler is None else profiler)
+
+    @property
+    def backend(self) -> Backend:
+        """The engine that runs the graph."""
+        return self.pipeline.backend
+
+    @property
+    def device(self) -> str:
+        """Where the graph runs: `cpu` or `cuda:N`."""
+        return self.backend.device
+
+    @property
+    def profiler(self) -> Profiler:
+        """What collects the time of every stage."""
+        return self.pipeline.profiler
 
     def stream(self, source: Any, **options: Any) -> Iterator[FrameResult]:
         """Results frame by frame, as they come, in memory that does not grow with the video.
@@ -87,7 +94,7 @@ class VISPredictor:
 
     def _results(self, opened: Source) -> Iterator[FrameResult]:
         with opened, self.open_stream(name=opened.name) as stream:
-            for frame in self.profiler.iterate("decode", opened):
+            for frame in self.profiler.iterate(Stage.DECODE, opened):
                 if (result := stream.push(frame.image, frame.timestamp)) is not None:
                     yield result
             yield from stream.flush()
@@ -107,7 +114,7 @@ class VISPredictor:
             EngineError: The graph failed.
         """
         with open_source(source, **options) as opened, self.open_stream(collect=True, name=opened.name) as stream:
-            for frame in self.profiler.iterate("decode", opened):
+            for frame in self.profiler.iterate(Stage.DECODE, opened):
                 stream.push(frame.image, frame.timestamp)
                 if on_frame is not None:
                     on_frame(stream.num_frames, opened.estimated_frames)
@@ -126,7 +133,7 @@ class VISPredictor:
             name: Name of the result.
             fps: Frame rate; gives frames pushed without a timestamp one.
         """
-        return Stream(self, collect=collect, name=name, fps=fps)
+        return Stream(self.pipeline, identity=self.identity, collect=collect, name=name, fps=fps)
 
     def load_stream(self, path: str | os.PathLike[str]) -> Stream:
         """Continue a stream that `Stream.save` wrote, as if it had never stopped.
@@ -137,7 +144,7 @@ class VISPredictor:
         Raises:
             StreamError: The file is missing or damaged, or was saved with another bundle.
         """
-        return Stream.load(self, path)
+        return Stream.load(self.pipeline, path, identity=self.identity)
 
     def __repr__(self) -> str:
         manifest = self.bundle.manifest

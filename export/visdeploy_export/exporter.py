@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,22 @@ import onnx
 import torch
 
 import visdeploy
-from visdeploy.backends import Backend, open_backend
+from visdeploy.backends import open_backend
 from visdeploy.bundle import CERTIFICATE, SELFTEST, Bundle, file_sha256, seal_bundle, stage_bundle
 from visdeploy.errors import ConfigError, ExportError, VerificationError
 from visdeploy.evaluation import read_annotations
-from visdeploy.manifest import Tolerance
+from visdeploy.manifest import Tolerance, Tolerances
 from visdeploy.parity.certificate import Certificate
 from visdeploy.parity.verification import verify
+from visdeploy.streaming.pipeline import Pipeline
 from visdeploy_export.graph import OPSET, write_onnx
 from visdeploy_export.loading import load_model
 from visdeploy_export.methods import build_step
 from visdeploy_export.proof.certify import compare_engines, record_selftest
 from visdeploy_export.proof.clips import Frames, check_frame_count, check_source, describe, moving_clip, open_frames
 from visdeploy_export.proof.mini_set import first_video, measure_average_precision
-from visdeploy_export.proof.torch_backend import TorchBackend
 from visdeploy_training import ModelInfo
+from visdeploy_training.torch_backend import TorchBackend
 
 PRECISIONS = ("fp32",)
 OPSETS = range(20, 24)
@@ -106,9 +106,10 @@ def export(
         )
         step, info = build_step(model), model.info
         custom_ops = write_onnx(step, folder, opset=opset, metadata={"method": info.method, "variant": info.variant})
-        fields = step.manifest_fields() | _origin(info, path) | {"custom_ops": custom_ops}
-        fields |= {"opset": opset, "precision": precision, "tolerance": tolerance or Tolerance()}
-        reference = TorchBackend(step.module, seal_bundle(folder, fields).manifest)
+        fields = dict(step.spec) | _origin(info, path) | {"custom_ops": custom_ops}
+        fields |= {"opset": opset, "precision": precision, "tolerance": Tolerances(default=tolerance or Tolerance())}
+        manifest = seal_bundle(folder, fields).manifest
+        reference = Pipeline(manifest, TorchBackend(step.module, manifest))
         (folder / SELFTEST).write_bytes(record_selftest(reference).to_bytes())
         certificate = _certify(seal_bundle(folder, fields), reference, certify_on, certify_frames, ground_truth)
         (folder / CERTIFICATE).write_text(certificate.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -149,7 +150,7 @@ def _origin(info: ModelInfo, checkpoint: Path) -> dict[str, Any]:
 
 def _certify(
     bundle: Bundle,
-    reference: Backend,
+    reference: Pipeline,
     certify_on: str | os.PathLike[str] | Frames | None,
     certify_frames: int,
     ground_truth: str | os.PathLike[str] | None,
@@ -159,12 +160,12 @@ def _certify(
     Raises:
         ExportError: A limit is broken; the message names the worst tensor.
     """
-    candidate = open_backend(bundle, device="cpu", threads=torch.get_num_threads())
+    candidate = Pipeline(bundle.manifest, open_backend(bundle, device="cpu", threads=torch.get_num_threads()))
     precision = None
     if ground_truth is not None:
         truth = Path(ground_truth)
         images = Path(certify_on) if isinstance(certify_on, str | os.PathLike) else truth.parent
-        precision = measure_average_precision(bundle, reference, candidate, truth, images)
+        precision = measure_average_precision(reference, candidate, truth, images)
         certify_on = first_video(truth, images)
         source = f"the first video of {truth.name}"
     else:
@@ -175,7 +176,6 @@ def _certify(
         candidate,
         open_frames(frames, certify_frames),
         source=source,
-        names=(f"PyTorch {torch.__version__}", f"ONNX Runtime {version('onnxruntime')} on {candidate.device}"),
         average_precision=precision,
     )
     if not certificate.passed:

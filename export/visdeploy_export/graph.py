@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import onnx
 import torch
 from onnx import helper
@@ -17,6 +16,7 @@ from onnx import helper
 from visdeploy.bundle import MODEL, MODEL_DATA
 from visdeploy.errors import ExportError
 from visdeploy.manifest import CustomOp
+from visdeploy.manifest.sizes import is_symbol, symbols
 from visdeploy_export.step import StepGraph
 from visdeploy_plugins.onnx_functions import DOMAIN, VERSION, add_function_bodies, translation_table
 
@@ -66,12 +66,12 @@ def _trace(step: StepGraph, opset: int) -> onnx.ModelProto:
         try:
             program = torch.onnx.export(
                 step.module,
-                step.example,
+                step.example(),
                 dynamo=True,
                 opset_version=opset,
                 input_names=step.input_names,
                 output_names=step.output_names,
-                dynamic_shapes=step.dynamic_shapes,
+                dynamic_shapes=step.dynamic_shapes(),
                 external_data=False,
                 verbose=False,
                 custom_translation_table=translation_table(),
@@ -137,10 +137,11 @@ def _name_shapes(proto: onnx.ModelProto, step: StepGraph) -> None:
     Raises:
         ExportError: A name, a type, a rank or a fixed size differs; the message names the tensor.
     """
-    state_in = [(s.input, s.dtype, list(s.shape)) for s in step.state]
-    state_out = [(s.output, s.dtype, list(s.shape)) for s in step.state]
-    wanted_in = [(t.name, t.dtype, list(t.shape)) for t in step.inputs] + state_in
-    wanted_out = [(t.name, t.dtype, list(t.shape)) for t in step.outputs] + state_out
+    state_in = [(s.input, s.dtype, list(s.shape)) for s in step.spec.state]
+    bound = {symbol for t in step.spec.inputs for size in t.shape for symbol in symbols(size)}
+    state_out = [(s.output, s.dtype, [_next(size, bound) for size in s.shape]) for s in step.spec.state]
+    wanted_in = [(t.name, t.dtype, list(t.shape)) for t in step.spec.inputs] + state_in
+    wanted_out = [(t.name, t.dtype, list(t.shape)) for t in step.spec.outputs] + state_out
     for kind, found, wanted in (
         ("inputs", proto.graph.input, wanted_in),
         ("outputs", proto.graph.output, wanted_out),
@@ -155,11 +156,17 @@ def _name_shapes(proto: onnx.ModelProto, step: StepGraph) -> None:
             _name_shape(value, name, dtype, shape, free=kind == "inputs")
 
 
+def _next(size: int | str, bound: set[str]) -> int | str:
+    """The name of a size of the next state: one that the inputs do not bind may differ from that of the state."""
+    return size if not is_symbol(size) or size in bound else f"next_{size}"
+
+
 def _name_shape(value: onnx.ValueInfoProto, name: str, dtype: str, shape: Sequence[int | str], *, free: bool) -> None:
     """`free`: where the step declares a symbol, any size must do; an output may be of a fixed one."""
     tensor = value.type.tensor_type
     dims = [d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.shape.dim]
-    type_fits = helper.tensor_dtype_to_np_dtype(tensor.elem_type) == np.dtype(dtype)
+    name_of_type = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+    type_fits = {"float": "float32"}.get(name_of_type, name_of_type) == dtype
     fits = len(dims) == len(shape) and all(
         isinstance(seen, str) or seen == size or (isinstance(size, str) and not free)
         for seen, size in zip(dims, shape, strict=True)
@@ -167,7 +174,7 @@ def _name_shape(value: onnx.ValueInfoProto, name: str, dtype: str, shape: Sequen
     if not type_fits or not fits:
         raise ExportError(
             f"the graph's tensor {name!r} is not what the step declares",
-            seen=f"{helper.tensor_dtype_to_np_dtype(tensor.elem_type)} {dims}",
+            seen=f"{name_of_type} {dims}",
             expected=f"{dtype} {list(shape)}",
         )
     value.CopyFrom(helper.make_tensor_value_info(name, tensor.elem_type, list(shape)))

@@ -1,14 +1,17 @@
-"""What a method hands to the exporter: a pure step function and everything the manifest says about it."""
+"""What a method hands to the exporter: a pure step function, its specification, and how it is traced."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from visdeploy.manifest import Preprocessing, StateSpec, TensorSpec, Window
+from visdeploy.manifest import GraphSpec, SizeError
+from visdeploy.manifest.sizes import evaluate, is_symbol, symbols
 
 
 @dataclass(frozen=True)
@@ -16,42 +19,79 @@ class StepGraph:
     """A step function `outputs, state' = step(inputs, state)`, ready to be exported (contract 2).
 
     Attributes:
-        module: Takes `inputs` then `state`, gives `outputs` then the next `state`, all as positional tensors.
-        inputs: Graph inputs besides the state.
-        outputs: Graph outputs besides the state.
-        state: The memory, in order.
-        example: One tensor per input and state, to trace with.
-        dynamic_shapes: Per input and state, axis → symbol, as `torch.onnx.export` takes it.
-        preprocessing: How frames become the first input.
-        window: Frames per step.
-        decode: Parameters of the method's decoder.
-        tracking: Parameters of the method's tracker.
-        size_multiple: Height and width of the input must be multiples of this.
+        module: Takes the inputs of `spec` then its state, gives its outputs then the next state, all as positional
+            tensors.
+        spec: Inputs, outputs, state and sizes of the module, and how it is run.
+        traced: Symbol → value in the example that the graph is traced with, in place of the typical one.
     """
 
     module: nn.Module
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    state: tuple[StateSpec, ...]
-    example: tuple[Tensor, ...]
-    dynamic_shapes: tuple[Mapping[int, Any] | None, ...]
-    preprocessing: Preprocessing
-    window: Window
-    decode: Mapping[str, Any]
-    tracking: Mapping[str, Any]
-    size_multiple: int
+    spec: GraphSpec
+    traced: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def input_names(self) -> list[str]:
         """All graph inputs in order."""
-        return [t.name for t in self.inputs] + [s.input for s in self.state]
+        return [t.name for t in self.spec.inputs] + [s.input for s in self.spec.state]
 
     @property
     def output_names(self) -> list[str]:
         """All graph outputs in order."""
-        return [t.name for t in self.outputs] + [s.output for s in self.state]
+        return [t.name for t in self.spec.outputs] + [s.output for s in self.spec.state]
 
-    def manifest_fields(self) -> dict[str, Any]:
-        """The part of the manifest that follows from the step."""
-        names = ("inputs", "outputs", "state", "preprocessing", "window", "decode", "tracking", "size_multiple")
-        return {name: getattr(self, name) for name in names}
+    def example(self) -> tuple[Tensor, ...]:
+        """One tensor per input and state, of typical sizes; the same in every call."""
+        sizes = {name: dim.typical for name, dim in self.spec.dims.items()} | dict(self.traced)
+        generator = torch.Generator().manual_seed(0)
+        found = []
+        for tensor in self.spec.inputs:
+            shape, dtype = [evaluate(s, sizes) for s in tensor.shape], getattr(torch, tensor.dtype)
+            if tensor.role == "size":
+                found.append(torch.tensor([evaluate(s, sizes) for s in self.spec.frames.shape[2:]], dtype=dtype))
+            else:
+                found.append(torch.randn(shape, generator=generator).to(dtype))
+        for state in self.spec.state:
+            shape = [evaluate(s, sizes) for s in state.shape]
+            found.append(torch.full(shape, state.initial, dtype=getattr(torch, state.dtype)))
+        return tuple(found)
+
+    def dynamic_shapes(self) -> tuple[dict[int, Any], ...]:
+        """Per input and state, axis → what `torch.onnx.export` takes for a size that is not fixed."""
+        units: dict[str, Any] = {}
+        shapes = [t.shape for t in self.spec.inputs] + [s.shape for s in self.spec.state]
+        return tuple(
+            {axis: self._dynamic(size, units) for axis, size in enumerate(shape) if isinstance(size, str)}
+            for shape in shapes
+        )
+
+    def _dynamic(self, size: str, units: dict[str, Any]) -> Any:
+        """A symbol as a multiple of its unit; an expression over one symbol that is linear in the same way."""
+        names = symbols(size)
+        if len(names) > 1:
+            return torch.export.Dim.DYNAMIC
+        (name,) = names
+        dim = self.spec.dims[name]
+        unit = units.setdefault(
+            name, torch.export.Dim(f"{name}_", min=dim.minimum // dim.multiple, max=dim.maximum // dim.multiple)
+        )
+        if is_symbol(size):
+            return dim.multiple * unit if dim.multiple > 1 else unit
+        line = _linear(size, name, dim.multiple)
+        if line is None:
+            return torch.export.Dim.DYNAMIC
+        factor, offset = line
+        scaled = factor * unit if factor > 1 else unit
+        return scaled + offset if offset else scaled
+
+
+def _linear(size: str, name: str, multiple: int) -> tuple[int, int] | None:
+    """Factor and offset of an expression as a function of its symbol's unit; None where it is no whole line."""
+    try:
+        values = [Fraction(evaluate(size, {name: multiple * unit})) for unit in (8, 9, 16)]
+    except SizeError:
+        return None
+    factor = values[1] - values[0]
+    offset = values[0] - 8 * factor
+    if values[2] != 16 * factor + offset or factor < 1 or factor.denominator != 1 or offset.denominator != 1:
+        return None
+    return int(factor), int(offset)

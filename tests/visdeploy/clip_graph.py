@@ -56,16 +56,19 @@ def make_clip_bundle(path: Path, *, fixed: bool = True, **changes: object) -> Bu
     manifest = fields() | {
         "method": "defvis",
         "classes": list(CLASSES),
-        "inputs": [{"name": "frames", "dtype": "float32", "shape": [first, 3, "height", "width"]}],
+        "dims": {name: fields()["dims"][name] for name in ("height", "width")},
+        "inputs": [{"name": "frames", "dtype": "float32", "shape": [first, 3, "height", "width"], "role": "frames"}],
         "outputs": [
-            {"name": "class_scores", "dtype": "float32", "shape": [3, first, 4]},
-            {"name": "mask_logits", "dtype": "float32", "shape": [3, first, "h", "w"]},
+            {"name": "class_scores", "dtype": "float32", "shape": [3, first, 4], "role": "decode"},
+            {"name": "mask_logits", "dtype": "float32", "shape": [3, first, "height/2", "width/2"], "role": "decode"},
         ],
         "state": [],
         "window": {"mode": "clip", "length": LENGTH, "stride": STRIDE},
         "decode": {"frame_score_threshold": 0.01},
-        "tracking": {"overlap": LENGTH - STRIDE},
+        "tracking": {},
     }
+    if not fixed:
+        manifest["dims"]["frames"] = {"minimum": 1, "typical": LENGTH, "maximum": LENGTH}
     manifest["preprocessing"] = manifest["preprocessing"] | {"mean": [0.0] * 3, "std": [255.0] * 3}
     files = {"model.onnx": model_bytes(fixed), "selftest.npz": b"not needed here", "certificate.json": b"{}"}
     return write_bundle(path, manifest | changes, files)

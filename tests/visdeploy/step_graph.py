@@ -10,6 +10,7 @@ CLASSES = ("red", "green", "blue", "pale")
 HEIGHT, WIDTH, CELL = 32, 48, 8
 CELLS = (HEIGHT // CELL) * (WIDTH // CELL)
 SLOTS, SIZE = 3, 6
+PROOF = {"cell_scores": "proof"}
 
 # Every cell of an 8x8 grid is described by its mean colour plus a share of the memory's; strong cells are detections,
 # their masks are the pixels of like colour. The memory shifts by one slot per frame, `step` counts.
@@ -81,6 +82,7 @@ def fields():
         ("masks", "uint8", ["n", "height", "width"]), ("overlaps", "float32", ["n", "n"]),
         ("query", "float32", ["n", SIZE]), ("reference", "float32", ["n", SIZE]), ("cell_scores", "float32", [CELLS]),
     ]  # fmt: skip
+    side = {"minimum": 16, "maximum": 1024, "multiple": CELL}
     return {
         "method": "visolo",
         "variant": "test",
@@ -95,15 +97,20 @@ def fields():
         },
         "window": {"mode": "online"},
         "opset": 20,
-        "inputs": [{"name": "frame", "dtype": "float32", "shape": [1, 3, "height", "width"]}],
-        "outputs": [{"name": n, "dtype": d, "shape": s} for n, d, s in outputs],
+        "dims": {
+            "height": side | {"typical": HEIGHT}, "width": side | {"typical": WIDTH},
+            "n": {"minimum": 0, "typical": 4, "maximum": CELLS},
+        },
+        "inputs": [{"name": "frame", "dtype": "float32", "shape": [1, 3, "height", "width"], "role": "frames"}],
+        "outputs": [
+            {"name": n, "dtype": d, "shape": s, "role": PROOF.get(n, "decode")} for n, d, s in outputs
+        ],
         "state": [
             {"input": "mem", "output": "next_mem", "dtype": "float32", "shape": [SLOTS, 3, CELLS]},
             {"input": "step", "output": "next_step", "dtype": "int64", "shape": [1]},
         ],
         "decode": {"overlap_threshold": 0.5},
         "tracking": {"affinity_threshold": 0.1, "max_lost": 64},
-        "size_multiple": 8,
     }  # fmt: skip
 
 

@@ -17,10 +17,10 @@ from visdeploy_export.graph import write_onnx
 from visdeploy_export.methods import build_step
 from visdeploy_export.proof.certify import compare_engines
 from visdeploy_export.proof.clips import open_frames
-from visdeploy_export.proof.torch_backend import TorchBackend
 from visdeploy_plugins import native
 from visdeploy_training import create_model, load_checkpoint, save_checkpoint
 from visdeploy_training.methods.defvis import DefVIS
+from visdeploy_training.torch_backend import TorchBackend
 
 VIDEO = "data/videos/sam2_01_dog.mp4"
 NODES_OF_A_LEVEL = 19

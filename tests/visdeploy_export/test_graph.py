@@ -19,9 +19,9 @@ from visdeploy_export.graph import write_onnx
 from visdeploy_export.methods import build_step
 from visdeploy_export.proof.certify import record_selftest
 from visdeploy_export.proof.clips import moving_clip
-from visdeploy_export.proof.torch_backend import TorchBackend
 from visdeploy_export.step import StepGraph
 from visdeploy_training import load_checkpoint
+from visdeploy_training.torch_backend import TorchBackend
 
 
 class Counter(nn.Module):

@@ -20,10 +20,10 @@ from visdeploy_export.graph import write_onnx
 from visdeploy_export.methods import build_step
 from visdeploy_export.proof.certify import compare_engines
 from visdeploy_export.proof.clips import open_frames
-from visdeploy_export.proof.torch_backend import TorchBackend
 from visdeploy_plugins import native
 from visdeploy_training import load_checkpoint, save_checkpoint
 from visdeploy_training.model import VISModel
+from visdeploy_training.torch_backend import TorchBackend
 
 VIDEO = "data/videos/sam2_01_dog.mp4"
 WINDOW, OVERLAP = 8, 3

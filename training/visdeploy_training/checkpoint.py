@@ -165,7 +165,8 @@ def start_from(model: VISModel, checkpoint: Checkpoint) -> KeyReport:
             "cannot start from a checkpoint of another method", seen=checkpoint.method, expected=model.info.method
         )
     fitting, report = match_keys(model.state_dict(), checkpoint.state)
-    allowed = get_method(checkpoint.method).official.class_tensors
+    official = get_method(checkpoint.method).official
+    allowed = official.class_tensors if official is not None else ()
     rest = tuple(k for k in report.misshapen if k.split(" ", 1)[0] not in allowed)
     KeyReport(report.loaded, report.missing, report.unexpected, rest).raise_on_problem()
     checkpoint.report.raise_on_problem()

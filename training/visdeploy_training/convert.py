@@ -12,9 +12,9 @@ from torch import Tensor
 from visdeploy.errors import CheckpointError
 from visdeploy_training.checkpoint import FORMAT, Checkpoint, check_finite, match_keys, shapes
 from visdeploy_training.checkpoint_file import TensorFile, from_object, read_tensors
-from visdeploy_training.methods import METHODS
+from visdeploy_training.method import Method
 from visdeploy_training.model import ModelInfo, VISModel
-from visdeploy_training.registry import Method, get_method
+from visdeploy_training.registry import get_method, method_names
 
 LIGHTNING_PREFIX = "model."
 
@@ -98,8 +98,10 @@ def _foreign(
     tensors: Mapping[str, Tensor], method: str | None, variant: str | None, where: str
 ) -> tuple[ModelInfo, dict[str, Tensor], str]:
     """Method, variant and number of classes of a file without our metadata, and its tensors in our naming."""
-    for found in [get_method(method)] if method is not None else map(get_method, METHODS):
+    for found in [get_method(method)] if method is not None else map(get_method, method_names()):
         official = found.official
+        if official is None:
+            continue
         if official.recognise(tensors):
             info = _placeholder(found, variant or official.variant(tensors), official.num_classes(tensors))
             info = replace(info, overrides=official.overrides(tensors))
@@ -111,7 +113,7 @@ def _foreign(
     raise CheckpointError(
         f"{where} is of no known layout" if method is None else f"{where} is no checkpoint of {method}",
         seen=f"{len(tensors)} tensors, first {sorted(tensors)[:3]}",
-        expected=f"an official checkpoint of {method or ', '.join(METHODS)}, or one of ours",
+        expected=f"an official checkpoint of {method or ', '.join(method_names())}, or one of ours",
         hint="For a bare state dict of ours, name method and variant.",
     )
 

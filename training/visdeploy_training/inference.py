@@ -1,28 +1,39 @@
-"""What the runtime must know to run a network; methods give it, prediction and export use it."""
+"""Ranges of sizes that a method's graph takes, from its preprocessing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from visdeploy.manifest import Dim, Preprocessing
+from visdeploy.streaming.preprocessing import Preprocessor
 
-from visdeploy.manifest import Preprocessing, Window
+MAX_SIDE = 2048
+"""Largest side of an input that is scaled to one size, in pixels; the graph takes others up to this, too."""
+TYPICAL = (720, 1280)
+"""Rows and columns of a typical frame of a video."""
 
 
-@dataclass(frozen=True)
-class InferenceSettings:
-    """Preprocessing and decoder parameters of one network.
+def frame_dims(preprocessing: Preprocessing, *, multiple: int, smallest: int) -> dict[str, Dim]:
+    """Ranges of `height` and `width` of a graph's frames.
 
-    Attributes:
-        preprocessing: How frames become the first input.
-        decode: Parameters of the method's decoder.
-        tracking: Parameters of the method's tracker.
-        window: Frames of one step.
-        any_length: Whether a step also takes fewer frames than the window holds; otherwise short clips are repeated.
+    Args:
+        preprocessing: How frames are scaled.
+        multiple: Both are multiples of this.
+        smallest: Smallest side that the network takes, in pixels.
     """
+    largest = MAX_SIDE if preprocessing.resize == "exact" else preprocessing.width
+    typical = Preprocessor(preprocessing).tensor_size(*TYPICAL)
+    low = _up(smallest, multiple)
+    ranges = {}
+    for name, side in zip(("height", "width"), typical, strict=True):
+        middle = max(low, side)
+        ranges[name] = Dim(minimum=low, typical=middle, maximum=max(_up(largest, multiple), middle), multiple=multiple)
+    return ranges
 
-    preprocessing: Preprocessing
-    decode: Mapping[str, Any]
-    tracking: Mapping[str, Any]
-    window: Window = field(default_factory=lambda: Window(mode="online"))
-    any_length: bool = False
+
+def fixed(size: int) -> Dim:
+    """The range of a symbol that has one value."""
+    return Dim(minimum=size, typical=size, maximum=size)
+
+
+def _up(size: int, multiple: int) -> int:
+    """The next multiple."""
+    return -(-size // multiple) * multiple

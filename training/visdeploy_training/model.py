@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -36,3 +36,14 @@ class VISModel(nn.Module):
 
     info: ModelInfo
     config: Any
+
+    def forward_padded(self, clips: Tensor, sizes: Tensor) -> Any:
+        """The training forward of clips that were padded to one size.
+
+        Networks that must know where a clip ends override this; to the others padding is image.
+
+        Args:
+            clips: Normalised RGB, float, `[B, T, 3, H, W]`, padded with zeros at the right and bottom.
+            sizes: Rows and columns of each clip without padding, `[B, 2]` int64.
+        """
+        return self(clips)

@@ -1,24 +1,31 @@
-"""Prediction in PyTorch, with the runtime's own preprocessing and decoder: the reference for every export."""
+"""Prediction in PyTorch through the runtime's own pipeline: validation, and the reference for every export."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from visdeploy.errors import DataError
-from visdeploy.methods import Decoder, create_decoder
-from visdeploy.results import FrameResult, Track, VideoResult
-from visdeploy.streaming.preprocessing import Preprocessor
-from visdeploy.streaming.windows import Feeder, Step, steps
+from visdeploy.results import VideoResult
+from visdeploy.streaming.pipeline import Pipeline
+from visdeploy.streaming.stream import whole_video
 from visdeploy_training.model import VISModel
-from visdeploy_training.registry import get_method
+from visdeploy_training.registry import get_method, model_spec
+from visdeploy_training.torch_backend import TorchBackend
 
-Outputs = Mapping[str, npt.NDArray[Any]]
+
+def torch_pipeline(model: VISModel) -> Pipeline:
+    """A network in eager PyTorch, run as its exported graph is.
+
+    Args:
+        model: Network made by `create_model` or `load_checkpoint`, in evaluation mode.
+    """
+    spec = model_spec(model)
+    return Pipeline(spec, TorchBackend(get_method(spec.method).online_step(model), spec))
 
 
 def predict_clip(
@@ -34,55 +41,14 @@ def predict_clip(
 
     Raises:
         DataError: There is no frame.
+        StreamError: The size of the frames changes.
     """
-    method = get_method(model.info.method)
-    settings = method.inference(model.config)
-    decoder = create_decoder(
-        model.info.method,
-        classes=model.info.classes,
-        decode=settings.decode,
-        tracking=settings.tracking,
-        keep_tracks=True,
-    )
-    feeder = Feeder("frames", settings.window, fixed=not settings.any_length)
-    size, prepared = _sized(frames, Preprocessor(settings.preprocessing))
-    results: list[FrameResult] = []
-    with _evaluation(model):
-        for step, outputs in _steps(model, feeder, prepared):
-            results += decoder.decode(outputs, step, height=size[0][0], width=size[0][1])
-    results += decoder.finish()
-    if not results:
+    ahead = iter(frames)
+    first = next(ahead, None)
+    if first is None:
         raise DataError(f"the clip {name!r} has no frame")
-    return _video(results, decoder, name, fps)
-
-
-def _sized(
-    frames: Iterable[npt.NDArray[np.uint8]], preprocess: Preprocessor
-) -> tuple[list[tuple[int, int]], Iterator[npt.NDArray[np.float32]]]:
-    """Sizes of the frames, one more for each that is read, and the preprocessed frames."""
-    sizes: list[tuple[int, int]] = []
-
-    def prepared() -> Iterator[npt.NDArray[np.float32]]:
-        for frame in frames:
-            sizes.append((frame.shape[0], frame.shape[1]))
-            yield preprocess(frame)
-
-    return sizes, prepared()
-
-
-def _steps(
-    model: VISModel, feeder: Feeder, frames: Iterable[npt.NDArray[np.float32]]
-) -> Iterator[tuple[Step, Outputs]]:
-    """Every step of the exported function and its outputs; the state stays inside."""
-    function: Any = get_method(model.info.method).online_step(model)
-    device = next(model.parameters()).device
-    state = function.initial_state(device)
-    for step in steps(feeder, frames):
-        with torch.inference_mode():
-            tensor = torch.from_numpy(step.inputs[feeder.name]).to(device)
-            outputs = dict(zip(function.output_names, function(tensor, *state.values()), strict=True))
-        state = {name: outputs.pop(f"next_{name}") for name in state}
-        yield step, {name: value.cpu().numpy() for name, value in outputs.items()}
+    with _evaluation(model):
+        return whole_video(torch_pipeline(model), chain([first], ahead), name=name, fps=fps)
 
 
 @contextmanager
@@ -93,14 +59,3 @@ def _evaluation(model: VISModel) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-
-
-def _video(results: list[FrameResult], decoder: Decoder, name: str, fps: float) -> VideoResult:
-    """Tracks of the whole clip, with the decision over all their frames."""
-    tracks = {s.track_id: Track(s.track_id, s.label, s.score, scores=s.class_scores) for s in decoder.summaries()}
-    for result in results:
-        for instance in result:
-            tracks[instance.track_id].masks[result.index] = instance.mask
-    first = results[0]
-    found = [track for track in tracks.values() if track.masks]
-    return VideoResult(name, first.height, first.width, len(results), first.classes, found, fps=fps)

@@ -3,68 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from torch import Tensor, nn
-
+from visdeploy import entry_points
 from visdeploy.errors import ConfigError
-from visdeploy_training.inference import InferenceSettings
+from visdeploy.manifest import ModelSpec
+from visdeploy_training.method import Method
 from visdeploy_training.methods import METHODS
 from visdeploy_training.model import ModelInfo, VISModel
 
-StateDict = Mapping[str, Tensor]
 
-
-@dataclass(frozen=True)
-class OfficialLayout:
-    """How the upstream project of a method names its weights.
-
-    Attributes:
-        recognise: Whether a state dict (without a leading `module.`) is of this layout.
-        rename: Upstream names to ours; drops what is a duplicate.
-        variant: Which variant such a state dict belongs to.
-        num_classes: Number of classes, read from a shape.
-        class_tensors: Names (ours) of the tensors whose shape depends on the number of classes.
-        spare_rows: Rows of these tensors beyond the classes, for example for no object.
-        overrides: Fields of the variant's configuration that the shapes tell.
-    """
-
-    recognise: Callable[[StateDict], bool]
-    rename: Callable[[StateDict], dict[str, Tensor]]
-    variant: Callable[[StateDict], str]
-    num_classes: Callable[[StateDict], int]
-    class_tensors: tuple[str, ...]
-    spare_rows: int = 0
-    overrides: Callable[[StateDict], dict[str, Any]] = lambda state: {}
-
-
-@dataclass(frozen=True)
-class Method:
-    """What a method exposes to the rest of the project; each method's package holds one as `METHOD`.
-
-    Attributes:
-        name: Its name in recipes, checkpoints and bundles.
-        variants: Named configurations, frozen dataclasses with a field `num_classes`.
-        build: Configuration to an untrained network.
-        load_backbone: Puts ImageNet weights in; the path is None for weights that a package ships.
-        official: Layout of official checkpoints.
-        losses: Training output, targets of each clip and configuration to weighted losses by name.
-        online_step: Network to the pure step function that is exported.
-        inference: Configuration to the settings of the runtime.
-    """
-
-    name: str
-    variants: Mapping[str, Any]
-    build: Callable[[Any], VISModel]
-    load_backbone: Callable[[VISModel, Path | None], None]
-    official: OfficialLayout
-    losses: Callable[[Any, Sequence[Any], Any], dict[str, Tensor]]
-    online_step: Callable[[VISModel], nn.Module]
-    inference: Callable[[Any], InferenceSettings]
+def method_names() -> list[str]:
+    """Names of all methods: those of this package, and those of other packages by entry points."""
+    return sorted({*METHODS, *entry_points.names(entry_points.TRAINING_METHODS)})
 
 
 def get_method(name: str) -> Method:
@@ -72,10 +25,21 @@ def get_method(name: str) -> Method:
 
     Raises:
         ConfigError: There is none.
+        DependencyError: Another package has it, and it cannot be loaded.
     """
-    if name not in METHODS:
-        raise ConfigError("unknown method", seen=repr(name), expected=" or ".join(sorted(METHODS)))
-    return cast(Method, importlib.import_module(METHODS[name]).METHOD)
+    if name in METHODS:
+        return METHODS[name]()
+    found = entry_points.load(entry_points.TRAINING_METHODS, name)
+    if found is None:
+        raise ConfigError("unknown method", seen=repr(name), expected=" or ".join(method_names()))
+    if not isinstance(found, Method) or found.name != name:
+        raise ConfigError(
+            f"the entry point of the method {name!r} is no method of this name",
+            seen=repr(getattr(found, "name", found))[:80],
+            expected="a visdeploy_training.method.Method",
+            hint="Update the package that brings the method.",
+        )
+    return found
 
 
 def create_model(
@@ -127,6 +91,17 @@ def create_model(
     if pretrained:
         found.load_backbone(model, None if pretrained is True else Path(pretrained))
     return model
+
+
+def model_spec(model: VISModel) -> ModelSpec:
+    """What a pipeline needs to know about a network: its graph, its decoder's parameters, its classes.
+
+    Args:
+        model: Network made by `create_model` or `load_checkpoint`.
+    """
+    info = model.info
+    graph = get_method(info.method).inference(model.config)
+    return ModelSpec(**dict(graph), method=info.method, variant=info.variant, classes=list(info.classes))
 
 
 def _class_names(classes: Sequence[str] | None, num_classes: int | None, default: int) -> tuple[str, ...]:

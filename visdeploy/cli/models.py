@@ -117,7 +117,8 @@ def info(bundle: BundlePath) -> None:
                 "method": f"{manifest.method} {manifest.variant}, {manifest.precision}, opset {manifest.opset}",
                 "classes": f"{len(manifest.classes)}: {', '.join(manifest.classes)}",
                 "window": clips if window.mode == "clip" else window.mode,
-                "input size": f"{size.height}x{size.width} ({size.resize}), multiples of {manifest.size_multiple}",
+                "input size": f"{size.height}x{size.width} ({size.resize})",
+                "sizes": "; ".join(f"{name} {dim}" for name, dim in manifest.dims.items()),
                 "checkpoint": f"{manifest.provenance.checkpoint} {manifest.provenance.checkpoint_sha256[:12]}",
                 "made": f"{manifest.provenance.created} by visdeploy {manifest.provenance.visdeploy}, "
                 f"torch {manifest.provenance.torch}, onnx {manifest.provenance.onnx}",
@@ -139,6 +140,6 @@ def _names(classes: str | None) -> str | list[str] | None:
 
 
 def _print_certificate(certificate: dict[str, Any], *, title: str) -> None:
-    from visdeploy.parity.meter import certificate_rows
+    from visdeploy.parity.certificate import certificate_rows
 
     stdout.print(table(title, ("check", "value", "allowed"), certificate_rows(certificate)))

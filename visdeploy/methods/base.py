@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from visdeploy.errors import BundleError
+from visdeploy.manifest import Window
+from visdeploy.parity.measures import Measure
 from visdeploy.profiling import OFF, Profiler
 from visdeploy.results import FrameResult
 from visdeploy.streaming.windows import Step
@@ -69,13 +71,28 @@ class Decoder(ABC):
 
     Args:
         classes: Class names of the bundle.
+        window: Frames of one step.
+        decode: The manifest's `decode` field, which a subclass reads with `read_parameters`.
+        tracking: The manifest's `tracking` field, likewise.
         keep_tracks: Remember every track for `summaries`. Without it, tracks that can never come back are forgotten,
             so that memory stays bounded on endless streams.
         profiler: Takes the time of the stages `decode of outputs` and `tracking`.
     """
 
-    def __init__(self, classes: Sequence[str], *, keep_tracks: bool = False, profiler: Profiler = OFF) -> None:
-        self.classes, self.keep_tracks, self.profiler = tuple(classes), keep_tracks, profiler
+    measures: ClassVar[tuple[type[Measure], ...]] = ()
+    """Measures of parity that the method brings, beside those of `visdeploy.parity.measures`."""
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        *,
+        window: Window,
+        decode: Mapping[str, Any],
+        tracking: Mapping[str, Any],
+        keep_tracks: bool = False,
+        profiler: Profiler = OFF,
+    ) -> None:
+        self.classes, self.window, self.keep_tracks, self.profiler = tuple(classes), window, keep_tracks, profiler
 
     @abstractmethod
     def decode(self, outputs: Arrays, step: Step, *, height: int, width: int) -> list[FrameResult]:

@@ -18,16 +18,19 @@ import numpy.typing as npt
 from pydantic import Field
 
 from visdeploy.errors import DataError, StreamError
+from visdeploy.manifest import Window
 from visdeploy.masks import Mask
 from visdeploy.methods.base import Arrays, Decoder, Parameters, TrackSummary, read_parameters
 from visdeploy.methods.clip_state import pack_instances, unpack_instances
-from visdeploy.profiling import OFF, Profiler
+from visdeploy.profiling import OFF, Profiler, Stage
 from visdeploy.results import FrameResult, Instance
 from visdeploy.streaming.windows import Step
 from visdeploy.tracking.stitching import match, tube_overlaps
 
 logger = logging.getLogger(__name__)
 Votes = npt.NDArray[np.float64]
+_NO_SLOT = -1
+"""Stands for no slot in saved streams."""
 Decoding = TypeVar("Decoding", bound=Parameters)
 
 
@@ -35,7 +38,6 @@ class StitchParameters(Parameters):
     """The manifest's `tracking` field of a clip method.
 
     Attributes:
-        overlap: Frames that consecutive clips share, as the manifest's window says.
         iou_threshold: Smallest IoU, over the shared frames, that continues a track.
         label_bonus: Added to the IoU of a pair above the threshold whose labels agree: decides between instances of
             one mask.
@@ -43,7 +45,6 @@ class StitchParameters(Parameters):
             rounding would else.
     """
 
-    overlap: Annotated[int, Field(ge=0)]
     iou_threshold: Annotated[float, Field(gt=0, le=1)] = 0.1
     label_bonus: Annotated[float, Field(ge=0, le=1)] = 0.1
     slot_bonus: Annotated[float, Field(ge=0, le=1)] = 0.05
@@ -56,12 +57,12 @@ class ClipInstance:
     Attributes:
         masks: Mask in every frame; None where the object is absent.
         votes: float64 `[frames, values]`, what each frame says about label and score. `ClipDecoder.judge` reads sums.
-        slot: Which of the network's slots or queries it comes from.
+        slot: Number of the network's slot or query that it comes from; None where the method has none.
     """
 
     masks: tuple[Mask | None, ...]
     votes: Votes
-    slot: int
+    slot: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class ClipDecoder(Decoder, Generic[Decoding]):
 
     Args:
         classes: Class names.
+        window: Frames of a clip, and the frames that consecutive clips share.
         decode: The manifest's `decode` field, see the method's `parameters`.
         tracking: The manifest's `tracking` field, see `StitchParameters`.
         keep_tracks: Remember every track for `summaries`.
@@ -105,12 +107,15 @@ class ClipDecoder(Decoder, Generic[Decoding]):
         self,
         classes: Sequence[str],
         *,
+        window: Window,
         decode: Mapping[str, Any],
         tracking: Mapping[str, Any],
         keep_tracks: bool = False,
         profiler: Profiler = OFF,
     ) -> None:
-        super().__init__(classes, keep_tracks=keep_tracks, profiler=profiler)
+        super().__init__(
+            classes, window=window, decode=decode, tracking=tracking, keep_tracks=keep_tracks, profiler=profiler
+        )
         self.values = len(self.classes) + self.extra_values
         self._decode = read_parameters(self.parameters, decode, field="decode")
         self._stitch = read_parameters(StitchParameters, tracking, field="tracking")
@@ -143,13 +148,13 @@ class ClipDecoder(Decoder, Generic[Decoding]):
 
     def decode(self, outputs: Arrays, step: Step, *, height: int, width: int) -> list[FrameResult]:
         """The frames that this clip makes final: up to the middle of the overlap with the next one."""
-        with self.profiler.stage("decode of outputs"):
+        with self.profiler.stage(Stage.OUTPUTS):
             instances = self.read(outputs, length=step.length, height=height, width=width)
-        with self.profiler.stage("tracking"):
+        with self.profiler.stage(Stage.TRACKING):
             pending = step.first if self._last is None else self._last.pending
             ids, next_id = self._identify(instances, step)
             clip = _Clip(step.first, step.timestamps, (height, width), ids, tuple(instances), pending)
-            until = max(step.end - self._stitch.overlap // 2, pending)
+            until = max(step.end - self.window.overlap // 2, pending)
             results, tracks = self._give_out(clip, until)
             self._last, self._next_id = replace(clip, pending=until), next_id
             self._keep(tracks, ids)
@@ -240,7 +245,7 @@ class ClipDecoder(Decoder, Generic[Decoding]):
                 "clip.position": np.array([last.first, last.pending, *last.size], np.int64),
                 "clip.timestamps": np.array(last.timestamps, np.float64),
                 "clip.track_ids": np.array(last.track_ids, np.int64),
-                "clip.slots": np.array([each.slot for each in last.instances], np.int64),
+                "clip.slots": np.array([_NO_SLOT if i.slot is None else i.slot for i in last.instances], np.int64),
             }
             arrays |= pack_instances([(each.masks, each.votes) for each in last.instances], self.values)
         return arrays
@@ -261,7 +266,10 @@ class ClipDecoder(Decoder, Generic[Decoding]):
                 stamps, track_ids = tuple(arrays["clip.timestamps"].tolist()), tuple(arrays["clip.track_ids"].tolist())
                 packed = unpack_instances(arrays, len(track_ids), len(stamps), (height, width), self.values)
                 slots = arrays["clip.slots"].tolist()
-                found = tuple(ClipInstance(m, v, int(slot)) for (m, v), slot in zip(packed, slots, strict=True))
+                found = tuple(
+                    ClipInstance(m, v, None if slot == _NO_SLOT else int(slot))
+                    for (m, v), slot in zip(packed, slots, strict=True)
+                )
                 if not first <= pending <= first + len(stamps) or any(not 0 <= i < next_id for i in track_ids):
                     raise ValueError(f"frames from {first}, given out before {pending}, tracks {track_ids}")
                 last = _Clip(first, stamps, (height, width), track_ids, found, pending)
@@ -274,10 +282,9 @@ class ClipDecoder(Decoder, Generic[Decoding]):
 
 
 def _same(
-    of: Callable[[ClipInstance], int], first: Sequence[ClipInstance], second: Sequence[ClipInstance]
+    of: Callable[[ClipInstance], int | None], first: Sequence[ClipInstance], second: Sequence[ClipInstance]
 ) -> npt.NDArray[np.bool_]:
-    """Which pairs agree in a number."""
-    same: npt.NDArray[np.bool_] = np.equal.outer(
-        *(np.array([of(x) for x in side], np.int64) for side in (first, second))
-    )
-    return same
+    """Which pairs agree in a number; those without one agree with nothing."""
+    left, right = ([of(each) for each in side] for side in (first, second))
+    pairs = [[a is not None and a == b for b in right] for a in left]
+    return np.array(pairs, np.bool_).reshape(len(left), len(right))

@@ -14,10 +14,11 @@ import numpy.typing as npt
 from pydantic import Field
 
 from visdeploy.errors import StreamError
+from visdeploy.manifest import Window
 from visdeploy.masks import Mask
 from visdeploy.masks.resampling import resize_mask
 from visdeploy.methods.base import Arrays, OnlineDecoder, Parameters, TrackSummary, read_parameters, take_output
-from visdeploy.profiling import OFF, Profiler
+from visdeploy.profiling import OFF, Profiler, Stage
 from visdeploy.results import FrameResult, Instance
 from visdeploy.tracking import AffinityTracker, Association
 
@@ -96,6 +97,7 @@ class VisoloDecoder(OnlineDecoder):
 
     Args:
         classes: Class names.
+        window: Frames of one step, here one.
         decode: The manifest's `decode` field, see `DecodeParameters`.
         tracking: The manifest's `tracking` field, see `TrackingParameters`.
         keep_tracks: Remember every track for `summaries`.
@@ -112,12 +114,15 @@ class VisoloDecoder(OnlineDecoder):
         self,
         classes: Sequence[str],
         *,
+        window: Window,
         decode: Mapping[str, Any],
         tracking: Mapping[str, Any],
         keep_tracks: bool = False,
         profiler: Profiler = OFF,
     ) -> None:
-        super().__init__(classes, keep_tracks=keep_tracks, profiler=profiler)
+        super().__init__(
+            classes, window=window, decode=decode, tracking=tracking, keep_tracks=keep_tracks, profiler=profiler
+        )
         self._decode = read_parameters(DecodeParameters, decode, field="decode")
         limits = read_parameters(TrackingParameters, tracking, field="tracking")
         self.tracker = AffinityTracker(threshold=limits.affinity_threshold, max_lost=limits.max_lost)
@@ -138,7 +143,7 @@ class VisoloDecoder(OnlineDecoder):
         Raises:
             BundleError: An output is missing or malformed.
         """
-        with self.profiler.stage("decode of outputs"):
+        with self.profiler.stage(Stage.OUTPUTS):
             masks = take_output(outputs, "masks", (None, None, None), "uint8")
             n = len(masks)
             overlaps = take_output(outputs, "overlaps", (n, n), "float32")
@@ -148,7 +153,7 @@ class VisoloDecoder(OnlineDecoder):
             reference = take_output(outputs, "reference", query.shape, "float32")
             kept = suppress_overlaps(overlaps, self._decode.overlap_threshold)
             encoded = [Mask.encode(resize_mask(masks[row], height, width)) for row in kept]
-        with self.profiler.stage("tracking"):
+        with self.profiler.stage(Stage.TRACKING):
             association = self.tracker.update(cells[kept], query[kept], reference[kept])
             self.last = VisoloStep(kept, association)
             instances = self._vote(association, class_scores[kept], encoded)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from visdeploy.manifest import Measure, Tolerance
+from visdeploy.manifest import Tolerance
 
 PIXEL_SLACK = 2
 """Pixels of a mask that may differ whatever its IoU: one rounding in a mask of 500 pixels is an IoU of 0.998."""
@@ -24,21 +24,24 @@ class OutputParity(_Record):
     Attributes:
         name: Output of the graph.
         measure: How it was compared (see `TensorSpec.measure`).
-        worst: Error nearest to its limit, or furthest beyond: the largest one where all frames have one limit. For
-            `mask` it is 1 - the smallest IoU, for all others the largest difference of a frame.
+        quantity: What the error is, for people.
+        worst: Error nearest to its limit, or furthest beyond: the largest one where all frames have one limit.
         limit: What is allowed, there.
         frame: Frame of the worst value, the first one of its clip for clip methods; none where nothing was compared.
         compared: Number of elements (masks: of masks) compared.
         passed: Whether every frame kept the limit.
+        note: What the measure says beside the numbers.
     """
 
     name: str
-    measure: Measure
+    measure: str
+    quantity: str = "largest error"
     worst: float
     limit: float
     frame: int | None
     compared: int
     passed: bool
+    note: str = ""
 
     @property
     def share(self) -> float:
@@ -98,7 +101,7 @@ class Certificate(_Record):
         failures: One sentence per broken limit, worst first; empty when passed.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     reference: str
     candidate: str
     source: str
@@ -152,9 +155,9 @@ def certificate_rows(certificate: Mapping[str, Any]) -> list[tuple[str, str, str
     rows += [("frames", f"{certificate['frames']} of {size}, {certificate['source']}", "")]
     for output in certificate["outputs"]:
         where = "" if output["frame"] is None else f" (frame {output['frame']})"
-        kind = {"mask": "1 - IoU", "area": "relative area error"}.get(output["measure"], "largest error")
-        slack = f" or {PIXEL_SLACK} px" if output["measure"] in ("mask", "area") else ""
-        rows.append((f"{output['name']}: {kind}", f"{output['worst']:.2e}{where}", f"{output['limit']:.0e}{slack}"))
+        note = f", {output['note']}" if output.get("note") else ""
+        found = f"{output['worst']:.2e}{where}{note}"
+        rows.append((f"{output['name']}: {output['quantity']}", found, f"{output['limit']:.0e}"))
     for what, title in (("detections", "detections in both"), ("tracks", "(frame, track) in both")):
         count = certificate[what]
         found = f"{count['matched']} of {max(count['reference'], count['candidate'])}"

@@ -7,12 +7,11 @@ both runs go through a decoder of the method, so that masks and track ids are co
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from visdeploy.manifest import Manifest, TensorSpec, Tolerance
+from visdeploy.manifest import ModelSpec, Tolerance
 from visdeploy.methods import create_decoder
 from visdeploy.parity.certificate import (
     PIXEL_SLACK,
@@ -20,36 +19,34 @@ from visdeploy.parity.certificate import (
     AveragePrecision,
     Certificate,
     OutputParity,
-    certificate_rows,
-    share_of_limit,
     worst_first,
 )
-from visdeploy.parity.rows import Outputs, RowMatcher, Rows
+from visdeploy.parity.measures import Outputs, Rows, StepContext, find_measure
+from visdeploy.parity.rows import RowMatcher
 from visdeploy.results import FrameResult, Instance
 from visdeploy.streaming.windows import Step
-
-__all__ = ["PIXEL_SLACK", "Certificate", "ParityMeter", "certificate_rows"]
 
 
 class ParityMeter:
     """Takes the raw outputs of two engines step by step and ends in a `Certificate`. Keeps no dense array.
 
     Args:
-        manifest: Outputs, tolerance, and how to decode.
+        spec: Outputs, tolerance, and how to decode.
         height: Rows of a frame as it came from the source, in pixels.
         width: Columns of a frame as it came from the source, in pixels.
-        tolerance: Limits in place of the manifest's.
+        tolerance: Limits; the specification's default where none are given.
+
+    Raises:
+        BundleError: A measure is unknown, or the outputs that identify rows contradict each other.
     """
 
-    def __init__(self, manifest: Manifest, *, height: int, width: int, tolerance: Tolerance | None = None) -> None:
-        self._specs, self._size = manifest.outputs, (height, width)
-        self.tolerance = tolerance or manifest.tolerance
-        self._rows = {spec.name: _Row(spec, self.tolerance) for spec in manifest.outputs}
-        self._matcher = RowMatcher(manifest.outputs, self.tolerance.atol)
-        self._decoders = [
-            create_decoder(m.method, classes=m.classes, decode=m.decode, tracking=m.tracking)
-            for m in (manifest, manifest)
-        ]
+    def __init__(self, spec: ModelSpec, *, height: int, width: int, tolerance: Tolerance | None = None) -> None:
+        self._specs, self._size = spec.outputs, (height, width)
+        self.tolerance = tolerance or spec.tolerance.default
+        self._decoders = [create_decoder(spec) for _ in range(2)]
+        own = self._decoders[0].measures
+        self._measures = {each.name: find_measure(each.measure, own)(each, self.tolerance) for each in spec.outputs}
+        self._matcher = RowMatcher(spec.outputs, self.tolerance.atol)
         self._frames = 0
         self._ious: list[float] = []
         self._detections, self._tracks = np.zeros(4, np.int64), np.zeros(4, np.int64)
@@ -65,12 +62,11 @@ class ParityMeter:
         """
         both, matched = (reference, candidate), self._matcher.match(reference, candidate)
         self._detections += matched.counts
-        rows, mask_error = (matched.reference, matched.candidate), 0.0
-        for spec in sorted(self._specs, key=lambda s: s.measure != "mask"):
+        rows = (matched.reference, matched.candidate)
+        context = StepContext(step.first, reference, candidate, *rows)
+        for spec in sorted(self._specs, key=lambda each: self._measures[each.name].phase):
             left, right = (self._matcher.take(spec, o[spec.name], r) for o, r in zip(both, rows, strict=True))
-            areas = self._areas(reference, spec, rows[0])
-            error = self._rows[spec.name].update(step.first, left, right, areas, mask_error)
-            mask_error = max(mask_error, error) if spec.measure == "mask" else mask_error
+            self._measures[spec.name].update(left, right, context)
         height, width = self._size
         if self._matcher.ranked:
             # ids follow the order of rows, which rounding decides where they are nearly tied
@@ -104,7 +100,7 @@ class ParityMeter:
             source: Description of the frames.
             average_precision: AP of both engines, measured elsewhere.
         """
-        outputs = [row.result() for row in self._rows.values()]
+        outputs = [measure.result() for measure in self._measures.values()]
         detections, tracks = _agreement(self._detections), _agreement(self._tracks)
         first, second = self._ids
         return Certificate(
@@ -128,13 +124,6 @@ class ParityMeter:
     def _rows_of(self, outputs: Outputs, rows: Rows) -> Outputs:
         return {spec.name: self._matcher.take(spec, outputs[spec.name], rows) for spec in self._specs}
 
-    def _areas(self, reference: Outputs, spec: TensorSpec, rows: Rows) -> NDArray[Any] | None:
-        """For a matrix of overlaps in pixels: the smaller area of each pair (areas are on its diagonal)."""
-        if spec.measure != "area":
-            return None
-        areas = np.diagonal(np.asarray(reference[spec.name], np.float64))[rows]
-        return np.minimum(areas[:, None], areas[None, :])
-
     def _compare_results(self, reference: FrameResult, candidate: FrameResult) -> None:
         """Count the (frame, track) entries of both and those that agree in id, label and mask."""
         others = {i.track_id: i for i in candidate}
@@ -149,92 +138,6 @@ class ParityMeter:
                 matched += close and instance.label == other.label
         self._ids[1].update(others)
         self._tracks += (len(reference), len(candidate), matched, 0)
-
-
-class _Row:
-    """Running worst value of one output."""
-
-    def __init__(self, spec: TensorSpec, tolerance: Tolerance) -> None:
-        masks = 1 - tolerance.mask_iou
-        limits = dict.fromkeys(("absolute", "score", "ranking"), tolerance.atol) | {"mask": masks, "area": masks}
-        self._spec, self._least = spec, limits.get(spec.measure, 0.0)
-        self._limit, self._rtol = self._least, tolerance.rtol if spec.measure in ("absolute", "ranking") else 0.0
-        self._worst, self._frame, self._compared, self._passed = 0.0, None, 0, True
-
-    _frame: int | None
-
-    def update(
-        self,
-        frame: int,
-        reference: NDArray[Any],
-        candidate: NDArray[Any],
-        areas: NDArray[Any] | None = None,
-        mask_error: float = 0.0,
-    ) -> float:
-        """Compare one frame; different shapes are an infinite error.
-
-        Returns:
-            The error of the frame.
-        """
-        limit = max(self._least, self._rtol * _magnitude(reference) if self._rtol else 0.0)
-        if reference.shape != candidate.shape or reference.dtype != candidate.dtype:
-            error, passed, count = np.inf, False, 1
-        elif self._spec.measure == "mask":
-            error, passed, count = self._masks(reference, candidate)
-        else:
-            errors = _absolute(reference, candidate)
-            excess = errors
-            if areas is not None:
-                excess = np.maximum(errors - PIXEL_SLACK, 0) / np.maximum(areas, 1)
-                errors = errors / np.maximum(areas, 1)
-            if self._spec.measure == "score":
-                # a score is a mean over the mask, decayed by IoU: one pixel of a small mask moves it
-                excess = np.maximum(errors - 2 * mask_error, 0)
-            error, count = float(errors.max(initial=0)), errors.size
-            passed = bool(excess.max(initial=0) <= limit)
-        self._compared += count
-        self._passed &= passed
-        if count and (self._frame is None or share_of_limit(error, limit) > share_of_limit(self._worst, self._limit)):
-            self._worst, self._frame, self._limit = float(error), frame, limit
-        return float(error)
-
-    def result(self) -> OutputParity:
-        """The summary over all frames."""
-        return OutputParity(
-            name=self._spec.name,
-            measure=self._spec.measure,
-            worst=self._worst,
-            limit=self._limit,
-            frame=self._frame,
-            compared=self._compared,
-            passed=self._passed,
-        )
-
-    def _masks(self, reference: NDArray[Any], candidate: NDArray[Any]) -> tuple[float, bool, int]:
-        """1 - smallest IoU, whether all masks are close enough, number of masks; one mask at a time."""
-        size = reference.shape[-2:]
-        worst, passed = 0.0, True
-        left, right = reference.reshape(-1, *size), candidate.reshape(-1, *size)
-        for a, b in zip(left, right, strict=True):
-            differ, union = int(np.count_nonzero(a != b)), int(np.count_nonzero(a | b))
-            error = differ / union if union else 0.0
-            worst = max(worst, error)
-            passed &= error <= self._least or differ <= PIXEL_SLACK
-        return worst, passed, len(left)
-
-
-def _magnitude(values: NDArray[Any]) -> float:
-    """The largest absolute value, of the finite ones."""
-    return float(np.abs(values, dtype=np.float64).max(initial=0, where=np.isfinite(values)))
-
-
-def _absolute(reference: NDArray[Any], candidate: NDArray[Any]) -> NDArray[np.float64]:
-    """|difference|, infinite where only one side is finite or the infinities differ; equal NaN are equal."""
-    left, right = reference.astype(np.float64), candidate.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        errors = np.abs(left - right)
-    same = (left == right) | (np.isnan(left) & np.isnan(right))
-    return np.where(same, 0.0, np.where(np.isnan(errors), np.inf, errors))
 
 
 def _mask_iou(reference: Instance, candidate: Instance) -> tuple[float, int]:

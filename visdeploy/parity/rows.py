@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from visdeploy.errors import BundleError
 from visdeploy.manifest import TensorSpec
-
-Outputs = Mapping[str, NDArray[Any]]
-Rows = NDArray[np.intp]
+from visdeploy.parity.measures import Outputs, Rows
 
 
 @dataclass(frozen=True)
@@ -42,11 +41,15 @@ class RowMatcher:
         outputs: The manifest's outputs.
         atol: Largest difference of a tie.
 
+    Raises:
+        BundleError: The outputs that identify or rank the rows contradict each other.
+
     Attributes:
         ranked: Whether the graph ranks: the order of rows then means nothing.
     """
 
     def __init__(self, outputs: Sequence[TensorSpec], atol: float) -> None:
+        check_rows(outputs)
         self._identity = [spec for spec in outputs if spec.measure == "identity"]
         self._ranking = next((spec for spec in outputs if spec.measure == "ranking"), None)
         self._symbol = self._identity[0].shape[0] if self._identity else None
@@ -89,3 +92,25 @@ class RowMatcher:
         values = np.moveaxis(np.asarray(outputs[ranking.name], np.float64), axis, 0)
         means: NDArray[np.float64] = values.reshape(len(values), -1).mean(axis=1)
         return means
+
+
+def check_rows(outputs: Sequence[TensorSpec]) -> None:
+    """Refuse outputs whose measures `identity` and `ranking` do not say which rows they are about.
+
+    Raises:
+        BundleError: The outputs of `identity` have no common symbol, or those of `ranking` do not fit them.
+    """
+    rows = [t.shape for t in outputs if t.measure == "identity"]
+    ranked = [t.shape for t in outputs if t.measure == "ranking"]
+    if any(shape != rows[0] or len(shape) != 1 or not isinstance(shape[0], str) for shape in rows):
+        raise BundleError(
+            "manifest.json: field 'outputs': the measure 'identity' contradicts itself",
+            seen=str(rows),
+            expected="outputs with one common symbol as their shape",
+        )
+    if len(ranked) > 1 or any(not rows or shape.count(rows[0][0]) != 1 for shape in ranked):
+        raise BundleError(
+            "manifest.json: field 'outputs': the measure 'ranking' contradicts 'identity'",
+            seen=str(ranked),
+            expected="one output at most, with the symbol of those of the measure 'identity'",
+        )

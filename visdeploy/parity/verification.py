@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from visdeploy.backends import open_backend
+from visdeploy.backends import State, open_backend
 from visdeploy.bundle import Bundle
 from visdeploy.errors import VerificationError
-from visdeploy.parity.meter import Certificate, ParityMeter
-from visdeploy.streaming.preprocessing import Preprocessor
-from visdeploy.streaming.windows import Feeder, steps
+from visdeploy.parity.certificate import Certificate
+from visdeploy.parity.meter import ParityMeter
+from visdeploy.streaming.pipeline import Pipeline
 
 
 class Report(Certificate):
@@ -56,27 +56,29 @@ def verify(
     """
     bundle = Bundle.open(path)
     selftest = bundle.selftest()
-    backend = open_backend(bundle, device=device, threads=threads)
-    preprocess = Preprocessor(bundle.manifest.preprocessing)
-    meter = ParityMeter(bundle.manifest, height=selftest.frames.shape[1], width=selftest.frames.shape[2])
-    state, seconds = backend.initial_state(), []
-    feeder = Feeder.of(bundle.manifest, where=str(bundle.path))
-    for step, expected in zip(steps(feeder, map(preprocess, selftest.frames)), selftest.outputs, strict=True):
+    pipeline = Pipeline(bundle.manifest, open_backend(bundle, device=device, threads=threads))
+    description = pipeline.backend.description
+    height, width = selftest.frames.shape[1:3]
+    tolerance = bundle.manifest.tolerance.of(description.engine, description.precision)
+    meter = ParityMeter(bundle.manifest, height=height, width=width, tolerance=tolerance)
+    state: State | None = None
+    seconds = []
+    for step, expected in zip(pipeline.steps(selftest.frames), selftest.outputs, strict=True):
         start = time.perf_counter()
-        outputs, state = backend.run(step.inputs, state)
+        outputs, state = pipeline.run(step, state, proof=True)
         seconds.append(time.perf_counter() - start)
         meter.update(expected, outputs, step)
     meter.finish()
     certificate = meter.certificate(
         reference=f"PyTorch {bundle.manifest.provenance.torch}, stored at export",
-        candidate=f"{type(backend).__name__} on {backend.device}",
+        candidate=str(description),
         source="self-test of the bundle",
     )
     report = Report(
         **dict(certificate),
         bundle=str(Path(path)),
         identity=bundle.identity,
-        device=backend.device,
+        device=description.device,
         milliseconds=1000 * float(np.median(seconds)),
     )
     if raise_on_failure and not report.passed:

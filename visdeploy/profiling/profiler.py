@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
+
+from visdeploy.profiling.stages import Stage
 
 T = TypeVar("T")
 
@@ -14,7 +17,7 @@ _NOTHING: AbstractContextManager[None] = nullcontext()
 
 
 @dataclass
-class Stage:
+class StageTime:
     """Time of one stage.
 
     Attributes:
@@ -32,50 +35,56 @@ class Stage:
 
 
 class Profiler:
-    """Adds up wall time per stage.
+    """Wall time per stage, added up over all threads that share the profiler.
 
-    The runtime names its stages `decode`, `preprocess`, `graph`, `decode of outputs`, `tracking` and `writing`.
-    Stages do not nest in each other, so their sum is the time accounted for.
+    Stages do not nest in each other, so in one thread their sum is the time accounted for.
 
     Attributes:
-        stages: Stage name → time, in the order in which the stages first ran.
+        stages: Stage → time, in the order in which the stages first ran.
 
     Example:
         >>> profiler = Profiler()
-        >>> with profiler.stage("graph"):
+        >>> with profiler.stage(Stage.GRAPH):
         ...     pass
-        >>> profiler.stages["graph"].calls
+        >>> profiler.stages[Stage.GRAPH].calls
         1
     """
 
     def __init__(self) -> None:
-        self.stages: dict[str, Stage] = {}
+        self.stages: dict[Stage, StageTime] = {}
+        self._lock = threading.Lock()
+
+    def add(self, stage: Stage, seconds: float) -> None:
+        """Count one call of a stage."""
+        with self._lock:
+            time_ = self.stages.setdefault(stage, StageTime())
+            time_.seconds += seconds
+            time_.calls += 1
 
     @contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
+    def _timed(self, stage: Stage) -> Iterator[None]:
         start = time.perf_counter()
         try:
             yield
         finally:
-            stage = self.stages.setdefault(name, Stage())
-            stage.seconds += time.perf_counter() - start
-            stage.calls += 1
+            self.add(stage, time.perf_counter() - start)
 
     @property
-    def seconds(self) -> dict[str, float]:
-        """Stage name → seconds over all calls."""
-        return {name: stage.seconds for name, stage in self.stages.items()}
+    def seconds(self) -> dict[Stage, float]:
+        """Stage → seconds over all calls."""
+        with self._lock:
+            return {stage: each.seconds for stage, each in self.stages.items()}
 
     @property
     def total(self) -> float:
         """Seconds of all stages together."""
-        return sum(stage.seconds for stage in self.stages.values())
+        return sum(self.seconds.values())
 
-    def stage(self, name: str) -> AbstractContextManager[None]:
+    def stage(self, stage: Stage) -> AbstractContextManager[None]:
         """Time the body of a `with` statement as one call of the stage."""
-        return self._timed(name)
+        return self._timed(stage)
 
-    def iterate(self, name: str, items: Iterable[T]) -> Iterator[T]:
+    def iterate(self, stage: Stage, items: Iterable[T]) -> Iterator[T]:
         """Pass the items on, timing how long each one takes to arrive."""
         iterator = iter(items)
         while True:
@@ -84,19 +93,17 @@ class Profiler:
                 item = next(iterator)
             except StopIteration:
                 return
-            stage = self.stages.setdefault(name, Stage())
-            stage.seconds += time.perf_counter() - start
-            stage.calls += 1
+            self.add(stage, time.perf_counter() - start)
             yield item
 
 
 class _Off(Profiler):
     """The profiler that measures nothing, so that the hot path needs no condition."""
 
-    def stage(self, name: str) -> AbstractContextManager[None]:
+    def stage(self, stage: Stage) -> AbstractContextManager[None]:
         return _NOTHING
 
-    def iterate(self, name: str, items: Iterable[T]) -> Iterator[T]:
+    def iterate(self, stage: Stage, items: Iterable[T]) -> Iterator[T]:
         return iter(items)
 
 

@@ -17,7 +17,7 @@ from visdeploy.errors import DataError, StreamError
 from visdeploy.masks import Mask
 from visdeploy.results import FrameResult, Instance
 
-FORMAT, SCHEMA_VERSION = "visdeploy.stream", 2
+FORMAT, SCHEMA_VERSION = "visdeploy.stream", 3
 Array = npt.NDArray[Any]
 
 
@@ -49,7 +49,7 @@ class SavedStream:
         num_frames: Frames pushed.
         num_results: Results given out.
         size: Rows and columns of its frames; None before the first.
-        graph: The graph's state, by input name.
+        graph: The graph's state, by input name; empty before the first step.
         decoder: The decoder's state.
         waiting: Frames that wait for a clip to be complete.
         ready: Results that have not been given out; their class names are left out.

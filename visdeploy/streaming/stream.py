@@ -5,24 +5,22 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from visdeploy.backends.base import State
 from visdeploy.errors import StreamError
 from visdeploy.masks import Mask
-from visdeploy.methods import create_decoder
 from visdeploy.results import FrameResult, Track, VideoResult
+from visdeploy.streaming.pipeline import Pipeline
 from visdeploy.streaming.preprocessing import check_frame
 from visdeploy.streaming.saved import SavedStream
 from visdeploy.streaming.windows import Feeder, Step
-
-if TYPE_CHECKING:
-    from visdeploy.predictor import VISPredictor
 
 
 @dataclass
@@ -49,7 +47,8 @@ class Stream:
     one thread at a time; different streams of one predictor may run in different threads.
 
     Args:
-        predictor: The loaded bundle.
+        pipeline: The model on its engine.
+        identity: Identity of the bundle, to which a saved stream is tied; empty where there is no bundle.
         collect: Keep what `result` needs. Memory then grows with the video by its run-length encoded masks; without
             it, it stays flat for ever.
         name: Name of the result.
@@ -68,32 +67,24 @@ class Stream:
     """
 
     def __init__(
-        self, predictor: VISPredictor, *, collect: bool = False, name: str = "stream", fps: float = 0.0
+        self, pipeline: Pipeline, *, identity: str = "", collect: bool = False, name: str = "stream", fps: float = 0.0
     ) -> None:
         if not (math.isfinite(fps) and fps >= 0):
             raise StreamError("wrong frame rate of a stream", seen=str(fps), expected="frames per second, or 0")
-        manifest = predictor.bundle.manifest
         self.name, self.fps = name, float(fps)
         self.num_frames = self.num_results = 0
-        self._predictor, self._closed, self._flushed = predictor, False, False
-        self._feeder: Feeder = predictor.feeder
+        self._pipeline, self._identity, self._closed, self._flushed = pipeline, identity, False, False
+        self._feeder: Feeder = pipeline.feeder
         self._ready: deque[FrameResult] = deque()
         self._collected = Collected() if collect else None
         self._size: tuple[int, int] | None = None
-        self._state = predictor.backend.initial_state()
-        self.decoder = create_decoder(
-            manifest.method,
-            classes=manifest.classes,
-            decode=manifest.decode,
-            tracking=manifest.tracking,
-            keep_tracks=collect,
-            profiler=predictor.profiler,
-        )
+        self._state: State | None = None
+        self.decoder = pipeline.decoder(keep_tracks=collect)
 
     @property
     def latency(self) -> int:
         """Frames between a push and the result of the same frame; 0 for online methods."""
-        return self._feeder.window.length - 1
+        return self._pipeline.latency
 
     def push(self, frame: npt.NDArray[np.uint8], timestamp: float | None = None) -> FrameResult | None:
         """Process the next frame.
@@ -128,9 +119,7 @@ class Stream:
             timestamp = self.num_frames / self.fps if self.fps else 0.0
         if not math.isfinite(timestamp):
             raise StreamError(f"frame {self.num_frames} has no usable timestamp", seen=str(timestamp))
-        with self._predictor.profiler.stage("preprocess"):
-            prepared = self._predictor.preprocess(frame)
-        feeder, step = self._feeder.push(prepared, float(timestamp))
+        feeder, step = self._pipeline.push(self._feeder, frame, float(timestamp))
         if step is not None:
             self._run(step, (height, width))
         self._feeder, self._size = feeder, (height, width)
@@ -158,9 +147,7 @@ class Stream:
 
     def _run(self, step: Step, size: tuple[int, int]) -> None:
         """One step of the graph. Only the decoder's last act changes the stream."""
-        predictor = self._predictor
-        with predictor.profiler.stage("graph"):
-            outputs, state = predictor.backend.run(step.inputs, self._state)
+        outputs, state = self._pipeline.run(step, self._state)
         self._ready.extend(self.decoder.decode(outputs, step, height=size[0], width=size[1]))
         self._state = state
 
@@ -215,14 +202,16 @@ class Stream:
         self._check_open("save it")
         if self._flushed:
             raise StreamError("the stream is flushed, cannot save it", hint="Save it before its end.")
+        if not self._identity:
+            raise StreamError("this stream cannot be saved", seen="no bundle", expected="a stream of a VISPredictor")
         saved = SavedStream(
-            bundle=self._predictor.identity,
+            bundle=self._identity,
             name=self.name,
             fps=self.fps,
             num_frames=self.num_frames,
             num_results=self.num_results,
             size=self._size,
-            graph=self._predictor.backend.state_to_host(self._state),
+            graph={} if self._state is None else self._pipeline.backend.state_to_host(self._state),
             decoder=self.decoder.state(),
             waiting=self._feeder.state(),
             ready=list(self._ready),
@@ -232,17 +221,17 @@ class Stream:
         return saved.write(Path(path))
 
     @classmethod
-    def load(cls, predictor: VISPredictor, path: str | os.PathLike[str]) -> Stream:
+    def load(cls, pipeline: Pipeline, path: str | os.PathLike[str], *, identity: str) -> Stream:
         """Continue a saved stream; see `VISPredictor.load_stream`.
 
         Raises:
             StreamError: The file is missing or damaged, or was saved with another bundle.
         """
-        saved = SavedStream.read(Path(path), bundle=predictor.identity)
-        stream = cls(predictor, collect=saved.masks is not None, name=saved.name, fps=saved.fps)
-        stream._state = predictor.backend.state_from_host(saved.graph)
+        saved = SavedStream.read(Path(path), bundle=identity)
+        stream = cls(pipeline, identity=identity, collect=saved.masks is not None, name=saved.name, fps=saved.fps)
+        stream._state = pipeline.load_state(saved.graph, saved.size)
         stream.decoder.load_state(saved.decoder)
-        stream._feeder = predictor.feeder.restore(saved.waiting, saved.num_frames)
+        stream._feeder = pipeline.feeder.restore(saved.waiting, saved.num_frames)
         stream._ready = deque(replace(each, classes=stream.decoder.classes) for each in saved.ready)
         stream.num_frames, stream._size = saved.num_frames, saved.size
         stream.num_results = saved.num_results
@@ -252,7 +241,7 @@ class Stream:
 
     def close(self) -> None:
         """Free the state. `result` still works; pushing, flushing and saving no longer do."""
-        self._closed, self._state, self._feeder = True, {}, self._predictor.feeder
+        self._closed, self._state, self._feeder = True, None, self._pipeline.feeder
 
     def _check_open(self, action: str) -> None:
         if self._closed:
@@ -265,3 +254,26 @@ class Stream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def whole_video(
+    pipeline: Pipeline, frames: Iterable[npt.NDArray[np.uint8]], *, name: str, fps: float = 0.0
+) -> VideoResult:
+    """The tracks of all frames of a video.
+
+    Args:
+        pipeline: The model on its engine.
+        frames: RGB pixels, uint8 `[height, width, 3]`, all of one size.
+        name: Name of the result.
+        fps: Frame rate of the result, 0 where unknown.
+
+    Raises:
+        StreamError: There is no frame, or one is of another size.
+        SourceError: A frame is no RGB image.
+        EngineError: The graph failed.
+    """
+    with Stream(pipeline, collect=True, name=name, fps=fps) as stream:
+        for frame in frames:
+            stream.push(frame)
+        stream.flush()
+        return stream.result()

@@ -105,9 +105,14 @@ class TrainingModule(L.LightningModule):
             clip[..., columns:] = 0
         return clips
 
+    def _forward(self, batch: ClipBatch) -> Any:
+        """The network's training output."""
+        images = self.normalise(batch)
+        return self.model.forward_padded(images, torch.tensor(batch.sizes, device=images.device))
+
     def training_step(self, batch: ClipBatch, batch_index: int) -> Tensor:
         """The summed loss of a batch."""
-        losses = self._losses(self.model(self.normalise(batch)), batch.targets, self.model.config)
+        losses = self._losses(self._forward(batch), batch.targets, self.model.config)
         total = torch.stack(list(losses.values())).sum()
         self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()})
         self.log("train/loss", total.detach(), prog_bar=True)

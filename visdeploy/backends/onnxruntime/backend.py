@@ -1,13 +1,15 @@
-"""ONNX Runtime: on the CPU, and on CUDA with the state kept on the device."""
+"""A bundle's graph in ONNX Runtime; the state stays on the device."""
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from visdeploy.backends.base import Arrays, Backend, State, check_inputs
+from visdeploy.backends.base import Arrays, Backend, EngineDescription, State
 from visdeploy.backends.onnxruntime.session import start_session
 from visdeploy.errors import BundleError, EngineError, StreamError
 
@@ -17,11 +19,16 @@ if TYPE_CHECKING:
 _TYPES = {
     "float32": "tensor(float)",
     "float16": "tensor(float16)",
+    "bfloat16": "tensor(bfloat16)",
     "int64": "tensor(int64)",
     "int32": "tensor(int32)",
     "uint8": "tensor(uint8)",
     "bool": "tensor(bool)",
 }
+
+
+_BFLOAT16 = 16
+"""ONNX's number of the type."""
 
 
 class OnnxRuntimeBackend(Backend):
@@ -46,29 +53,34 @@ class OnnxRuntimeBackend(Backend):
     def __init__(
         self, bundle: Bundle, *, device: str = "auto", threads: int | None = None, spinning: bool = False
     ) -> None:
+        import onnxruntime
+
+        manifest = bundle.manifest
         self._session, name = start_session(
-            bundle.model_path, bundle.manifest, device=device, threads=threads, spinning=spinning
+            bundle.model_path, manifest, device=device, threads=threads, spinning=spinning
         )
-        super().__init__(bundle.manifest, name)
+        super().__init__(manifest, EngineDescription("onnxruntime", onnxruntime.__version__, name, manifest.precision))
         self._check_graph(str(bundle.model_path))
         kind, _, number = name.partition(":")
         self._place = (kind, int(number or 0))
-        self._outputs = [t.name for t in self.manifest.outputs]
-        self._next = [(s.input, s.output) for s in self.manifest.state]
+        self._next = [(s.input, s.output) for s in manifest.state]
+        self._bits = {s.input for s in manifest.state if s.dtype == "bfloat16"}
 
-    def run(self, inputs: Arrays, state: State) -> tuple[dict[str, npt.NDArray[Any]], State]:
+    def run(
+        self, inputs: Arrays, state: State, outputs: Collection[str] | None = None
+    ) -> tuple[dict[str, npt.NDArray[Any]], State]:
         """One step, see `Backend.run`.
 
         Raises:
             EngineError: An input does not fit the graph, or the engine failed.
         """
-        check_inputs(self.manifest, inputs)
+        sizes, names = self.bind_inputs(inputs), self.check_outputs(outputs)
         binding = self._session.io_binding()
         for name, array in inputs.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
         for name, value in state.items():
             binding.bind_ortvalue_input(name, value)
-        for name in self._outputs:
+        for name in names:
             binding.bind_output(name, "cpu")
         for _, name in self._next:
             binding.bind_output(name, *self._place)
@@ -77,25 +89,36 @@ class OnnxRuntimeBackend(Backend):
         except Exception as error:  # pybind's exception classes differ from version to version
             raise EngineError("the graph failed", seen=str(error)[:400]) from error
         values = binding.get_outputs()  # in the order in which they were bound
-        host = {name: value.numpy() for name, value in zip(self._outputs, values, strict=False)}
-        kept = values[len(self._outputs) :]
+        host = {name: _to_host(value) for name, value in zip(names, values, strict=False)}
+        kept = values[len(names) :]
+        if kept:
+            self.check_next_state([value.shape() for value in kept], sizes)
         return host, {name: value for (name, _), value in zip(self._next, kept, strict=True)}
 
-    def _place_state(self, arrays: Arrays) -> State:
-        from onnxruntime import OrtValue
+    def state_to_host(self, state: State) -> dict[str, npt.NDArray[Any]]:
+        """See `Backend.state_to_host`."""
+        return {name: np.array(_to_host(value)) for name, value in state.items()}
 
+    def _place_state(self, arrays: Arrays) -> State:
         try:
-            # a value on the CPU borrows the array's memory, so it gets one of its own
-            return {n: OrtValue.ortvalue_from_numpy(np.array(a, order="C"), *self._place) for n, a in arrays.items()}
+            return {name: self._place_tensor(name, np.array(array, order="C")) for name, array in arrays.items()}
         except Exception as error:  # pybind's exception classes differ from version to version
             raise StreamError(f"the state cannot be placed on {self.device}", seen=str(error)[:300]) from error
 
+    def _place_tensor(self, name: str, array: npt.NDArray[Any]) -> Any:
+        """A value on the CPU borrows the array's memory, so the caller gives one of its own."""
+        from onnxruntime import OrtValue
+
+        if name in self._bits:
+            return OrtValue.ortvalue_from_numpy_with_onnx_type(array, _BFLOAT16)
+        return OrtValue.ortvalue_from_numpy(array, *self._place)
+
     def _check_graph(self, where: str) -> None:
         """Raise unless names, dtypes and shapes of the graph are those of the manifest."""
-        state = self.manifest.state
-        inputs = [(t.name, t.dtype, list(t.shape)) for t in self.manifest.inputs]
+        state = self.spec.state
+        inputs = [(t.name, t.dtype, list(t.shape)) for t in self.spec.inputs]
         inputs += [(s.input, s.dtype, list(s.shape)) for s in state]
-        outputs = [(t.name, t.dtype, list(t.shape)) for t in self.manifest.outputs]
+        outputs = [(t.name, t.dtype, list(t.shape)) for t in self.spec.outputs]
         outputs += [(s.output, s.dtype, list(s.shape)) for s in state]
         for kind, listed, found in (
             ("input", inputs, self._session.get_inputs()),
@@ -131,3 +154,22 @@ def _agree(graph: list[Any], manifest: list[Any], *, strict: bool) -> bool:
         elif strict and isinstance(seen, int) != isinstance(listed, int):
             return False
     return True
+
+
+def _to_host(value: Any) -> npt.NDArray[Any]:
+    """The array of a value; ONNX Runtime's Python gives none of `bfloat16`, whose bits are read where they lie.
+
+    Raises:
+        EngineError: A `bfloat16` value lies on a GPU.
+    """
+    if value.element_type() != _BFLOAT16:
+        return np.asarray(value.numpy())
+    if value.device_name() != "cpu":
+        raise EngineError(
+            "a bfloat16 tensor cannot be copied from the GPU by ONNX Runtime's Python",
+            seen=value.device_name(),
+            expected="cpu",
+            hint="Export the model with float32 or float16 state, or run it on the CPU.",
+        )
+    bits = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+    return np.frombuffer(bits, np.uint16).reshape(value.shape())

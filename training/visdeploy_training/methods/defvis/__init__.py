@@ -1,12 +1,12 @@
 """DefVIS: deformable VisTR, an offline method that segments and tracks a whole clip at once."""
 
+from visdeploy_training.method import Method
 from visdeploy_training.methods.defvis.config import VARIANTS, DefVISConfig
 from visdeploy_training.methods.defvis.inference import inference_settings
 from visdeploy_training.methods.defvis.losses import defvis_losses
 from visdeploy_training.methods.defvis.network import DefVIS, DefVISOutput
 from visdeploy_training.methods.defvis.step import ClipStep
 from visdeploy_training.methods.defvis.weights import OFFICIAL, load_backbone
-from visdeploy_training.registry import Method
 
 METHOD = Method(
     name="defvis",

@@ -14,9 +14,9 @@ from visdeploy_training.backbones.pretrained import load_imagenet, load_weights
 from visdeploy_training.backbones.resnet import from_torchvision
 from visdeploy_training.checkpoint import KeyReport, match_keys
 from visdeploy_training.checkpoint_file import read_tensors
+from visdeploy_training.method import OfficialLayout
 from visdeploy_training.methods.defvis.config import VARIANTS
 from visdeploy_training.model import VISModel
-from visdeploy_training.registry import OfficialLayout
 
 logger = logging.getLogger(__name__)
 

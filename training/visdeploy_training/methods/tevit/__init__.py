@@ -1,12 +1,12 @@
 """TeViT: a cascade of dynamic heads over learned queries that interact within frames and along the clip."""
 
+from visdeploy_training.method import Method
 from visdeploy_training.methods.tevit.config import VARIANTS, TeViTConfig
 from visdeploy_training.methods.tevit.inference import inference_settings
 from visdeploy_training.methods.tevit.losses import tevit_losses
 from visdeploy_training.methods.tevit.network import TeViT, TeViTOutput
 from visdeploy_training.methods.tevit.step import ClipStep
 from visdeploy_training.methods.tevit.weights import OFFICIAL, load_backbone
-from visdeploy_training.registry import Method
 
 METHOD = Method(
     name="tevit",

@@ -37,7 +37,7 @@ class TeViTConfig(MethodConfig):
         width: Columns of a training clip.
         shortest_edge: Frames are scaled to this at inference, keeping their shape; 0 scales to height and width.
         longest_edge: Largest longer edge at inference.
-        pixel_mean: RGB, 0..255. Not all whole numbers: a pixel must differ from padding.
+        pixel_mean: RGB, 0..255.
         pixel_std: RGB, 0..255.
         window: Most frames of one clip at inference; upstream takes whole videos, of at most 36 frames.
         clip_overlap: Frames that consecutive clips of a longer video share, at most all but one.
@@ -86,7 +86,6 @@ class TeViTConfig(MethodConfig):
         self.check("max_results", self.max_results <= pairs, f"at most {pairs}, all pairs of query and class")
         self.check_least(0, "mask_convs", "shortest_edge", "clip_overlap")
         self.check_share("drop_path")
-        self.check("pixel_mean", any(m != round(m) for m in self.pixel_mean), "a value that no pixel has")
         self.check_multiple(SIZE_MULTIPLE, "height", "width")
 
     def input_size(self, height: int | None, width: int | None) -> dict[str, int]:

@@ -1,34 +1,54 @@
-"""How TeViT is run: preprocessing, window and decoder parameters that follow from its configuration (spec section 6).
+"""TeViT's graph and how it is run, as they follow from its configuration.
 
-Upstream takes a whole video as one clip. So does this up to `window` frames; a longer video is cut into windows that
-overlap. The messengers' shift wraps around the ends of a clip, and attention and scores go over all of its frames: the
-results of a window are not exactly those of the whole video.
+The published implementation takes a whole video as one clip. So does this up to `window` frames; a longer video is cut
+into windows that overlap. The messengers' shift wraps around the ends of a clip, and attention and scores go over all
+of its frames: the results of a window are not exactly those of the whole video.
 """
 
 from __future__ import annotations
 
-from visdeploy.manifest import Preprocessing, Window
-from visdeploy_training.inference import InferenceSettings
-from visdeploy_training.methods.tevit.config import SIZE_MULTIPLE, TeViTConfig
+from visdeploy.manifest import Dim, GraphSpec, Preprocessing, TensorSpec, Window
+from visdeploy_training.inference import fixed, frame_dims
+from visdeploy_training.methods.tevit.config import MASK_SIZE, SIZE_MULTIPLE, TeViTConfig
 
 
-def inference_settings(config: TeViTConfig) -> InferenceSettings:
-    """Settings of the runtime for a network of this configuration."""
+def inference_settings(config: TeViTConfig) -> GraphSpec:
+    """Inputs, outputs, preprocessing and window of a network of this configuration."""
     keep_shape = config.shortest_edge > 0
     overlap = min(config.clip_overlap, config.window - 1)
-    return InferenceSettings(
-        preprocessing=Preprocessing(
-            channel_order="rgb",
-            mean=list(config.pixel_mean),
-            std=list(config.pixel_std),
-            resize="shortest_edge" if keep_shape else "exact",
-            interpolation="opencv_bilinear" if keep_shape else "pil_bilinear",
-            height=config.shortest_edge if keep_shape else config.height,
-            width=config.longest_edge if keep_shape else config.width,
-            pad_divisor=SIZE_MULTIPLE,
-        ),
-        decode={},
-        tracking={"overlap": overlap},
-        window=Window(mode="clip", length=config.window, stride=config.window - overlap),
-        any_length=True,
+    preprocessing = Preprocessing(
+        channel_order="rgb",
+        mean=list(config.pixel_mean),
+        std=list(config.pixel_std),
+        resize="shortest_edge" if keep_shape else "exact",
+        interpolation="opencv_bilinear" if keep_shape else "pil_bilinear",
+        height=config.shortest_edge if keep_shape else config.height,
+        width=config.longest_edge if keep_shape else config.width,
+        pad_divisor=SIZE_MULTIPLE,
     )
+    return GraphSpec(
+        preprocessing=preprocessing,
+        window=Window(mode="clip", length=config.window, stride=config.window - overlap),
+        dims={
+            **frame_dims(preprocessing, multiple=SIZE_MULTIPLE, smallest=2 * SIZE_MULTIPLE),
+            "frames": Dim(minimum=1, typical=config.window, maximum=config.window),
+            "pairs": fixed(config.max_results),
+        },
+        inputs=[
+            TensorSpec(name="frames", dtype="float32", shape=["frames", 3, "height", "width"], role="frames"),
+            TensorSpec(name="size", dtype="int64", shape=[2], role="size"),
+        ],
+        outputs=_outputs(),
+    )
+
+
+def _outputs() -> list[TensorSpec]:
+    """In the order in which `ClipStep` gives them; a pair is a query and a class, best first."""
+    side = 2 * MASK_SIZE
+    return [
+        TensorSpec(name="scores", dtype="float32", shape=["frames", "pairs"], role="decode", measure="ranking"),
+        TensorSpec(name="labels", dtype="int64", shape=["pairs"], role="decode", measure="identity"),
+        TensorSpec(name="queries", dtype="int64", shape=["pairs"], role="decode", measure="identity"),
+        TensorSpec(name="boxes", dtype="float32", shape=["frames", "pairs", 4], role="decode"),
+        TensorSpec(name="mask_logits", dtype="float32", shape=["frames", "pairs", side, side], role="decode"),
+    ]

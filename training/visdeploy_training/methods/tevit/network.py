@@ -85,12 +85,13 @@ class TeViT(VISModel):
         self.rpn_head = Proposals(config)
         self.roi_head = Cascade(config)
 
-    def forward(self, clips: Tensor) -> TeViTOutput:
+    def forward(self, clips: Tensor, sizes: Tensor | None = None) -> TeViTOutput:
         """Classes and boxes of all queries in all frames, for training and inference alike.
 
         Args:
-            clips: Normalised RGB, float, `[B, T, 3, H, W]`, H and W multiples of 32; zeros at the right and bottom
-                are padding.
+            clips: Normalised RGB, float, `[B, T, 3, H, W]`, H and W multiples of 32.
+            sizes: Rows and columns of each clip without the padding at the right and bottom, `[B, 2]` integers; without
+                them nothing is padding.
 
         Raises:
             ConfigError: The size of the clips is wrong.
@@ -104,8 +105,8 @@ class TeViT(VISModel):
             )
         lead, frames = clips.shape[:2], clips.shape[1]
         features = self.features(clips.flatten(0, 1), frames)
-        sizes = content_sizes(clips)
-        boxes, queries = self.rpn_head(sizes[:, None].expand(-1, frames, -1).flatten(0, 1))
+        content = box_scale(clips, sizes)
+        boxes, queries = self.rpn_head(content[:, None].expand(-1, frames, -1).flatten(0, 1))
         logits, found, attended = [], [], []
         for head in self.roi_head.bbox_head:
             rois = roi_features(features, boxes.detach().flatten(0, 1), images_of(boxes), BOX_SIZE)
@@ -118,9 +119,13 @@ class TeViT(VISModel):
         return TeViTOutput(
             torch.stack(logits).unflatten(1, lead),
             torch.stack(found).unflatten(1, lead),
-            sizes,
+            content,
             partial(self._masks, features, found, attended),
         )
+
+    def forward_padded(self, clips: Tensor, sizes: Tensor) -> TeViTOutput:
+        """Boxes are relative to the content of a clip, see `VISModel.forward_padded`."""
+        return self(clips, sizes)  # type: ignore[no-any-return]
 
     def features(self, images: Tensor, frames: int) -> list[Tensor]:
         """Pyramid of images `[N, 3, H, W]`, clip after clip, at strides 4, 8, 16 and 32."""
@@ -147,15 +152,17 @@ class TeViT(VISModel):
         return cast(Tensor, head(attended[stage][images, queries], maps))
 
 
-def content_sizes(clips: Tensor) -> Tensor:
-    """Width, height, width, height of the pictures of clips `[B, T, 3, H, W]` without padding: `[B, 4]`.
+def box_scale(clips: Tensor, sizes: Tensor | None) -> Tensor:
+    """Width, height, width, height of the content of clips: what boxes as shares of it are multiplied by, `[B, 4]`.
 
-    A normalised pixel is never 0 in all channels (the means are no whole numbers), so padding shows.
+    Args:
+        clips: `[B, T, 3, H, W]`.
+        sizes: Rows and columns of each without padding, `[B, 2]`; all of the clip where there are none.
     """
-    filled = clips.detach().abs().amax(dim=(1, 2))
-    rows, columns = ((filled.amax(dim=axis) > 0).sum(dim=1) for axis in (2, 1))
-    sizes = torch.stack([columns, rows, columns, rows], dim=1)
-    return sizes.clamp(min=1).to(torch.promote_types(clips.dtype, torch.float32))
+    dtype = torch.promote_types(clips.dtype, torch.float32)
+    if sizes is None:
+        sizes = torch.tensor([clips.shape[-2:]], device=clips.device).expand(len(clips), -1)
+    return sizes[:, [1, 0, 1, 0]].to(dtype)
 
 
 def images_of(boxes: Tensor) -> Tensor:

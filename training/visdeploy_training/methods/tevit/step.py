@@ -20,7 +20,7 @@ class ClipStep(nn.Module):
         output_names: Graph outputs.
     """
 
-    input_names = ("frames",)
+    input_names = ("frames", "size")
     output_names = ("scores", "labels", "queries", "boxes", "mask_logits")
 
     def __init__(self, model: VISModel) -> None:
@@ -33,20 +33,21 @@ class ClipStep(nn.Module):
         """Nothing: a clip stands alone."""
         return {}
 
-    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Process one clip (spec section 6).
+    def forward(self, frames: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Process one clip.
 
         Args:
-            frames: Normalised RGB `[T, 3, H, W]`, H and W multiples of 32, zeros at the right and bottom are padding.
+            frames: Normalised RGB `[T, 3, H, W]`, H and W multiples of 32, padded with zeros at the right and bottom.
+            size: Rows and columns of the frames without padding, `[2]` int64.
 
         Returns:
             The R best pairs by the mean score over the frames, best first: scores `[T, R]`, probability of the class
             in each frame; labels `[R]` int64; queries `[R]` int64, the same one may be there with several labels;
-            boxes `[T, R, 4]`, left, top, right, bottom as shares of the picture without padding, may lie outside;
+            boxes `[T, R, 4]`, left, top, right, bottom as shares of the frame without padding, may lie outside;
             mask_logits `[T, R, 28, 28]` within the boxes.
         """
         config = self.model.config
-        output = self.model(frames.unsqueeze(0))
+        output = self.model(frames.unsqueeze(0), size.unsqueeze(0))
         probabilities = output.logits[-1, 0].float().sigmoid()
         best = probabilities.mean(dim=0).flatten().topk(config.max_results).indices
         queries, labels = best // config.num_classes, best % config.num_classes

@@ -16,9 +16,9 @@ from visdeploy_training.backbones.resnet import from_torchvision
 from visdeploy_training.backbones.swin import from_swin
 from visdeploy_training.checkpoint import KeyReport, match_keys
 from visdeploy_training.checkpoint_file import read_tensors
+from visdeploy_training.method import OfficialLayout
 from visdeploy_training.methods.tevit.config import VARIANTS, TeViTConfig
 from visdeploy_training.model import VISModel
-from visdeploy_training.registry import OfficialLayout
 
 logger = logging.getLogger(__name__)
 

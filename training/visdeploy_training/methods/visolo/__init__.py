@@ -1,5 +1,6 @@
 """VISOLO: grid-based space-time aggregation for online video instance segmentation."""
 
+from visdeploy_training.method import Method
 from visdeploy_training.methods.visolo.config import VARIANTS, VISOLOConfig
 from visdeploy_training.methods.visolo.inference import inference_settings
 from visdeploy_training.methods.visolo.losses import visolo_losses
@@ -7,7 +8,6 @@ from visdeploy_training.methods.visolo.network import VISOLO, VISOLOOutput
 from visdeploy_training.methods.visolo.online import OnlineStep
 from visdeploy_training.methods.visolo.targets import ClipTargets
 from visdeploy_training.methods.visolo.weights import OFFICIAL, load_backbone
-from visdeploy_training.registry import Method
 
 METHOD = Method(
     name="visolo",

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from visdeploy_training.methods.visolo.inference import memory_specs
 from visdeploy_training.methods.visolo.network import VISOLO
 from visdeploy_training.methods.visolo.postprocess import detect
 from visdeploy_training.model import VISModel
 
 KEY_INTERVAL = 5
 _LAST = 1 << 62
-
-
-@dataclass(frozen=True)
-class StateSpec:
-    """One tensor of memory.
-
-    Attributes:
-        name: Input name; the output is called `next_<name>`.
-        dtype: Element type, as NumPy spells it.
-        shape: Fixed shape.
-        initial: Value that fills it before the first frame.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    initial: float
 
 
 class Memory(NamedTuple):
@@ -96,25 +79,17 @@ class OnlineStep(nn.Module):
         if not isinstance(model, VISOLO):
             raise TypeError(f"OnlineStep takes a VISOLO network, not {type(model).__name__}")
         self.model = model
-        config = model.config
-        slots, cells, width = config.memory_slots, config.cells, config.head_width
-        self.state_specs = [
-            StateSpec("mem_ref", "float32", (slots, config.track_dim, cells), 0.0),
-            StateSpec("mem_cat", "float32", (slots, width, cells), 0.0),
-            StateSpec("mem_ker", "float32", (slots, width, cells), 0.0),
-            StateSpec("mem_frame", "int64", (slots,), -1.0),
-            StateSpec("step", "int64", (1,), 0.0),
-        ]
-        self.input_names = ["frame", *(s.name for s in self.state_specs)]
+        self.state_specs = memory_specs(model.config)
+        self.input_names = ["frame", *(s.input for s in self.state_specs)]
         self.output_names = [
             "scores", "labels", "cells", "class_scores", "masks", "overlaps", "query", "reference",
-            "cell_scores", "grid_weight", "mask_logits", *(f"next_{s.name}" for s in self.state_specs),
+            "cell_scores", "grid_weight", "mask_logits", *(s.output for s in self.state_specs),
         ]  # fmt: skip
 
     def initial_state(self, device: torch.device | str | None = None) -> dict[str, Tensor]:
         """The state before the first frame, by input name."""
         return {
-            s.name: torch.full(s.shape, s.initial, dtype=getattr(torch, s.dtype), device=device)
+            s.input: torch.full([int(n) for n in s.shape], s.initial, dtype=getattr(torch, s.dtype), device=device)
             for s in self.state_specs
         }
 

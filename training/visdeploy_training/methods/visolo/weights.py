@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from visdeploy_training.backbones.pretrained import load_imagenet
+from visdeploy_training.method import OfficialLayout
 from visdeploy_training.model import VISModel
-from visdeploy_training.registry import OfficialLayout
 
 PREFIX = "model."
 PREDICTOR = "Category_branch_post.pred"

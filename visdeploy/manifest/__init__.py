@@ -1,0 +1,39 @@
+"""The manifest of a bundle (contract 1): what a graph takes and gives, how it is run, what parity allows."""
+
+from visdeploy.manifest.manifest import (
+    SCHEMA_VERSION,
+    CustomOp,
+    FileEntry,
+    GraphSpec,
+    Manifest,
+    ModelSpec,
+    Provenance,
+    describe_errors,
+)
+from visdeploy.manifest.processing import Preprocessing, Window
+from visdeploy.manifest.sizes import Dim, SizeError
+from visdeploy.manifest.tensors import DType, StateSpec, TensorSpec, host_dtype
+from visdeploy.manifest.tolerance import EngineTolerance, Precision, Tolerance, Tolerances
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "CustomOp",
+    "DType",
+    "Dim",
+    "EngineTolerance",
+    "FileEntry",
+    "GraphSpec",
+    "Manifest",
+    "ModelSpec",
+    "Precision",
+    "Preprocessing",
+    "Provenance",
+    "SizeError",
+    "StateSpec",
+    "TensorSpec",
+    "Tolerance",
+    "Tolerances",
+    "Window",
+    "describe_errors",
+    "host_dtype",
+]

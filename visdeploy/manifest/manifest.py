@@ -1,0 +1,222 @@
+"""The bundle manifest: everything the runtime needs to know about a graph (contract 1).
+
+A field that is unknown, missing or inconsistent is an error that names the field, never a guess.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from visdeploy.errors import BundleError
+from visdeploy.manifest.base import Strict
+from visdeploy.manifest.processing import Preprocessing, Window
+from visdeploy.manifest.sizes import Dim, symbols
+from visdeploy.manifest.tensors import StateSpec, TensorSpec
+from visdeploy.manifest.tolerance import Tolerances
+
+SCHEMA_VERSION = 2
+
+
+class Provenance(Strict):
+    """Where the bundle came from."""
+
+    checkpoint: str
+    checkpoint_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    created: str
+    visdeploy: str
+    torch: str
+    onnx: str
+
+
+class CustomOp(Strict):
+    """One custom operator of the graph; its standard body travels as a local function of the file."""
+
+    domain: str
+    name: str
+    version: int
+
+
+class FileEntry(Strict):
+    """Checksum and size of one file of the bundle."""
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size: Annotated[int, Field(ge=0)]
+
+
+class GraphSpec(Strict):
+    """A graph and how it is run: what follows from a method's configuration.
+
+    Attributes:
+        preprocessing: How frames become the input of the role `frames`.
+        window: Frames of one step.
+        dims: The range of every symbol.
+        inputs: Inputs that are not state, in the graph's order.
+        outputs: Outputs that are not state, in the graph's order.
+        state: The memory, in the graph's order.
+        decode: Parameters of the method's decoder, checked by the method.
+        tracking: Parameters of the method's tracker, checked by the method.
+    """
+
+    preprocessing: Preprocessing
+    window: Window
+    dims: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Dim]
+    inputs: Annotated[list[TensorSpec], Field(min_length=1)]
+    outputs: Annotated[list[TensorSpec], Field(min_length=1)]
+    state: list[StateSpec] = Field(default_factory=list)
+    decode: dict[str, Any] = Field(default_factory=dict)
+    tracking: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> GraphSpec:
+        names = [t.name for t in self.inputs] + [s.input for s in self.state]
+        outs = [t.name for t in self.outputs] + [s.output for s in self.state]
+        for kind, listed in (("input", names), ("output", outs)):
+            if len(set(listed)) != len(listed):
+                raise ValueError(f"one {kind} name is listed twice: {sorted(listed)}")
+        shapes = {t.name: t.shape for t in (*self.inputs, *self.outputs)} | {s.input: s.shape for s in self.state}
+        used = {name: symbol for name, shape in shapes.items() for size in shape for symbol in symbols(size)}
+        missing = {name: symbol for name, symbol in used.items() if symbol not in self.dims}
+        for name, symbol in missing.items():
+            raise ValueError(f"dims: no range of {symbol!r}, a size of {name!r}")
+        if unused := sorted(set(self.dims) - {s for shape in shapes.values() for size in shape for s in symbols(size)}):
+            raise ValueError(f"dims: {unused[0]!r} is no size of any tensor")
+        return self
+
+    @model_validator(mode="after")
+    def _roles(self) -> GraphSpec:
+        for tensors, kind, roles in (
+            (self.inputs, "input", ("frames", "size")),
+            (self.outputs, "output", ("decode", "proof")),
+        ):
+            for tensor in tensors:
+                if tensor.role not in roles:
+                    raise ValueError(f"{kind} {tensor.name!r} has the role {tensor.role!r}, not {' or '.join(roles)}")
+        frames, size = ([t for t in self.inputs if t.role == role] for role in ("frames", "size"))
+        if len(frames) != 1 or len(size) > 1:
+            raise ValueError(f"{len(frames)} inputs of the role 'frames' and {len(size)} of 'size', not 1 and 0 or 1")
+        shape = frames[0].shape
+        if len(shape) != 4 or (isinstance(shape[0], int) and shape[0] != self.window.length):
+            raise ValueError(
+                f"input {frames[0].name!r} of shape {shape} contradicts the window: "
+                f"expected [{self.window.length} or a symbol, 3, height, width]"
+            )
+        if size and (size[0].dtype, size[0].shape) != ("int64", [2]):
+            raise ValueError(
+                f"input {size[0].name!r} of the role 'size' is {size[0].dtype} {size[0].shape}, not int64 [2]"
+            )
+        return self
+
+    @property
+    def frames(self) -> TensorSpec:
+        """The input that takes the frames."""
+        return next(t for t in self.inputs if t.role == "frames")
+
+    @property
+    def size(self) -> TensorSpec | None:
+        """The input that takes the size of the frames' content, if the graph has one."""
+        return next((t for t in self.inputs if t.role == "size"), None)
+
+    def output_names(self, *, proof: bool = True) -> tuple[str, ...]:
+        """Names of the outputs that are not state, with or without those that only certificates compare."""
+        return tuple(t.name for t in self.outputs if proof or t.role != "proof")
+
+
+class ModelSpec(GraphSpec):
+    """A graph and what its outputs mean: all that a pipeline needs to know.
+
+    Attributes:
+        method: Name of the method; says which decoder reads the outputs.
+        variant: Name of the variant, for people.
+        classes: Class names in label order.
+        tolerance: What parity allows.
+    """
+
+    method: str
+    variant: str
+    classes: Annotated[list[str], Field(min_length=1)]
+    tolerance: Tolerances = Tolerances()
+
+    @field_validator("classes")
+    @classmethod
+    def _differ(cls, classes: list[str]) -> list[str]:
+        if len(set(classes)) != len(classes):
+            raise ValueError("one class name is listed twice")
+        return classes
+
+
+class Manifest(ModelSpec):
+    """The manifest of a bundle.
+
+    Attributes:
+        schema_version: Version of this layout.
+        provenance: Origin of the weights.
+        opset: ONNX operator set of the graph.
+        custom_ops: Custom operators of the graph.
+        precision: Precision of the graph's weights and arithmetic.
+        files: Every other file of the bundle.
+    """
+
+    schema_version: Literal[2] = 2
+    provenance: Provenance
+    opset: Annotated[int, Field(ge=20)]
+    custom_ops: list[CustomOp] = Field(default_factory=list)
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
+    files: dict[str, FileEntry]
+
+    @field_validator("files")
+    @classmethod
+    def _paths_stay_inside(cls, files: dict[str, FileEntry]) -> dict[str, FileEntry]:
+        for name in files:
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts or "\\" in name or not path.parts or str(path) != name:
+                raise ValueError(f"file name {name!r} leaves the bundle folder")
+        return files
+
+    @classmethod
+    def from_json(cls, text: str | bytes, *, where: str = "manifest.json") -> Manifest:
+        """Parse and check a manifest.
+
+        Raises:
+            BundleError: It is not JSON, is of a newer schema, or a field is unknown, missing or wrong.
+        """
+        try:
+            data = json.loads(text)
+        except (ValueError, UnicodeDecodeError, RecursionError) as error:
+            raise BundleError(
+                f"{where} is not valid JSON", seen=str(error), hint="The file is damaged; copy the bundle anew."
+            ) from error
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        if isinstance(version, int) and version < SCHEMA_VERSION:
+            raise BundleError(
+                f"{where} is of an older schema",
+                seen=f"schema_version {version}",
+                expected=str(SCHEMA_VERSION),
+                hint="Export the bundle again from its checkpoint with this version: visdeploy export CHECKPOINT.",
+            )
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise BundleError(
+                f"{where} is of a newer schema",
+                seen=f"schema_version {version}",
+                expected=f"at most {SCHEMA_VERSION}",
+                hint="Install a newer visdeploy, or export the bundle again with this one.",
+            )
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise BundleError(
+                f"{where}: {describe_errors(error)}", hint="Export the bundle again; manifests are not edited by hand."
+            ) from error
+
+
+def describe_errors(error: ValidationError) -> str:
+    """Every complaint of pydantic in one line: field, problem, value seen."""
+    parts = []
+    for item in error.errors():
+        field = ".".join(str(p) for p in item["loc"]) or "manifest"
+        seen = "" if item["type"] == "missing" else f", seen {str(item.get('input'))[:60]!r}"
+        parts.append(f"field {field!r}: {item['msg']}{seen}")
+    return "; ".join(parts)

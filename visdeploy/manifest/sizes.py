@@ -1,0 +1,218 @@
+"""Sizes of tensors: numbers, symbols with a range, and expressions over symbols such as `height/8`."""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from functools import lru_cache
+from typing import Annotated, NamedTuple
+
+from pydantic import AfterValidator, Field, model_validator
+
+from visdeploy.manifest.base import Strict
+
+_FUNCTIONS = {"ceil": math.ceil, "floor": math.floor}
+_MAX_LENGTH = 100
+
+
+class SizeError(ValueError):
+    """A size does not fit.
+
+    Args:
+        what: Which tensor, axis or symbol.
+        seen: The size found.
+        expected: The sizes allowed.
+    """
+
+    def __init__(self, what: str, *, seen: str, expected: str) -> None:
+        self.what, self.seen, self.expected = what, seen, expected
+        super().__init__(f"{what}: {seen}, expected {expected}")
+
+
+@lru_cache(maxsize=1024)
+def _parse(text: str) -> ast.expr:
+    """The syntax tree of an expression: whole numbers, symbols, `+ - * /`, `ceil(…)` and `floor(…)`.
+
+    Raises:
+        ValueError: It holds anything else.
+    """
+    if len(text) > _MAX_LENGTH:
+        raise ValueError(f"a size of {len(text)} characters")
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except (SyntaxError, RecursionError, MemoryError) as error:
+        raise ValueError(f"{text!r} is not an expression over sizes") from error
+    for node in ast.walk(tree):
+        known = isinstance(node, ast.BinOp | ast.Name | ast.Load | ast.Add | ast.Sub | ast.Mult | ast.Div)
+        number = isinstance(node, ast.Constant) and type(node.value) is int
+        call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS
+        if isinstance(node, ast.Call) and (len(node.args) != 1 or node.keywords):
+            call = False
+        if not (known or number or call):
+            raise ValueError(f"{text!r} is not an expression over sizes (numbers, symbols, + - * /, ceil, floor)")
+    return tree
+
+
+def _check(text: str) -> str:
+    symbols(text)
+    return text
+
+
+Size = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^[a-z]"), AfterValidator(_check)]
+"""A number, a symbol, or an expression over symbols."""
+
+
+def is_symbol(size: int | str) -> bool:
+    """Whether a size is a symbol by itself."""
+    return isinstance(size, str) and size.isidentifier()
+
+
+@lru_cache(maxsize=1024)
+def symbols(size: int | str) -> frozenset[str]:
+    """The symbols that a size depends on.
+
+    Raises:
+        ValueError: It is not an expression over sizes.
+    """
+    if isinstance(size, int):
+        return frozenset()
+    found = {node.id for node in ast.walk(_parse(size)) if isinstance(node, ast.Name)} - set(_FUNCTIONS)
+    if not found:
+        raise ValueError(f"{size!r} names no symbol; write the number")
+    return frozenset(found)
+
+
+def evaluate(size: int | str, sizes: Mapping[str, int]) -> int:
+    """The number that a size stands for.
+
+    Args:
+        size: Number, symbol or expression.
+        sizes: Value of every symbol in it.
+
+    Raises:
+        SizeError: A symbol has no value, or the result is negative or not whole.
+    """
+    if isinstance(size, int):
+        return size
+    if missing := sorted(symbols(size) - set(sizes)):
+        raise SizeError(f"size {size!r}", seen=f"no value of {missing[0]!r}", expected="a value of every symbol")
+    try:
+        value = _evaluate(_parse(size), sizes)
+    except ZeroDivisionError:
+        value = Fraction(-1)
+    if value < 0 or value.denominator != 1:
+        given = ", ".join(f"{name} {sizes[name]}" for name in sorted(symbols(size)))
+        raise SizeError(f"size {size!r}", seen=f"{value} with {given}", expected="a whole number from 0")
+    return int(value)
+
+
+def _evaluate(node: ast.expr, sizes: Mapping[str, int]) -> Fraction:
+    if isinstance(node, ast.Constant):
+        return Fraction(int(node.value))  # type: ignore[arg-type]
+    if isinstance(node, ast.Name):
+        return Fraction(sizes[node.id])
+    if isinstance(node, ast.Call):
+        return Fraction(_FUNCTIONS[node.func.id](_evaluate(node.args[0], sizes)))  # type: ignore[attr-defined]
+    if not isinstance(node, ast.BinOp):
+        raise TypeError(f"unexpected {type(node).__name__}")
+    left, right = _evaluate(node.left, sizes), _evaluate(node.right, sizes)
+    if isinstance(node.op, ast.Add):
+        return left + right
+    if isinstance(node.op, ast.Sub):
+        return left - right
+    return left * right if isinstance(node.op, ast.Mult) else left / right
+
+
+class Dim(Strict):
+    """The sizes that a symbol stands for.
+
+    Attributes:
+        minimum: Smallest size.
+        typical: Size that engines are tuned for.
+        maximum: Largest size.
+        multiple: Every size is a multiple of this.
+    """
+
+    minimum: Annotated[int, Field(ge=0)]
+    typical: Annotated[int, Field(ge=0)]
+    maximum: Annotated[int, Field(ge=0)]
+    multiple: Annotated[int, Field(ge=1)] = 1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Dim:
+        if not self.minimum <= self.typical <= self.maximum:
+            raise ValueError("minimum, typical and maximum must rise")
+        if any(size % self.multiple for size in (self.minimum, self.typical, self.maximum)):
+            raise ValueError(f"minimum, typical and maximum must be multiples of {self.multiple}")
+        return self
+
+    def __contains__(self, size: int) -> bool:
+        """Whether a size is allowed."""
+        return self.minimum <= size <= self.maximum and size % self.multiple == 0
+
+    def __str__(self) -> str:
+        if self.minimum == self.maximum:
+            return str(self.minimum)
+        multiples = f", multiples of {self.multiple}" if self.multiple > 1 else ""
+        return f"{self.minimum} to {self.maximum}{multiples}"
+
+
+class Shaped(NamedTuple):
+    """A tensor to be bound: its name, the sizes declared, the sizes seen."""
+
+    name: str
+    declared: Sequence[int | str]
+    seen: Sequence[int]
+
+
+def bind(tensors: Iterable[Shaped], dims: Mapping[str, Dim], known: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Find the value of every symbol, and check that all sizes agree with it and with the ranges.
+
+    Args:
+        tensors: What is declared and what was seen.
+        dims: The range of every symbol.
+        known: Values of symbols that are bound already.
+
+    Returns:
+        Symbol → value, those of `known` included.
+
+    Raises:
+        SizeError: A rank or a size differs, two tensors disagree, or a value is out of its range.
+    """
+    sizes, tensors = dict(known or {}), list(tensors)
+    for tensor in tensors:
+        if len(tensor.declared) != len(tensor.seen):
+            raise _misfit(tensor)
+        for declared, seen in zip(tensor.declared, tensor.seen, strict=True):
+            if is_symbol(declared) and declared not in sizes:
+                sizes[str(declared)] = seen
+                if (dim := dims.get(str(declared))) is not None and seen not in dim:
+                    raise SizeError(f"{tensor.name!r}: size {declared!r}", seen=str(seen), expected=str(dim))
+    for tensor in tensors:
+        for declared, seen in zip(tensor.declared, tensor.seen, strict=True):
+            if symbols(declared) <= set(sizes) and evaluate(declared, sizes) != seen:
+                raise _misfit(tensor, sizes)
+    return sizes
+
+
+def _misfit(tensor: Shaped, sizes: Mapping[str, int] | None = None) -> SizeError:
+    used = {name for size in tensor.declared for name in symbols(size)} & set(sizes or {})
+    given = f" with {', '.join(f'{name} {(sizes or {})[name]}' for name in sorted(used))}" if used else ""
+    return SizeError(f"{tensor.name!r}", seen=str(list(tensor.seen)), expected=f"{list(tensor.declared)}{given}")
+
+
+def initial_sizes(shape: Sequence[int | str], sizes: Mapping[str, int], dims: Mapping[str, Dim]) -> list[int]:
+    """The shape of a state before the first step: symbols that the inputs do not bind start at their minimum.
+
+    Args:
+        shape: Declared shape.
+        sizes: Values that the inputs bind.
+        dims: The range of every symbol.
+
+    Raises:
+        SizeError: A size cannot be evaluated.
+    """
+    start = {name: dims[name].minimum for size in shape for name in symbols(size) if name in dims}
+    return [evaluate(size, {**start, **sizes}) for size in shape]

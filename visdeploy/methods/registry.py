@@ -1,0 +1,61 @@
+"""The decoders by method name: those of this package, and those of other packages by entry points."""
+
+from __future__ import annotations
+
+from visdeploy import entry_points
+from visdeploy.errors import BundleError
+from visdeploy.manifest import ModelSpec
+from visdeploy.methods.base import Decoder
+from visdeploy.methods.defvis import DefVISDecoder
+from visdeploy.methods.tevit import TeViTDecoder
+from visdeploy.methods.visolo import VisoloDecoder
+from visdeploy.profiling import OFF, Profiler
+
+DECODERS: dict[str, type[Decoder]] = {"defvis": DefVISDecoder, "tevit": TeViTDecoder, "visolo": VisoloDecoder}
+
+
+def decoder_class(method: str) -> type[Decoder]:
+    """The decoder of a method.
+
+    Raises:
+        BundleError: No installed package has it.
+        DependencyError: A package has it, and it cannot be loaded.
+    """
+    found = DECODERS.get(method) or entry_points.load(entry_points.METHODS, method)
+    if found is None:
+        raise BundleError(
+            "manifest.json: field 'method': no installed package has the method",
+            seen=repr(method),
+            expected=f"one of {sorted({*DECODERS, *entry_points.names(entry_points.METHODS)})}",
+            hint="Install a newer visdeploy, or the package that brings the method.",
+        )
+    if not (isinstance(found, type) and issubclass(found, Decoder)):
+        raise BundleError(
+            f"the entry point of the method {method!r} is no decoder",
+            seen=repr(found)[:80],
+            expected="a subclass of visdeploy.methods.Decoder",
+            hint="Update the package that brings the method.",
+        )
+    return found
+
+
+def create_decoder(spec: ModelSpec, *, keep_tracks: bool = False, profiler: Profiler = OFF) -> Decoder:
+    """The decoder of one stream.
+
+    Args:
+        spec: Method, classes, window, and the parameters of decoder and tracker.
+        keep_tracks: See `Decoder`.
+        profiler: See `Decoder`.
+
+    Raises:
+        BundleError: The method is unknown, or a parameter is unknown or wrong.
+        DependencyError: The method's package cannot be loaded.
+    """
+    return decoder_class(spec.method)(
+        spec.classes,
+        window=spec.window,
+        decode=spec.decode,
+        tracking=spec.tracking,
+        keep_tracks=keep_tracks,
+        profiler=profiler,
+    )

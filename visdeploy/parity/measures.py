@@ -1,0 +1,274 @@
+"""How two engines' values of an output are compared: a registry of measures, to which methods add their own."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visdeploy.errors import BundleError
+from visdeploy.manifest import TensorSpec, Tolerance
+from visdeploy.parity.certificate import PIXEL_SLACK, OutputParity, share_of_limit
+
+Outputs = Mapping[str, NDArray[Any]]
+Rows = NDArray[np.intp]
+
+
+@dataclass
+class StepContext:
+    """One step of both engines, for measures that look at more than their own output.
+
+    Attributes:
+        frame: Position of the step's first frame.
+        reference: All outputs of the reference, as its graph gave them.
+        candidate: All outputs of the candidate.
+        reference_rows: Rows of the reference's outputs that the candidate has too (`visdeploy.parity.rows`).
+        candidate_rows: The candidate's row of each.
+        mask_error: Largest error of the step's masks; measures of a later `phase` than masks see it.
+    """
+
+    frame: int
+    reference: Outputs
+    candidate: Outputs
+    reference_rows: Rows
+    candidate_rows: Rows
+    mask_error: float = 0.0
+
+
+class Comparison(NamedTuple):
+    """How an output fared in one step.
+
+    Attributes:
+        error: Its error.
+        limit: The error that is allowed.
+        passed: Whether the step is within its limit, slack included.
+        compared: Number of elements compared.
+    """
+
+    error: float
+    limit: float
+    passed: bool
+    compared: int
+
+
+class Measure(ABC):
+    """The running worst value of one output. A method lists its own measures in `Decoder.measures`.
+
+    Args:
+        spec: The output.
+        tolerance: What is allowed.
+    """
+
+    name: ClassVar[str]
+    """Name in `TensorSpec.measure`."""
+    quantity: ClassVar[str] = "largest error"
+    """What the error is, in a certificate's table."""
+    phase: ClassVar[int] = 1
+    """Measures of a lower phase are compared first in every step."""
+
+    def __init__(self, spec: TensorSpec, tolerance: Tolerance) -> None:
+        self.spec, self.tolerance = spec, tolerance
+        self._worst, self._limit = 0.0, self.least_limit()
+        self._frame: int | None = None
+        self._compared, self._passed = 0, True
+
+    def least_limit(self) -> float:
+        """The limit where nothing has been compared."""
+        return self.tolerance.atol
+
+    @abstractmethod
+    def compare(self, reference: NDArray[Any], candidate: NDArray[Any], context: StepContext) -> Comparison:
+        """Compare the output of one step.
+
+        Args:
+            reference: The reference's value, with the rows that both engines have.
+            candidate: The candidate's value, of the same shape and dtype.
+            context: The whole step.
+        """
+
+    def note(self) -> str:
+        """What a reader of the certificate should know beside the numbers, for example how much slack was granted."""
+        return ""
+
+    def update(self, reference: NDArray[Any], candidate: NDArray[Any], context: StepContext) -> float:
+        """Take over one step; different shapes are an infinite error.
+
+        Returns:
+            The error of the step.
+        """
+        if reference.shape != candidate.shape or reference.dtype != candidate.dtype:
+            found = Comparison(math.inf, self._limit, False, 1)
+        else:
+            found = self.compare(reference, candidate, context)
+        self._compared += found.compared
+        self._passed &= found.passed
+        share = share_of_limit(found.error, found.limit)
+        if found.compared and (self._frame is None or share > share_of_limit(self._worst, self._limit)):
+            self._worst, self._frame, self._limit = float(found.error), context.frame, found.limit
+        return float(found.error)
+
+    def result(self) -> OutputParity:
+        """The summary over all steps."""
+        return OutputParity(
+            name=self.spec.name,
+            measure=self.name,
+            quantity=self.quantity,
+            worst=self._worst,
+            limit=self._limit,
+            frame=self._frame,
+            compared=self._compared,
+            passed=self._passed,
+            note=self.note(),
+        )
+
+
+class Absolute(Measure):
+    """Largest absolute difference; the limit grows with the reference's largest value in the step."""
+
+    name = "absolute"
+
+    def compare(self, reference: NDArray[Any], candidate: NDArray[Any], context: StepContext) -> Comparison:
+        """See `Measure.compare`."""
+        rtol = self.tolerance.rtol
+        limit = max(self.tolerance.atol, rtol * _magnitude(reference) if rtol else 0.0)
+        errors = absolute_errors(reference, candidate)
+        error = float(errors.max(initial=0))
+        return Comparison(error, limit, error <= limit, errors.size)
+
+
+class Ranking(Absolute):
+    """`absolute`; the output's mean over all axes but that of the rows decided which detections are rows."""
+
+    name = "ranking"
+
+
+class Exact(Measure):
+    """Equality."""
+
+    name = "exact"
+
+    def least_limit(self) -> float:
+        """See `Measure.least_limit`."""
+        return 0.0
+
+    def compare(self, reference: NDArray[Any], candidate: NDArray[Any], context: StepContext) -> Comparison:
+        """See `Measure.compare`."""
+        errors = absolute_errors(reference, candidate)
+        error = float(errors.max(initial=0))
+        return Comparison(error, 0.0, error <= 0, errors.size)
+
+
+class Identity(Exact):
+    """`exact`; the output says which detection each row of every output with its symbol is."""
+
+    name = "identity"
+
+
+class Score(Measure):
+    """Largest absolute difference beyond what differing pixels of the step's masks explain.
+
+    A score is a mean over the pixels of a mask, decayed by IoU: one pixel of a small mask moves it.
+    """
+
+    name = "score"
+
+    def compare(self, reference: NDArray[Any], candidate: NDArray[Any], context: StepContext) -> Comparison:
+        """See `Measure.compare`."""
+        errors = absolute_errors(reference, candidate)
+        excess = float(np.maximum(errors - 2 * context.mask_error, 0).max(initial=0))
+        limit = self.tolerance.atol
+        return Comparison(float(errors.max(initial=0)), limit, excess <= limit, errors.size)
+
+
+class MaskIoU(Measure):
+    """1 - smallest IoU over the last two axes; a few pixels of any mask may differ."""
+
+    name = "mask"
+    quantity = f"1 - IoU, {PIXEL_SLACK} px granted"
+    phase = 0
+
+    def least_limit(self) -> float:
+        """See `Measure.least_limit`."""
+        return 1 - self.tolerance.mask_iou
+
+    def compare(self, reference: NDArray[Any], candidate: NDArray[Any], context: StepContext) -> Comparison:
+        """See `Measure.compare`; one mask at a time."""
+        size, limit = reference.shape[-2:], self.least_limit()
+        worst, passed = 0.0, True
+        left, right = reference.reshape(-1, *size), candidate.reshape(-1, *size)
+        for a, b in zip(left, right, strict=True):
+            differ, union = int(np.count_nonzero(a != b)), int(np.count_nonzero(a | b))
+            error = differ / union if union else 0.0
+            worst = max(worst, error)
+            passed &= error <= limit or differ <= PIXEL_SLACK
+        return Comparison(worst, limit, passed, len(left))
+
+    def update(self, reference: NDArray[Any], candidate: NDArray[Any], context: StepContext) -> float:
+        """See `Measure.update`; tells the later measures how far apart the masks are."""
+        error = super().update(reference, candidate, context)
+        context.mask_error = max(context.mask_error, error)
+        return error
+
+
+class Area(Measure):
+    """Difference of a matrix of overlaps, relative to the smaller mask of each pair; some pixels are granted."""
+
+    name = "area"
+    quantity = f"relative area error, {PIXEL_SLACK} px granted"
+
+    def least_limit(self) -> float:
+        """See `Measure.least_limit`."""
+        return 1 - self.tolerance.mask_iou
+
+    def compare(self, reference: NDArray[Any], candidate: NDArray[Any], context: StepContext) -> Comparison:
+        """See `Measure.compare`; the areas are on the reference's diagonal."""
+        areas = np.diagonal(np.asarray(context.reference[self.spec.name], np.float64))[context.reference_rows]
+        smaller, limit = np.maximum(np.minimum(areas[:, None], areas[None, :]), 1), self.least_limit()
+        errors = absolute_errors(reference, candidate)
+        excess = float((np.maximum(errors - PIXEL_SLACK, 0) / smaller).max(initial=0))
+        return Comparison(float((errors / smaller).max(initial=0)), limit, excess <= limit, errors.size)
+
+
+MEASURES: dict[str, type[Measure]] = {
+    each.name: each for each in (Absolute, Area, Exact, Identity, MaskIoU, Ranking, Score)
+}
+
+
+def find_measure(name: str, own: tuple[type[Measure], ...] = ()) -> type[Measure]:
+    """The measure called `name`.
+
+    Args:
+        name: As in `TensorSpec.measure`.
+        own: Measures that the method brings.
+
+    Raises:
+        BundleError: There is none.
+    """
+    known = MEASURES | {each.name: each for each in own}
+    if name not in known:
+        raise BundleError(
+            "manifest.json: field 'outputs': this version does not know a measure of parity",
+            seen=repr(name),
+            expected=f"one of {sorted(known)}",
+            hint="Install a newer visdeploy, or export the bundle again.",
+        )
+    return known[name]
+
+
+def absolute_errors(reference: NDArray[Any], candidate: NDArray[Any]) -> NDArray[np.float64]:
+    """|difference|, infinite where only one side is finite or the infinities differ; equal NaN are equal."""
+    left, right = reference.astype(np.float64), candidate.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        errors = np.abs(left - right)
+    same = (left == right) | (np.isnan(left) & np.isnan(right))
+    return np.where(same, 0.0, np.where(np.isnan(errors), np.inf, errors))
+
+
+def _magnitude(values: NDArray[Any]) -> float:
+    """The largest absolute value, of the finite ones."""
+    return float(np.abs(values, dtype=np.float64).max(initial=0, where=np.isfinite(values)))
