@@ -70,7 +70,11 @@ DAMAGE = {
     "unknown field": (on_manifest(lambda d: d.update(surprise=1)), "'surprise'"),
     "unknown nested field": (on_manifest(lambda d: d["window"].update(surprise=1)), r"'window\.surprise'"),
     "missing field": (on_manifest(lambda d: d.pop("opset")), "'opset'"),
-    "newer schema": (on_manifest(lambda d: d.update(schema_version=2)), "newer schema.*schema_version 2"),
+    "older schema": (
+        on_manifest(lambda d: d.update(schema_version=1)),
+        "older schema.*schema_version 1.*expected: 2.*Export the bundle again from its checkpoint",
+    ),
+    "newer schema": (on_manifest(lambda d: d.update(schema_version=3)), "newer schema.*schema_version 3"),
     "wrong type": (on_manifest(lambda d: d.update(classes="cat")), "'classes'"),
     "NaN": (on_manifest(lambda d: d["preprocessing"].update(mean=[float("nan"), 0, 0])), "preprocessing.mean"),
     "model not listed": (on_manifest(lambda d: d["files"].pop(MODEL)), r"'files' lacks \['model.onnx'\]"),
@@ -199,7 +203,7 @@ def test_a_failed_replacement_keeps_the_old_bundle(bundle, tmp_path):
         {"thesis.tex": "years of work"},
         {"manifest.json": '{"manifest_version": 3, "name": "browser extension"}'},
         {"manifest.json": "not json"},
-        {"manifest.json": '{"schema_version": 1, "method": "visolo", "files": {}}', "thesis.tex": "years of work"},
+        {"manifest.json": '{"schema_version": 2, "method": "visolo", "files": {}}', "thesis.tex": "years of work"},
     ],
 )
 def test_other_folders_are_never_replaced(tmp_path, content):

@@ -127,8 +127,8 @@ def test_a_failing_graph_leaves_the_stream_as_it_was(predictor, monkeypatch):
     results = [stream.push(f) for f in frames[:4]]
     real = predictor.backend.run
 
-    def spoiled(inputs, state):
-        outputs, state = real(inputs, state)
+    def spoiled(inputs, state, names):
+        outputs, state = real(inputs, state, names)
         return outputs | {"query": outputs["query"][:, :2]}, state
 
     monkeypatch.setattr(predictor.backend, "run", spoiled)
