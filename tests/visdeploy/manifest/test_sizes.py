@@ -39,8 +39,8 @@ def test_symbols_of_an_expression():
     "text",
     [
         "height**2", "height//2", "max(height, 2)", "ceil(height, 2)", "ceil(*height)", "height.real", "height[0]",
-        "2*3", "'a'", "height and width", "lambda: 0", "__import__('os')", "height/", "(height", "True*height", "1.5*height",
-        "h" * 101, "f(height)",
+        "2*3", "'a'", "height and width", "lambda: 0", "__import__('os')", "height/", "(height", "True*height",
+        "1.5*height", "h" * 101, "f(height)",
     ],
 )  # fmt: skip
 def test_anything_else_is_no_size(text):
