@@ -41,26 +41,6 @@ def error(seen: np.ndarray, expected: np.ndarray) -> float:
     return float(difference / max(1.0, np.abs(expected).max()))
 
 
-def largest_errors(exact: np.ndarray, *outputs: np.ndarray) -> list[np.ndarray]:
-    """Largest error per sample `[N]` of each output `[N, C, H, W]`."""
-    return [np.abs(each - exact).max(axis=(1, 2, 3)) for each in outputs]
-
-
-def assert_as_good_as_plain(ours: np.ndarray, plain: np.ndarray, sums: np.ndarray) -> None:
-    """Per sample, our error is at most twice that of plain float32 PyTorch, give or take two roundings of the terms.
-
-    Where plain PyTorch happens to be exact, as in images of one or two values, the roundings are all there is; how
-    often it is depends on the processor.
-
-    Args:
-        ours: Our largest error per sample, `[N]`.
-        plain: Plain PyTorch's.
-        sums: Sums of the terms' sizes, `[N, C, H, W]`.
-    """
-    terms = sums.max(axis=(1, 2, 3), initial=0)
-    assert (ours <= 2 * plain + 2 * np.finfo(np.float32).eps * terms).all()
-
-
 def view(array: np.ndarray) -> native.TensorView:
     strides = tuple(step // array.itemsize for step in array.strides)
     return native.TensorView(array.ctypes.data, array.shape, strides, array.dtype.name)
