@@ -5,6 +5,7 @@ from hypothesis import settings
 
 from tests.bundles import tiny_bundle, tiny_checkpoint
 from tests.processor_time import ProcessorTime
+from tests.processors import Capabilities
 from tests.shared_folder import REPOSITORY, shared, shared_folder
 
 __all__ = ["REPOSITORY", "shared", "shared_folder", "tiny_bundle", "tiny_checkpoint"]
@@ -18,4 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "isa: numerically sensitive; runs again with the libraries held to less")
+    config.addinivalue_line("markers", "needs_isa(name): needs a processor with that instruction set")
+    config.pluginmanager.register(Capabilities())
     config.pluginmanager.register(ProcessorTime(config.getoption("--processor-times")))

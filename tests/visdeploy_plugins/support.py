@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from visdeploy_plugins import native
 
@@ -108,13 +107,11 @@ def brute_force(case: Arrays) -> np.ndarray:
 def run_on_isa(program: str, isa: str, *folders: Path) -> list[float]:
     """The numbers that a program prints in a process whose CPU kernels use one instruction set.
 
-    The program prints first which one was taken; skips where the machine lacks it.
+    The program prints first which one was taken.
     """
     command = [sys.executable, "-c", program, *map(str, folders)]
     env = {**os.environ, "VISDEPLOY_PLUGINS_ISA": isa, "PYTHONPATH": ":".join(filter(None, sys.path))}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    if done.returncode and "VISDEPLOY_PLUGINS_ISA" in done.stderr:
-        pytest.skip(done.stderr.strip())
     assert done.returncode == 0, done.stderr
     used, *numbers = done.stdout.split()
     assert used == isa

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.processors import each_instruction_set
 from tests.visdeploy_plugins.deform_conv_support import (
     DCN,
     SHAPES,
@@ -29,7 +30,7 @@ def test_golden(shared, name):
         assert error(grad, case[each]) <= tolerances(shared)["gradients"], each
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", each_instruction_set())
 def test_each_instruction_set_equals_golden_and_reference(shared, isa):
     program = (
         "import sys; from pathlib import Path; import numpy as np\n"

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.processors import each_instruction_set
 from tests.visdeploy_plugins.masked_conv_support import (
     GOLDENS,
     GRADIENTS,
@@ -45,7 +46,7 @@ def test_golden(shared, name, kernels):
         assert np.abs(grads[each] - case[each]).max() <= 1e-5, each
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", each_instruction_set())
 def test_each_instruction_set_equals_golden_and_reference(shared, isa):
     program = (
         "import sys; from pathlib import Path; import numpy as np\n"

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.processors import each_instruction_set
 from tests.visdeploy_plugins.ms_deform_attn_support import exact_sums
 from tests.visdeploy_plugins.rounding import assert_rounded
 from tests.visdeploy_plugins.support import (
@@ -44,7 +45,7 @@ def test_gradients_equal_golden(shared, name):
         assert error(grads[each], case[each]) <= tolerances(shared)["gradients"], each
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", each_instruction_set())
 def test_each_instruction_set_equals_golden(shared, isa):
     program = (
         "import sys; from pathlib import Path; from tests.visdeploy_plugins import support as s\n"

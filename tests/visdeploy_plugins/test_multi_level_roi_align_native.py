@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.processors import each_instruction_set
 from tests.visdeploy_plugins.roi_align_support import (
     backward,
     features,
@@ -78,7 +79,7 @@ def _equals_torchvision(case, limit):
         assert error(seen, each.grad.numpy()) <= 10 * limit
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", each_instruction_set())
 def test_each_instruction_set_equals_golden_and_torchvision(shared, tmp_path, isa):
     for i, (size, output) in enumerate([((96, 160), (7, 7)), ((40, 400), (3, 19)), ((20, 20), (14, 14))]):
         case = random_case(np.random.default_rng(4), image=size, output=output, rois=30)
