@@ -84,10 +84,8 @@ def main() -> int:
     less = found["all outputs"][0] / max(1.0, found["production"][0])
     ratio = found["production"][1] / found["all outputs"][1]
     proof = {t.name for t in bundle.manifest.outputs if t.role == "proof"}
-    print(
     print(f"{less:.2f} times fewer bytes, {ratio:.3f} times the processor time")
     print(f"left out: {', '.join(sorted(proof))}")
-    )
     return int(bool(fetched & proof))
 
 
