@@ -13,7 +13,8 @@ import torch
 
 import visdeploy
 from visdeploy.backends import open_backend
-from visdeploy.bundle import CERTIFICATE, SELFTEST, Bundle, file_sha256, seal_bundle, stage_bundle
+from visdeploy.bundle import CERTIFICATE, SELFTEST, Bundle, seal_bundle, stage_bundle
+from visdeploy.bundle_files import file_sha256
 from visdeploy.errors import ConfigError, ExportError, VerificationError
 from visdeploy.evaluation import read_annotations
 from visdeploy.manifest import Tolerance, Tolerances
