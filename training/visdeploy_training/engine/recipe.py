@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from visdeploy.errors import ConfigError
 from visdeploy_training.datasets.sampling import Sampling
+from visdeploy_training.overrides import parse_override
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -255,31 +256,15 @@ def _find(recipe: str | Path) -> Path:
 
 
 def _override(data: dict[str, Any], text: str) -> None:
-    key, sign, value = text.partition("=")
-    if not sign or not key:
-        raise ConfigError("malformed override", seen=repr(text), expected="key=value, for example optim.lr=1e-3")
-    try:
-        parsed = _scalar(yaml.safe_load(value))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the value of the override {key!r} is not YAML", seen=value) from error
+    key, value = parse_override(text)
     place: Any = data
     *parents, last = key.split(".")
     try:
         for name in parents:
             place = place[int(name)] if isinstance(place, list) else place.setdefault(name, {})
         if isinstance(place, list):
-            place[int(last)] = parsed
+            place[int(last)] = value
         else:
-            place[last] = parsed
+            place[last] = value
     except (ValueError, IndexError, TypeError, AttributeError) as error:
         raise ConfigError(f"the override {key!r} leads nowhere", seen=text, hint="Check its levels.") from error
-
-
-def _scalar(value: Any) -> Any:
-    """YAML 1.1 reads 1e-4 as text; people mean the number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
