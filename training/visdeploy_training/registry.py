@@ -55,6 +55,8 @@ class Method:
         losses: Training output, targets of each clip and configuration to weighted losses by name.
         online_step: Network to the pure step function that is exported.
         inference: Configuration to the settings of the runtime.
+        show_objects: Changes fresh weights in place so that a network in evaluation mode finds objects, about as many
+            as asked for where the method leaves their number open: for benchmarks and tests without a checkpoint.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Method:
     losses: Callable[[Any, Sequence[Any], Any], dict[str, Tensor]]
     online_step: Callable[[VISModel], nn.Module]
     inference: Callable[[Any], InferenceSettings]
+    show_objects: Callable[[VISModel, int], None] = lambda model, count: None
 
 
 def get_method(name: str) -> Method:
