@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from visdeploy.errors import ConfigError
 from visdeploy_training.engine.recipe import Recipe
+from visdeploy_training.overrides import parse_override
 
 
 def shipped_recipes() -> list[str]:
@@ -63,33 +64,17 @@ def _find(recipe: str | Path) -> Path:
 
 
 def _override(data: dict[str, Any], text: str) -> None:
-    key, sign, value = text.partition("=")
-    if not sign or not key:
-        raise ConfigError("malformed override", seen=repr(text), expected="key=value, for example optim.lr=1e-3")
-    try:
-        parsed = _scalar(yaml.safe_load(value))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the value of the override {key!r} is not YAML", seen=value) from error
+    key, value = parse_override(text)
     place: Any = data
     *parents, last = key.split(".")
     try:
         for name in parents:
             place = place[int(name)] if isinstance(place, list) else place.setdefault(name, {})
         if isinstance(place, list):
-            place[int(last)] = parsed
+            place[int(last)] = value
         else:
-            place[last] = parsed
+            place[last] = value
     except (ValueError, IndexError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"the override {key!r} leads nowhere", seen=text, hint="Check its levels; positions in lists are numbers."
         ) from error
-
-
-def _scalar(value: Any) -> Any:
-    """Return a number where YAML 1.1 reads text, as in 1e-4."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value

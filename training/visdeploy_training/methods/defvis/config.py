@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-from visdeploy_training.config import MethodConfig
+from visdeploy_training.config import CALLED, RUN_TIME, WHY_FIXED, MethodConfig
 
-BACKBONES = ("resnet50", "resnet101", "efficientnet_lite0")
+_FRAMES = {CALLED: "window", WHY_FIXED: "DefVIS's window is the number of frames that its weights were trained for."}
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class DefVISConfig(MethodConfig):
     freeze_at: int = 2
     train_norm: bool = False
     dilated: bool = False
-    num_frames: int = 36
+    num_frames: int = field(default=36, metadata=_FRAMES)
     instance_groups: int = 8
     tokens_per_group: int = 20
     queries_per_frame: int = 1
@@ -90,8 +91,8 @@ class DefVISConfig(MethodConfig):
     size_multiple: int = 1
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    clip_overlap: int = 12
-    frame_score_threshold: float = 0.001
+    clip_overlap: int = field(default=12, metadata=RUN_TIME | {CALLED: "overlap"})
+    frame_score_threshold: float = field(default=0.001, metadata=RUN_TIME)
     class_weight: float = 1.0
     box_weight: float = 5.0
     iou_weight: float = 2.0
@@ -100,8 +101,7 @@ class DefVISConfig(MethodConfig):
     no_object_weight: float = 0.1
 
     def __post_init__(self) -> None:
-        self.freeze_lists("pixel_mean", "pixel_std")
-        self.check_choice("backbone", BACKBONES)
+        super().__post_init__()
         self.check("dilated", not self.dilated or self.backbone.startswith("resnet"), "false without a ResNet")
         self.check_least(
             1, "num_classes", "num_frames", "queries_per_frame", "num_heads", "num_points", "encoder_layers",
@@ -118,6 +118,7 @@ class DefVISConfig(MethodConfig):
         whole = self.sequence_dim % self.sequence_groups == 0
         self.check("sequence_groups", whole, f"a divisor of {self.sequence_dim}")
         self.check_share("mask_prior", "dropout")
+        self.check_threshold("frame_score_threshold")
         self.check("map_gain", self.map_gain > 0, "more than 0")
         self.check_multiple(self.size_multiple, "height", "width")
 
@@ -127,6 +128,12 @@ class DefVISConfig(MethodConfig):
         if self.size_multiple == 1 and width is not None:
             changed["longest_edge"] = width
         return changed
+
+    def check_given(self, given: Collection[str]) -> None:
+        """See `MethodConfig.check_given`."""
+        if "clip_overlap" in given:
+            frames = self.num_frames
+            self.check("clip_overlap", self.clip_overlap < frames, f"less than the window, {frames} frames")
 
     @property
     def slots(self) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-from visdeploy_training.config import MethodConfig
+from visdeploy_training.config import CALLED, RUN_TIME, MethodConfig
 
-BACKBONES = ("pvt_v2_b1", "pvt_small", "resnet50", "swin_l", "efficientnet_lite0")
 SIZE_MULTIPLE = 32
 """Height and width of any input are multiples of this."""
 BOX_SIZE, MASK_SIZE = 7, 14
@@ -60,23 +60,22 @@ class TeViTConfig(MethodConfig):
     feedforward_dim: int = 2048
     dynamic_dim: int = 64
     mask_convs: int = 4
-    max_results: int = 10
+    max_results: int = field(default=10, metadata=RUN_TIME)
     height: int = 352
     width: int = 640
     shortest_edge: int = 360
     longest_edge: int = 640
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    window: int = 36
-    clip_overlap: int = 12
+    window: int = field(default=36, metadata=RUN_TIME)
+    clip_overlap: int = field(default=12, metadata=RUN_TIME | {CALLED: "overlap"})
     class_weight: float = 2.0
     box_weight: float = 5.0
     iou_weight: float = 2.0
     mask_weight: float = 8.0
 
     def __post_init__(self) -> None:
-        self.freeze_lists("pixel_mean", "pixel_std")
-        self.check_choice("backbone", BACKBONES)
+        super().__post_init__()
         self.check_least(
             1, "num_classes", "num_queries", "num_stages", "hidden_dim", "num_heads", "feedforward_dim", "dynamic_dim",
             "max_results", "longest_edge", "window",
@@ -94,6 +93,11 @@ class TeViTConfig(MethodConfig):
             return super().input_size(height, width)
         sides = (("shortest_edge", height), ("longest_edge", width))
         return {name: side for name, side in sides if side is not None}
+
+    def check_given(self, given: Collection[str]) -> None:
+        """See `MethodConfig.check_given`."""
+        if "clip_overlap" in given:
+            self.check("clip_overlap", self.clip_overlap < self.window, f"less than the window, {self.window} frames")
 
 
 MSGSHIFT = TeViTConfig()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from visdeploy_training.config import MethodConfig
+from visdeploy_training.config import RUN_TIME, MethodConfig
 
 
 @dataclass(frozen=True)
@@ -67,17 +67,17 @@ class VISOLOConfig(MethodConfig):
     size_multiple: int = 16
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    memory_slots: int = 16
-    score_threshold: float = 0.1
-    mask_threshold: float = 0.5
-    update_threshold: float = 0.05
-    nms_kernel: Literal["gaussian", "linear"] = "gaussian"
-    nms_sigma: float = 2.0
-    nms_pre: int = 500
-    max_detections: int = 100
-    overlap_threshold: float = 0.5
-    tracking_threshold: float = 0.1
-    drop_frame_with_empty_masks: bool = True
+    memory_slots: int = field(default=16, metadata=RUN_TIME)
+    score_threshold: float = field(default=0.1, metadata=RUN_TIME)
+    mask_threshold: float = field(default=0.5, metadata=RUN_TIME)
+    update_threshold: float = field(default=0.05, metadata=RUN_TIME)
+    nms_kernel: Literal["gaussian", "linear"] = field(default="gaussian", metadata=RUN_TIME)
+    nms_sigma: float = field(default=2.0, metadata=RUN_TIME)
+    nms_pre: int = field(default=500, metadata=RUN_TIME)
+    max_detections: int = field(default=100, metadata=RUN_TIME)
+    overlap_threshold: float = field(default=0.5, metadata=RUN_TIME)
+    tracking_threshold: float = field(default=0.1, metadata=RUN_TIME)
+    drop_frame_with_empty_masks: bool = field(default=True, metadata=RUN_TIME)
     mask_weight: float = 3.0
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
@@ -85,13 +85,15 @@ class VISOLOConfig(MethodConfig):
     sampling_eps: float = 0.2
 
     def __post_init__(self) -> None:
-        self.freeze_lists("grid", "pixel_mean", "pixel_std")
-        self.check_choice("backbone", ("resnet50", "efficientnet_lite0"))
-        self.check_choice("nms_kernel", ("gaussian", "linear"))
-        self.check_least(1, "num_classes", "nms_pre")
-        self.check("grid", len(self.grid) == 2 and min(self.grid) >= 1, "two positive numbers")
+        super().__post_init__()
+        self.check_least(1, "num_classes", "nms_pre", "max_detections")
+        self.check("grid", min(self.grid) >= 1, "two positive numbers")
         self.check("memory_slots", self.memory_slots >= 4, "at least 4 (first, latest key and two latest frames)")
         self.check_share("class_prior")
+        self.check_threshold(
+            "score_threshold", "mask_threshold", "update_threshold", "overlap_threshold", "tracking_threshold"
+        )
+        self.check("nms_sigma", self.nms_sigma > 0, "more than 0")
         self.check_multiple(self.size_multiple, "height", "width")
         self.check_multiple(self.num_groups, "head_width", "mask_width", "track_dim")
         self.check("neck_width", self.neck_width % self.num_groups == 0, f"0 or a multiple of {self.num_groups}")
