@@ -1,4 +1,4 @@
-"""The methods, one package each; a new one adds one line here."""
+"""The methods, one package each. A new method adds one line to this module."""
 
 METHODS = {
     "defvis": "visdeploy_training.methods.defvis",
