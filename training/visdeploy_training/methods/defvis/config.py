@@ -1,4 +1,4 @@
-"""Everything that can be chosen about a DefVIS network (spec sections 1 to 5), and the named variants."""
+"""Configuration of DefVIS networks, and the named variants."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ BACKBONES = ("resnet50", "resnet101", "efficientnet_lite0")
 
 @dataclass(frozen=True)
 class DefVISConfig(MethodConfig):
-    """One DefVIS network: sizes, thresholds, loss weights.
+    """Configuration of a DefVIS network: sizes, thresholds, loss weights.
 
-    Two layouts: with `instance_groups` learned tokens join the encoder and the decoder runs once a group (the
-    published head); with 0 groups there are only queries, `queries_per_frame` of them in each frame (VisTR's head).
+    There are two layouts. With `instance_groups`, learned tokens are added to the input of the encoder, and the decoder
+    runs once per group, as in the published implementation. With 0 groups, there are only queries, `queries_per_frame`
+    of them in each frame, as in VisTR (Wang et al., CVPR 2021).
 
     Attributes:
         num_classes: Number of object classes; the classifier has two rows more, id 0 (unused) and no object (last).
@@ -40,12 +41,12 @@ class DefVISConfig(MethodConfig):
         mask_groups: Groups of the mask head's norms.
         sequence_dim: Channels of the sequence head.
         sequence_groups: Groups of the sequence head's norms.
-        mask_prior: Initial foreground probability of a pixel; 0 leaves the bias at its random start, as upstream.
-        map_gain: What the first weights of the mask head for attention maps are multiplied by at the start. A map is a
-            share of one over all heads and pixels, far below its neighbours; 1 leaves it to training, as upstream.
+        mask_prior: Initial foreground probability of a pixel; 0 keeps the random initial bias, as published.
+        map_gain: Initial factor on the first weights of the mask head that apply to attention maps. The maps sum to one
+            over all heads and pixels and are therefore much smaller than the other inputs; 1 as published.
         height: Rows of a training clip, and the shorter edge at inference.
         width: Columns of a training clip.
-        longest_edge: Largest longer edge at inference; upstream has no limit.
+        longest_edge: Maximum longer edge at inference; the published implementation has no limit.
         size_multiple: Height and width of any input must be multiples of this.
         pixel_mean: RGB, 0..255.
         pixel_std: RGB, 0..255.
@@ -109,7 +110,7 @@ class DefVISConfig(MethodConfig):
         )  # fmt: skip
         self.check_least(0, "instance_groups", "clip_overlap")
         self.check("tokens_per_group", self.tokens_per_group >= min(1, self.instance_groups), "at least 1 with groups")
-        # positions are pairs of sine and cosine on three axes or two, and the mask head halves the width four times
+        # positions are pairs of sine and cosine on two or three axes, and the mask head halves the width four times
         self.check_multiple(48, "hidden_dim")
         self.check("num_heads", self.hidden_dim % self.num_heads == 0, f"a divisor of {self.hidden_dim}")
         narrow = self.mask_widths[-1]
@@ -130,17 +131,17 @@ class DefVISConfig(MethodConfig):
 
     @property
     def slots(self) -> int:
-        """Most objects of one clip."""
+        """Maximum number of objects in a clip."""
         return self.queries_per_frame * max(1, self.instance_groups)
 
     @property
     def num_levels(self) -> int:
-        """Levels of the encoder's attention: the frames, and the grid of tokens where there is one."""
+        """Number of levels of the encoder's attention: one per frame, and one for the grid of instance tokens."""
         return self.num_frames + min(1, self.instance_groups)
 
     @property
     def num_logits(self) -> int:
-        """Rows of the classifier: id 0 (unused), the classes, no object."""
+        """Number of outputs of the classifier: id 0 (unused), the classes, no object."""
         return self.num_classes + 2
 
     @property

@@ -1,4 +1,4 @@
-"""Everything that can be chosen about a TeViT network (spec sections 1 to 7), and the named variants."""
+"""Configuration of TeViT networks, and the named variants."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from visdeploy_training.config import MethodConfig
 
 BACKBONES = ("pvt_v2_b1", "pvt_small", "resnet50", "swin_l", "efficientnet_lite0")
 SIZE_MULTIPLE = 32
-"""Height and width of any input are multiples of this."""
+"""Divisor of the height and width of every input."""
 BOX_SIZE, MASK_SIZE = 7, 14
-"""Rows and columns of the RoI features of the heads; a mask has twice as many as its features."""
+"""Rows and columns of the RoI features of the box and mask heads; a mask has twice as many as its features."""
 FINEST = 56.0
-"""Side in pixels of the boxes at the lower end of the finest level."""
+"""Square root of the area, in pixels, of the smallest boxes assigned by size to the finest level."""
 
 
 @dataclass(frozen=True)
 class TeViTConfig(MethodConfig):
-    """One TeViT network: sizes, loss weights, how it is run.
+    """Configuration of a TeViT network: sizes, loss weights, parameters of inference.
 
     Attributes:
         num_classes: Number of object classes, no background.

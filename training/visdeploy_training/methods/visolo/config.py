@@ -1,4 +1,4 @@
-"""Everything that can be chosen about a VISOLO network (spec section 2), and the named variants."""
+"""Configuration of VISOLO networks, and the named variants."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from visdeploy_training.config import MethodConfig
 
 @dataclass(frozen=True)
 class VISOLOConfig(MethodConfig):
-    """One VISOLO network: sizes, thresholds, loss weights.
+    """Configuration of a VISOLO network: sizes, thresholds, loss weights.
 
     Attributes:
         num_classes: Number of object classes, no background.
@@ -23,8 +23,8 @@ class VISOLOConfig(MethodConfig):
         mask_width: Channels of the mask branch, its features and the dynamic kernels.
         track_dim: Channels of the tracking projections.
         num_groups: Groups of every GroupNorm.
-        class_prior: Initial foreground probability of the classifier; 0 leaves its bias at 0, as upstream.
-        tied_tracking: Start the two tracking projections with the same weights; upstream does not.
+        class_prior: Initial foreground probability of the classifier; 0 sets its bias to 0, as published.
+        tied_tracking: Initialise the two tracking projections with equal weights, unlike the published implementation.
         height: Rows of the network input.
         width: Columns of the network input.
         size_multiple: Height and width of any input must be multiples of this.
@@ -40,7 +40,8 @@ class VISOLOConfig(MethodConfig):
         max_detections: Detections kept per frame.
         overlap_threshold: Largest covered share of a mask before it is suppressed.
         tracking_threshold: Least affinity of an association.
-        drop_frame_with_empty_masks: Upstream's quirk Q2: two empty candidate masks void the frame.
+        drop_frame_with_empty_masks: Two or more empty candidate masks remove all detections of the frame, as in the
+            published implementation.
         mask_weight: Weight of the mask loss.
         focal_alpha: Weight of positives in the focal loss.
         focal_gamma: Exponent of the focal loss.
