@@ -38,7 +38,7 @@ class KeyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether all keys match."""
+        """True if all keys match."""
         return not (self.missing or self.unexpected or self.misshapen)
 
     def raise_on_problem(self) -> None:

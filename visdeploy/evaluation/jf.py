@@ -83,7 +83,7 @@ def _as_davis_lists(objects: Sequence[ObjectScores]) -> Iterator[tuple[str, Obje
     """Return names and scores as the DAVIS program prints them.
 
     Names are in the order of the objects, scores in descending order of the score of the assigned prediction. A name
-    may therefore stand beside the scores of another object; the means do not depend on it.
+    may therefore be listed with the scores of another object; the means do not depend on it.
     """
     ranked = sorted(objects, key=lambda scores: scores.row)
     return ((named.name, scores) for named, scores in zip(objects, ranked, strict=True))

@@ -88,7 +88,7 @@ def davis_palette() -> npt.NDArray[np.uint8]:
 def load(path: Path) -> list[VideoResult]:
     """Read one video folder, or every video folder in `path`, in order of their names.
 
-    A folder without `tracks.json`, as other tools write it, gives tracks of one class `object` with score 1.
+    The tracks of a folder without `tracks.json`, as other tools write it, get one class `object` and score 1.
     """
     if not path.is_dir():
         raise DataError(f"{path} is not a DAVIS folder", seen="a file", expected="a folder of indexed PNGs")

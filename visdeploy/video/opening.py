@@ -35,7 +35,7 @@ def open_source(
     Args:
         source: A video file, a folder of images or a glob (both in natural order), an image file, a URL (http, rtsp,
             ...), a camera index, an array `(frames, height, width, 3)`, a list of image paths, or any iterable of
-            RGB arrays (uint8, `(height, width, 3)`) or `Frame`s. An open `Source` is returned as it is.
+            RGB arrays (uint8, `(height, width, 3)`) or `Frame`s. An open `Source` is returned unchanged.
         max_frames: Maximum number of frames to deliver.
         step: Deliver every `step`-th frame.
         name: Name for the results; the file stem or folder name by default.
