@@ -104,7 +104,7 @@ FRAME = clip(1)[0]
         (FRAME.astype(np.float32), None, SourceError, "wrong type"),
         (FRAME[..., 0], None, SourceError, "wrong shape"),
         (FRAME.transpose(2, 0, 1), None, SourceError, "Channels go last"),
-        (None, None, SourceError, "no array"),
+        (None, None, SourceError, "not an array"),
         (FRAME, float("nan"), StreamError, "timestamp"),
         (FRAME, float("inf"), StreamError, "timestamp"),
     ],

@@ -72,7 +72,7 @@ def test_generalised_iou():
 def test_targets_of_another_batch_are_refused(small: Build, clip: torch.Tensor, targets: Sequence[ClipTargets]):
     model = small()
     output = model(clip)
-    with pytest.raises(DataError, match="do not fit"):
+    with pytest.raises(DataError, match="do not match"):
         tevit_losses(output, targets[:1], model.config)
     with pytest.raises(DataError, match="out of range"):
         tevit_losses(output, [ClipTargets(t.masks, t.labels + 3) for t in targets], model.config)

@@ -1,4 +1,4 @@
-"""DefVIS: deformable VisTR, an offline method that segments and tracks a whole clip at once."""
+"""DefVIS (Deformable VisTR, Yarram et al., ICASSP 2022), an offline method that processes a whole clip at once."""
 
 from visdeploy_training.method import Method
 from visdeploy_training.methods.defvis.config import VARIANTS, DefVISConfig

@@ -1,4 +1,4 @@
-"""TeViT: a cascade of dynamic heads over learned queries that interact within frames and along the clip."""
+"""TeViT: temporally efficient vision transformer for video instance segmentation (Yang et al., CVPR 2022)."""
 
 from visdeploy_training.method import Method
 from visdeploy_training.methods.tevit.config import VARIANTS, TeViTConfig

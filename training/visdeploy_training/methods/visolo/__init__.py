@@ -1,4 +1,4 @@
-"""VISOLO: grid-based space-time aggregation for online video instance segmentation."""
+"""VISOLO: grid-based space-time aggregation for online video instance segmentation (Han et al., CVPR 2022)."""
 
 from visdeploy_training.method import Method
 from visdeploy_training.methods.visolo.config import VARIANTS, VISOLOConfig

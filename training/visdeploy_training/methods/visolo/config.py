@@ -1,4 +1,4 @@
-"""Everything that can be chosen about a VISOLO network (spec section 2), and the named variants."""
+"""Configuration of VISOLO networks, and the named variants."""
 
 from __future__ import annotations
 
@@ -10,42 +10,43 @@ from visdeploy_training.config import RUN_TIME, MethodConfig
 
 @dataclass(frozen=True)
 class VISOLOConfig(MethodConfig):
-    """One VISOLO network: sizes, thresholds, loss weights.
+    """Configuration of a VISOLO network: sizes, thresholds, loss weights.
 
     Attributes:
         num_classes: Number of object classes, no background.
         backbone: Feature extractor.
-        freeze_at: How many leading backbone stages do not train (stem counts as one).
+        freeze_at: Number of leading backbone stages that are frozen (the stem counts as one).
         train_norm: Train scale and shift of the backbone's frozen batch norms (EfficientNet only).
-        neck_width: Channels of the fused stride-16 map from strides 16 and 32; 0 uses the backbone's own.
+        neck_width: Channels of the fused map of strides 16 and 32; 0 uses the stride-16 map of the backbone.
         grid: Rows and columns of the grid.
         head_width: Channels of the category, kernel and tracking branches, and of the memory values.
         mask_width: Channels of the mask branch, its features and the dynamic kernels.
         track_dim: Channels of the tracking projections.
-        num_groups: Groups of every GroupNorm.
-        class_prior: Initial foreground probability of the classifier; 0 leaves its bias at 0, as upstream.
-        tied_tracking: Start the two tracking projections with the same weights; upstream does not.
+        num_groups: Groups of all group norms.
+        class_prior: Initial foreground probability of the classifier; 0 sets its bias to 0, as published.
+        tied_tracking: Initialise the two tracking projections with equal weights, unlike the published implementation.
         height: Rows of the network input.
         width: Columns of the network input.
         size_multiple: Height and width of any input must be multiples of this.
         pixel_mean: RGB, 0..255.
         pixel_std: RGB, 0..255.
         memory_slots: Frames that the online memory holds.
-        score_threshold: Least class score of a candidate cell.
-        mask_threshold: A pixel is inside above this probability.
-        update_threshold: Least score after Matrix NMS.
+        score_threshold: Minimum class score of a candidate cell.
+        mask_threshold: Probability above which a pixel is inside a mask.
+        update_threshold: Minimum score after Matrix NMS.
         nms_kernel: Decay function of Matrix NMS.
-        nms_sigma: Its width (gaussian).
-        nms_pre: Candidates kept before Matrix NMS.
-        max_detections: Detections kept per frame.
-        overlap_threshold: Largest covered share of a mask before it is suppressed.
-        tracking_threshold: Least affinity of an association.
-        drop_frame_with_empty_masks: Upstream's quirk Q2: two empty candidate masks void the frame.
+        nms_sigma: Coefficient in the exponent of the Gaussian decay function.
+        nms_pre: Maximum number of candidates before Matrix NMS.
+        max_detections: Maximum number of detections per frame.
+        overlap_threshold: Fraction of a mask covered by a mask with a higher score above which it is suppressed.
+        tracking_threshold: Minimum affinity of an association.
+        drop_frame_with_empty_masks: Two or more empty candidate masks remove all detections of the frame, as in the
+            published implementation.
         mask_weight: Weight of the mask loss.
         focal_alpha: Weight of positives in the focal loss.
         focal_gamma: Exponent of the focal loss.
         dice_eps: Added to the denominator of the dice loss.
-        sampling_eps: Share of an instance's extent whose cells are positive.
+        sampling_eps: Size of the region with positive cells, as a fraction of the extent of an instance.
     """
 
     method: ClassVar[str] = "visolo"
