@@ -9,9 +9,9 @@ import pytest
 
 import visdeploy
 import visdeploy_plugins
+from tests.visdeploy_export.pipelines import in_onnx_runtime, in_pytorch, step_of
 from tests.visdeploy_plugins.tensorrt_child import run
 from tests.visdeploy_training.methods.defvis.conftest import small_network
-from visdeploy.backends import open_backend
 from visdeploy.bundle import Bundle
 from visdeploy_export.graph import write_onnx
 from visdeploy_export.methods import build_step
@@ -20,7 +20,6 @@ from visdeploy_export.proof.clips import open_frames
 from visdeploy_plugins import native
 from visdeploy_training import create_model, load_checkpoint, save_checkpoint
 from visdeploy_training.methods.defvis import DefVIS
-from visdeploy_training.torch_backend import TorchBackend
 
 VIDEO = "data/videos/sam2_01_dog.mp4"
 NODES_OF_A_LEVEL = 19
@@ -74,11 +73,8 @@ def test_standard_operators_reproduce_pytorch_on_a_real_video(
     """Without the library of custom operators the engine runs the function bodies."""
     name, bundle = exported
     monkeypatch.setattr(visdeploy_plugins, "onnxruntime_library", lambda: None)
-    model = load_checkpoint(bundle.path.with_suffix(".safetensors"))[0].eval()
-    reference = TorchBackend(build_step(model).module, bundle.manifest)
-    stock = open_backend(bundle, device="cpu", threads=1)
     frames = open_frames(shared / VIDEO, FRAMES[name])
-    found = compare_engines(reference, stock, frames, source=VIDEO, names=("PyTorch", "standard operators"))
+    found = compare_engines(in_pytorch(bundle), in_onnx_runtime(bundle), frames, source=VIDEO)
     check(found.model_dump())
 
 
@@ -131,10 +127,10 @@ def test_the_number_of_nodes_does_not_depend_on_frames_and_slots(exported: tuple
 def test_another_size_runs_in_the_same_graph(exported: tuple[str, Bundle]):
     name, bundle = exported
     length = bundle.manifest.window.length
-    model = load_checkpoint(bundle.path.with_suffix(".safetensors"))[0].eval()
     frames = np.random.default_rng(0).standard_normal((length, 3, 128, 64)).astype(np.float32)
-    engines = TorchBackend(build_step(model).module, bundle.manifest), open_backend(bundle, device="cpu", threads=1)
-    expected, found = (engine.run({"frames": frames}, engine.initial_state())[0] for engine in engines)
+    step = step_of({"frames": frames})
+    expected, found = (make(bundle).run(step, None, proof=True)[0] for make in (in_pytorch, in_onnx_runtime))
+    assert expected.keys() == found.keys() == {"class_scores", "boxes", "mask_logits"}
     assert found["mask_logits"].shape[-2:] == (32, 16)
     for key, value in expected.items():
         np.testing.assert_allclose(found[key], value, atol=1e-3, err_msg=f"{name} {key}")

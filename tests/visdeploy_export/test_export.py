@@ -47,7 +47,10 @@ def test_the_bundle_says_what_it_is(tiny_bundle, tiny_checkpoint):
     assert (manifest.opset, manifest.precision, manifest.window.mode) == (20, "fp32", "online")
     assert (manifest.preprocessing.height, manifest.preprocessing.width) == (OPTIONS["height"], OPTIONS["width"])
     assert manifest.preprocessing.mean == [123.675, 116.28, 103.53]
-    assert manifest.size_multiple == 32
+    assert {name: (dim.multiple, dim.typical) for name, dim in manifest.dims.items() if name != "n"} == {
+        "height": (32, OPTIONS["height"]),
+        "width": (32, OPTIONS["width"]),
+    }
     assert [(s.input, s.output, s.initial) for s in manifest.state] == [
         ("mem_ref", "next_mem_ref", 0),
         ("mem_cat", "next_mem_cat", 0),
@@ -190,7 +193,7 @@ def test_overwrite_keeps_the_old_bundle_until_the_new_one_is_proved(quick, tiny_
         )
     assert Bundle.open(out).identity == old
     visdeploy.export(tiny_checkpoint, out, certify_frames=1, tolerance=Tolerance(atol=5e-3), overwrite=True)
-    assert Bundle.open(out).manifest.tolerance.atol == 5e-3
+    assert Bundle.open(out).manifest.tolerance.default.atol == 5e-3
     assert [p.name for p in tmp_path.iterdir()] == ["out.vis"]
 
 

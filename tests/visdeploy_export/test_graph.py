@@ -1,19 +1,17 @@
 """The ONNX file: valid, dynamic, clean, equal to PyTorch step by step; failures of the exporter are typed."""
 
-from dataclasses import replace
-
 import numpy as np
 import onnx
 import pytest
 import torch
 from torch import nn
 
-from visdeploy.backends import open_backend
+from tests.visdeploy_export.pipelines import in_onnx_runtime, in_pytorch, step_of
 from visdeploy.bundle import MODEL, MODEL_DATA, Bundle
 from visdeploy.errors import ExportError
-from visdeploy.manifest import Preprocessing, StateSpec, TensorSpec, Window
+from visdeploy.manifest import Dim, GraphSpec, Preprocessing, StateSpec, TensorSpec, Window
 from visdeploy.parity.meter import ParityMeter
-from visdeploy.streaming.windows import Step
+from visdeploy.streaming.pipeline import Pipeline
 from visdeploy_export import graph
 from visdeploy_export.graph import write_onnx
 from visdeploy_export.methods import build_step
@@ -36,26 +34,32 @@ class Counter(nn.Module):
         return (level > mean).nonzero(), 0.5 * mean + 0.5 * level.mean().reshape(1), step + 1
 
 
+def counter_spec(**changes):
+    fields = {
+        "preprocessing": Preprocessing(channel_order="rgb", mean=[0] * 3, std=[1] * 3, height=5, width=7),
+        "window": Window(mode="online"),
+        "dims": {
+            "height": Dim(minimum=2, typical=5, maximum=512),
+            "width": Dim(minimum=2, typical=7, maximum=512),
+            "n": Dim(minimum=0, typical=9, maximum=512 * 512),
+        },
+        "inputs": [TensorSpec(name="frame", dtype="float32", shape=[1, 3, "height", "width"], role="frames")],
+        "outputs": places(),
+        "state": [
+            StateSpec(input="mean", output="next_mean", dtype="float32", shape=[1], initial=0.0),
+            StateSpec(input="step", output="next_step", dtype="int64", shape=[1], initial=0.0),
+        ],
+    }
+    return GraphSpec(**(fields | changes))
+
+
+def places(**fields):
+    fields = {"name": "places", "dtype": "int64", "shape": ["n", 2], "role": "decode", "measure": "exact"} | fields
+    return [TensorSpec(**fields)]
+
+
 def counter_step(module=None, **changes):
-    size = torch.export.Dim("rows", min=2), torch.export.Dim("columns", min=2)
-    state = (
-        StateSpec(input="mean", output="next_mean", dtype="float32", shape=[1], initial=0.0),
-        StateSpec(input="step", output="next_step", dtype="int64", shape=[1], initial=0.0),
-    )
-    step = StepGraph(
-        module=(module or Counter()).eval(),
-        inputs=(TensorSpec(name="frame", dtype="float32", shape=[1, 3, "height", "width"]),),
-        outputs=(TensorSpec(name="places", dtype="int64", shape=["n", 2], measure="exact"),),
-        state=state,
-        example=(torch.randn(1, 3, 5, 7), torch.zeros(1), torch.zeros(1, dtype=torch.int64)),
-        dynamic_shapes=({2: size[0], 3: size[1]}, None, None),
-        preprocessing=Preprocessing(channel_order="rgb", mean=[0] * 3, std=[1] * 3, height=5, width=7),
-        window=Window(mode="online"),
-        decode={},
-        tracking={},
-        size_multiple=1,
-    )
-    return replace(step, **changes)
+    return StepGraph((module or Counter()).eval(), counter_spec(**changes))
 
 
 def run_onnx(path, *inputs):
@@ -106,13 +110,17 @@ class Branching(Counter):
         return super().forward(-frame, mean, step)
 
 
+class Talkative(Counter):
+    """Gives more than it declares."""
+
+    def forward(self, frame, mean, step):
+        found, *state = super().forward(frame, mean, step)
+        return found, frame.mean().reshape(1), *state
+
+
 class Failing(Counter):
     def forward(self, frame, mean, step):
         raise RuntimeError("no such weight: left_foot")
-
-
-def renamed(**fields):
-    return (TensorSpec(**{"name": "places", "dtype": "int64", "shape": ["n", 2]} | fields),)
 
 
 @pytest.mark.parametrize(
@@ -120,10 +128,11 @@ def renamed(**fields):
     [
         (lambda: counter_step(Branching()), "torch could not export"),
         (lambda: counter_step(Failing()), "torch could not export.*left_foot"),
-        (lambda: counter_step(outputs=renamed(dtype="float32")), "'places'.*int64.*float32"),
-        (lambda: counter_step(outputs=renamed(shape=["n"])), r"'places'.*\['n'\]"),
-        (lambda: counter_step(outputs=renamed(shape=["n", 3])), r"'places'.*\['n', 3\]"),
-        (lambda: counter_step(outputs=()), "places|outputs|output_names"),
+        (lambda: counter_step(outputs=places(dtype="float32")), "'places'.*int64.*float32"),
+        (lambda: counter_step(outputs=places(shape=["n"])), r"'places'.*\['n'\]"),
+        (lambda: counter_step(outputs=places(shape=["n", 3])), r"'places'.*\['n', 3\]"),
+        (lambda: counter_step(Talkative()), "outputs"),
+        (lambda: counter_step(outputs=[*places(), *places(name="others")]), "outputs"),
     ],
 )
 def test_what_cannot_be_exported_is_an_export_error(tmp_path, make, message, capfd):
@@ -150,25 +159,24 @@ def test_an_invalid_graph_is_an_export_error(tmp_path, monkeypatch):
 def engines(tiny_bundle, tiny_checkpoint):
     """The exported graph and the same step in PyTorch."""
     bundle = Bundle.open(tiny_bundle)
-    model, _ = load_checkpoint(tiny_checkpoint)
-    return open_backend(bundle, "cpu", 1), TorchBackend(build_step(model).module, bundle.manifest)
+    return in_onnx_runtime(bundle), in_pytorch(bundle, tiny_checkpoint)
 
 
-def clip_tensors(count, height, width):
-    for frame in moving_clip(count, height, width, seed=5):
-        yield {"frame": ((frame.astype(np.float32) - 115) / 57).transpose(2, 0, 1)[None]}
+def clip_steps(count, height, width):
+    for index, frame in enumerate(moving_clip(count, height, width, seed=5)):
+        yield step_of({"frame": ((frame.astype(np.float32) - 115) / 57).transpose(2, 0, 1)[None]}, index)
 
 
 @pytest.mark.parametrize("size", [(64, 96), (96, 160), (128, 64)])
 def test_height_and_width_are_dynamic(engines, size):
     found, reference = engines
-    meter = ParityMeter(found.manifest, height=70, width=90)
-    states = [found.initial_state(), reference.initial_state()]
-    for index, inputs in enumerate(clip_tensors(4, *size)):
-        outputs, states[0] = found.run(inputs, states[0])
-        expected, states[1] = reference.run(inputs, states[1])
+    meter = ParityMeter(found.spec, height=70, width=90)
+    states = [None, None]
+    for step in clip_steps(4, *size):
+        outputs, states[0] = found.run(step, states[0], proof=True)
+        expected, states[1] = reference.run(step, states[1], proof=True)
         assert expected["masks"].shape[1:] == size
-        meter.update(expected, outputs, Step(inputs, index, (0.0,), 1))
+        meter.update(expected, outputs, step)
     certificate = meter.certificate(reference="torch", candidate="onnx", source="clip")
     assert certificate.failures == []
     assert certificate.detections.matched > 0
@@ -186,12 +194,12 @@ def frames_in_memory(last, slots):
 def test_state_follows_pytorch_beyond_a_full_memory(engines):
     """24 frames with 5 slots: frames are overwritten, key frames kept, and from frame 18 on key frames dropped."""
     found, reference = engines
-    states = [found.initial_state(), reference.initial_state()]
-    slots = found.manifest.state[0].shape[0]
-    for index, inputs in enumerate(clip_tensors(24, 64, 96)):
-        outputs, states[0] = found.run(inputs, states[0])
-        expected, states[1] = reference.run(inputs, states[1])
-        held = [found.state_to_host(states[0]), reference.state_to_host(states[1])]
+    states = [None, None]
+    slots = found.spec.state[0].shape[0]
+    for index, step in enumerate(clip_steps(24, 64, 96)):
+        outputs, states[0] = found.run(step, states[0], proof=True)
+        expected, states[1] = reference.run(step, states[1], proof=True)
+        held = [engine.backend.state_to_host(state) for engine, state in zip(engines, states, strict=True)]
         np.testing.assert_array_equal(held[0]["mem_frame"], held[1]["mem_frame"])
         assert sorted(f for f in held[0]["mem_frame"] if f >= 0) == frames_in_memory(index, slots)
         assert held[0]["step"] == held[1]["step"] == [index + 1]
@@ -202,9 +210,11 @@ def test_state_follows_pytorch_beyond_a_full_memory(engines):
 
 def test_a_frame_without_detections(engines):
     """A memory that holds none of the frames it should gives every cell the grid weight 0: nothing is found."""
-    for backend in engines:
-        start = backend.state_to_host(backend.initial_state()) | {"step": np.int64([3])}
-        outputs, state = backend.run(next(clip_tensors(1, 64, 96)), backend.state_from_host(start))
+    for pipeline in engines:
+        backend, step = pipeline.backend, next(clip_steps(1, 64, 96))
+        sizes = backend.bind_inputs(step.inputs)
+        start = backend.state_to_host(backend.initial_state(sizes)) | {"step": np.int64([3])}
+        outputs, state = pipeline.run(step, backend.state_from_host(start, sizes), proof=True)
         assert {k: v.shape[0] for k, v in outputs.items() if k in ("scores", "cells", "masks", "mask_logits")} == {
             "scores": 0, "cells": 0, "masks": 0, "mask_logits": 0,
         }  # fmt: skip
@@ -215,23 +225,35 @@ def test_a_frame_without_detections(engines):
 
 
 def test_a_step_does_not_change_the_state_it_was_given(engines):
-    for backend in engines:
-        inputs = next(clip_tensors(1, 64, 96))
-        _, state = backend.run(inputs, backend.initial_state())
-        before = backend.state_to_host(state)
-        first, _ = backend.run(inputs, state)
-        second, _ = backend.run(inputs, state)
-        after = backend.state_to_host(state)
+    for pipeline in engines:
+        step = next(clip_steps(1, 64, 96))
+        _, state = pipeline.run(step, None)
+        before = pipeline.backend.state_to_host(state)
+        first, _ = pipeline.run(step, state, proof=True)
+        second, _ = pipeline.run(step, state, proof=True)
+        after = pipeline.backend.state_to_host(state)
         for name, value in before.items():
             np.testing.assert_array_equal(value, after[name])
         np.testing.assert_array_equal(first["cell_scores"], second["cell_scores"])
 
 
-def test_a_reference_with_nan_is_refused(engines):
-    class Broken(TorchBackend):
-        def run(self, inputs, state):
-            outputs, state = super().run(inputs, state)
-            return outputs | {"cell_scores": outputs["cell_scores"] * np.nan}, state
+def test_outputs_of_the_role_proof_are_fetched_by_certificates_only(engines):
+    step = next(clip_steps(1, 64, 96))
+    proof = {"labels", "cell_scores", "grid_weight", "mask_logits"}
+    for pipeline in engines:
+        every, few = (pipeline.run(step, None, proof=asked)[0] for asked in (True, False))
+        assert every.keys() - few.keys() == proof
+        for name, value in few.items():
+            np.testing.assert_array_equal(value, every[name])
 
+
+def test_a_reference_with_nan_is_refused(engines, tiny_checkpoint):
+    class Broken(TorchBackend):
+        def run(self, inputs, state, outputs=None):
+            found, state = super().run(inputs, state, outputs)
+            return found | {"cell_scores": found["cell_scores"] * np.nan}, state
+
+    spec = engines[1].spec
+    model, _ = load_checkpoint(tiny_checkpoint)
     with pytest.raises(ExportError, match=r"'cell_scores' that are not finite"):
-        record_selftest(Broken(engines[1]._module, engines[1].manifest))
+        record_selftest(Pipeline(spec, Broken(build_step(model).module, spec)))

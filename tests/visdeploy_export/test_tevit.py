@@ -6,24 +6,25 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 
 import visdeploy
 import visdeploy_plugins
+from tests.visdeploy_export.pipelines import in_onnx_runtime, in_pytorch, step_of
 from tests.visdeploy_plugins.tensorrt_child import run
 from tests.visdeploy_training.methods.tevit.conftest import small_network
-from visdeploy.backends import open_backend
 from visdeploy.bundle import Bundle
 from visdeploy.parity.certificate import Certificate
 from visdeploy.predictor import VISPredictor
 from visdeploy.streaming.preprocessing import Preprocessor
+from visdeploy.streaming.windows import Step
 from visdeploy_export.graph import write_onnx
 from visdeploy_export.methods import build_step
 from visdeploy_export.proof.certify import compare_engines
 from visdeploy_export.proof.clips import open_frames
 from visdeploy_plugins import native
-from visdeploy_training import load_checkpoint, save_checkpoint
+from visdeploy_training import save_checkpoint
 from visdeploy_training.model import VISModel
-from visdeploy_training.torch_backend import TorchBackend
 
 VIDEO = "data/videos/sam2_01_dog.mp4"
 WINDOW, OVERLAP = 8, 3
@@ -48,11 +49,6 @@ def exported(request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pyt
     folder = tmp_path_factory.mktemp(request.param)
     checkpoint = save_checkpoint(make(request.param), folder / "model.safetensors")
     return visdeploy.export(checkpoint, certify_on=shared / VIDEO, certify_frames=FRAMES)
-
-
-def reference_of(bundle: Bundle) -> TorchBackend:
-    model = load_checkpoint(bundle.path.with_suffix(".safetensors"))[0].eval()
-    return TorchBackend(build_step(model).module, bundle.manifest)
 
 
 def without_library(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,18 +88,14 @@ def test_standard_operators_reproduce_pytorch_on_a_real_video(
     exported: Bundle, shared: Path, monkeypatch: pytest.MonkeyPatch
 ):
     without_library(monkeypatch)
-    stock = open_backend(exported, device="cpu", threads=1)
     frames = open_frames(shared / VIDEO, FRAMES)
-    names = ("PyTorch", "standard operators")
-    check(compare_engines(reference_of(exported), stock, frames, source=VIDEO, names=names).model_dump())
+    check(compare_engines(in_pytorch(exported), in_onnx_runtime(exported), frames, source=VIDEO).model_dump())
 
 
 @pytest.mark.parametrize("count", [3, 5, 8])
 def test_a_real_clip_of_any_length_has_the_same_tracks(exported: Bundle, shared: Path, count: int):
-    ours, names = open_backend(exported, device="cpu", threads=1), ("PyTorch", "ours")
     frames = open_frames(shared / VIDEO, count)
-    found = compare_engines(reference_of(exported), ours, frames, source=VIDEO, names=names)
-    check_clip(found, count)
+    check_clip(compare_engines(in_pytorch(exported), in_onnx_runtime(exported), frames, source=VIDEO), count)
 
 
 @pytest.mark.slow
@@ -122,29 +114,53 @@ def test_the_bundle_verifies(exported: Bundle, monkeypatch: pytest.MonkeyPatch, 
     assert [op.name for op in exported.manifest.custom_ops] == ["MultiLevelRoiAlign"]
 
 
+def test_the_size_of_the_content_is_an_input(exported: Bundle):
+    declared = {each.name: (each.role, each.dtype, list(each.shape)) for each in exported.manifest.inputs}
+    assert declared == {
+        "frames": ("frames", "float32", ["frames", 3, "height", "width"]),
+        "size": ("size", "int64", [2]),
+    }
+    graph = onnx.load(str(exported.model_path), load_external_data=False).graph
+    assert [each.name for each in graph.input] == ["frames", "size"]
+
+
 @pytest.mark.parametrize("kernels", [True, False])
 def test_one_file_takes_clips_of_any_length_and_size(exported: Bundle, monkeypatch: pytest.MonkeyPatch, kernels: bool):
-    """The messengers go around the ends of a clip of 1, 2 or 3 frames, too; the padding is found in each clip."""
+    """The messengers go around the ends of a clip of 1, 2 or 3 frames, too; each clip has a padding of its own."""
     if not kernels:
         without_library(monkeypatch)
-    engines = reference_of(exported), open_backend(exported, device="cpu", threads=1)
+    engines = in_pytorch(exported), in_onnx_runtime(exported)
     for length, height, width in ((1, 64, 64), (2, 64, 64), (3, 96, 160), (5, 128, 64), (WINDOW, 64, 96), (1, 32, 32)):
         frames = np.random.default_rng(length).standard_normal((length, 3, height, width)).astype(np.float32)
         frames[..., height - 9 :, :] = 0
         frames[..., width - 21 :] = 0
-        expected, found = (engine.run({"frames": frames}, engine.initial_state())[0] for engine in engines)
+        step = clip_step(frames, height - 9, width - 21)
+        expected, found = (engine.run(step, None, proof=True)[0] for engine in engines)
         assert expected["mask_logits"].shape == (length, 4, 28, 28)
         for key, value in expected.items():
             np.testing.assert_allclose(found[key], value, atol=1e-3, err_msg=f"{key} of {length}x{height}x{width}")
 
 
+def clip_step(frames: NDArray[np.float32], rows: int, columns: int) -> Step:
+    return step_of({"frames": frames, "size": np.array([rows, columns], np.int64)})
+
+
+def test_black_borders_of_a_frame_are_no_padding(exported: Bundle):
+    """Pixels that normalise to zero look like padding; only the input `size` tells one from the other."""
+    frames = np.random.default_rng(0).standard_normal((2, 3, 64, 96)).astype(np.float32)
+    frames[..., 50:, :] = 0
+    for engine in (in_pytorch(exported), in_onnx_runtime(exported)):
+        padded, black = (engine.run(clip_step(frames, rows, 96), None)[0]["boxes"] for rows in (50, 64))
+        assert np.abs(padded - black).max() > 1e-3
+
+
 def test_frames_of_a_clip_reach_each_other_through_the_file(exported: Bundle):
     """A change of the last frame is seen in the first one: nothing of the clip's length was fixed."""
-    backend = open_backend(exported, device="cpu", threads=1)
+    engine = in_onnx_runtime(exported)
     frames = np.random.default_rng(0).standard_normal((6, 3, 64, 64)).astype(np.float32)
     changed = frames.copy()
     changed[5] *= -1
-    before, after = (backend.run({"frames": each}, {})[0]["boxes"] for each in (frames, changed))
+    before, after = (engine.run(clip_step(each, 64, 64), None)[0]["boxes"] for each in (frames, changed))
     assert (np.abs(before - after).max(axis=(1, 2)) > 1e-6).all()
 
 
@@ -152,10 +168,12 @@ def test_the_predictor_cuts_a_video_into_windows(exported: Bundle, shared: Path,
     """Its tracks are those of PyTorch in the same windows; the last window reaches back and is not filled up."""
     frames, predictor = list(open_frames(shared / VIDEO, FRAMES)), VISPredictor(exported, device="cpu", threads=1)
     videos, lengths = [], []
-    for backend in (predictor.backend, reference_of(exported)):
-        monkeypatch.setattr(predictor, "backend", backend)
-        engine = backend.run
-        monkeypatch.setattr(backend, "run", lambda i, s, e=engine: lengths.append(len(i["frames"])) or e(i, s))
+    for pipeline in (predictor.pipeline, in_pytorch(exported)):
+        monkeypatch.setattr(predictor, "pipeline", pipeline)
+        engine = pipeline.backend.run
+        monkeypatch.setattr(
+            pipeline.backend, "run", lambda i, s, o, e=engine: lengths.append(len(i["frames"])) or e(i, s, o)
+        )
         videos.append(predictor(iter(frames)))
     assert lengths == [WINDOW] * 4 * 2
     ours, theirs = videos
@@ -170,7 +188,7 @@ def test_a_video_shorter_than_a_window_is_one_clip_of_its_own_length(exported: B
     prepare = Preprocessor(exported.manifest.preprocessing)
     frames = [np.asarray(frame) for frame in open_frames(shared / VIDEO, 3)]
     clip = np.concatenate([prepare(frame) for frame in frames])
-    expected = reference_of(exported).run({"frames": clip}, {})[0]
+    expected = in_pytorch(exported).run(clip_step(clip, *prepare.content_size(*frames[0].shape[:2])), None)[0]
     video = VISPredictor(exported, device="cpu", threads=1)(iter(frames))
     assert video.num_frames == 3
     found = sorted((round(track.score, 4), track.label) for track in video.tracks)
@@ -202,7 +220,7 @@ def test_the_number_of_nodes_does_not_depend_on_queries_and_results(tmp_path: Pa
 def test_an_engine_is_built_with_our_plugin(exported: Bundle):
     """TensorRT for RTX takes the whole file and gives an engine, on a machine without a GPU."""
     pytest.importorskip("tensorrt_rtx")
-    profile = {"frames": [[1, 3, 64, 96], [WINDOW, 3, 96, 160]]}
+    profile = {"frames": [[1, 3, 64, 96], [WINDOW, 3, 96, 160]], "size": [[2], [2]]}
     found = run("build", model=str(exported.model_path), profile=profile)
     assert found["parsed"], found["parser_errors"]
     assert found["plan"] > 0

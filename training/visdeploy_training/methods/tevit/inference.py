@@ -30,7 +30,7 @@ def inference_settings(config: TeViTConfig) -> GraphSpec:
         preprocessing=preprocessing,
         window=Window(mode="clip", length=config.window, stride=config.window - overlap),
         dims={
-            **frame_dims(preprocessing, multiple=SIZE_MULTIPLE, smallest=2 * SIZE_MULTIPLE),
+            **frame_dims(preprocessing, multiple=SIZE_MULTIPLE, smallest=SIZE_MULTIPLE),
             "frames": Dim(minimum=1, typical=config.window, maximum=config.window),
             "pairs": fixed(config.max_results),
         },
