@@ -69,7 +69,9 @@ def test_generalised_iou():
     torch.testing.assert_close(found, torch.tensor([1.0, 0.0, -0.5, 0.0]))
 
 
-def test_targets_of_another_batch_are_refused(small: Build, clip: torch.Tensor, sizes: torch.Tensor, targets: Sequence[ClipTargets]):
+def test_targets_of_another_batch_are_refused(
+    small: Build, clip: torch.Tensor, sizes: torch.Tensor, targets: Sequence[ClipTargets]
+):
     model = small()
     output = model(clip, sizes)
     with pytest.raises(DataError, match="do not fit"):
