@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -28,7 +27,7 @@ import visdeploy_plugins
 from visdeploy.backends import Backend, open_backend
 from visdeploy_plugins.torch_ops import ms_deform_attn_fused, ms_deform_attn_fused_reference
 from visdeploy_plugins.torch_ops.multi_level_roi_align_reference import roi_levels
-from visdeploy_training import create_model, layers, save_checkpoint
+from visdeploy_training import layers
 from visdeploy_training.methods.defvis import encoder
 from visdeploy_training.methods.tevit import network
 
@@ -89,30 +88,6 @@ def plain_pytorch(seen: list[tuple[Tensor, ...]]) -> Iterator[None]:
         patch.object(network, "multi_level_roi_align", _per_level),
     ):
         yield
-
-
-def random_clip_checkpoint(path: Path, method: str, variant: str, frames: int | None) -> Path:
-    """Random weights whose slots all see an object; the cost of a window does not depend on them.
-
-    Args:
-        path: Where to save.
-        method: A clip method.
-        variant: Of it.
-        frames: Of a window; the variant's own by default.
-    """
-    torch.manual_seed(0)
-    name = {"defvis": "num_frames", "tevit": "window"}[method]
-    changes = {} if frames is None else {name: frames, "clip_overlap": frames // 3}
-    model = create_model(method, variant, **changes)
-    if method == "defvis":
-        model.get_parameter("class_embed.bias").data[[0, -1]] = -5.0
-    else:
-        boxes = model.get_parameter("rpn_head.init_proposal_bboxes.weight")
-        boxes.data.uniform_(0.1, 0.6)  # spread over the picture and the levels: fresh ones are all the whole picture
-        for name, parameter in model.named_parameters():
-            if name.endswith("fc_reg.weight"):
-                parameter.data.mul_(0.1)  # fresh stages throw boxes about, which makes a last bit a pixel
-    return save_checkpoint(model, path)
 
 
 def _in_torch(step: nn.Module, frames: Tensor) -> Run:

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from random_weights import random_checkpoint
 from rich.console import Console
 from rich.table import Table
 
@@ -50,24 +51,6 @@ def make_clip(path: Path, frames: int) -> Path:
             frame[y : y + 120, x : x + 80] = (200, 60, 40)
             writer.write(frame)
     return path
-
-
-def random_checkpoint(path: Path, method: str, variant: str, instances: int) -> Path:
-    """Random weights, the class bias shifted so that `instances` cells of a noise image pass the score threshold."""
-    from visdeploy_training import create_model, get_method, save_checkpoint
-
-    torch.manual_seed(0)
-    model = create_model(method, variant).eval()
-    found = get_method(method)
-    step = found.online_step(model)
-    with torch.inference_mode():
-        frame = torch.randn(1, 3, model.config.height, model.config.width)
-        outputs = dict(zip(step.output_names, step(frame, *step.initial_state().values()), strict=True))
-        best = torch.logit(outputs["cell_scores"]).amax(1).sort(descending=True).values
-        threshold = float(torch.logit(torch.tensor(model.config.score_threshold)))
-        bias = next(name for name in found.official.class_tensors if name.endswith("bias"))
-        model.get_parameter(bias).add_(threshold - float(best[instances]))
-    return save_checkpoint(model, path)
 
 
 def time_torch(step: Callable[..., Any], tensors: list[torch.Tensor], first: list[torch.Tensor]) -> float:
@@ -109,7 +92,7 @@ def main() -> None:
         root = Path(folder)
         clip = make_clip(root / "clip.mp4", options.frames)
         checkpoint = options.checkpoint or random_checkpoint(
-            root / "random.safetensors", options.method, options.variant, options.instances
+            root / "random.safetensors", options.method, options.variant, objects=options.instances
         )
         bundle = visdeploy.export(checkpoint, root / "model.vis")
         figures = measure_runtime(bundle, clip, options.threads, root)
@@ -129,14 +112,14 @@ def main() -> None:
 
 def measure_clips(console: Console, options: argparse.Namespace) -> None:
     """Time one window of a clip method on every side, the stages of the runtime, and DefVIS's attention by itself."""
-    from clip_windows import random_clip_checkpoint, time_attention, time_sides
+    from clip_windows import time_attention, time_sides
 
     from visdeploy_training import get_method, load_checkpoint
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        checkpoint = options.checkpoint or random_clip_checkpoint(
-            root / "random.safetensors", options.method, options.variant, options.clip_frames
+        checkpoint = options.checkpoint or random_checkpoint(
+            root / "random.safetensors", options.method, options.variant, frames=options.clip_frames
         )
         bundle = visdeploy.export(checkpoint, root / "model.vis", certify_frames=1)
         window, prepare = bundle.manifest.window, Preprocessor(bundle.manifest.preprocessing)

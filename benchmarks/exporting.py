@@ -1,6 +1,7 @@
 """What an export of a full-size network costs, and how far its graph is from PyTorch with our operators and without.
 
     python benchmarks/exporting.py --method defvis --variant inst_r50 --frames 36
+    python benchmarks/exporting.py --method tevit --variant msgshift --set window=60 --set overlap=20 --frames 60
     python benchmarks/exporting.py --seeded shared/goldens/defvis/inst_r50_t36.json --clip CLIP.mp4 --frames 36
     python benchmarks/exporting.py --checkpoint MODEL.safetensors --clip CLIP.mp4 --bundle MODEL.vis
 
@@ -25,7 +26,7 @@ from unittest.mock import patch
 
 import onnx
 import torch
-from clip_windows import random_clip_checkpoint
+from random_weights import random_checkpoint
 from rich.console import Console
 from rich.table import Table
 
@@ -37,7 +38,7 @@ from visdeploy_export.loading import load_model
 from visdeploy_export.methods import build_step
 from visdeploy_export.proof.certify import compare_engines
 from visdeploy_export.proof.clips import Frames, moving_clip, open_frames
-from visdeploy_training import create_model, save_checkpoint
+from visdeploy_training.overrides import parse_overrides
 from visdeploy_training.torch_backend import TorchBackend
 
 OURS, STOCK = "ONNX Runtime, our operators", "ONNX Runtime, standard operators"
@@ -61,19 +62,18 @@ def seeded_checkpoint(details: Path, path: Path) -> Path:
     return path
 
 
-def random_checkpoint(method: str, variant: str, path: Path) -> Path:
-    """Random weights from a fixed seed; those of a clip method find objects."""
-    if method in ("defvis", "tevit"):
-        return random_clip_checkpoint(path, method, variant, None)
-    torch.manual_seed(0)
-    return save_checkpoint(create_model(method, variant), path)
-
-
 def timed_export(checkpoint: Path, out: Path, clip: Frames | Path, options: argparse.Namespace) -> Cost:
     """Export with a certificate on the clip."""
     wall, cpu = time.perf_counter(), time.process_time()
-    names = {} if options.classes is None else {"classes": options.classes}
-    visdeploy.export(checkpoint, out, certify_on=clip, certify_frames=options.frames, overwrite=True, **names)
+    visdeploy.export(
+        checkpoint,
+        out,
+        classes=options.classes,
+        overrides=parse_overrides(options.set),
+        certify_on=clip,
+        certify_frames=options.frames,
+        overwrite=True,
+    )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return Cost(time.perf_counter() - wall, time.process_time() - cpu, peak)
 
@@ -123,6 +123,7 @@ def main() -> int:
     parser.add_argument("--checkpoint", type=Path, default=None)
     parser.add_argument("--seeded", type=Path, default=None, help="golden file that lists seeded weights")
     parser.add_argument("--classes", default=None, help="of an official checkpoint, which names none")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="setting of the method")
     parser.add_argument("--clip", type=Path, default=None, help="default: moving boxes, 360x640")
     parser.add_argument("--frames", type=int, default=36)
     parser.add_argument("--bundle", type=Path, default=None, help="keep the bundle here")
@@ -136,12 +137,12 @@ def main() -> int:
         if options.seeded is not None:
             options.classes = options.classes or "ytvis2019"
             checkpoint = seeded_checkpoint(options.seeded, root / "official.pth")
-        checkpoint = checkpoint or random_checkpoint(options.method, options.variant, root / "random.safetensors")
+        checkpoint = checkpoint or random_checkpoint(root / "random.safetensors", options.method, options.variant)
         clip = options.clip or list(moving_clip(options.frames, 360, 640))
         out = options.bundle or root / "model.vis"
         cost = timed_export(checkpoint, out, clip, options)
         bundle = visdeploy.Bundle.open(out)
-        model = load_model(checkpoint, classes=options.classes)
+        model = load_model(checkpoint, classes=options.classes, overrides=parse_overrides(options.set))
         reference = TorchBackend(build_step(model).module, bundle.manifest)
         certificates = {name: compare(bundle, reference, clip, options.frames, name) for name in (OURS, STOCK)}
         size = sum(file.stat().st_size for file in out.iterdir()) / 2**20

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import torch
 
 from tests.goldens import run
 from tests.goldens.__main__ import main
-from tests.goldens.core import StateDict
+from tests.goldens.core import Golden, Report, StateDict, Store
+from tests.goldens.visolo_clip import check_detections
 
 CASES = ("postprocess_cases.npz", "tracker_cases.npz")
 
@@ -53,18 +55,44 @@ def test_changed_weight_changes_losses_and_gradients(visolo: Path):
     assert "gt/mask_cells" not in failed
 
 
-@pytest.mark.slow
-def test_a_score_moves_only_with_the_pixels_of_its_masks(visolo: Path, tmp_path: Path):
-    file, score, mask = "online_a.npz", "online/f7/det/score", "online/f7/det/masks_packed"
-    for name in ("manifest.json", file):
-        shutil.copy(visolo / name, tmp_path / name)
-    with np.load(tmp_path / file) as archive:
-        moved, flipped = archive[score] + np.float32(5e-4), archive[mask].copy()
-    edit_npz(tmp_path / file, **{score: moved})
-    assert {r.key for r in run(tmp_path).rows if not r.ok} == {score}
-    flipped[0, 0] ^= 0x80
-    edit_npz(tmp_path / file, **{mask: flipped})
-    assert run(tmp_path).ok
+SCORES, MASKS = "online/f0/det/score", "online/f0/det/masks_packed"
+
+
+def detections(folder: Path, *, score: float, pixels: int) -> Report:
+    """Compare two detections with a stored frame; its first score and first mask (2,000 pixels) differ by so much."""
+    masks, scores = np.zeros((2, 40, 80), bool), np.float32([0.7, 0.4])
+    masks[:, :25] = True
+    stored = {SCORES: scores + np.float32([score, 0]), MASKS: masks.reshape(2, -1).copy()}
+    stored[MASKS][0, :pixels] = False
+    np.savez(folder / "frame.npz", **stored | {MASKS: np.packbits(stored[MASKS], axis=1)})
+    tolerance = {"scores_atol": 1e-4, "mask_bits_mismatch_max_fraction": 1e-2}
+    (folder / "manifest.json").write_text(json.dumps({"tolerance": tolerance}))
+    golden = Golden(folder)
+    rows, none = np.arange(2), np.zeros(0, bool)
+    association = SimpleNamespace(track_ids=rows, lost=none, num_tracks=2, previous_matched=none)
+    decoder = SimpleNamespace(last=SimpleNamespace(kept=rows, association=association))
+    outputs = {"masks": masks, "scores": scores, "cells": rows, "labels": rows, "class_scores": scores}
+    store = Store(golden, "frame.npz")
+    check_detections(store, 0, outputs, decoder)
+    golden.close(store)
+    assert not golden.report.unchecked
+    return golden.report
+
+
+@pytest.mark.parametrize(
+    ("score", "pixels", "wrong"),
+    [
+        (5e-5, 0, set()),
+        (2e-4, 0, {SCORES}),
+        (9e-4, 1, set()),  # one of 2,000 pixels: 1e-3 more
+        (1.2e-3, 1, {SCORES}),
+        (1.2e-3, 2, set()),
+        (0, 64, set()),
+        (0, 65, {MASKS}),  # more than a hundredth of all pixels
+    ],
+)
+def test_a_score_moves_only_with_the_pixels_of_its_masks(tmp_path: Path, score: float, pixels: int, wrong: set[str]):
+    assert {row.key for row in detections(tmp_path, score=score, pixels=pixels).rows if not row.ok} == wrong
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Files and folders that appear complete or not at all: written beside, then renamed."""
+"""Atomic writing of files and folders: they are written under a temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 
 @contextmanager
 def replacing_file(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it to `path` when the block ends, remove it when it fails.
+    """Yield a temporary path in the folder of `path`; rename it to `path` after the block, remove it after an error.
 
-    Missing parent folders are made. The temporary name keeps the suffix, because writers look at it.
+    Missing parent folders are created. The temporary name keeps the suffix, because some writers depend on it.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def replacing_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """The same for a folder; an existing folder of that name is replaced as a whole, once the new one is complete."""
+    """Yield a temporary folder next to `path`; after the block, replace an existing folder `path` by it as a whole."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}-", dir=target.parent))
@@ -46,7 +46,7 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
 
 
 def swap_folder(staged: Path, target: Path) -> None:
-    """Rename a complete folder to `target`, in place of what is there; that comes back when the renaming fails."""
+    """Rename the folder `staged` to `target`. Replace an existing folder, and restore it if the renaming fails."""
     if not target.exists():
         os.replace(staged, target)
         return
@@ -64,13 +64,13 @@ def swap_folder(staged: Path, target: Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 text file so that it appears complete or not at all."""
+    """Write a UTF-8 text file atomically."""
     with replacing_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def _umask() -> int:
-    """The process's file mode mask; it can only be read by setting it."""
+    """Return the file mode mask of the process; POSIX can read it only by setting it."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask

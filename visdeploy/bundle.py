@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -21,14 +20,25 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from visdeploy.atomic import swap_folder
+from visdeploy.backends.engine_files import check_engines
+from visdeploy.bundle_files import (
+    check_file,
+    file_sha256,
+    find_strays,
+    is_clutter,
+    is_engine_file,
+    is_hidden,
+    regular_size,
+)
 from visdeploy.errors import BundleError
+from visdeploy.external_data import external_files
 from visdeploy.manifest import SCHEMA_VERSION, FileEntry, Manifest, describe_errors
+
+logger = logging.getLogger(__name__)
 
 MANIFEST, MODEL, SELFTEST, CERTIFICATE = "manifest.json", "model.onnx", "selftest.npz", "certificate.json"
 MODEL_DATA = "model.onnx.data"
 REQUIRED = (MODEL, SELFTEST, CERTIFICATE)
-ENGINES = "engines/*.plan"
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -89,27 +99,25 @@ class Bundle:
         """Open a bundle, checking its manifest, its list of files and every checksum.
 
         Raises:
-            BundleError: The folder is missing or no bundle; the manifest is damaged, of a newer schema or has an
-                unknown field; a file is missing, changed, truncated, not listed, or leads out of the folder.
+            BundleError: The folder is missing or no bundle; the manifest or the engine index is damaged, of a newer
+                schema or has an unknown field; a file is missing, changed, truncated, or not listed and not harmless;
+                the graph reads a file that is not listed; an engine is not in the index.
         """
         folder = Path(path)
         if not folder.is_dir():
             seen = "a file" if folder.exists() else "nothing"
             raise BundleError(f"{folder} is not a bundle", seen=seen, expected="a folder made by visdeploy.export")
-        if not (folder / MANIFEST).exists():
+        if not os.path.lexists(folder / MANIFEST):
             raise BundleError(f"{folder} is not a bundle", seen=f"no {MANIFEST}", expected="a bundle folder")
-        _regular_size(folder, MANIFEST)
+        regular_size(folder / MANIFEST)
         manifest = Manifest.from_json((folder / MANIFEST).read_bytes(), where=str(folder / MANIFEST))
         if missing := [name for name in REQUIRED if name not in manifest.files]:
             raise BundleError(f"{folder / MANIFEST}: field 'files' lacks {missing}", hint="Export the bundle again.")
-        if extra := _unlisted(folder, manifest.files):
-            raise BundleError(
-                f"{folder} holds files that its manifest does not list",
-                seen=", ".join(extra[:5]),
-                hint="Remove them, or export the bundle again.",
-            )
+        _check_strays(folder, manifest.files)
         for name, entry in manifest.files.items():
-            _check_file(folder, name, entry)
+            check_file(folder / name, entry)
+        _check_weights(folder, manifest.files)
+        check_engines(folder)
         return cls(folder, manifest)
 
     @property
@@ -164,8 +172,11 @@ def write_bundle(
         overwrite: Replace a bundle that is there already.
 
     Raises:
-        BundleError: The target exists and may not be replaced, a manifest field is wrong, or a file is missing.
+        BundleError: The target exists and may not be replaced, a manifest field is wrong, a file is missing, or has a
+            name that bundles ignore.
     """
+    if ignored := sorted(name for name in files if is_hidden(name) or is_clutter(name)):
+        raise BundleError(f"{path} cannot hold files of these names", seen=", ".join(ignored), hint="Rename them.")
     with stage_bundle(path, overwrite=overwrite) as folder:
         for name, content in files.items():
             target = folder / name
@@ -210,13 +221,13 @@ def stage_bundle(path: str | os.PathLike[str], *, overwrite: bool = False) -> It
 
 
 def seal_bundle(folder: Path, fields: Mapping[str, Any]) -> Bundle:
-    """Write the manifest of a staged folder, with the checksum of every file in it.
+    """Write the manifest of a staged folder, with the checksum of every file in it but hidden ones and engines.
 
     Raises:
         BundleError: A field is unknown, missing or wrong.
     """
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    names = [name for name in names if name != MANIFEST and not fnmatchcase(name, ENGINES)]
+    names = [n for n in names if n != MANIFEST and not (is_hidden(n) or is_clutter(n) or is_engine_file(n))]
     entries = {n: FileEntry(sha256=file_sha256(folder / n), size=(folder / n).stat().st_size) for n in names}
     try:
         manifest = Manifest.model_validate({**fields, "schema_version": SCHEMA_VERSION, "files": entries})
@@ -239,60 +250,33 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
         )
     except (OSError, ValueError, RecursionError):
         listed = None
-    if not isinstance(listed, dict) or (target.exists() and _unlisted(target, listed)):
+    if not isinstance(listed, dict):
+        raise BundleError(f"{target} is not replaced", seen="something that is not a bundle", hint="Remove it.")
+    if others := find_strays(target, {MANIFEST, *listed}).valuable:
+        seen = f"other files: {', '.join(others[:5])}"
+        raise BundleError(f"{target} is not replaced", seen=seen, hint="Move them elsewhere, or remove the bundle.")
+
+
+def _check_strays(folder: Path, listed: Mapping[str, FileEntry]) -> None:
+    """Raise if the folder holds something that is neither listed nor harmless."""
+    strays = find_strays(folder, {MANIFEST, *listed})
+    if strays.refused:
         raise BundleError(
-            f"{target} is not replaced", seen="something that is not a bundle, or holds other files", hint="Remove it."
+            f"{folder} holds files that its manifest does not list",
+            seen=", ".join(strays.refused[:5]),
+            hint="Remove them, or export the bundle again.",
         )
+    if strays.ignored:
+        logger.info("%s: not part of the bundle, ignored: %s", folder, ", ".join(strays.ignored))
 
 
-def _unlisted(folder: Path, listed: Mapping[str, Any]) -> list[str]:
-    """Everything in a bundle folder that has no business there; symbolic links count whatever they are called."""
-    known = {MANIFEST, *listed}
-    parents = {"engines"} | {parent.as_posix() for name in known for parent in Path(name).parents}
-    extra = []
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        mode = path.lstat().st_mode
-        allowed = name in parents if stat.S_ISDIR(mode) else name in known or fnmatchcase(name, ENGINES)
-        if stat.S_ISLNK(mode):
-            extra.append(f"{name} (a symbolic link)")
-        elif not allowed:
-            extra.append(name)
-    return extra
-
-
-def _regular_size(folder: Path, name: str) -> int:
-    """Size in bytes of a file of the bundle; refuses links out of the folder and everything but regular files."""
-    path = folder / name
-    try:
-        status = path.lstat()
-    except OSError as error:
-        raise BundleError(f"{path} is missing", hint="Copy the bundle anew, or export it again.") from error
-    if not path.resolve().is_relative_to(folder.resolve()) or not stat.S_ISREG(status.st_mode):
-        raise BundleError(f"{path} is not a plain file inside the bundle", hint="Links are refused; copy the file.")
-    return status.st_size
-
-
-def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
-    size, hint = _regular_size(folder, name), "The file was changed after export; export it again, or copy it anew."
-    if size != entry.size:
-        raise BundleError(
-            f"{folder / name} does not match its manifest", seen=f"{size} B", expected=f"{entry.size} B", hint=hint
-        )
-    digest = file_sha256(folder / name)
-    if digest != entry.sha256:
-        raise BundleError(
-            f"{folder / name} does not match its manifest",
-            seen=f"sha256 {digest[:12]}…",
-            expected=f"{entry.sha256[:12]}…",
-            hint=hint,
-        )
-
-
-def file_sha256(path: Path) -> str:
-    """Checksum of a file of any size."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _check_weights(folder: Path, listed: Mapping[str, FileEntry]) -> None:
+    """Raise if the graph reads weights from a file whose bytes were not checked, whatever its name."""
+    for name in external_files(folder / MODEL):
+        if PurePosixPath(name).as_posix() not in listed:
+            raise BundleError(
+                f"{folder / MODEL} reads weights from a file that the manifest does not list",
+                seen=repr(name),
+                expected=", ".join(sorted(listed)),
+                hint="Export the bundle again, or get it from a source that you trust.",
+            )

@@ -1,20 +1,19 @@
-"""The one exception family of the project.
+"""Exceptions of the project, all derived from `VisdeployError`.
 
-Every message says what failed, what was seen, what was expected and what to do. `VisdeployError.format`
-puts the four parts together so that they read alike everywhere.
+Every message tells what failed, what was seen, what was expected and what to do, in this order.
 """
 
 from __future__ import annotations
 
 
 class VisdeployError(Exception):
-    """Base class of every error raised on purpose by visdeploy.
+    """Base class of all errors that visdeploy raises.
 
     Args:
-        what: What failed and where (file, field, tensor, node).
-        seen: What was found there.
-        expected: What would have been right.
-        hint: What the user can do about it.
+        what: Failure and its location (file, field, tensor, node).
+        seen: Value found.
+        expected: Valid value or values.
+        hint: Advice to the user on how to correct the error.
     """
 
     def __init__(self, what: str, *, seen: str = "", expected: str = "", hint: str = "") -> None:
@@ -32,11 +31,11 @@ class BundleError(VisdeployError):
 
 
 class CheckpointError(VisdeployError):
-    """A checkpoint cannot be read, is not safe to read, or does not fit the model."""
+    """A checkpoint cannot be read, is not safe to read, or does not match the model."""
 
 
 class ConfigError(VisdeployError):
-    """A recipe, an option or an argument has a value that cannot work."""
+    """A recipe, an option or an argument has an invalid value."""
 
 
 class DataError(VisdeployError):
@@ -52,7 +51,7 @@ class SourceError(VisdeployError):
 
 
 class StreamError(VisdeployError):
-    """A stream was used out of order, or its saved state does not fit the bundle."""
+    """A stream was used in the wrong order, or its saved state does not match the bundle."""
 
 
 class EngineError(VisdeployError):
@@ -60,8 +59,8 @@ class EngineError(VisdeployError):
 
 
 class VerificationError(VisdeployError):
-    """A bundle runs, but does not reproduce the outputs it was exported with."""
+    """A bundle runs, but does not reproduce its reference outputs."""
 
 
 class DependencyError(VisdeployError):
-    """An optional dependency is needed and not installed."""
+    """A required optional dependency is not installed."""

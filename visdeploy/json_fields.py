@@ -14,7 +14,7 @@ from visdeploy.masks import Mask
 from visdeploy.masks.run_length import read_fast
 
 MAX_SIDE = 65_535
-"""Longest side of a frame or a mask, in pixels."""
+"""Maximum height or width of a frame or a mask, in pixels."""
 
 _MISSING: Any = object()
 _Default = TypeVar("_Default")
@@ -37,17 +37,17 @@ def read_json(path: Path) -> Any:
         raise DataError(
             f"{path} is not valid JSON",
             seen=str(error)[:120],
-            hint="The file is damaged or of another format; write it anew.",
+            hint="The file is damaged or has another format; write it again.",
         ) from error
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One JSON object and the place it came from. A field that is null counts as absent.
+    """JSON object and its location. A null field counts as missing.
 
     Attributes:
-        where: File and entry, as error messages name them, for example `valid.json: annotations[3]`.
-        data: The object.
+        where: File and entry for error messages, for example `valid.json: annotations[3]`.
+        data: Fields of the object.
     """
 
     where: str
@@ -61,15 +61,15 @@ class Entry:
         return cls(where, data)
 
     def fail(self, field: str, *, seen: Any, expected: str, hint: str = "") -> DataError:
-        """The error for one field of this entry, for the caller to raise."""
+        """Return an error about one field of this entry, for the caller to raise."""
         return DataError(f"{self.where}: field {field!r} is wrong", seen=str(seen)[:100], expected=expected, hint=hint)
 
     def has(self, field: str) -> bool:
-        """Whether the field is there and not null."""
+        """Return whether the field exists and is not null."""
         return self.data.get(field) is not None
 
     def get(self, field: str, default: Any = _MISSING, *, expected: str = "", hint: str = "") -> Any:
-        """A field as it is; without a default the field must be there. `expected` and `hint` are for the error."""
+        """Return a field unchecked; without a default it is required. `expected` and `hint` are for the error."""
         value = self.data.get(field)
         if value is not None:
             return value
@@ -79,7 +79,7 @@ class Entry:
             f"{self.where}: field {field!r} is missing",
             seen="null" if field in self.data else f"fields {sorted(map(str, self.data))}",
             expected=expected,
-            hint=hint or "The file is of another layout, or was cut while it was written.",
+            hint=hint or "The file has another layout, or was truncated.",
         )
 
     @overload
@@ -91,7 +91,7 @@ class Entry:
     def integer(
         self, field: str, *, minimum: int = 0, maximum: int = 2**53, default: Any = _MISSING, hint: str = ""
     ) -> Any:
-        """A whole number in `minimum..maximum`; one written as a float, as 2.0, passes."""
+        """Return an integer in `minimum..maximum`; a float with an integral value such as 2.0 is accepted."""
         expected = f"a whole number from {minimum} up" if maximum == 2**53 else f"a whole number, {minimum}..{maximum}"
         value = self.get(field, default, expected=expected, hint=hint)
         if value is default:
@@ -106,7 +106,7 @@ class Entry:
     @overload
     def number(self, field: str, default: _Default) -> float | _Default: ...
     def number(self, field: str, default: Any = _MISSING) -> Any:
-        """A finite number."""
+        """Return a finite number."""
         value = self.get(field, default, expected="a finite number")
         if value is default:
             return value
@@ -119,7 +119,7 @@ class Entry:
     @overload
     def text(self, field: str, default: _Default) -> str | _Default: ...
     def text(self, field: str, default: Any = _MISSING) -> Any:
-        """A string."""
+        """Return a string."""
         value = self.get(field, default, expected="a string")
         if value is not default and not isinstance(value, str):
             raise self.fail(field, seen=repr(value), expected="a string")
@@ -128,7 +128,7 @@ class Entry:
     def sequence(
         self, field: str, *, length: int | None = None, default: Any = _MISSING, hint: str = ""
     ) -> Sequence[Any]:
-        """A list, of `length` items where that is given."""
+        """Return a list, which must have `length` items if `length` is given."""
         value = self.get(field, default, expected="a list", hint=hint)
         if not isinstance(value, list | tuple):
             raise self.fail(field, seen=type(value).__name__, expected="a list", hint=hint)
@@ -141,7 +141,7 @@ class Entry:
     @overload
     def list_of(self, field: str, kind: type[_Item]) -> tuple[_Item, ...]: ...
     def list_of(self, field: str, kind: Any) -> tuple[Any, ...]:
-        """A list with items of one type; an absent field is an empty one. Whole numbers pass as floats."""
+        """Return a list with items of one type, empty if the field is missing. Integers are accepted as floats."""
         value = self.sequence(field, default=())
         kinds = (int, float) if kind is float else (kind,)
         if any(
@@ -151,11 +151,11 @@ class Entry:
         return tuple(float(v) for v in value) if kind is float else tuple(value)
 
     def entry(self, field: str) -> Entry:
-        """An object inside this one."""
+        """Return the JSON object in a field."""
         return Entry.of(f"{self.where}: field {field!r}", self.get(field, expected="a JSON object"))
 
     def entries(self, field: str, default: Any = _MISSING) -> Iterator[Entry]:
-        """The objects of a list, each knowing its place."""
+        """Yield the JSON objects of a list, each with its location."""
         for index, item in enumerate(self.sequence(field, default=default)):
             yield Entry.of(f"{self.where}: {field}[{index}]", item)
 
@@ -168,14 +168,14 @@ class Entry:
         *,
         hint: str = "Encode the mask again.",
     ) -> Mask:
-        """A run-length mask, fully checked, of the given size where there is one.
+        """Return a run-length encoded mask after a full check, also of its size if one is given.
 
         Args:
-            field: Name of the field, for messages.
-            item: Run-length encoding found there.
-            height: Rows that the mask must have, in pixels.
-            width: Columns that the mask must have, in pixels.
-            hint: What to do about a damaged mask.
+            field: Name of the field, for error messages.
+            item: Run-length encoding in the field.
+            height: Required rows of the mask, in pixels.
+            width: Required columns of the mask, in pixels.
+            hint: Advice for the error about a damaged mask.
         """
         if not isinstance(item, Mapping):
             raise self.fail(
@@ -197,12 +197,12 @@ class Entry:
                 field,
                 seen=f"mask of {mask.height}x{mask.width}",
                 expected=f"{height}x{width}, the size of the frame",
-                hint="Masks belong at the full size of the frame; resize them.",
+                hint="Masks must have the size of the frame; resize them.",
             )
         return mask
 
     def masks(self, field: str, *, length: int, height: int, width: int) -> tuple[Mask | None, ...]:
-        """Masks of one track, one item a frame, None where the object is absent.
+        """Return the masks of a track, one item per frame, None where the object is absent.
 
         Args:
             field: Name of the list of run-length encodings.

@@ -1,4 +1,4 @@
-"""Optional dependencies: imported on first use, and named with their extra when absent."""
+"""Import of optional dependencies, with an error that names the extra to install."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from visdeploy.errors import DependencyError
 
 
 def require(module: str, *, extra: str, purpose: str) -> ModuleType:
-    """Import a module that only an extra brings.
+    """Import a module of an optional dependency.
 
     Args:
-        module: Import name.
-        extra: Extra of this package that installs it.
-        purpose: What it is needed for, as a noun phrase.
+        module: Import name of the module.
+        extra: Extra of visdeploy that installs it.
+        purpose: Feature that needs the module, as a noun phrase, for the error message.
 
     Raises:
         DependencyError: The module, or something it imports, is not installed.

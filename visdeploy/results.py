@@ -1,4 +1,9 @@
-"""What a prediction is: instances of one frame, tracks of one video. No frames, no dense masks."""
+"""Result types: instances of a frame and tracks of a video, with run-length encoded masks and without images.
+
+`VideoResult.save`, `VideoResult.render` and `FrameResult.to_supervision` are a façade over `visdeploy.formats` and
+`visdeploy.render`. Both packages import this module, so it imports them lazily, inside these methods only. The façade
+is deliberate: it adds no dependency at import time, and users need only the result object.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +24,13 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One object in one frame.
+    """Object in one frame.
 
     Attributes:
-        track_id: Identity within the video, from 0.
+        track_id: Id of its track within the video, from 0.
         label: Index into the classes of the bundle.
-        score: Confidence in 0..1, over the frames of the track seen so far.
-        mask: Run-length encoded mask at the frame's own size.
+        score: Confidence in 0..1, over the frames of the track processed so far.
+        mask: Run-length encoded mask in the size of the frame.
     """
 
     track_id: int
@@ -41,15 +46,15 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class FrameResult:
-    """Everything found in one frame.
+    """Instances detected in one frame.
 
     Attributes:
         index: Position in the source, from 0.
-        timestamp: Seconds from the start of the source.
+        timestamp: Seconds since the start of the source.
         height: Rows of the frame, in pixels.
         width: Columns of the frame, in pixels.
-        instances: Found objects, best first; no track id appears twice.
-        classes: Names of the classes that `Instance.label` points into.
+        instances: Detected objects in descending order of score, with unique track ids.
+        classes: Class names, indexed by `Instance.label`.
     """
 
     index: int
@@ -62,7 +67,7 @@ class FrameResult:
     def __post_init__(self) -> None:
         ids = [i.track_id for i in self.instances]
         if len(set(ids)) != len(ids):
-            raise DataError(f"frame {self.index} holds one track twice", seen=f"track ids {ids}", expected="unique ids")
+            raise DataError(f"frame {self.index} has a repeated track", seen=f"track ids {ids}", expected="unique ids")
         for instance in self.instances:
             if (instance.mask.height, instance.mask.width) != (self.height, self.width):
                 raise DataError(
@@ -78,7 +83,7 @@ class FrameResult:
         return iter(self.instances)
 
     def to_supervision(self) -> sv.Detections:
-        """The frame as `supervision.Detections` (needs the `supervision` package)."""
+        """Return the frame as `supervision.Detections` (needs the package `supervision`)."""
         from visdeploy.formats.supervision import to_detections
 
         return to_detections(self)
@@ -86,14 +91,14 @@ class FrameResult:
 
 @dataclass(slots=True)
 class Track:
-    """One object through a whole video.
+    """Object in a whole video.
 
     Attributes:
-        track_id: Identity within the video.
-        label: Index into the classes of the video, decided over all frames of the track.
-        score: Confidence in 0..1, decided over all frames of the track.
-        masks: Frame index → mask; frames where the object is absent have no entry.
-        scores: Class scores of the track, one per class, where the method gives them.
+        track_id: Id of the track within the video.
+        label: Index into the classes of the video, determined from all frames of the track.
+        score: Confidence in 0..1, determined from all frames of the track.
+        masks: Map from frame index to mask; frames in which the object is absent have no entry.
+        scores: Class scores of the track, one per class, if the method provides them.
     """
 
     track_id: int
@@ -104,25 +109,25 @@ class Track:
 
     @property
     def frames(self) -> list[int]:
-        """Frame indices in which the object is present, rising."""
+        """Indices of the frames in which the object is present, ascending."""
         return sorted(self.masks)
 
 
 @dataclass(slots=True)
 class VideoResult:
-    """The tracks of one video.
+    """Tracks of a video.
 
     Attributes:
-        name: Name of the source (file stem, folder name, or what the caller gave).
+        name: Name of the source (file stem, folder name, or the name given by the caller).
         height: Rows of a frame, in pixels.
         width: Columns of a frame, in pixels.
-        num_frames: Frames that were decoded and processed.
-        classes: Class names that `Track.label` points into.
-        tracks: All tracks, by rising id.
-        fps: Mean frame rate of the source; 0 where it has none.
-        expected_frames: Frames the source claimed to hold, where it did.
-        timestamps: Seconds of every processed frame.
-        source: Path or URL the frames came from, where there is one; what `render` reads again.
+        num_frames: Number of frames decoded and processed.
+        classes: Class names, indexed by `Track.label`.
+        tracks: All tracks, in ascending order of id.
+        fps: Mean frame rate of the source; 0 if unknown.
+        expected_frames: Number of frames that the source announced; None if unknown.
+        timestamps: Time of every processed frame, in seconds since the start of the source.
+        source: Path or URL of the frames, from which `render` reads them again; None if there is none.
     """
 
     name: str
@@ -139,7 +144,7 @@ class VideoResult:
     def __post_init__(self) -> None:
         ids = [t.track_id for t in self.tracks]
         if len(set(ids)) != len(ids):
-            raise DataError(f"video {self.name!r} holds one track id twice", seen=f"track ids {sorted(ids)}")
+            raise DataError(f"video {self.name!r} has a repeated track id", seen=f"track ids {sorted(ids)}")
         for track in self.tracks:
             if track.masks and not 0 <= min(track.masks) <= max(track.masks) < self.num_frames:
                 raise DataError(
@@ -149,10 +154,10 @@ class VideoResult:
                 )
 
     def check(self) -> None:
-        """Check what may have been changed since the tracks were made, before they are written or scored.
+        """Check the tracks before they are written or evaluated, because callers may have changed them.
 
         Raises:
-            DataError: A label is outside the classes, a score is not finite, or a mask has another size than the video.
+            DataError: A label is outside the classes, a score is not finite, or a mask differs in size from the video.
         """
         for track in self.tracks:
             where = f"video {self.name!r}, track {track.track_id}"
@@ -162,7 +167,7 @@ class VideoResult:
                 )
             if not all(math.isfinite(s) for s in (track.score, *track.scores)):
                 raise DataError(
-                    f"{where}: score is no number", seen=f"NaN or infinity: {track.score}", expected="finite scores"
+                    f"{where}: invalid score", seen=f"NaN or infinity: {track.score}", expected="finite scores"
                 )
             for frame, mask in track.masks.items():
                 if (mask.height, mask.width) != (self.height, self.width):
@@ -176,18 +181,18 @@ class VideoResult:
         return len(self.tracks)
 
     def frame(self, index: int) -> FrameResult:
-        """The instances of one frame, with the final label and score of their tracks, best first."""
+        """Return the instances of a frame in descending order of score, with the final label and score of the track."""
         found = [Instance(t.track_id, t.label, t.score, t.masks[index]) for t in self.tracks if index in t.masks]
         found.sort(key=lambda i: (-i.score, i.track_id))
         stamp = self.timestamps[index] if index < len(self.timestamps) else (index / self.fps if self.fps else 0.0)
         return FrameResult(index, stamp, self.height, self.width, tuple(found), self.classes)
 
     def frames(self) -> Iterator[FrameResult]:
-        """Every frame in order, as `frame` gives it."""
+        """Iterate over the results of all frames in order, see `frame`."""
         return (self.frame(i) for i in range(self.num_frames))
 
     def save(self, path: str | Path, *, format: str | None = None, **options: Any) -> Path:
-        """Write the result; the format follows from the path unless it is named. See `visdeploy.formats.save`."""
+        """Write the result in `format`, by default that of the path's ending. See `visdeploy.formats.save`."""
         from visdeploy import formats
 
         return formats.save(self, path, format=format, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import torch
 
 import visdeploy
 from visdeploy.backends import open_backend
-from visdeploy.bundle import CERTIFICATE, SELFTEST, Bundle, file_sha256, seal_bundle, stage_bundle
+from visdeploy.bundle import CERTIFICATE, SELFTEST, Bundle, seal_bundle, stage_bundle
+from visdeploy.bundle_files import file_sha256
 from visdeploy.errors import ConfigError, ExportError, VerificationError
 from visdeploy.evaluation import read_annotations
 from visdeploy.manifest import Tolerance, Tolerances
@@ -45,7 +46,7 @@ def export(
     height: int | None = None,
     width: int | None = None,
     opset: int = OPSET,
-    memory_slots: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
     certify_on: str | os.PathLike[str] | Frames | None = None,
     certify_frames: int = 30,
     tolerance: Tolerance | None = None,
@@ -68,7 +69,8 @@ def export(
             frames (DefVIS and TeViT as published) the shorter edge.
         width: Columns of the network input, in pixels; the variant's by default. For those methods the longest edge.
         opset: ONNX operator set, 20 to 23.
-        memory_slots: Frames that the memory holds, for methods that have one; the variant's by default.
+        overrides: Settings of the method to change, for example `{"window": 60, "overlap": 20}`. They are the fields of
+            the method's configuration that no weight depends on; the error about an unknown one lists them.
         certify_on: Frames for the certificate: a video, a folder of images, or RGB arrays; a synthetic clip by
             default. With `ground_truth`, the folder that its image names are relative to.
         certify_frames: Frames of it to compare.
@@ -102,7 +104,7 @@ def export(
             classes=classes,
             height=height,
             width=width,
-            memory_slots=memory_slots,
+            overrides=overrides,
         )
         step, info = build_step(model), model.info
         custom_ops = write_onnx(step, folder, opset=opset, metadata={"method": info.method, "variant": info.variant})

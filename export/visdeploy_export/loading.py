@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ def load_model(
     classes: str | Sequence[str] | None = None,
     height: int | None = None,
     width: int | None = None,
-    **overrides: Any,
+    overrides: Mapping[str, Any] | None = None,
 ) -> VISModel:
     """Make the network of a checkpoint.
 
@@ -30,18 +30,17 @@ def load_model(
         classes: Class names in label order, or the name of a public list, where the checkpoint has none.
         height: Rows of the input, see `MethodConfig.input_size`.
         width: Columns of the input.
-        overrides: Fields of the variant's configuration to change; None leaves one as it is.
+        overrides: Settings to change, see `MethodConfig.export_settings`.
 
     Raises:
         CheckpointError: The checkpoint cannot be read or does not fit.
-        ConfigError: An override is unknown or has a value that cannot work.
+        ConfigError: An override is unknown, cannot be changed at export, or has a value that cannot work.
     """
     made = convert_checkpoint(path, method=method, variant=variant, classes=classes)
     made.report.raise_on_problem()
     changed = dict(made.info.overrides)
     config = dataclasses.replace(get_method(made.method).variants[made.variant], **changed)
-    changed |= {name: value for name, value in overrides.items() if value is not None}
-    changed |= config.input_size(height, width)
+    changed |= config.export_settings(overrides or {}) | config.input_size(height, width)
     model = create_model(made.method, made.variant, classes=made.classes, **changed)
     model.load_state_dict(made.state)
     return model.eval()

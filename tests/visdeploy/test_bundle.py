@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from tests.support import edit_json
 from tests.visdeploy.step_graph import fields, make_bundle
-from visdeploy.bundle import CERTIFICATE, MANIFEST, MODEL, SELFTEST, Bundle, SelfTest, stage_bundle, write_bundle
+from visdeploy.bundle import (
+    CERTIFICATE,
+    MANIFEST,
+    MODEL,
+    SELFTEST,
+    Bundle,
+    SelfTest,
+    seal_bundle,
+    stage_bundle,
+    write_bundle,
+)
 from visdeploy.errors import BundleError, VisdeployError
 
 FILES = {MODEL: b"model", SELFTEST: b"selftest", CERTIFICATE: b'{"passed": true}'}
@@ -31,9 +41,9 @@ def flip(path):
     path.write_bytes(bytes(data))
 
 
-def replace_by_link(path, tmp_path):
-    outside = tmp_path / "outside"
-    outside.write_bytes(path.read_bytes())
+def replace_by_link(path, outside, content=None):
+    outside.parent.mkdir(exist_ok=True)
+    outside.write_bytes(path.read_bytes() if content is None else content)
     path.unlink()
     path.symlink_to(outside)
 
@@ -41,6 +51,16 @@ def replace_by_link(path, tmp_path):
 def link_folder(bundle, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (bundle.path / "engines").symlink_to(tmp_path / "elsewhere")
+
+
+def link_to(path, target):
+    path.unlink()
+    path.symlink_to(target)
+
+
+def link_to_pipe(path, pipe):
+    os.mkfifo(pipe)
+    link_to(path, pipe)
 
 
 def list_file(name):
@@ -70,16 +90,37 @@ DAMAGE = {
     "unknown field": (on_manifest(lambda d: d.update(surprise=1)), "'surprise'"),
     "unknown nested field": (on_manifest(lambda d: d["window"].update(surprise=1)), r"'window\.surprise'"),
     "missing field": (on_manifest(lambda d: d.pop("opset")), "'opset'"),
-    "newer schema": (on_manifest(lambda d: d.update(schema_version=2)), "newer schema.*schema_version 2"),
+    "older schema": (
+        on_manifest(lambda d: d.update(schema_version=1)),
+        "older schema.*schema_version 1.*expected: 2.*Export the bundle again from its checkpoint",
+    ),
+    "newer schema": (on_manifest(lambda d: d.update(schema_version=3)), "newer schema.*schema_version 3"),
     "wrong type": (on_manifest(lambda d: d.update(classes="cat")), "'classes'"),
     "NaN": (on_manifest(lambda d: d["preprocessing"].update(mean=[float("nan"), 0, 0])), "preprocessing.mean"),
     "model not listed": (on_manifest(lambda d: d["files"].pop(MODEL)), r"'files' lacks \['model.onnx'\]"),
     "extra file": (lambda b, t: (b.path / "run.py").write_text("x"), r"does not list.*run\.py"),
     "extra folder": (lambda b, t: (b.path / "sub").mkdir(), "does not list.*sub"),
     "extra file in engines": (lambda b, t: _put(b.path / "engines" / "a.so"), r"does not list.*engines/a\.so"),
-    "file is a link": (lambda b, t: replace_by_link(b.path / MODEL, t), "symbolic link"),
-    "manifest is a link": (lambda b, t: replace_by_link(b.path / MANIFEST, t), "not a plain file"),
-    "engines is a link": (link_folder, "symbolic link"),
+    "link to other bytes": (lambda b, t: replace_by_link(b.path / MODEL, t / "x", b"m0del"), r"model\.onnx.*sha256"),
+    "link to more bytes": (lambda b, t: replace_by_link(b.path / MODEL, t / "x", b"models"), r"model\.onnx.*6 B"),
+    "link to nothing": (lambda b, t: link_to(b.path / MODEL, t / "x"), r"model\.onnx leads nowhere"),
+    "link in a circle": (lambda b, t: link_to(b.path / MODEL, MODEL), r"model\.onnx leads nowhere"),
+    "link to a folder": (lambda b, t: link_to(b.path / MODEL, t), r"model\.onnx is not a plain file"),
+    "link to a pipe": (lambda b, t: link_to_pipe(b.path / MODEL, t / "x"), r"model\.onnx is not a plain file"),
+    "manifest is a link to nothing": (lambda b, t: link_to(b.path / MANIFEST, t / "x"), "leads nowhere"),
+    "manifest is a link to a pipe": (lambda b, t: link_to_pipe(b.path / MANIFEST, t / "x"), "not a plain file"),
+    "manifest is a link to a text": (lambda b, t: replace_by_link(b.path / MANIFEST, t / "x", b"x"), "not valid JSON"),
+    "link that is not listed": (
+        lambda b, t: (b.path / "model.data").symlink_to(MODEL),
+        r"model\.data \(a symbolic link",
+    ),
+    "engines is a link": (link_folder, "engines \\(a symbolic link"),
+    "engine not in the index": (lambda b, t: _put(b.path / "engines/sm90.plan"), r"index does not name.*sm90\.plan"),
+    "index of engines is garbage": (lambda b, t: _put(b.path / "engines/index.json"), r"index\.json cannot be read"),
+    "visible weights": (lambda b, t: _put(b.path / "model.onnx.data"), r"does not list.*model\.onnx\.data"),
+    "results": (lambda b, t: _put(b.path / "clip/00000.png"), "does not list.*clip"),
+    "archive": (lambda b, t: _put(b.path / "README.zip"), r"does not list.*README\.zip"),
+    "document folder": (lambda b, t: (b.path / "README.md").mkdir(), r"does not list.*README\.md"),
     "path leaves the folder": (list_file("../secret"), "leaves the bundle folder"),
     "absolute path": (list_file("/etc/hostname"), "leaves the bundle folder"),
     "backslashes": (list_file("..\\secret"), "leaves the bundle folder"),
@@ -91,6 +132,7 @@ DAMAGE = {
 def _put(path):
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"x")
+    return path
 
 
 def _as_folder(path):
@@ -126,9 +168,110 @@ def test_a_file_is_no_bundle(tmp_path):
         Bundle.open(tmp_path / "x")
 
 
-def test_engines_need_not_be_listed(bundle):
-    _put(bundle.path / "engines" / "sm90.plan")
+HARMLESS = (
+    ".DS_Store", "._model.onnx", "Thumbs.db", "desktop.ini", "Icon\r", ".gitattributes", "README.md", "LICENSE",
+    "Readme.txt", "model_card.md", "CITATION.cff", ".git/objects/ab/cdef", ".cache/huggingface/download/m.onnx.lock",
+    ".nfs0000a1", "engines/.DS_Store", "engines/README.md",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_harmless_strays_are_ignored(bundle, name, caplog):
+    path = bundle.path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+    with caplog.at_level("INFO", logger="visdeploy.bundle"):
+        opened = Bundle.open(bundle.path)
+    assert (opened.manifest, opened.identity) == (bundle.manifest, bundle.identity)
+    ignored = name if name.startswith("engines/") else name.split("/")[0]
+    assert [r.getMessage() for r in caplog.records] == [f"{bundle.path}: not part of the bundle, ignored: {ignored}"]
+
+
+@pytest.mark.parametrize("name", [".lock", ".index-abcdefgh.json", ".a.plan", "..a-abcdefgh.plan"])
+def test_what_a_killed_writer_of_engines_left_is_ignored(bundle, name, caplog):
+    _put(bundle.path / "engines" / name)
+    with caplog.at_level("INFO", logger="visdeploy.bundle"):
+        assert Bundle.open(bundle.path).identity == bundle.identity
+    assert not caplog.records
+
+
+def test_nothing_hidden_is_read(bundle):
+    """Not even looked into: a pipe would block, a link to the root would be walked for ever."""
+    os.mkfifo(bundle.path / ".pipe")
+    os.mkfifo(bundle.path / "README.md")
+    (bundle.path / ".root").symlink_to("/")
     assert Bundle.open(bundle.path).identity == bundle.identity
+
+
+def test_a_bundle_of_links_into_a_hubs_cache(bundle, tmp_path):
+    for path in list(bundle.path.iterdir()):
+        replace_by_link(path, tmp_path / "blobs" / path.name)
+    replace_by_link(_put(bundle.path / "README.md"), tmp_path / "blobs" / "card")
+    opened = Bundle.open(bundle.path)
+    assert opened.identity == bundle.identity
+    assert opened.certificate() == {"passed": True}
+    flip(tmp_path / "blobs" / MODEL)
+    with pytest.raises(BundleError, match=r"model\.onnx does not match.*sha256"):
+        Bundle.open(bundle.path)
+
+
+def test_a_bundle_in_a_mounted_volume(bundle):
+    """Kubernetes lays a volume out as links through a hidden one, which it exchanges when the volume changes."""
+    hidden = bundle.path / "..2026_01_01"
+    hidden.mkdir()
+    (bundle.path / "..data").symlink_to(hidden.name)
+    for path in [p for p in bundle.path.iterdir() if not p.name.startswith(".")]:
+        path.rename(hidden / path.name)
+        path.symlink_to(f"..data/{path.name}")
+    assert Bundle.open(bundle.path).identity == bundle.identity
+
+
+def with_weights_in(location):
+    """A model whose only weights are in another file."""
+    onnx = pytest.importorskip("onnx")
+    tensor = onnx.TensorProto(name="w", data_type=1, dims=[1], data_location=1)
+    tensor.external_data.add(key="location", value=location)
+    return onnx.ModelProto(graph=onnx.GraphProto(initializer=[tensor])).SerializeToString()
+
+
+@pytest.mark.parametrize("location", ["model.onnx.data", "./model.onnx.data", "weights/part.bin"])
+def test_weights_beside_the_graph_are_listed_and_checked(tmp_path, location):
+    name = location.removeprefix("./")
+    made = write_bundle(tmp_path / "a.vis", fields(), FILES | {MODEL: with_weights_in(location), name: b"1234"})
+    assert made.manifest.files[name].size == 4
+    flip(made.path / name)
+    with pytest.raises(BundleError, match=f"{name} does not match"):
+        Bundle.open(made.path)
+
+
+@pytest.mark.parametrize(
+    "location", [".weights", "README.md", ".cache/w.bin", "w.bin", "../w.bin", "/etc/hostname", "", "engines/a.plan"]
+)
+def test_no_unchecked_file_is_within_reach_of_the_graph(bundle, tmp_path, location):
+    if location.startswith((".w", "R", ".c")):
+        (bundle.path / location).parent.mkdir(exist_ok=True)
+        (bundle.path / location).write_bytes(b"1234")
+    (bundle.path / MODEL).write_bytes(with_weights_in(location))
+    seal_bundle(bundle.path, fields())
+    edit_manifest(bundle, lambda data: data["files"].pop("README.md", None))
+    with pytest.raises(BundleError, match="reads weights from a file that the manifest does not list") as caught:
+        Bundle.open(bundle.path)
+    assert repr(location) in str(caught.value)
+
+
+def test_a_sealed_folder_lists_what_is_part_of_the_bundle(bundle):
+    for name in (".DS_Store", "Thumbs.db", ".git/config", "engines/.lock"):
+        (bundle.path / name).parent.mkdir(exist_ok=True)
+        (bundle.path / name).write_bytes(b"x")
+    assert seal_bundle(bundle.path, fields()).identity == bundle.identity
+    assert Bundle.open(bundle.path).identity == bundle.identity
+
+
+@pytest.mark.parametrize("name", [".hidden", "sub/.hidden", "Thumbs.db"])
+def test_names_that_bundles_ignore_are_not_written(tmp_path, name):
+    with pytest.raises(BundleError, match=f"names.*{name}"):
+        write_bundle(tmp_path / "a.vis", fields(), FILES | {name: b"x"})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_identity_follows_content_and_manifest(bundle, tmp_path):
@@ -192,6 +335,22 @@ def test_a_failed_replacement_keeps_the_old_bundle(bundle, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.vis"]
 
 
+@pytest.mark.parametrize("name", ["engines/a.plan", "engines/index.json", "engines/.lock", ".DS_Store", "Thumbs.db"])
+def test_engines_and_clutter_go_with_a_replaced_bundle(bundle, tmp_path, name):
+    _put(bundle.path / name)
+    write_bundle(bundle.path, fields(), FILES | {MODEL: b"new"}, overwrite=True)
+    assert sorted(p.name for p in bundle.path.iterdir()) == sorted([MANIFEST, *FILES])
+    assert [p.name for p in tmp_path.iterdir()] == ["a.vis"]
+
+
+@pytest.mark.parametrize("name", ["README.md", ".git/config", ".gitattributes", "engines/.git", "results.json"])
+def test_a_bundle_with_files_of_the_users_own_is_not_replaced(bundle, name):
+    _put(bundle.path / name)
+    with pytest.raises(BundleError, match=f"not replaced.*{name.split('/config')[0]}"):
+        write_bundle(bundle.path, fields(), FILES, overwrite=True)
+    assert (bundle.path / name).read_bytes() == b"x"
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -199,7 +358,7 @@ def test_a_failed_replacement_keeps_the_old_bundle(bundle, tmp_path):
         {"thesis.tex": "years of work"},
         {"manifest.json": '{"manifest_version": 3, "name": "browser extension"}'},
         {"manifest.json": "not json"},
-        {"manifest.json": '{"schema_version": 1, "method": "visolo", "files": {}}', "thesis.tex": "years of work"},
+        {"manifest.json": '{"schema_version": 2, "method": "visolo", "files": {}}', "thesis.tex": "years of work"},
     ],
 )
 def test_other_folders_are_never_replaced(tmp_path, content):

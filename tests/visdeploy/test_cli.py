@@ -5,7 +5,8 @@ import json
 import pytest
 
 from tests.support import exit_code, square_video
-from visdeploy import __version__
+from visdeploy import __version__, exporting
+from visdeploy.bundle import Bundle
 from visdeploy.video import open_source
 
 
@@ -84,6 +85,34 @@ def test_convert_reports_keys_and_writes_ours(tiny_checkpoint, tmp_path, capsys)
     assert out.read_bytes()
     for kind in ("missing", "unexpected", "misshapen"):
         assert any(kind in line and "0" in line for line in printed.splitlines())
+
+
+def test_export_sets_what_it_is_told(monkeypatch, tiny_bundle, tmp_path):
+    asked, made = [], Bundle.open(tiny_bundle)
+    monkeypatch.setattr(exporting, "export", lambda *words, **options: asked.append(options) or made)
+    words = ("--set", "window=60", "--set", "pixel_mean=[1, 2.5, 3]", "--set", "score_threshold=1e-3")
+    assert exit_code("export", tmp_path / "x.pth", *words) == 0
+    assert asked[0]["overrides"] == {"window": 60, "pixel_mean": [1, 2.5, 3], "score_threshold": 0.001}
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("window",), "key=value"),
+        (("=60",), "key=value"),
+        (("window=[1",), "'window' is not YAML"),
+        (("window=1", "window=2"), "'window' is given twice"),
+        (("window=60",), "unknown setting 'window'"),
+        (("head_width=16",), "head_width cannot be changed at export"),
+    ],
+)
+def test_settings_that_cannot_be(tiny_checkpoint, tmp_path, words, part, capsys):
+    words = [word for text in words for word in ("--set", text)]
+    assert exit_code("export", tiny_checkpoint, "--out", tmp_path / "out.vis", *words) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("ConfigError: ")
+    assert part in printed
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

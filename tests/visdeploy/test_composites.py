@@ -44,10 +44,11 @@ def predicted(video, truth, length, overlap, **stitching):
     names = [category.name for category in truth.categories]
     labels = {category.id: k for k, category in enumerate(truth.categories)}
     objects = [(labels[a.category_id], a.masks) for a in truth.annotations if a.video_id == video.id]
-    decoder = DefVISDecoder(names, decode={}, tracking={"overlap": overlap} | stitching, keep_tracks=True)
-    feeder = Feeder("frames", Window(mode="clip", length=length, stride=length - overlap), fixed=False)
+    window = Window(mode="clip", length=length, stride=length - overlap)
+    decoder = DefVISDecoder(names, decode={}, tracking=stitching, window=window, keep_tracks=True)
+    feeder = Feeder("frames", window, fixed=False)
     frames = []
-    for step in steps(feeder, (np.zeros((1, 3, 1, 1), np.float32) for _ in range(video.length))):
+    for step in steps(feeder, ((np.zeros((1, 3, 1, 1), np.float32), None) for _ in range(video.length))):
         given = outputs_of(step, objects, len(names), rng)
         frames += decoder.decode(given, step, height=video.height, width=video.width)
     frames += decoder.finish()

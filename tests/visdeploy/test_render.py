@@ -142,7 +142,7 @@ def test_tags_make_way_for_each_other() -> None:
 @pytest.mark.parametrize(
     ("image", "style", "error", "message"),
     [
-        (np.zeros((120, 159, 3), np.uint8), {}, DataError, "does not fit .*159"),
+        (np.zeros((120, 159, 3), np.uint8), {}, DataError, "does not match .*159"),
         (np.zeros((120, 160, 3)), {}, DataError, "float64"),
         (np.zeros((120, 160, 3), np.uint8), {"colour": 1}, ConfigError, "unknown style 'colour' .*alpha, contours"),
         (np.zeros((120, 160, 3), np.uint8), {"alpha": 2}, ConfigError, "alpha"),
@@ -202,7 +202,7 @@ def test_video_from_arrays_without_a_clock(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "options", "error", "message"),
     [
-        ({"source": None}, {}, DataError, "does not say where its frames are"),
+        ({"source": None}, {}, DataError, "does not name its source"),
         ({"source": "gone.mp4"}, {}, SourceError, "does not exist"),
         ({"num_frames": 20, "timestamps": ()}, {}, DataError, "shorter than its result .*12 matching frames.*20"),
         ({"num_frames": 0, "tracks": []}, {}, DataError, "no frames"),

@@ -148,7 +148,11 @@ def test_nan_weights(tiny_checkpoint, tmp_path):
         ({"classes": ["cat"]}, CheckpointError, "class"),
         ({"height": 100}, ConfigError, "height"),
         ({"width": -32}, ConfigError, "width"),
-        ({"memory_slots": 2}, ConfigError, "memory_slots"),
+        ({"overrides": {"memory_slots": 2}}, ConfigError, "memory_slots.*2.*at least 4"),
+        ({"overrides": {"tracking_threshold": 7}}, ConfigError, "tracking_threshold.*7.*0 <= tracking_threshold <= 1"),
+        ({"overrides": {"window": 60}}, ConfigError, "unknown setting 'window'.*60.*memory_slots"),
+        ({"overrides": {"head_width": 16}}, ConfigError, "head_width cannot be changed at export.*16.*memory_slots"),
+        ({"overrides": "window=60"}, ConfigError, "settings are malformed"),
     ],
 )
 def test_bad_options(tiny_checkpoint, tmp_path, options, error, message):
@@ -191,6 +195,13 @@ def test_overwrite_keeps_the_old_bundle_until_the_new_one_is_proved(quick, tiny_
     visdeploy.export(tiny_checkpoint, out, certify_frames=1, tolerance=Tolerance(atol=5e-3), overwrite=True)
     assert Bundle.open(out).manifest.tolerance.default.atol == 5e-3
     assert [p.name for p in tmp_path.iterdir()] == ["out.vis"]
+
+
+def test_overrides_reach_the_manifest(quick, tiny_checkpoint, tmp_path):
+    changed = {"tracking_threshold": 0.25, "overlap_threshold": 0.75}
+    manifest = visdeploy.export(tiny_checkpoint, tmp_path / "out.vis", certify_frames=1, overrides=changed).manifest
+    assert manifest.tracking == {"affinity_threshold": 0.25}
+    assert manifest.decode == {"overlap_threshold": 0.75}
 
 
 def test_certify_on_arrays_and_default_name(quick, tiny_checkpoint, tmp_path):

@@ -1,8 +1,11 @@
-"""The size that an export asks for is the size that the runtime scales frames to."""
+"""The size and the settings that an export asks for are those of the runtime."""
 
 import pytest
 
+from visdeploy.errors import ConfigError
+from visdeploy.manifest import Window
 from visdeploy_export.loading import load_model
+from visdeploy_export.methods import build_step
 from visdeploy_training import create_model, get_method, save_checkpoint
 
 KEPT = {"resize": "shortest_edge", "height": 64, "width": 192}
@@ -26,3 +29,26 @@ def test_size(tmp_path, method, overrides, expected):
     assert {name: getattr(found, name) for name in expected} == expected
     unchanged = get_method(method).inference(load_model(path).config).preprocessing
     assert unchanged == get_method(method).inference(model.config).preprocessing
+
+
+NARROW = {"hidden_dim": 32, "dynamic_dim": 16, "feedforward_dim": 32}
+
+
+def test_a_clip_method_takes_another_window_and_overlap(tmp_path):
+    made = create_model("tevit", "tiny", num_classes=2, window=8, clip_overlap=3, **NARROW)
+    path = save_checkpoint(made, tmp_path / "model.safetensors")
+    model = load_model(path, overrides={"window": 60, "overlap": 20, "max_results": 2})
+    step = build_step(model)
+    assert step.window == Window(mode="clip", length=60, stride=40)
+    assert step.tracking == {"overlap": 20}
+    assert (model.config.max_results, model.config.hidden_dim) == (2, 32)
+    with pytest.raises(
+        ConfigError, match=r"clip_overlap has a wrong value \(seen: 3; expected: less than the window, 2"
+    ):
+        load_model(path, overrides={"window": 2})
+
+
+def test_settings_are_checked_with_the_networks_own_classes(tmp_path):
+    path = save_checkpoint(create_model("tevit", "tiny", num_classes=2, **NARROW), tmp_path / "model.safetensors")
+    with pytest.raises(ConfigError, match=r"max_results has a wrong value.*25.*at most 24, all pairs"):
+        load_model(path, overrides={"max_results": 25})

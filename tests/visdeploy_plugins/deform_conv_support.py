@@ -3,14 +3,18 @@
 from typing import Any
 
 import numpy as np
+import torch
 
 from tests.visdeploy_plugins.emulation import Emulation
+from tests.visdeploy_plugins.rounding import Sums
 from tests.visdeploy_plugins.support import Arrays, view
 from visdeploy_plugins import native
+from visdeploy_plugins.torch_ops import deform_conv_reference
 
 DCN = ["dcn_v1_asym", "dcn_v1_border", "dcn_v1_defvis", "dcn_v1_empty", "dcn_v1_kernel1", "dcn_v1_outside"]
 DCN += ["dcn_v1_stride2_dil2_g2_dg2", "dcn_v2_basic", "dcn_v2_border", "dcn_v2_empty", "dcn_v2_g4_dg4"]
 DCN += ["dcn_v2_raw_mask", "dcn_v2_stride2_pad2_dil2_g2_dg3", "dcn_v2_zero_offset"]
+TENSORS = ("input", "offset", "weight", "mask", "bias")
 GRADIENTS = ("grad_input", "grad_offset", "grad_weight", "grad_mask", "grad_bias")
 
 
@@ -53,6 +57,34 @@ def backward(case: Arrays, *, threads: int = 1, emulation: Emulation | None = No
     inputs = [case["input"], case["offset"], case["weight"], case.get("mask"), case["grad_output"]]
     _call("vd_deform_conv_backward", [*inputs, *(grads.get(each) for each in GRADIENTS)], case, threads, emulation)
     return grads
+
+
+def reference(case: Arrays, dtype: torch.dtype = torch.float64, *, grad: bool = False) -> tuple[np.ndarray, Arrays]:
+    """Output and gradients of the plain PyTorch version."""
+    tensors = {name: torch.from_numpy(case[name]).to(dtype) for name in TENSORS if name in case}
+    for each in tensors.values():
+        each.requires_grad_(grad)
+    output = deform_conv_reference(**tensors, **keywords(case))
+    if not grad:
+        return output.numpy(), {}
+    output.backward(torch.from_numpy(case["grad_output"]).to(dtype))
+    return output.detach().numpy(), {f"grad_{name}": each.grad.numpy() for name, each in tensors.items()}
+
+
+def exact_sums(case: Arrays) -> Sums:
+    """The output in float64 and what bounds its rounding.
+
+    A term is a neighbour's value times its two distances, the mask and the weight: five roundings, then one for each
+    of the four neighbours and of the taps that it is added to, and the bias. A coordinate within the map is rounded by
+    at most u times the map's size; from pixel to pixel a value changes by at most twice the largest one.
+    """
+    values = {name: case[name].astype(np.float64) for name in TENSORS if name in case and name != "offset"}
+    terms = reference(case | {name: np.abs(each) for name, each in values.items()})[0]
+    squares = reference(case | {name: np.square(each) for name, each in values.items()})[0]
+    slope = 2 * np.abs(values["input"]).max(initial=0) * values.get("mask", np.ones(1)).max(initial=0)
+    weights = np.abs(values["weight"]).sum((1, 2, 3))[:, None, None]
+    moved = (sum(case["input"].shape[2:]) + 2) * slope * weights
+    return Sums(reference(case)[0], terms, case["weight"][0].size + 9, squares, moved)
 
 
 def random_case(

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from tests.visdeploy_plugins.emulation import Emulation
+from tests.visdeploy_plugins.rounding import Sums
 from tests.visdeploy_plugins.support import Arrays, view
 from visdeploy_plugins import native
 from visdeploy_plugins.torch_ops import masked_conv_reference
@@ -67,6 +68,14 @@ def reference(case: Arrays, dtype: torch.dtype = torch.float64, *, grad: bool = 
         return output.numpy(), {}
     output.backward(torch.from_numpy(case["grad_y"]).to(dtype))
     return output.detach().numpy(), {f"grad_{name}": each.grad.numpy() for name, each in tensors.items()}
+
+
+def exact_sums(case: Arrays) -> Sums:
+    """The output in float64 and what bounds its rounding: a product and a sum per term, and the bias."""
+    values = {name: case[name].astype(np.float64) for name in ("x", "weight", "bias") if name in case}
+    terms = reference(case | {name: np.abs(each) for name, each in values.items()})[0]
+    squares = reference(case | {name: np.square(each) for name, each in values.items()})[0]
+    return Sums(reference(case)[0], terms, case["weight"][0].size + 1, squares)
 
 
 def random_case(

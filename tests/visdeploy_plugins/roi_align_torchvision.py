@@ -4,7 +4,8 @@ import numpy as np
 import torch
 import torchvision
 
-from tests.visdeploy_plugins.roi_align_support import features
+from tests.visdeploy_plugins.roi_align_support import features, settings_of
+from tests.visdeploy_plugins.rounding import Sums
 from tests.visdeploy_plugins.support import Arrays
 from visdeploy_plugins.torch_ops.multi_level_roi_align_reference import roi_levels
 
@@ -29,6 +30,25 @@ def torchvision_align(maps, rois, indices, *, output_size, spatial_scales, sampl
         part = torchvision.ops.roi_align(feature, numbered[chosen], output_size, scale, sampling_ratio, True)
         output = output.index_put((chosen,), part)
     return output
+
+
+def exact_sums(case: Arrays) -> Sums:
+    """The output in float64 and what bounds its rounding.
+
+    With s by s samples a bin, a term is a neighbour's value times two distances, divided by the number of samples; it
+    is added to at most four neighbours of each. A sample's position comes out of about a dozen operations on numbers of
+    at most twice the size of the box's coordinates in cells; from cell to cell a value changes by at most twice the
+    largest one, along either axis.
+    """
+    maps, rois, indices = tensors_of(case, dtype=torch.float64)
+    exact, terms = (
+        torchvision_align(change, rois, indices, **settings_of(case)).numpy()
+        for change in (maps, [each.abs() for each in maps])
+    )
+    reach = np.abs(case["rois"].astype(np.float64)).max(1, initial=0) * float(case["scales"].max()) + 1
+    largest = max(np.abs(each).max() for each in features(case))
+    moved = np.broadcast_to((24 * reach * 2 * 2 * largest)[:, None, None, None], exact.shape)
+    return Sums(exact, terms, 4 * int(case["ratio"]) ** 2 + 8, moved=moved)
 
 
 def border_distance(case: Arrays) -> np.ndarray:

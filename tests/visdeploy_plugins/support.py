@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from visdeploy_plugins import native
 
@@ -39,26 +38,6 @@ def error(seen: np.ndarray, expected: np.ndarray) -> float:
         return 0.0
     difference = np.abs(seen.astype(np.float64) - expected.astype(np.float64)).max()
     return float(difference / max(1.0, np.abs(expected).max()))
-
-
-def largest_errors(exact: np.ndarray, *outputs: np.ndarray) -> list[np.ndarray]:
-    """Largest error per sample `[N]` of each output `[N, C, H, W]`."""
-    return [np.abs(each - exact).max(axis=(1, 2, 3)) for each in outputs]
-
-
-def assert_as_good_as_plain(ours: np.ndarray, plain: np.ndarray, sums: np.ndarray) -> None:
-    """Per sample, our error is at most twice that of plain float32 PyTorch, give or take two roundings of the terms.
-
-    Where plain PyTorch happens to be exact, as in images of one or two values, the roundings are all there is; how
-    often it is depends on the processor.
-
-    Args:
-        ours: Our largest error per sample, `[N]`.
-        plain: Plain PyTorch's.
-        sums: Sums of the terms' sizes, `[N, C, H, W]`.
-    """
-    terms = sums.max(axis=(1, 2, 3), initial=0)
-    assert (ours <= 2 * plain + 2 * np.finfo(np.float32).eps * terms).all()
 
 
 def view(array: np.ndarray) -> native.TensorView:
@@ -128,13 +107,11 @@ def brute_force(case: Arrays) -> np.ndarray:
 def run_on_isa(program: str, isa: str, *folders: Path) -> list[float]:
     """The numbers that a program prints in a process whose CPU kernels use one instruction set.
 
-    The program prints first which one was taken; skips where the machine lacks it.
+    The program prints first which one was taken.
     """
     command = [sys.executable, "-c", program, *map(str, folders)]
     env = {**os.environ, "VISDEPLOY_PLUGINS_ISA": isa, "PYTHONPATH": ":".join(filter(None, sys.path))}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    if done.returncode and "VISDEPLOY_PLUGINS_ISA" in done.stderr:
-        pytest.skip(done.stderr.strip())
     assert done.returncode == 0, done.stderr
     used, *numbers = done.stdout.split()
     assert used == isa

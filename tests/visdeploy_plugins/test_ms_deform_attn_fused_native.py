@@ -1,16 +1,13 @@
 """The fused op through the C interface, on the CPU and as CUDA kernels compiled for the host."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.processors import each_instruction_set
 from tests.visdeploy_plugins.ms_deform_attn_fused_support import FUSED_INPUTS, forward_fused, fused_case, unfused
-from tests.visdeploy_plugins.support import error, forward
+from tests.visdeploy_plugins.support import error, forward, run_on_isa
 from visdeploy_plugins import OpError
 
 pytestmark = pytest.mark.usefixtures("operators")
@@ -45,7 +42,7 @@ def test_random_cases_equal_float64(emulation, seed, levels, **sizes):
     assert error(emulated(emulation, wide), exact) <= 1e-13
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", each_instruction_set())
 def test_each_instruction_set_equals_float64(isa):
     program = (
         "import sys, numpy as np; from tests.visdeploy_plugins import ms_deform_attn_fused_support as f, support as s\n"
@@ -59,14 +56,7 @@ def test_each_instruction_set_equals_float64(isa):
         "        worst = max(worst, s.error(f.forward_fused(case), s.forward(f.unfused(case))))\n"
         "sys.stdout.write(f'{library.vd_cpu_isa().decode()} {worst}')\n"
     )
-    env = {**os.environ, "VISDEPLOY_PLUGINS_ISA": isa, "PYTHONPATH": ":".join(filter(None, sys.path))}
-    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
-    if done.returncode and "VISDEPLOY_PLUGINS_ISA" in done.stderr:
-        pytest.skip(done.stderr.strip())
-    assert done.returncode == 0, done.stderr
-    used, worst = done.stdout.split()
-    assert used == isa
-    assert float(worst) <= 1e-5
+    assert run_on_isa(program, isa)[0] <= 1e-5
 
 
 @pytest.mark.parametrize("queries", [3, 700])

@@ -3,12 +3,16 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.processors import each_instruction_set
+from tests.visdeploy_plugins.ms_deform_attn_support import exact_sums
+from tests.visdeploy_plugins.rounding import assert_rounded
 from tests.visdeploy_plugins.support import (
     GRADIENTS,
     INPUTS,
@@ -41,7 +45,7 @@ def test_gradients_equal_golden(shared, name):
         assert error(grads[each], case[each]) <= tolerances(shared)["gradients"], each
 
 
-@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", each_instruction_set())
 def test_each_instruction_set_equals_golden(shared, isa):
     program = (
         "import sys; from pathlib import Path; from tests.visdeploy_plugins import support as s\n"
@@ -76,13 +80,10 @@ LEVELS = st.lists(st.tuples(st.integers(1, 7), st.integers(1, 7)), min_size=1, m
 def test_random_cases_equal_float64(seed, levels, spread, **sizes):
     rng = np.random.default_rng(seed)
     case = random_case(rng, levels, spread=spread, **sizes)
-    exact = brute_force(case)
-    # Coordinates up to 7 * 1e4 have float32 steps of 0.004, so the bound grows with the spread and the sum.
-    reach = len(levels) * sizes["points"] * np.abs(case["value"]).max(initial=0) if exact.size else 0
-    bound = 1e-6 * (1 + reach * np.abs(case["attention_weights"]).max(initial=0)) * max(1.0, 7 * spread)
-    assert np.abs(forward(case) - exact).max(initial=0) <= bound
+    sums = replace(exact_sums(case), exact=brute_force(case))
+    assert_rounded(forward(case), sums)
     wide = {name: each.astype(np.float64) if each.dtype == np.float32 else each for name, each in case.items()}
-    assert np.abs(forward(wide) - exact).max(initial=0) <= 1e-12 * (1 + reach) * max(1.0, 7 * spread)
+    assert_rounded(forward(wide), sums)
 
 
 @settings(max_examples=40, deadline=None)

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from torchvision import tv_tensors
 
 from visdeploy.masks import Mask
 
@@ -66,6 +68,14 @@ def coco_set(folder: Path, *, count: int = 3) -> tuple[Path, Path]:
     path = folder / "coco.json"
     path.write_text(json.dumps({"categories": categories(), "images": entries, "annotations": objects}))
     return path, images
+
+
+def square_clip(frames: int = 3, height: int = 60, width: int = 100) -> list[tuple[tv_tensors.Image, tv_tensors.Mask]]:
+    """A clip to augment: a white rectangle on grey; its mask is where the image is white."""
+    mask = torch.zeros(1, height, width, dtype=torch.uint8)
+    mask[0, 20:40, 30:60] = 1
+    image = torch.where(mask.bool().expand(3, -1, -1), 255, 60).to(torch.uint8)
+    return [(tv_tensors.Image(image.clone()), tv_tensors.Mask(mask.clone())) for _ in range(frames)]
 
 
 def categories() -> list[dict]:

@@ -1,12 +1,13 @@
 """Every method's configuration refuses wrong values by name, and takes the lists of JSON and YAML."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
+import torch
 
 from visdeploy.errors import ConfigError
-from visdeploy_training.config import MethodConfig
-from visdeploy_training.registry import METHODS, get_method
+from visdeploy_training.config import RUN_TIME, MethodConfig
+from visdeploy_training.registry import METHODS, create_model, get_method
 
 TINY = {name: get_method(name).variants["tiny"] for name in METHODS}
 
@@ -26,6 +27,11 @@ def test_all_variants_know_their_method(name):
         ("backbone", "lenet", "efficientnet_lite0"),
         ("height", 97, "a positive multiple of"),
         ("width", -32, "a positive multiple of"),
+        ("height", 96.0, "a whole number"),
+        ("num_classes", True, "a whole number"),
+        ("mask_weight", "much", "a number"),
+        ("mask_weight", float("nan"), "a number"),
+        ("pixel_mean", (1.5, 2.5), "3 values, each a number"),
     ],
 )
 def test_wrong_value_is_named(name, field, value, expected):
@@ -38,3 +44,76 @@ def test_wrong_value_is_named(name, field, value, expected):
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_lists_become_tuples(name):
     assert replace(TINY[name], pixel_mean=[1.5, 2.5, 3.5]).pixel_mean == (1.5, 2.5, 3.5)
+
+
+def another(value):
+    """A value that the field takes as well."""
+    if isinstance(value, bool):
+        return not value
+    return (
+        {"gaussian": "linear"}[value] if isinstance(value, str) else type(value)(value - 1 if value > 1 else value / 2)
+    )
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_no_weight_depends_on_the_settings_of_an_export(name):
+    """Each marked field is changed by itself: the network's weights stay as they are, by name and shape."""
+    config = TINY[name]
+    marked = {
+        f.name: another(getattr(config, f.name)) for f in fields(config) if f.metadata.items() >= RUN_TIME.items()
+    }
+    assert marked
+    with torch.device("meta"):
+        expected = {k: v.shape for k, v in create_model(name, "tiny").state_dict().items()}
+        for field, value in marked.items():
+            model = create_model(name, "tiny", **config.export_settings({field: value}))
+            assert getattr(model.config, field) == value != getattr(config, field)
+            assert {k: v.shape for k, v in model.state_dict().items()} == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "settings"),
+    [
+        ("visolo", {"memory_slots": 6, "score_threshold": 0.3}, {"memory_slots": 6, "score_threshold": 0.3}),
+        ("tevit", {"window": 60, "overlap": 20}, {"window": 60, "clip_overlap": 20}),
+        ("tevit", {"clip_overlap": 2, "max_results": 3}, {"clip_overlap": 2, "max_results": 3}),
+        ("defvis", {"overlap": 3, "frame_score_threshold": 0.2}, {"clip_overlap": 3, "frame_score_threshold": 0.2}),
+        ("defvis", {"window": 12}, {"num_frames": 12}),
+        ("defvis", {}, {}),
+    ],
+)
+def test_settings_of_an_export(name, overrides, settings):
+    assert TINY[name].export_settings(overrides) == settings
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "parts"),
+    [
+        ("visolo", {"window": 9}, ["visolo: unknown setting 'window'", "9", "memory_slots", "nms_pre"]),
+        ("tevit", {"memory_slots": 9}, ["tevit: unknown setting 'memory_slots'", "clip_overlap (overlap)", "window"]),
+        ("tevit", {"windwo": 60}, ["unknown setting 'windwo'", "60", "Did you mean 'window'?"]),
+        ("tevit", {"hidden_dim": 32}, ["hidden_dim cannot be changed", "32", "64, as in the checkpoint"]),
+        ("tevit", {"overlap": 2, "clip_overlap": 3}, ["clip_overlap (overlap) is given twice"]),
+        ("tevit", ["window=60"], ["settings are malformed", "window=60", "mapping"]),
+        ("defvis", {"window": 60}, ["num_frames (window) cannot", "60", "12, as in", "frames that its weights"]),
+        ("defvis", {"num_frames": 60}, ["num_frames (window) cannot", "clip_overlap (overlap), frame_score_threshold"]),
+        ("defvis", {"height": 64}, ["height cannot", "options height and width"]),
+        ("visolo", {"focal_gamma": 1.0}, ["focal_gamma cannot", "the training depend"]),
+    ],
+)  # fmt: skip
+def test_what_an_export_cannot_change(name, overrides, parts):
+    with pytest.raises(ConfigError) as caught:
+        TINY[name].export_settings(overrides)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "window"), [("tevit", "window"), ("defvis", "num_frames")])
+def test_a_chosen_overlap_fits_the_window_and_a_default_is_cut(name, window):
+    config = create_model(name, "tiny", **{window: 3}).config
+    settings = get_method(name).inference(config)
+    assert (settings.window.length, settings.window.overlap) == (3, 2)
+    chosen = create_model(name, "tiny", **{window: 3, "clip_overlap": 2}).config
+    assert get_method(name).inference(chosen).window.overlap == 2
+    with pytest.raises(ConfigError, match=r"clip_overlap has a wrong value \(seen: 3; expected: less than.* 3 frames"):
+        create_model(name, "tiny", **{window: 3, "clip_overlap": 3})

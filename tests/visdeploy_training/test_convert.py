@@ -111,7 +111,7 @@ def test_lightning_checkpoint(tmp_path: Path, model: VISModel):
 
 
 def test_bare_state_dict_needs_method_and_variant(model: VISModel):
-    with pytest.raises(CheckpointError, match="no known layout"):
+    with pytest.raises(CheckpointError, match="unknown layout"):
         convert_checkpoint(model.state_dict())
     found = convert_checkpoint(
         create_model("visolo", "tiny", num_classes=2).state_dict(), method="visolo", variant="tiny"
@@ -158,14 +158,14 @@ OURS = {"format": 1, "method": "visolo", "variant": "tiny", "overrides": {}, "cl
         (lambda p, s: torch.save([1, 2], p), "no state dict"),
         (lambda p, s: torch.save({}, p), "no state dict"),
         (lambda p, s: torch.save({"model": {"a": "text"}}, p), "no state dict"),
-        (lambda p, s: torch.save({"a": torch.zeros(1)}, p), "no known layout"),
+        (lambda p, s: torch.save({"a": torch.zeros(1)}, p), "unknown layout"),
         (with_metadata("{"), "not valid JSON"),
         (with_metadata("[]"), "malformed"),
-        (with_metadata("{}"), "no known layout"),
+        (with_metadata("{}"), "unknown layout"),
         (with_metadata('{"format": 1}'), "malformed"),
         (with_metadata(json.dumps(OURS | {"format": 2})), "newer format"),
-        (with_metadata(json.dumps(OURS | {"overrides": {"depth": 3}})), "cannot make"),
-        (with_metadata(json.dumps(OURS | {"classes": ["a", "a"]})), "cannot make"),
+        (with_metadata(json.dumps(OURS | {"overrides": {"depth": 3}})), "cannot create"),
+        (with_metadata(json.dumps(OURS | {"classes": ["a", "a"]})), "cannot create"),
     ],
 )
 def test_bad_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any, message: str):
@@ -198,7 +198,7 @@ def test_wrong_method_variant_or_class_count(tmp_path: Path, model: VISModel, of
         convert_checkpoint(path, variant="r50")
     with pytest.raises(ConfigError, match="unknown method"):
         convert_checkpoint(official_state, method="none_such")
-    with pytest.raises(CheckpointError, match="cannot make"):
+    with pytest.raises(CheckpointError, match="cannot create"):
         convert_checkpoint(official_state, variant="huge")
     assert not convert_checkpoint(official_state, variant="tiny").report.ok
 

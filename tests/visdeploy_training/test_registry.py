@@ -40,7 +40,7 @@ def test_defaults_are_not_overrides():
         ({"nms_kernel": "box"}, "nms_kernel"),
         ({"class_prior": 1.0}, "class_prior"),
         ({"grid": "large"}, "grid"),
-        ({"memory_slots": "many"}, "wrong type"),
+        ({"memory_slots": "many"}, "memory_slots.*a whole number"),
         ({"pretrained": "weights.pth"}, "package"),
         ({"variant": "r50", "pretrained": True}, "ResNet-50"),
     ],

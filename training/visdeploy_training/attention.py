@@ -1,4 +1,4 @@
-"""Multi-head attention with packed projections, named as PyTorch's own, for methods that need its parts."""
+"""Multi-head attention with packed projections, named as in PyTorch, for methods that need its parts."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 
 class PackedProjections(nn.Module):
-    """The projections of multi-head attention, one call each, so that what is shared is projected once.
+    """Projections of multi-head attention as separate methods, so that shared inputs are projected only once.
 
     State dict: `in_proj_weight` `[3C, C]` (query, key, value), `in_proj_bias`, `out_proj`.
 
     Args:
         dim: Width C.
         heads: Number of heads.
-        dropout: Of the attention weights, in training.
+        dropout: Dropout rate of the attention weights in training.
     """
 
     def __init__(self, dim: int, heads: int, *, dropout: float = 0.0) -> None:
@@ -32,38 +32,41 @@ class PackedProjections(nn.Module):
         return split_heads(F.linear(x, weight, bias), self.heads)
 
     def query(self, x: Tensor) -> Tensor:
-        """`[..., N, C]` to `[..., heads, N, C / heads]`."""
+        """Project `[..., N, C]` to queries `[..., heads, N, C / heads]`."""
         return self._project(x, 0)
 
     def key(self, x: Tensor) -> Tensor:
-        """As `query`."""
+        """Project `[..., N, C]` to keys `[..., heads, N, C / heads]`."""
         return self._project(x, 1)
 
     def value(self, x: Tensor) -> Tensor:
-        """As `query`."""
+        """Project `[..., N, C]` to values `[..., heads, N, C / heads]`."""
         return self._project(x, 2)
 
     def weights(self, scores: Tensor) -> Tensor:
-        """Softmax over the last axis of scores that are divided by the root of the head width, with dropout."""
+        """Return the attention weights: softmax of the scores over the last axis, with dropout in training.
+
+        Scores must already be divided by the square root of the head width.
+        """
         return F.dropout(scores.softmax(dim=-1), self.dropout, self.training)
 
     def merge(self, x: Tensor) -> Tensor:
-        """`[..., heads, N, C / heads]` to `[..., N, C]`, through the output projection."""
+        """Map `[..., heads, N, C / heads]` to `[..., N, C]` by the output projection."""
         out: Tensor = self.out_proj(x.transpose(-3, -2).flatten(-2))
         return out
 
 
 class PackedAttention(PackedProjections):
-    """Ordinary multi-head attention."""
+    """Standard multi-head attention."""
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """`[..., N, C]` from `[..., N, C]`, `[..., K, C]`, `[..., K, C]`."""
+        """Return `[..., N, C]` from queries `[..., N, C]`, keys `[..., K, C]` and values `[..., K, C]`."""
         q, k, v = self.query(query), self.key(key), self.value(value)
         scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
         return self.merge(torch.matmul(self.weights(scores), v))
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """`[..., N, C]` to `[..., heads, N, C / heads]`."""
+    """Map `[..., N, C]` to `[..., heads, N, C / heads]`."""
     split: Tensor = x.unflatten(-1, (heads, -1))
     return split.transpose(-3, -2)

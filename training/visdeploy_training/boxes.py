@@ -1,4 +1,4 @@
-"""Boxes as tensors: conversions, overlaps, the tight boxes of masks."""
+"""Functions of boxes: conversions, overlaps, bounding boxes of masks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 class Overlap(NamedTuple):
-    """Areas of pairs of boxes, in the boxes' own units squared.
+    """Areas of pairs of boxes, in the square of the unit of the boxes.
 
     Attributes:
-        intersection: Of both.
-        union: Of both.
-        hull: Of the smallest box around both.
+        intersection: Area of the intersection.
+        union: Area of the union.
+        hull: Area of the smallest box that encloses both.
     """
 
     intersection: Tensor
@@ -23,26 +23,26 @@ class Overlap(NamedTuple):
 
 
 def to_corners(boxes: Tensor) -> Tensor:
-    """`[..., 4]` centre and size (x, y, w, h) to left, top, right, bottom."""
+    """Convert boxes `[..., 4]` from centre and size (x, y, w, h) to left, top, right, bottom."""
     centre, half = boxes[..., :2], boxes[..., 2:] / 2
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
 def to_centres(boxes: Tensor) -> Tensor:
-    """`[..., 4]` left, top, right, bottom to centre and size (x, y, w, h)."""
+    """Convert boxes `[..., 4]` from left, top, right, bottom to centre and size (x, y, w, h)."""
     low, high = boxes[..., :2], boxes[..., 2:]
     return torch.cat([(low + high) / 2, high - low], dim=-1)
 
 
 def overlap(first: Tensor, second: Tensor) -> Overlap:
-    """Areas of pairs of boxes by their corners.
+    """Compute the areas of intersection, union and hull of pairs of boxes.
 
     Args:
         first: `[..., 4]` left, top, right, bottom.
-        second: A shape that broadcasts with it.
+        second: Boxes whose shape broadcasts with `first`.
 
     Returns:
-        Areas without the last axis, never negative.
+        Non-negative areas, in the broadcast shape without the last axis.
     """
     inner = torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2])
     outer = torch.maximum(first[..., 2:], second[..., 2:]) - torch.minimum(first[..., :2], second[..., :2])
@@ -56,7 +56,7 @@ def _area(boxes: Tensor) -> Tensor:
 
 
 def mask_boxes(masks: Tensor) -> Tensor:
-    """Tight boxes of masks.
+    """Return the bounding boxes of masks.
 
     Args:
         masks: `[..., H, W]` bool.

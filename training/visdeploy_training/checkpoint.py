@@ -1,4 +1,4 @@
-"""Checkpoints of ours: what they hold, how they are written, and how their keys meet a network."""
+"""Checkpoints of visdeploy: content, writing, and matching of their keys with a network."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class KeyReport:
-    """What became of every key.
+    """Comparison of the keys of a checkpoint with those of a network.
 
     Attributes:
-        loaded: Keys that fit.
+        loaded: Keys in both, with equal shapes.
         missing: Keys of the network that the checkpoint lacks.
         unexpected: Keys of the checkpoint that the network lacks.
-        misshapen: Keys of both whose shapes differ, with both shapes.
+        misshapen: Keys in both whose shapes differ, with both shapes.
     """
 
     loaded: tuple[str, ...] = ()
@@ -38,20 +38,20 @@ class KeyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every key of either side fits."""
+        """True if all keys match."""
         return not (self.missing or self.unexpected or self.misshapen)
 
     def raise_on_problem(self) -> None:
-        """Refuse a checkpoint whose keys do not all fit.
+        """Raise an error if any key does not match.
 
         Raises:
-            CheckpointError: Some do not; the first of each kind is named.
+            CheckpointError: Some keys do not match; the message names the first of each kind.
         """
         if self.ok:
             return
         kinds = {k: getattr(self, k) for k in ("missing", "unexpected", "misshapen")}
         raise CheckpointError(
-            "the checkpoint does not fit the network",
+            "the checkpoint does not match the network",
             seen="; ".join(f"{len(keys)} {kind}, first {keys[0]}" for kind, keys in kinds.items() if keys),
             expected="the same keys and shapes",
             hint="Check method, variant and number of classes.",
@@ -60,13 +60,13 @@ class KeyReport:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights in our naming and the network they belong to.
+    """Weights with the names of visdeploy, and a description of their network.
 
     Attributes:
-        state: Name to tensor; only keys that fit the network.
-        info: How to make the network.
-        report: What became of every key.
-        layout: `official`, `visdeploy`, or `bare` (our names without our metadata).
+        state: Map from name to tensor, for the keys that match the network.
+        info: Description of the network.
+        report: Comparison of the keys of the file with those of the network.
+        layout: `official`, `visdeploy`, or `bare` (names of visdeploy without metadata).
     """
 
     state: dict[str, Tensor]
@@ -90,10 +90,10 @@ class Checkpoint:
         return self.info.classes
 
     def build(self) -> VISModel:
-        """The network with these weights, in evaluation mode.
+        """Return the network with these weights, in evaluation mode.
 
         Raises:
-            CheckpointError: Not all keys fit.
+            CheckpointError: Some keys do not match.
         """
         self.report.raise_on_problem()
         model = make_model(self.info)
@@ -102,31 +102,31 @@ class Checkpoint:
 
 
 def check_finite(state: Mapping[str, Tensor], where: str) -> None:
-    """Refuse weights with NaN or infinite values.
+    """Raise an error if weights have NaN or infinite values.
 
     Raises:
-        CheckpointError: There are some; the first tensor is named.
+        CheckpointError: A tensor has such values; the message names the first.
     """
     bad = [k for k, v in state.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]
     if bad:
         raise CheckpointError(
-            f"{where} holds NaN or infinite values",
+            f"{where} contains NaN or infinite values",
             seen=f"in {len(bad)} of {len(state)} tensors, first {bad[0]}",
-            hint="The training diverged, or the file is damaged; take an earlier checkpoint.",
+            hint="The training diverged, or the file is damaged; use an earlier checkpoint.",
         )
 
 
 def make_model(info: ModelInfo) -> VISModel:
-    """The network that a checkpoint describes, with fresh weights.
+    """Create the network that a checkpoint describes, with newly initialised weights.
 
     Raises:
-        CheckpointError: This version cannot make it.
+        CheckpointError: This version cannot create the network.
     """
     try:
         return create_model(info.method, info.variant, classes=info.classes, **info.overrides)
     except ConfigError as error:
         raise CheckpointError(
-            f"the checkpoint describes a network that this version cannot make: {error.what}",
+            f"the checkpoint describes a network that this version cannot create: {error.what}",
             seen=error.seen,
             expected=error.expected,
             hint="It may come from another version of visdeploy.",
@@ -134,13 +134,13 @@ def make_model(info: ModelInfo) -> VISModel:
 
 
 def shapes(info: ModelInfo) -> dict[str, Tensor]:
-    """State dict of that network on the meta device: names, shapes and dtypes, no values."""
+    """Return the state dict of the network on the meta device: names, shapes and dtypes without values."""
     with torch.device("meta"):
         return make_model(info).state_dict()
 
 
 def match_keys(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], KeyReport]:
-    """Tensors of `state` that fit the network's state dict, in its dtypes, and what became of all keys."""
+    """Return the tensors of `state` that match `expected`, in its dtypes, and a report on all keys."""
     both = [k for k in expected if k in state]
     fitting = {k: state[k].to(expected[k].dtype) for k in both if state[k].shape == expected[k].shape}
     report = KeyReport(
@@ -155,10 +155,10 @@ def match_keys(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> t
 
 
 def start_from(model: VISModel, checkpoint: Checkpoint) -> KeyReport:
-    """Fine-tuning: load all that fits; only class predictors of another number of classes keep their fresh weights.
+    """Load a checkpoint for fine-tuning; class predictors for another number of classes keep their initial weights.
 
     Raises:
-        CheckpointError: The method differs, or anything but the class predictors does not fit.
+        CheckpointError: The method differs, or a tensor other than those of the class predictors does not match.
     """
     if checkpoint.method != model.info.method:
         raise CheckpointError(
@@ -175,7 +175,7 @@ def start_from(model: VISModel, checkpoint: Checkpoint) -> KeyReport:
 
 
 def metadata(info: ModelInfo) -> dict[str, Any]:
-    """What a checkpoint of ours says about itself; Lightning files carry it under the key `visdeploy`."""
+    """Return the metadata of a checkpoint; Lightning checkpoints store it under the key `visdeploy`."""
     return {
         "format": FORMAT,
         "method": info.method,
@@ -186,18 +186,18 @@ def metadata(info: ModelInfo) -> dict[str, Any]:
 
 
 def save_checkpoint(model: VISModel | Checkpoint, path: str | Path, *, notes: Mapping[str, Any] | None = None) -> Path:
-    """Write a checkpoint of ours: safetensors with JSON metadata. It appears complete or not at all.
+    """Write a checkpoint atomically, as safetensors with JSON metadata.
 
     Args:
-        model: Network made by `create_model`, or a converted checkpoint.
+        model: Network created by `create_model`, or a converted checkpoint.
         path: File to write, `.safetensors`.
-        notes: JSON values kept beside the metadata, for example where the weights were trained.
+        notes: JSON values stored with the metadata, for example a description of the training.
 
     Returns:
-        The path.
+        Path of the file.
 
     Raises:
-        CheckpointError: The keys do not all fit, or there are NaN or infinite values.
+        CheckpointError: Some keys do not match, or a tensor has NaN or infinite values.
     """
     from safetensors.torch import save_file
 

@@ -1,4 +1,4 @@
-"""Reading weight files safely: safetensors, or torch files without code; nothing else is ever unpickled."""
+"""Safe reading of weight files: safetensors, and torch files that contain no code."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ CONTAINERS = ("model", "state_dict", "model_state_dict", "module", "weights")
 
 @dataclass(frozen=True)
 class TensorFile:
-    """The tensors of a file and what it says about itself.
+    """Tensors and metadata of a file.
 
     Attributes:
-        tensors: Name to tensor, on the CPU; a leading `module.` is removed.
-        metadata: The project's own description, empty for files of other origin.
+        tensors: Map from name to tensor, on the CPU; a leading `module.` is removed.
+        metadata: Metadata written by visdeploy; empty for files of other origin.
     """
 
     tensors: dict[str, Tensor]
@@ -33,17 +33,17 @@ class TensorFile:
 
 
 def read_tensors(path: str | Path) -> TensorFile:
-    """Read a `.safetensors` file of any origin, or a torch file that holds nothing but data.
+    """Read a `.safetensors` file of any origin, or a torch file that contains only data.
 
     Raises:
-        CheckpointError: The file is missing, damaged, holds code, or holds no tensors.
+        CheckpointError: The file is missing or damaged, contains code, or contains no tensors.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"no such checkpoint: {path}", hint="Check the path.")
     with path.open("rb") as file:
         head = file.read(16)
-    # safetensors starts with the length of its JSON, and a length may look like the start of a pickle
+    # A safetensors file starts with the length of its JSON, whose bytes can equal the start of a pickle.
     if head[8:9] != b"{" and (head[:2] == b"PK" or head[:1] == b"\x80"):
         return from_object(_load_torch(path), where=str(path))
     return _load_safetensors(path)
@@ -61,7 +61,7 @@ def _load_safetensors(path: Path) -> TensorFile:
             f"{path} is not a checkpoint, or is damaged",
             seen=str(error),
             expected=".safetensors, or a torch file (.pth, .ckpt)",
-            hint="Copy or download the file anew.",
+            hint="Copy or download the file again.",
         ) from error
     return TensorFile(_strip_module(tensors), parse_metadata(metadata.get(METADATA_KEY), where=str(path)))
 
@@ -69,18 +69,18 @@ def _load_safetensors(path: Path) -> TensorFile:
 def _load_torch(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols; the refusal itself says more
+            warnings.simplefilter("ignore")  # about pickle protocols; the error below is more specific
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         refused = next((line for line in str(error).splitlines() if "GLOBAL" in line), "")
         if not refused:
             raise _damaged(path, error) from error
         raise CheckpointError(
-            f"{path} holds more than tensors and plain data, and is not loaded",
+            f"{path} contains more than tensors and plain data, and is not loaded",
             seen=refused[:200],
             expected="tensors, numbers, strings, lists and dictionaries",
-            hint="Such a file could run code. On a machine you trust it on, save its state dict alone, "
-            "best as safetensors, and convert that.",
+            hint="Loading such a file could run code. On a machine where you trust the file, save only its state dict, "
+            "preferably as safetensors, and convert that file.",
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, IndexError, AttributeError, TypeError) as error:
         raise _damaged(path, error) from error
@@ -91,7 +91,7 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
         f"{path} is damaged or incomplete, or is a pickle that cannot be read without running code",
         seen=_detail(error),
         expected=".safetensors, or a torch file (.pth, .ckpt)",
-        hint="Copy or download the file anew.",
+        hint="Copy or download the file again.",
     )
 
 
@@ -102,10 +102,10 @@ def _detail(error: Exception) -> str:
 
 
 def from_object(data: Any, *, where: str = "the state dict") -> TensorFile:
-    """Find the tensors in what a torch file held: a state dict, or a dictionary around one.
+    """Find the tensors in the content of a torch file: a state dict, or a dictionary that contains one.
 
     Raises:
-        CheckpointError: There is no state dict in it.
+        CheckpointError: The content has no state dict.
     """
     if isinstance(data, Mapping):
         metadata = parse_metadata(data.get(METADATA_KEY), where=where)
@@ -119,7 +119,7 @@ def from_object(data: Any, *, where: str = "the state dict") -> TensorFile:
         if tensors and all(v is not None for v in tensors.values()):
             return TensorFile(_strip_module({k: v for k, v in tensors.items() if v is not None}), metadata)
     raise CheckpointError(
-        f"{where} holds no state dict",
+        f"{where} contains no state dict",
         seen=type(data).__name__ + (f" with {list(data)[:5]}" if isinstance(data, Mapping) else ""),
         expected=f"names and tensors, directly or under one of {list(CONTAINERS)}",
     )
@@ -139,10 +139,10 @@ def _strip_module(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def parse_metadata(text: Any, *, where: str) -> dict[str, Any]:
-    """Our metadata from JSON text or from the dictionary itself; empty when there is none.
+    """Return the metadata of visdeploy from JSON text or from a dictionary; empty if there is none.
 
     Raises:
-        CheckpointError: It is there and is not valid.
+        CheckpointError: The metadata is not valid.
     """
     if text is None:
         return {}

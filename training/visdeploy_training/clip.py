@@ -1,4 +1,4 @@
-"""What a training clip is: the contract between data sets, engine and losses."""
+"""Training clips, the interface between data sets, training engine and losses."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from visdeploy.errors import DataError
 
 @dataclass(frozen=True)
 class ClipTargets:
-    """Ground truth of one training clip; row k is the same object in all T frames.
+    """Ground truth of one training clip; index k denotes the same object in all T frames.
 
     Attributes:
         masks: `[T, K, H, W]` bool at the size of the network input; empty where the object is absent.
-        labels: `[T, K]` int64; the value where the object is absent is never used.
+        labels: `[T, K]` int64; values are ignored where the object is absent.
     """
 
     masks: Tensor
@@ -34,11 +34,11 @@ class ClipTargets:
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """B clips of T frames, padded to one size at the right and bottom.
+    """Batch of B clips of T frames, padded at the right and bottom to a common size.
 
     Attributes:
         images: RGB `[B, T, 3, H, W]` uint8, not normalised; padding is 0.
-        targets: One entry a clip.
+        targets: One entry per clip.
         sizes: Rows and columns of each clip without padding.
     """
 
@@ -47,34 +47,34 @@ class ClipBatch:
     sizes: tuple[tuple[int, int], ...]
 
     def pin_memory(self) -> ClipBatch:
-        """The same in page-locked memory; the data loader calls this."""
+        """Return a copy in page-locked memory; called by the data loader."""
         pinned = (ClipTargets(t.masks.pin_memory(), t.labels.pin_memory()) for t in self.targets)
         return ClipBatch(self.images.pin_memory(), tuple(pinned), self.sizes)
 
     def to(self, device: torch.device) -> ClipBatch:
-        """The same on another device."""
+        """Return a copy on another device."""
         moved = (ClipTargets(t.masks.to(device), t.labels.to(device)) for t in self.targets)
         return ClipBatch(self.images.to(device, non_blocking=True), tuple(moved), self.sizes)
 
 
 def check_targets(targets: Sequence[ClipTargets], shape: tuple[int, int, int, int], *, num_classes: int) -> None:
-    """Refuse targets that do not belong to a batch.
+    """Check that targets match a batch.
 
     Args:
-        targets: One entry a clip.
+        targets: One entry per clip.
         shape: Clips, frames, height and width of the batch.
-        num_classes: Labels of present objects are below this.
+        num_classes: Number of classes; labels of present objects must be smaller.
 
     Raises:
-        DataError: Targets and batch differ in clips, frames or size, or a label is out of range.
+        DataError: Targets and batch differ in number of clips, of frames or in size, or a label is out of range.
     """
     if not targets:
-        raise DataError("targets do not fit the batch", seen="no clip", expected=f"{shape[0]}")
+        raise DataError("targets do not match the batch", seen="no clip", expected=f"{shape[0]}")
     for t in targets:
         seen = (len(targets), t.masks.shape[0], *t.masks.shape[2:])
         if seen != shape:
             raise DataError(
-                "targets do not fit the batch (clips, frames, height, width)", seen=f"{seen}", expected=f"{shape}"
+                "targets do not match the batch (clips, frames, height, width)", seen=f"{seen}", expected=f"{shape}"
             )
         present = t.labels[t.masks.flatten(2).any(dim=2)]
         if present.numel() and not 0 <= int(present.min()) <= int(present.max()) < num_classes:

@@ -1,4 +1,4 @@
-"""Reading checkpoints of any known layout, with every key accounted for."""
+"""Conversion of checkpoints of all supported layouts, with a report on every key."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ def convert_checkpoint(
     variant: str | None = None,
     classes: str | Sequence[str] | None = None,
 ) -> Checkpoint:
-    """Read a checkpoint of any known layout: official (method recognised by its keys), ours, or a Lightning file.
+    """Read an official checkpoint, a checkpoint of visdeploy, or a Lightning checkpoint of a training.
 
-    Nothing is ever unpickled that could run code. Keys that do not fit are reported, not raised: look at
-    `Checkpoint.report`, or call `build()`.
+    The method of an official checkpoint is recognised by its keys. Files are never unpickled in a way that could run
+    code. Keys that do not match the network are listed in `Checkpoint.report`; `Checkpoint.build` raises an error.
 
     Args:
-        source: File, or a state dict (or a dictionary around one).
-        method: Name of the method, where the keys do not tell.
-        variant: Name of the variant, where the checkpoint does not tell.
-        classes: Class names in label order, where the checkpoint holds none or only placeholders: a list, or the
-            name of a public one such as `ytvis2019`.
+        source: File, or a state dict (or a dictionary that contains one).
+        method: Name of the method, if the keys do not determine it.
+        variant: Name of the variant, if the checkpoint does not determine it.
+        classes: Class names in label order, if the checkpoint has none or only placeholders: a list, or the name of a
+            public list such as `ytvis2019`.
 
     Raises:
-        CheckpointError: It cannot be read safely, is of no known layout, has another number of classes than
-            `classes`, or holds NaN or infinite values.
+        CheckpointError: The checkpoint cannot be read safely, has an unknown layout or another number of classes than
+            `classes`, or contains NaN or infinite values.
         ConfigError: `method` or `variant` is unknown.
     """
     where = "the state dict" if isinstance(source, Mapping) else str(source)
@@ -60,10 +60,10 @@ def _own(file: TensorFile, method: str | None, variant: str | None, where: str) 
     try:
         if int(data["format"]) > FORMAT:
             raise CheckpointError(
-                f"{where} is of a newer format",
+                f"{where} has a newer format",
                 seen=f"format {data['format']}",
                 expected=f"at most {FORMAT}",
-                hint="Install a newer visdeploy.",
+                hint="Install a newer version of visdeploy.",
             )
         info = ModelInfo(
             str(data["method"]),
@@ -79,12 +79,12 @@ def _own(file: TensorFile, method: str | None, variant: str | None, where: str) 
         ) from error
     for name, wanted, seen in (("method", method, info.method), ("variant", variant, info.variant)):
         if wanted is not None and wanted != seen:
-            raise CheckpointError(f"{where} is of another {name}", seen=seen, expected=wanted)
+            raise CheckpointError(f"{where} has another {name}", seen=seen, expected=wanted)
     return info, _strip(file.tensors, LIGHTNING_PREFIX)
 
 
 def _overrides(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Overrides as they were given: JSON has lists where configurations have tuples."""
+    """Return the overrides with tuples, as configurations have them, in place of the lists of JSON."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in dict(data).items()}
 
 
@@ -97,7 +97,7 @@ def _strip(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _foreign(
     tensors: Mapping[str, Tensor], method: str | None, variant: str | None, where: str
 ) -> tuple[ModelInfo, dict[str, Tensor], str]:
-    """Method, variant and number of classes of a file without our metadata, and its tensors in our naming."""
+    """Return the info and the renamed tensors of a checkpoint without metadata of visdeploy, and its layout."""
     for found in [get_method(method)] if method is not None else map(get_method, method_names()):
         official = found.official
         if official is None:
@@ -111,10 +111,10 @@ def _foreign(
             count = int(counted.shape[0]) - official.spare_rows
             return _placeholder(found, variant, count), dict(tensors), "bare"
     raise CheckpointError(
-        f"{where} is of no known layout" if method is None else f"{where} is no checkpoint of {method}",
+        f"{where} has an unknown layout" if method is None else f"{where} is not a checkpoint of {method}",
         seen=f"{len(tensors)} tensors, first {sorted(tensors)[:3]}",
-        expected=f"an official checkpoint of {method or ', '.join(method_names())}, or one of ours",
-        hint="For a bare state dict of ours, name method and variant.",
+        expected=f"an official checkpoint of {method or ', '.join(method_names())}, or a checkpoint of visdeploy",
+        hint="For a state dict of visdeploy without metadata, pass method and variant.",
     )
 
 
@@ -125,15 +125,15 @@ def _placeholder(method: Method, variant: str, count: int) -> ModelInfo:
 def _with_classes(info: ModelInfo, names: str | Sequence[str] | None, where: str) -> ModelInfo:
     if names is None:
         return info
-    from visdeploy_training.datasets.categories import class_list  # brings torchvision, which converting does not need
+    from visdeploy_training.datasets.categories import class_list  # imports torchvision, which conversion does not need
 
     classes = class_list(names)
     if len(classes) != len(info.classes):
         raise CheckpointError(
             f"{where}: wrong number of classes",
             seen=f"{len(info.classes)} in the checkpoint",
-            expected=f"{len(classes)}, the class names given",
-            hint="Give the names the checkpoint was trained with; to train on others, start from it by fine-tuning.",
+            expected=f"{len(classes)}, the number of names in classes",
+            hint="Pass the classes the checkpoint was trained on; to train on others, fine-tune from the checkpoint.",
         )
     return ModelInfo(info.method, info.variant, classes, info.overrides)
 
@@ -145,10 +145,10 @@ def load_checkpoint(
     variant: str | None = None,
     classes: str | Sequence[str] | None = None,
 ) -> tuple[VISModel, ModelInfo]:
-    """The network of a checkpoint, in evaluation mode, and what it is; arguments as for `convert_checkpoint`.
+    """Return the network of a checkpoint, in evaluation mode, and its info; arguments as for `convert_checkpoint`.
 
     Raises:
-        CheckpointError: It cannot be read, or its keys do not all fit.
+        CheckpointError: The checkpoint cannot be read, or its keys do not match the network.
     """
     checkpoint = convert_checkpoint(path, method=method, variant=variant, classes=classes)
     return checkpoint.build(), checkpoint.info

@@ -1,4 +1,4 @@
-"""Feature pyramid, named as in mmdet's checkpoints."""
+"""Feature pyramid network (Lin et al., CVPR 2017) with the names of mmdet's checkpoints."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class NamedConv(nn.Module):
-    """A convolution under the name `conv` that keeps the size, Xavier weights."""
+    """Convolution with the name `conv` and Xavier weights that keeps the size."""
 
     def __init__(self, cin: int, cout: int, kernel: int) -> None:
         super().__init__()
@@ -19,16 +19,16 @@ class NamedConv(nn.Module):
         nn.init.zeros_(cast(Tensor, self.conv.bias))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[N, cin, H, W]` to `[N, cout, H, W]`."""
+        """Map `[N, cin, H, W]` to `[N, cout, H, W]`."""
         return cast(Tensor, self.conv(x))
 
 
 class FPN(nn.Module):
-    """1x1 convolutions to one width, sums from coarse to fine, 3x3 convolutions; no norm, no activation.
+    """Feature pyramid: lateral 1x1 convolutions, top-down sums, 3x3 convolutions, without norms and activations.
 
     Args:
-        channels: Of the input maps, finest first.
-        dim: Width of the outputs.
+        channels: Channels of the input maps, finest map first.
+        dim: Channels of the outputs.
     """
 
     def __init__(self, channels: Sequence[int], dim: int) -> None:
@@ -37,7 +37,7 @@ class FPN(nn.Module):
         self.fpn_convs = nn.ModuleList(NamedConv(dim, dim, 3) for _ in channels)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Maps `[N, C_l, H_l, W_l]`, each half the size of the one before, to `[N, dim, H_l, W_l]`."""
+        """Transform maps `[N, C_l, H_l, W_l]`, each half the size of the previous one, to `[N, dim, H_l, W_l]`."""
         merged = [conv(x) for conv, x in zip(self.lateral_convs, maps, strict=True)]
         for i in range(len(merged) - 1, 0, -1):
             merged[i - 1] = merged[i - 1] + F.interpolate(merged[i], scale_factor=2.0, mode="nearest")

@@ -1,4 +1,4 @@
-"""Layers that every method shares: convolutions, frozen batch norm, stochastic depth, coordinate channels."""
+"""Layers shared by the methods: convolutions, frozen batch norm, stochastic depth, coordinate channels."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from visdeploy_plugins.torch_ops import deform_conv
 class FrozenBatchNorm2d(nn.Module):
     """Batch norm with fixed statistics: `(x - mean) / sqrt(var + eps) * weight + bias`.
 
-    The state dict holds `weight, bias, running_mean, running_var`, as in detectron2.
+    The state dict contains `weight, bias, running_mean, running_var`, as in detectron2.
 
     Args:
         channels: Number of channels.
         eps: Added to the variance.
-        trainable: Train scale and shift (the statistics stay fixed); else all four tensors are buffers.
+        trainable: Train scale and shift (the statistics stay fixed); otherwise all four tensors are buffers.
     """
 
     weight: Tensor
@@ -40,23 +40,23 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise `[B, C, H, W]`; the shape is kept."""
+        """Normalise `[B, C, H, W]`."""
         return F.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
         )
 
 
 class ConvNorm(nn.Conv2d):
-    """Convolution with its norm as a child called `norm`, then optionally ReLU.
+    """Convolution with an optional norm, as its child `norm`, and an optional ReLU.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_size: Side of the square kernel; the padding keeps the size at stride 1.
-        stride: Step of the kernel.
-        dilation: Distance between the kernel's taps.
-        norm: Module put behind the convolution, or None.
-        relu: Put a ReLU behind the norm.
+        stride: Stride of the kernel.
+        dilation: Dilation of the kernel.
+        norm: Module applied after the convolution, or None.
+        relu: Whether a ReLU follows.
         bias: Whether the convolution has a bias.
     """
 
@@ -80,7 +80,7 @@ class ConvNorm(nn.Conv2d):
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, in_channels, H, W]` to `[B, out_channels, H / stride, W / stride]`."""
+        """Map `[B, in_channels, H, W]` to `[B, out_channels, H / stride, W / stride]`."""
         x = super().forward(x)
         if self.norm is not None:
             x = cast(Tensor, self.norm(x))
@@ -88,13 +88,15 @@ class ConvNorm(nn.Conv2d):
 
 
 class DeformConv2d(nn.Module):
-    """Deformable convolution v1 with a square kernel; offsets (y, x of each tap) come from outside, there is no bias.
+    """Deformable convolution (Dai et al., ICCV 2017) with a square kernel and without bias.
+
+    Offsets (y, x of each kernel position) are an input.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_size: Side of the kernel.
-        padding: Zeros around the input.
+        padding: Zero padding on each side of the input.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, padding: int = 0) -> None:
@@ -104,9 +106,9 @@ class DeformConv2d(nn.Module):
         nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor, offset: Tensor) -> Tensor:
-        """`[B, in_channels, H, W]` and `[B, 2 * taps, H', W']` to `[B, out_channels, H', W']`."""
-        # in the precision of the weights: under autocast the convolutions before it give a lower one
-        # and contiguous, which in a network of another memory layout they are not
+        """Map `[B, in_channels, H, W]` and offsets `[B, 2 * positions, H', W']` to `[B, out_channels, H', W']`."""
+        # Under autocast the inputs have a lower precision than the weights, and in a network with channels-last memory
+        # format they are not contiguous. The operator needs one dtype and contiguous tensors.
         x, offset, weight = (each.to(self.weight.dtype).contiguous() for each in (x, offset, self.weight))
         out: Tensor = deform_conv(
             x, offset, weight, stride=(1, 1), padding=self.padding, dilation=(1, 1), groups=1, offset_groups=1
@@ -115,10 +117,10 @@ class DeformConv2d(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: in training, a residual branch is left out for some items of the batch.
+    """Stochastic depth (Huang et al., ECCV 2016): random dropping of a residual branch per sample in training.
 
     Args:
-        rate: Probability of leaving the branch out; the others are scaled up to keep the expected value.
+        rate: Probability of dropping the branch; kept branches are scaled up to preserve the expected value.
     """
 
     def __init__(self, rate: float) -> None:
@@ -126,7 +128,7 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[N, ...]`, shape kept; one draw for each of the N."""
+        """Drop or scale each of the N samples of the branch `[N, ...]` independently."""
         if not self.training or not self.rate:
             return x
         keep = 1 - self.rate
@@ -134,7 +136,7 @@ class DropPath(nn.Module):
 
 
 def coordinates(x: Tensor) -> Tensor:
-    """Two channels of normalised positions for a feature map, y first, then x, end points -1 and 1 included.
+    """Return the normalised positions of a feature map as two channels, y then x, from -1 to 1 inclusive.
 
     Args:
         x: Feature map `[B, C, H, W]`.
@@ -148,12 +150,12 @@ def coordinates(x: Tensor) -> Tensor:
 
 
 def _line(size: int, like: Tensor) -> Tensor:
-    # linspace(-1, 1, size), written so that a symbolic size stays symbolic in an exported graph
+    # equals linspace(-1, 1, size), but keeps a symbolic size symbolic in an exported graph
     return torch.arange(size, device=like.device, dtype=like.dtype) * (2.0 / max(size - 1, 1)) - 1.0
 
 
 def init_head(module: nn.Module) -> None:
-    """Kaiming normal (fan out, ReLU) for every convolution, biases 0, norms 1 and 0."""
+    """Initialise convolutions with Kaiming normal (fan out, ReLU) and zero biases, norms with 1 and 0."""
     for child in module.modules():
         if isinstance(child, nn.Conv2d):
             nn.init.kaiming_normal_(child.weight, mode="fan_out", nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""Losses that several methods share, computed in float32 whatever the precision of the network."""
+"""Losses shared by several methods, computed in float32 regardless of the precision of the network."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import Tensor
 
 
 def sigmoid_focal_loss(logits: Tensor, targets: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """Focal loss per element, without reduction.
+    """Compute the sigmoid focal loss per element (Lin et al., ICCV 2017, equation 5), without reduction.
 
     Args:
         logits: Any shape.
         targets: Same shape, 0 or 1.
-        alpha: Weight of positives; negatives weigh `1 - alpha`.
-        gamma: Exponent that turns down easy elements.
+        alpha: Weight of positives; negatives have the weight `1 - alpha`.
+        gamma: Exponent that reduces the weight of easy elements.
 
     Returns:
         Float32, same shape.
@@ -27,14 +27,14 @@ def sigmoid_focal_loss(logits: Tensor, targets: Tensor, *, alpha: float = 0.25, 
 
 
 def dice_loss(probabilities: Tensor, targets: Tensor, rows: Tensor, *, eps: float = 1e-7) -> Tensor:
-    """Dice loss with squared sums, `1 - 2 sum(p t) / (sum p^2 + sum t^2 + eps)`, without reduction.
+    """Compute the dice loss `1 - 2 sum(p t) / (sum p^2 + sum t^2 + eps)`, without reduction.
 
-    Many predictions may share one target: targets are given once, so no copy of them is made per prediction.
+    Predictions can share a target, so that targets need not be copied per prediction.
 
     Args:
         probabilities: `[n, H, W]` in 0..1.
         targets: `[K, H, W]` bool.
-        rows: `[n]` int64, the target of each prediction.
+        rows: `[n]` int64, index of the target of each prediction.
         eps: Added to the denominator.
 
     Returns:
@@ -48,7 +48,7 @@ def dice_loss(probabilities: Tensor, targets: Tensor, rows: Tensor, *, eps: floa
 
 
 def smooth_dice_loss(probabilities: Tensor, targets: Tensor) -> Tensor:
-    """Dice loss with plain sums, `1 - (2 sum(p t) + 1) / (sum p + sum t + 1)`, without reduction.
+    """Compute the dice loss `1 - (2 sum(p t) + 1) / (sum p + sum t + 1)`, without reduction.
 
     Args:
         probabilities: `[n, ...]` in 0..1.
@@ -62,11 +62,11 @@ def smooth_dice_loss(probabilities: Tensor, targets: Tensor) -> Tensor:
 
 
 def mean_over_processes(value: float, like: Tensor) -> float:
-    """The mean of a number over the processes of a distributed training; the number itself otherwise.
+    """Return the mean of a number over the processes of a distributed training, or the number itself without one.
 
     Args:
-        value: This process's number.
-        like: A tensor on the device that the processes talk through.
+        value: Number of this process.
+        like: Tensor on the device used for communication between the processes.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return value

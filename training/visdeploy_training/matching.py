@@ -1,4 +1,4 @@
-"""One-to-one matching of predictions and objects."""
+"""One-to-one matching of predictions and objects with the Hungarian method."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from visdeploy.errors import DataError
 
 @torch.no_grad()
 def match_one_to_one(cost: Tensor) -> tuple[Tensor, Tensor]:
-    """The pairs of least total cost; the larger side keeps rows or columns without a partner.
+    """Return the one-to-one pairs with the minimum total cost; rows or columns in excess stay unmatched.
 
     Args:
         cost: `[n, k]` float.
 
     Returns:
-        Rows (rising) and their columns, each `[min(n, k)]` int64, on the cost's device.
+        Rows in ascending order and their columns, each `[min(n, k)]` int64, on the device of `cost`.
 
     Raises:
         DataError: A cost is not finite.
     """
     if not bool(torch.isfinite(cost).all()):
         raise DataError(
-            "the matching cost holds NaN or infinite values",
+            "the matching cost has NaN or infinite values",
             hint="The training diverged: lower the learning rate, or start from an earlier checkpoint.",
         )
     rows, columns = linear_sum_assignment(cost.double().cpu().numpy())

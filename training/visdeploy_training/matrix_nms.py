@@ -1,4 +1,4 @@
-"""Matrix NMS: every score decays by its overlap with better ones, in parallel instead of one by one."""
+"""Matrix NMS (SOLOv2, Wang et al., NeurIPS 2020): parallel decay of scores by the overlap with higher scores."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 def descending_order(key: Tensor) -> Tensor:
-    """Stable descending order of a short vector without NaN, the same on every engine.
+    """Return the stable descending order of a short vector without NaN, identical on every engine.
 
-    `torch.sort(stable=True)` has no ONNX translation, and the order of equal keys in other sorts is up to the
-    engine; counting who stands before whom is not.
+    `torch.sort(stable=True)` has no ONNX translation, and engines differ in the order of equal keys in other sorts.
+    This function counts the elements before each element instead.
 
     Args:
         key: `[n]` float.
@@ -28,10 +28,10 @@ def descending_order(key: Tensor) -> Tensor:
 
 
 def pairwise_iou(intersections: Tensor) -> Tensor:
-    """IoU matrix from a matrix of intersections.
+    """Return the IoU matrix from a matrix of intersections.
 
     Args:
-        intersections: `[n, n]` float, pixels; the diagonal holds the areas.
+        intersections: `[n, n]` float, in pixels; the diagonal contains the areas.
 
     Returns:
         `[n, n]` float in 0..1; 0 between two empty masks.
@@ -44,16 +44,16 @@ def pairwise_iou(intersections: Tensor) -> Tensor:
 def matrix_nms_decay(
     iou: Tensor, labels: Tensor, *, kernel: Literal["gaussian", "linear"] = "gaussian", sigma: float = 2.0
 ) -> Tensor:
-    """Factor by which each score decays; VISOLO's spec, section 7, step 6.
+    """Return the decay factor of each score.
 
-    Free of NaN: where the linear kernel divides 0 by 0 (an exact duplicate of a duplicate), the factor is 0, and
-    where it divides by 0 otherwise, that row does not limit the factor.
+    The result has no NaN. Where the linear kernel would divide 0 by 0, because a duplicate has an exact duplicate, the
+    factor is 0. Where it would divide another number by 0, that row does not limit the factor.
 
     Args:
-        iou: `[n, n]`, rows and columns sorted by descending score.
+        iou: `[n, n]`, rows and columns in descending order of score.
         labels: `[n]` int64; only equal labels suppress each other.
         kernel: `gaussian` or `linear`.
-        sigma: Sharpness of the gaussian.
+        sigma: Coefficient in the exponent of the Gaussian kernel.
 
     Returns:
         `[n]` float in 0..1.

@@ -52,6 +52,8 @@ class Method:
         online_step: Network to the pure step function that is exported; its inputs, outputs and state are those of
             `inference`, in that order.
         inference: Configuration to the exported graph's inputs, outputs and state, and how it is run.
+        show_objects: Changes fresh weights in place so that a network in evaluation mode finds objects, about as many
+            as asked for where the method leaves their number open: for benchmarks and tests without a checkpoint.
     """
 
     name: str
@@ -62,3 +64,4 @@ class Method:
     losses: Callable[[Any, Sequence[Any], Any], dict[str, Tensor]]
     online_step: Callable[[VISModel], nn.Module]
     inference: Callable[[Any], GraphSpec]
+    show_objects: Callable[[VISModel, int], None] = lambda model, count: None

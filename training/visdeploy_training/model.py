@@ -1,4 +1,4 @@
-"""What every network of the project is: a module that knows which method, variant and classes it was made for."""
+"""Base class of all networks: a module with its method, variant, classes and configuration."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """How to make the same (untrained) network again; this is what checkpoints of ours carry.
+    """Description of a network from which the untrained network can be created again; stored in checkpoints.
 
     Attributes:
         method: Name of the method.
         variant: Name of the variant.
         classes: Class names, in label order.
-        overrides: Fields of the variant's configuration that were changed.
+        overrides: Changed fields of the variant's configuration.
     """
 
     method: str
@@ -27,11 +27,11 @@ class ModelInfo:
 
 
 class VISModel(nn.Module):
-    """Base of the networks.
+    """Base class of the networks.
 
     Attributes:
-        info: Filled by `create_model`.
-        config: The method's frozen configuration.
+        info: Description of the network, set by `create_model`.
+        config: Configuration of the method, immutable.
     """
 
     info: ModelInfo

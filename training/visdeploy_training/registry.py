@@ -86,6 +86,7 @@ def create_model(
         config = dataclasses.replace(base, num_classes=len(names), **changed)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{method}: an option has a wrong type", seen=str(error)) from error
+    config.check_given(overrides)
     model = found.build(config)
     model.info = ModelInfo(method, variant, names, {k: getattr(config, k) for k in changed})
     if pretrained:

@@ -1,4 +1,4 @@
-"""The command line: it parses words, calls the public API, and prints."""
+"""Command line interface of the public API."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ doctor.register(app)
 
 @app.callback(invoke_without_command=True)
 def _root(
-    version: bool = typer.Option(False, "--version", help="Print the version and leave."),
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what is done, and show tracebacks."),
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log progress, and show tracebacks."),
 ) -> None:
     from rich.logging import RichHandler
 
@@ -43,7 +43,7 @@ def _root(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; an error of ours is one line on standard error and exit code 1."""
+    """Run the command line; print a `VisdeployError` as one line on standard error and exit with code 1."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         app(words)
@@ -54,6 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         stderr.print(str(error), markup=False, highlight=False)
         raise SystemExit(1) from None
     except BrokenPipeError:
-        # The reader of our output has left (`| head`); point stdout away so that the interpreter's flush stays quiet.
+        # The reader of our output has closed the pipe (`| head`). Redirect stdout so that the flush at exit succeeds.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None

@@ -1,4 +1,4 @@
-"""What the commands print with."""
+"""Tables and progress bars of the commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ stderr = Console(stderr=True, soft_wrap=True)
 
 
 def progress() -> Progress:
-    """A progress bar on standard error, so that standard output stays usable in pipes."""
+    """Return a progress bar on standard error, so that standard output can be piped."""
     return Progress(
         TextColumn("[progress.description]{task.description}"),
         BarColumn(),
@@ -28,7 +28,7 @@ def progress() -> Progress:
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
-    """A table of plain cells."""
+    """Return a table of cells that are not wrapped."""
     made = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
         made.add_column(column, justify="left" if index == 0 else "right")
@@ -38,7 +38,7 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> 
 
 
 def words(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
-    """A table of sentences, which are folded rather than cut; the names before them stay whole."""
+    """Return a table of a name and sentences per row. Sentences are wrapped instead of cut, names are not."""
     made = Table(title=title, title_justify="left", show_lines=False)
     for index, column in enumerate(columns):
         made.add_column(column, overflow="fold", no_wrap=index == 0)
@@ -48,7 +48,7 @@ def words(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> 
 
 
 def facts(title: str, values: Mapping[str, Any]) -> Table:
-    """A two-column table of names and values."""
+    """Return a table of names and values in two columns."""
     made = Table(title=title, title_justify="left", show_header=False)
     made.add_column(style="bold")
     made.add_column(overflow="fold")

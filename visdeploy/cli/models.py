@@ -70,6 +70,10 @@ def export(
     precision: Annotated[str, typer.Option(help="Precision of the graph.")] = "fp32",
     height: Annotated[int | None, typer.Option(help="Network input height; default: the variant's.")] = None,
     width: Annotated[int | None, typer.Option(help="Network input width; default: the variant's.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Setting of the method (window=60); may be given repeatedly."),
+    ] = None,
     certify_on: Annotated[str | None, typer.Option(help="Video to prove parity on, besides the self-test.")] = None,
     certify_frames: Annotated[int, typer.Option(help="Frames of that video.", min=1)] = 30,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
@@ -86,6 +90,7 @@ def export(
         precision=precision,
         height=height,
         width=width,
+        overrides=_settings(settings),
         certify_on=certify_on,
         certify_frames=certify_frames,
         overwrite=overwrite,
@@ -137,6 +142,15 @@ def info(bundle: BundlePath) -> None:
 def _names(classes: str | None) -> str | list[str] | None:
     """What `--classes` means: names with commas between them, or the name of a public list."""
     return [name.strip() for name in classes.split(",")] if classes and "," in classes else classes
+
+
+def _settings(texts: list[str] | None) -> dict[str, Any]:
+    """What `--set` means."""
+    if not texts:
+        return {}
+    module = require("visdeploy_training.overrides", extra="export", purpose="exporting a checkpoint")
+    found: dict[str, Any] = module.parse_overrides(texts)
+    return found
 
 
 def _print_certificate(certificate: dict[str, Any], *, title: str) -> None:

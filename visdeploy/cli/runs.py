@@ -1,4 +1,4 @@
-"""Commands that use a model: predict, evaluate."""
+"""The commands `predict` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from visdeploy.cli.models import BundlePath, Device, Threads
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
+    """Add the commands of this module to the application."""
     for command in (predict, evaluate):
         app.command()(command)
 
@@ -23,20 +23,20 @@ def predict(
     source: Annotated[str, typer.Argument(help="Video file, folder of images, glob, URL, or camera index.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Result file or folder.")] = None,
     format: Annotated[
-        str | None, typer.Option(help="ytvis, coco, davis, mots or parquet; default: from the name of --out.")
+        str | None, typer.Option(help="ytvis, coco, davis, mots or parquet; default: by the ending of --out.")
     ] = None,
     overlay: Annotated[
         Path | None,
-        typer.Option(help="Also write the video with the tracks drawn in (.mp4): those of --min-score, else of 0.25."),
+        typer.Option(help="Also write a video (.mp4) with the tracks whose score is at least --min-score, else 0.25."),
     ] = None,
     device: Device = "auto",
     threads: Threads = None,
     max_frames: Annotated[int | None, typer.Option(help="Stop after this many frames.", min=1)] = None,
     min_score: Annotated[
-        float | None, typer.Option(help="Leave out tracks below this score; default: keep all.", min=0, max=1)
+        float | None, typer.Option(help="Omit tracks below this score; default: keep all.", min=0, max=1)
     ] = None,
 ) -> None:
-    """Find, outline and follow every object of a video."""
+    """Detect, segment and track the objects of a video."""
     from visdeploy.predictor import VISPredictor
 
     predictor = VISPredictor(bundle, device=device, threads=threads)
@@ -59,7 +59,7 @@ def predict(
     title = f"{video.name}: {len(rows)} tracks in {video.num_frames} frames"
     stdout.print(table(title, ("track", "class", "score", "frames", "span"), shown))
     if len(rows) > len(shown):
-        stderr.print(f"{len(rows) - len(shown)} more tracks not shown; --min-score leaves weak ones out")
+        stderr.print(f"{len(rows) - len(shown)} more tracks not shown; use --min-score to omit tracks with low scores")
     if out is not None:
         stdout.print(f"wrote {video.save(out, format=format)}", highlight=False)
     if overlay is not None:
@@ -72,7 +72,7 @@ def evaluate(
     ground_truth: Annotated[Path, typer.Argument(help="YouTube-VIS annotation file.")],
     metric: Annotated[list[str] | None, typer.Option(help="ytvis, jf, hota; repeat for several.")] = None,
 ) -> None:
-    """Score results against annotations: AP and AR, J&F, HOTA."""
+    """Evaluate results against annotations: AP and AR, J&F, HOTA."""
     from visdeploy.evaluation import evaluate as run
 
     report = run(predictions, ground_truth, metrics=tuple(metric or ["ytvis"]))

@@ -1,4 +1,4 @@
-"""Scores of video instance segmentation: YouTube-VIS AP and AR, J&F, HOTA, CLEAR, Identity."""
+"""Metrics of video instance segmentation: YouTube-VIS AP and AR, J&F, HOTA, CLEAR MOT, Identity."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _TRACK_METRICS: dict[str, Callable[[Sequence[Category]], _TrackMetric]] = {
     "trackmap": TrackMAPMetric,
 }
 METRICS = ("ytvis", "jf", "hota", "clear", "identity", "trackmap")
-"""Families that `evaluate` knows, in the order of a report."""
+"""Names of the metrics that `evaluate` accepts, in the order of a report."""
 
 
 def evaluate(
@@ -60,13 +60,13 @@ def evaluate(
     Args:
         predictions: Path of a YouTube-VIS result file, a folder of such files, a list of result entries, or
             `VideoResult`s (matched to videos by the name of the frame folder, to categories by class name).
-        ground_truth: Path of the annotation file, its content, or what `read_annotations` made of it.
+        ground_truth: Path of the annotation file, its content, or an `AnnotationSet` from `read_annotations`.
         metrics: Some of `METRICS`: `ytvis` (AP and AR), `jf` (J, F and their mean, unsupervised), `hota`, `clear`
             (MOTA), `identity` (IDF1), `trackmap` (AP as TrackEval computes it).
-        video_ids: `VideoResult.name` → video id, where the name is not the frame folder's.
+        video_ids: Map from `VideoResult.name` to video id, for results not named after the frame folder.
 
     Returns:
-        All numbers; -1 marks an AP or AR without ground truth.
+        The scores; -1 marks an AP or AR without ground truth.
 
     Raises:
         ConfigError: A metric is unknown.

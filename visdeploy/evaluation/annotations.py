@@ -1,4 +1,4 @@
-"""Ground truth in the YouTube-VIS layout (2019, 2021, 2022), read once, checked in full, then typed and frozen."""
+"""Ground truth in the YouTube-VIS layout (2019, 2021, 2022): a checking reader and immutable types."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from visdeploy.masks import Mask
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """One class of a data set; ids need not be consecutive."""
+    """Class of a data set; ids need not be consecutive."""
 
     id: int
     name: str
@@ -25,10 +25,10 @@ class Category:
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """One video of a data set.
+    """Video of a data set.
 
     Attributes:
-        id: Number of the video, from 0.
+        id: Video id, from 0.
         height: Rows of a frame, in pixels.
         width: Columns of a frame, in pixels.
         file_names: Image of each frame, relative to the image folder.
@@ -46,26 +46,26 @@ class Video:
 
     @property
     def folder(self) -> PurePosixPath:
-        """The folder its frames lie in, relative to the image folder."""
+        """Folder of the frames, relative to the image folder."""
         return PurePosixPath(self.file_names[0]).parent
 
     @property
     def name(self) -> str:
-        """The last part of the folder its frames lie in; the id as text where they lie in none."""
+        """Last part of `folder`; the id as text if the frames have no folder of their own."""
         return self.folder.name or str(self.id)
 
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One object through one video.
+    """Annotated object with its masks in all frames of one video.
 
     Attributes:
-        id: Number of the annotation, from 1.
-        video_id: Video that it belongs to.
-        category_id: Its class.
-        masks: One item a frame; None where the object is absent.
-        areas: Stated area in pixels, one item a frame; the masks' own areas where the file states none.
-        crowd: Whether the entry stands for a group, which evaluation ignores.
+        id: Annotation id, from 1.
+        video_id: Id of the video.
+        category_id: Id of the class.
+        masks: One item per frame; None where the object is absent.
+        areas: Area in pixels, one item per frame: as stated in the file, else computed from the masks.
+        crowd: Whether the entry marks a crowd region (`iscrowd`), which evaluation ignores.
     """
 
     id: int
@@ -77,18 +77,18 @@ class Annotation:
 
     @property
     def mean_area(self) -> float:
-        """Mean area in pixels over the frames where the object is present, 0 if there is none."""
+        """Mean area in pixels over the frames in which the object is present; 0 if it is never present."""
         present = [area for area in self.areas if area > 0]
         return sum(present) / len(present) if present else 0.0
 
 
 @dataclass(frozen=True)
 class AnnotationSet:
-    """A whole annotation file.
+    """Content of an annotation file.
 
     Attributes:
-        source: Where it came from, for messages.
-        categories: Classes by rising id.
+        source: Path of the file, or a description, for error messages.
+        categories: Classes in ascending order of id.
         videos: Videos in the order of the file.
         annotations: Objects in the order of the file.
     """
@@ -100,17 +100,17 @@ class AnnotationSet:
 
     @cached_property
     def category_by_id(self) -> dict[int, Category]:
-        """Category id → category."""
+        """Map from category id to category."""
         return {category.id: category for category in self.categories}
 
     @cached_property
     def video_by_id(self) -> dict[int, Video]:
-        """Video id → video."""
+        """Map from video id to video."""
         return {video.id: video for video in self.videos}
 
     @cached_property
     def annotations_by_video(self) -> dict[int, tuple[Annotation, ...]]:
-        """Video id → its objects in the order of the file; every video has an entry."""
+        """Map from video id to its objects in the order of the file; every video has an entry."""
         found: dict[int, list[Annotation]] = {video.id: [] for video in self.videos}
         for annotation in self.annotations:
             found[annotation.video_id].append(annotation)
@@ -120,15 +120,15 @@ class AnnotationSet:
 def read_annotations(source: str | Path | Mapping[str, Any], *, require_annotations: bool = True) -> AnnotationSet:
     """Read YouTube-VIS ground truth.
 
-    Masks may be compressed or uncompressed run-length encodings; null stands for a frame without the object.
+    Masks may be compressed or uncompressed run-length encodings; null marks a frame without the object.
 
     Args:
         source: Path of the JSON file, or its content.
-        require_annotations: Whether a file without objects (the published validation and test lists, which hold
-            `null` or no field there) is an error.
+        require_annotations: Whether a file without objects is an error. In the published validation and test lists
+            the field `annotations` is `null` or missing.
 
     Raises:
-        DataError: The file cannot be read, or an entry is malformed; the message names entry, field and fix.
+        DataError: The file cannot be read, or an entry is malformed; the message names the entry, the field and a fix.
     """
     if isinstance(source, Mapping):
         root = Entry("ground truth", source)
@@ -167,7 +167,7 @@ def _unique(root: Entry, field: str, items: list[_Item]) -> list[_Item]:
                 f"{root.where}: {field}[{index}] repeats an id",
                 seen=f"id {item.id}, also at {field}[{first[item.id]}]",
                 expected="unique ids",
-                hint="Number the entries anew.",
+                hint="Renumber the entries.",
             )
     return items
 
@@ -179,7 +179,7 @@ def _refuse_duplicate_names(root: Entry, categories: list[Category]) -> None:
             raise DataError(
                 f"{root.where}: categories[{index}] repeats a name",
                 seen=repr(name),
-                hint="Give each class its own name.",
+                hint="Give each class a unique name.",
             )
 
 
@@ -190,7 +190,7 @@ def _category(entry: Entry) -> Category:
 def _video(entry: Entry) -> Video:
     names = entry.sequence("file_names")
     if not names or not all(isinstance(name, str) and name for name in names):
-        raise entry.fail("file_names", seen=f"{len(names)} items", expected="one file name a frame, at least one")
+        raise entry.fail("file_names", seen=f"{len(names)} items", expected="one file name per frame, at least one")
     length = entry.integer("length", minimum=1, default=len(names))
     if length != len(names):
         raise entry.fail("length", seen=length, expected=f"{len(names)}, the number of file_names")
@@ -203,9 +203,7 @@ def _video(entry: Entry) -> Video:
 
 
 def _annotation(entry: Entry, videos: Mapping[int, Video], categories: set[int]) -> Annotation:
-    number = entry.integer(
-        "id", minimum=1, hint="Id 0 reads as 'not matched' in the reference evaluator; number from 1."
-    )
+    number = entry.integer("id", minimum=1, hint="The reference evaluator reads id 0 as 'not matched'; number from 1.")
     video_id = entry.integer("video_id")
     if video_id not in videos:
         raise entry.fail("video_id", seen=video_id, expected="the id of an entry in videos")
@@ -238,6 +236,6 @@ def _areas(entry: Entry, masks: tuple[Mask | None, ...]) -> tuple[float, ...]:
         if area is None:
             area = 0.0
         if not isinstance(area, int | float) or isinstance(area, bool) or not 0 <= area < math.inf:
-            raise entry.fail(f"areas[{frame}]", seen=repr(area), expected="null or a number from 0 up")
+            raise entry.fail(f"areas[{frame}]", seen=repr(area), expected="null or a non-negative number")
         areas.append(float(area))
     return tuple(areas)

@@ -1,4 +1,4 @@
-"""Contours of masks and how well two of them agree, with the tolerance of DAVIS."""
+"""Contours of masks, and the contour accuracy F with the tolerance of the DAVIS benchmark."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ BoolArray = npt.NDArray[np.bool_]
 Window = tuple[slice, slice]
 
 TOLERANCE = 0.008
-"""Largest distance between matching contour pixels, as a share of the image diagonal."""
+"""Maximum distance between matching contour pixels, as a fraction of the image diagonal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contour:
-    """Contour of one mask.
+    """Contour of a mask.
 
     Attributes:
         pixels: int64 `[N]`, flat indices of the contour pixels.
-        near: bool `[h * w]`, whether a pixel lies within the tolerance of the contour; empty without contour.
+        near: bool `[h * w]`, whether a pixel lies within the tolerance of the contour; empty if there is no contour.
     """
 
     pixels: npt.NDArray[np.int64]
@@ -30,16 +30,16 @@ class Contour:
 
     @classmethod
     def empty(cls) -> Contour:
-        """The contour of a mask without pixels."""
+        """Return the contour of an empty mask."""
         return cls(np.zeros(0, np.int64), np.zeros(0, bool))
 
     @classmethod
     def of(cls, mask: BoolArray, window: Window, shape: tuple[int, int]) -> Contour:
-        """Contour of an object from the part of the frame around it.
+        """Return the contour of an object from a window of the frame around it.
 
         Args:
-            mask: bool, the object inside the window.
-            window: The part of the frame; it must reach `tolerance(shape) + 1` beyond the object, or to the edge.
+            mask: bool, the mask of the object inside the window.
+            window: Window of the frame; it must extend `tolerance(shape) + 1` beyond the object, or to the edge.
             shape: Rows and columns of the frame.
         """
         import cv2
@@ -52,12 +52,12 @@ class Contour:
 
 
 def tolerance(shape: tuple[int, int]) -> int:
-    """Largest distance between matching contour pixels in a frame of this shape, in pixels."""
+    """Return the maximum distance between matching contour pixels in a frame of this shape, in pixels."""
     return math.ceil(TOLERANCE * math.hypot(*shape))
 
 
 def contour_map(mask: BoolArray) -> BoolArray:
-    """Pixels that differ from their right, lower or lower right neighbour, as far as they have one.
+    """Return the pixels that differ from their right, lower or lower right neighbour, where there is one.
 
     Args:
         mask: bool `[h, w]`.
@@ -74,7 +74,7 @@ def contour_map(mask: BoolArray) -> BoolArray:
 
 
 def contour_score(found: Contour, wanted: Contour) -> float:
-    """F measure of two contours: precision and recall of contour pixels within the tolerance of the other contour."""
+    """Return the F measure of two contours, with a tolerance on the distance between contour pixels."""
     if not (found.pixels.size and wanted.pixels.size):
         return float(found.pixels.size == wanted.pixels.size)
     precision = np.count_nonzero(wanted.near[found.pixels]) / found.pixels.size
@@ -84,6 +84,6 @@ def contour_score(found: Contour, wanted: Contour) -> float:
 
 @cache
 def _disk(radius: int) -> npt.NDArray[np.uint8]:
-    """Disk of a radius in pixels as a uint8 kernel `[2 * radius + 1, 2 * radius + 1]`."""
+    """Return a disk with this radius in pixels as a uint8 kernel `[2 * radius + 1, 2 * radius + 1]`."""
     offsets = np.arange(-radius, radius + 1)
     return (offsets[:, None] ** 2 + offsets[None, :] ** 2 <= radius**2).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""CLEAR MOT (MOTA, MOTP, switches, fragments) and Identity (IDF1) on the masks of YouTube-VIS tracks.
+"""CLEAR MOT (MOTA, MOTP, identity switches, fragmentations) and Identity (IDF1) on the masks of YouTube-VIS tracks.
 
-Rules as in TrackEval's YouTube-VIS benchmark: each class alone, a mask IoU of 0.5 makes a match, crowds count as
-ordinary objects.
+The rules are those of TrackEval's YouTube-VIS benchmark: each class is scored separately, a match needs a mask IoU of
+at least 0.5, and crowds count as ordinary objects.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _IDENTITY_COUNTS = ("IDTP", "IDFN", "IDFP")
 
 
 class _CountingMetric:
-    """Sums counts per class; ratios follow per class, averaged over classes, and from the counts of all classes."""
+    """Accumulator of counts per class, from which ratios are computed per class, as class mean and over all classes."""
 
     def __init__(
         self,
@@ -36,11 +36,11 @@ class _CountingMetric:
         self._tallies: dict[int, Tally] = {category.id: {} for category in categories}
 
     def add(self, pairs: ClassPairs) -> None:
-        """Take in one category of one video."""
+        """Add one category of one video."""
         _accumulate(self._tallies[pairs.category_id], self._tally(pairs))
 
     def result(self) -> dict[str, Any]:
-        """Numbers averaged over classes (counts summed), over detections, and per class."""
+        """Return the scores averaged over classes (counts are summed), over detections, and per class."""
         everything: Tally = {}
         for tally in self._tallies.values():
             _accumulate(everything, tally)
@@ -55,7 +55,7 @@ class _CountingMetric:
 
 
 class ClearMetric(_CountingMetric):
-    """MOTA, MOTP and their counts.
+    """MOTA, MOTP and the underlying counts.
 
     Args:
         categories: Classes of the data set.
@@ -66,7 +66,7 @@ class ClearMetric(_CountingMetric):
 
 
 class IdentityMetric(_CountingMetric):
-    """IDF1, IDP, IDR and their counts.
+    """IDF1, IDP, IDR and the underlying counts.
 
     Args:
         categories: Classes of the data set.
@@ -103,10 +103,10 @@ def _identity_ratios(tally: Tally) -> dict[str, float]:
 
 
 def _clear(pairs: ClassPairs) -> Tally:
-    """Counts of one class in one video.
+    """Return the counts of one class in one video.
 
-    Objects keep the track of the frame before while it still overlaps enough. A frame without predictions or
-    without objects leaves that memory as it is, as in the reference.
+    An object keeps the track of the previous frame as long as their IoU reaches the threshold. A frame without
+    predictions or without objects does not change these assignments, as in TrackEval.
     """
     total_truth, total_predicted = int(pairs.truth_present.sum()), int(pairs.predicted_present.sum())
     objects = int(np.count_nonzero(pairs.truth_present.any(axis=0)))
@@ -144,7 +144,11 @@ def _clear(pairs: ClassPairs) -> Tally:
 
 
 def _frame_matches(pairs: ClassPairs, frame: int, current: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
-    """Objects, their tracks and overlaps in one frame: as many old pairs as possible, then the largest overlap."""
+    """Match objects and tracks of one frame: keep as many pairs as possible, then maximise the sum of IoUs.
+
+    Returns:
+        Matched objects, their tracks, and the IoUs of the pairs.
+    """
     from scipy.optimize import linear_sum_assignment
 
     objects = np.flatnonzero(pairs.truth_present[frame])
@@ -158,7 +162,7 @@ def _frame_matches(pairs: ClassPairs, frame: int, current: IntArray) -> tuple[In
 
 
 def _identity(pairs: ClassPairs) -> Tally:
-    """Frames explained by the best one-to-one assignment of objects to tracks over the whole video."""
+    """Return the identity counts under the best one-to-one assignment of objects to tracks over the whole video."""
     from scipy.optimize import linear_sum_assignment
 
     agreeing = np.count_nonzero(pairs.frame_iou >= THRESHOLD, axis=0)

@@ -1,7 +1,7 @@
-"""HOTA: higher order tracking accuracy, as Luiten et al. define it, on the masks of YouTube-VIS tracks.
+"""HOTA (Luiten et al., IJCV 2021) on the masks of YouTube-VIS tracks.
 
-As in TrackEval's YouTube-VIS benchmark, each class is scored alone, crowds count as ordinary objects, and classes
-without ground truth take part in the mean over classes.
+As in TrackEval's YouTube-VIS benchmark, each class is scored separately, crowds count as ordinary objects, and classes
+without ground truth are included in the mean over classes.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from visdeploy.evaluation.pairs import ClassPairs, FloatArray
 ALPHAS: FloatArray = np.arange(0.05, 0.99, 0.05)
 NAMES = ("HOTA", "DetA", "AssA", "DetRe", "DetPr", "AssRe", "AssPr", "LocA")
 _EPS = float(np.finfo("float").eps)
-# Rows of a class's tally, each one number an alpha: counts first, then sums over true positives.
+# Rows of the tally of a class, one column per alpha: counts first, then sums over true positives.
 _TP, _FN, _FP, _ASS, _ASS_RE, _ASS_PR, _LOC = range(7)
 
 
 class HOTAMetric:
-    """Collects the counts of each class over all videos.
+    """Accumulator of the counts of each class over all videos.
 
     Args:
         categories: Classes of the data set.
@@ -33,11 +33,11 @@ class HOTAMetric:
         self._tallies = {category.id: np.zeros((7, len(ALPHAS))) for category in categories}
 
     def add(self, pairs: ClassPairs) -> None:
-        """Take in one category of one video."""
+        """Add one category of one video."""
         self._tallies[pairs.category_id] += _tally(pairs)
 
     def result(self) -> dict[str, Any]:
-        """Means over the 19 localisation thresholds: averaged over classes, over detections, and per class."""
+        """Return means over the 19 localisation thresholds: averaged over classes, over detections, and per class."""
         per_class = {category: _scores(tally) for category, tally in self._tallies.items()}
         average = {name: float(np.mean([scores[name] for scores in per_class.values()])) for name in NAMES}
         together = _scores(np.sum(list(self._tallies.values()), axis=0))
@@ -48,7 +48,7 @@ class HOTAMetric:
 
 
 def _tally(pairs: ClassPairs) -> FloatArray:
-    """Counts and sums of one video, `[7, 19]`."""
+    """Return the counts and sums of one video, `[7, 19]`."""
     from scipy.optimize import linear_sum_assignment
 
     tally = np.zeros((7, len(ALPHAS)))
@@ -79,9 +79,10 @@ def _tally(pairs: ClassPairs) -> FloatArray:
 
 
 def _alignment(iou: FloatArray, truth_count: Any, predicted_count: Any) -> FloatArray:
-    """How well each object and each track belong together over the whole video, `[G, D]`.
+    """Return the global alignment score of each object and each track over the whole video, `[G, D]`.
 
-    A soft Jaccard index: every frame adds the pair's share of all overlaps that its two members have there.
+    The score is a soft Jaccard index. Each frame adds the IoU of the pair divided by the sum of all IoUs of its object
+    and its track in that frame.
     """
     rivals = iou.sum(axis=1, keepdims=True) + iou.sum(axis=2, keepdims=True) - iou
     share = np.divide(iou, rivals, out=np.zeros_like(iou), where=rivals > _EPS).sum(axis=0)
@@ -90,7 +91,7 @@ def _alignment(iou: FloatArray, truth_count: Any, predicted_count: Any) -> Float
 
 
 def _scores(tally: FloatArray) -> dict[str, float]:
-    """The family's numbers, mean over the thresholds. Localisation without a true positive counts as perfect."""
+    """Return all scores, averaged over the thresholds. LocA is 1 without a true positive."""
     found, missed, wrong = tally[_TP], tally[_FN], tally[_FP]
     accuracy = found / np.maximum(found + missed + wrong, 1)
     association = tally[_ASS] / np.maximum(found, 1)

@@ -1,8 +1,8 @@
-"""J and F of DAVIS for unsupervised segmentation: region overlap and contour accuracy of the best assignment.
+"""J (region similarity) and F (contour accuracy) of the DAVIS benchmark for unsupervised segmentation.
 
-Per video the 20 best predictions compete, classes ignored; a pixel claimed by several goes to the highest score.
-Crowds and videos of fewer than four frames are left out. A frame in which object and prediction are both absent
-counts 1.
+The 20 predictions with the highest scores in each video are assigned to the objects, regardless of class. Where
+predictions overlap, the pixel belongs to the one with the highest score. Crowds and videos with fewer than four frames
+are excluded. A frame in which both object and prediction are absent scores 1.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _MEANS = {
 
 @dataclass(frozen=True, slots=True)
 class ObjectScores:
-    """J and F of one object under its assigned prediction.
+    """J and F of one object with its assigned prediction.
 
     Attributes:
         name: `{video folder}_{annotation id}`.
-        row: Rank of the assigned prediction in its video, from 0; ranks beyond the predictions stand for none.
-        region: J, float64 `[F]`, one number a frame.
-        contour: F, float64 `[F]`, one number a frame.
+        row: Rank of the assigned prediction in its video, from 0; a rank beyond the predictions means none.
+        region: J per frame, float64 `[F]`.
+        contour: F per frame, float64 `[F]`.
     """
 
     name: str
@@ -55,13 +55,12 @@ class ObjectScores:
 
 
 def evaluate_jf(truth: AnnotationSet, predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """Means, recall and decay of J and F over all objects, and the numbers of each object and frame.
-
-    Without a single object every mean is -1.
+    """Compute mean, recall and decay of J and F over all objects, and the scores of each object and frame.
 
     Returns:
-        Means; `by_object`, each object's own numbers; and `per_object` and `per_frame` with the names as the DAVIS
-        program prints them, where within a video the scores stand in the order of the assigned predictions.
+        The means, each -1 if there is no object; `by_object`, the scores of each object; `per_object` and `per_frame`,
+        which reproduce the output of the DAVIS program: within a video it lists the scores in the order of the
+        assigned predictions.
     """
     videos = list(_videos(truth, predictions))
     objects = {scores.name: scores for found in videos for scores in found}
@@ -81,9 +80,10 @@ def evaluate_jf(truth: AnnotationSet, predictions: Sequence[Prediction]) -> dict
 
 
 def _as_davis_lists(objects: Sequence[ObjectScores]) -> Iterator[tuple[str, ObjectScores]]:
-    """Names as the DAVIS program prints them: objects in order, scores by falling score of the assigned prediction.
+    """Return names and scores as the DAVIS program prints them.
 
-    A name there need not be the object that the numbers belong to; no mean depends on it.
+    Names are in the order of the objects, scores in descending order of the score of the assigned prediction. A name
+    may therefore be listed with the scores of another object; the means do not depend on it.
     """
     ranked = sorted(objects, key=lambda scores: scores.row)
     return ((named.name, scores) for named, scores in zip(objects, ranked, strict=True))
@@ -106,7 +106,7 @@ def _videos(truth: AnnotationSet, predictions: Sequence[Prediction]) -> Iterator
 def _score_video(
     name: str, objects: Sequence[Annotation], proposals: Sequence[Prediction], shape: tuple[int, int]
 ) -> list[ObjectScores]:
-    """Assign proposals to objects by the mean of J and F over all frames, one to one."""
+    """Assign proposals to objects one to one, by the mean of J and F over all frames."""
     from scipy.optimize import linear_sum_assignment
 
     frames = len(objects[0].masks)
@@ -125,9 +125,9 @@ def _score_video(
 def _score_frame(
     objects: Sequence[Annotation], proposals: Sequence[Prediction], frame: int, rows: int, shape: tuple[int, int]
 ) -> tuple[FloatArray, FloatArray]:
-    """J and F of every proposal with every object, `[rows, G]`; rows beyond the proposals stand for empty masks.
+    """Return J and F of every proposal with every object, `[rows, G]`; rows beyond the proposals are empty masks.
 
-    Dense masks are kept transposed, `[w, h]`, the order in which they are decoded; neither measure minds.
+    Dense masks are kept transposed, `[w, h]`, as pycocotools decodes them; transposition changes neither J nor F.
     """
     shape = shape[::-1]
     owner = np.zeros(shape, np.uint8)
@@ -158,7 +158,7 @@ def _score_frame(
 
 
 def _surroundings(mask: Mask, shape: tuple[int, int]) -> tuple[Window, BoolArray]:
-    """The part of a transposed frame `[w, h]` that holds a mask with its contour and tolerance, and the mask there."""
+    """Return the window of a transposed frame `[w, h]` around a mask, its contour and tolerance; and the mask in it."""
     from pycocotools import mask as coco
 
     left, top, right, bottom = (int(edge) for edge in mask.box)
@@ -185,6 +185,6 @@ def _frame_numbers(scores: ObjectScores) -> dict[str, list[float]]:
 
 
 def _decay(values: FloatArray) -> float:
-    """Mean of the first quarter of the frames minus mean of the last; neighbouring quarters share a frame."""
+    """Return the mean over the first quarter of the frames minus that of the last; adjacent quarters share a frame."""
     edges = [math.floor(edge + 0.5) - 1 for edge in np.linspace(1, len(values), DECAY_BINS + 1) + 1e-10]
     return float(values[: edges[1] + 1].mean() - values[edges[-2] :].mean())

@@ -1,4 +1,4 @@
-"""Which video and which category of a ground truth a result belongs to: by name, where it has one, else by id."""
+"""Assignment of results to the videos and categories of a ground truth, by name if there is one, else by id."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from visdeploy.results import VideoResult
 
 
 def result_entries(where: str, data: Any) -> list[Entry]:
-    """The entries of a YouTube-VIS result file.
+    """Return the entries of a YouTube-VIS result file.
 
     Args:
-        where: Name of the file, for messages.
-        data: Its content.
+        where: Name of the file, for error messages.
+        data: Content of the file.
 
     Raises:
-        DataError: The content is no list of objects.
+        DataError: The content is not a list of objects.
     """
     if not isinstance(data, list):
         raise DataError(
             f"{where} is not a YouTube-VIS result file",
             seen=type(data).__name__,
             expected="a list of objects with video_id, category_id, score and segmentations",
-            hint="A file with images and annotations is format 'coco'.",
+            hint="A file with images and annotations has the format 'coco'.",
         )
     return [Entry.of(f"{where}[{index}]", item) for index, item in enumerate(data)]
 
 
 class Matcher:
-    """Finds the video and the category that a result, or an entry of a result file, belongs to.
+    """Lookup of the video and the category of a `VideoResult` or of an entry of a result file.
 
     Args:
         truth: The ground truth.
-        video_ids: Name of a result → video id, before all other rules.
+        video_ids: Map from the name of a result to the video id; takes precedence over all other rules.
     """
 
     def __init__(self, truth: AnnotationSet, video_ids: Mapping[str, int] | None = None) -> None:
@@ -48,7 +48,7 @@ class Matcher:
                 self._by_name.setdefault(name, []).append(video)
 
     def video(self, where: str, name: str, stated: int | None = None) -> Video:
-        """The video of this name (its folder, or the last part of it); of several, the one with the stated id."""
+        """Return the video whose folder, or last part of it, is `name`; among several, the one with id `stated`."""
         candidates = self._by_name.get(name, [])
         if name in self._video_ids:
             candidates = [v for v in self.truth.videos if v.id == self._video_ids[name]]
@@ -59,12 +59,12 @@ class Matcher:
                 f"{where} belongs to no single video of {self.truth.source}",
                 seen=f"name {name!r}",
                 expected=f"the name of a video's frame folder: {', '.join(v.name for v in self.truth.videos[:5])}, ...",
-                hint="Pass video_ids={name: id} to say which video it is.",
+                hint="Pass video_ids={name: id} to select the video.",
             )
         return candidates[0]
 
     def category(self, where: str, name: str) -> int:
-        """The id of the category of this name."""
+        """Return the id of the category with this name."""
         if name not in self._category_ids:
             raise DataError(
                 f"{where}: unknown category",
@@ -75,10 +75,10 @@ class Matcher:
         return self._category_ids[name]
 
     def videos_of(self, results: Sequence[VideoResult]) -> list[Video]:
-        """The video of each result; no two have the same one, and length and size agree.
+        """Return the video of each result.
 
         Raises:
-            DataError: A result fits no video.
+            DataError: A result has no video, shares it with another result, or differs from it in length or size.
         """
         taken: dict[int, str] = {}
         found = []
@@ -99,11 +99,11 @@ class Matcher:
                 f"result {result.name!r} does not match video {video.id} of {self.truth.source}",
                 seen=f"{result.num_frames} frames of {result.height}x{result.width}",
                 expected=f"{video.length} frames of {video.height}x{video.width}",
-                hint="Masks are given frame by frame at full size: run on the very frames that the ground truth lists.",
+                hint="Run the model on exactly the frames that the ground truth lists, and keep masks at full size.",
             )
 
     def video_of_entry(self, entry: Entry) -> Video:
-        """The video of an entry: by `video_name` where it states one, else by `video_id`."""
+        """Return the video of an entry, by `video_name` if the entry has one, else by `video_id`."""
         video_id = entry.integer("video_id")
         if entry.has("video_name"):
             return self.video(entry.where, entry.text("video_name"), video_id)
@@ -115,7 +115,7 @@ class Matcher:
         return video
 
     def category_of_entry(self, entry: Entry) -> int:
-        """Category id of an entry: by `category_name` where it states one, else by `category_id`."""
+        """Return the category id of an entry, by `category_name` if the entry has one, else by `category_id`."""
         category_id = entry.integer("category_id")
         if entry.has("category_name"):
             return self.category(entry.where, entry.text("category_name"))
@@ -124,6 +124,6 @@ class Matcher:
                 "category_id",
                 seen=f"{category_id}, an unknown category",
                 expected=f"one of {sorted(self.truth.category_by_id)}",
-                hint="The result was made for another set of classes.",
+                hint="The result was written for another set of classes.",
             )
         return category_id

@@ -1,4 +1,4 @@
-"""What every track metric needs of one class in one video: areas and intersections, frame by frame."""
+"""Areas and pairwise intersections of the masks of one class in one video, the input of all track metrics."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class ClassPairs:
-    """Predictions and ground truth of one category in one video, with all pairwise mask overlaps.
+    """Predictions and ground truth of one category in one video, with all pairwise mask intersections.
 
-    Shapes use F frames, D predictions and G objects, both in the order of their files.
+    F is the number of frames, D of predictions, G of objects. Predictions and objects keep the order of their files.
 
     Attributes:
-        category_id: The category.
-        truth: G objects, crowds among them.
+        category_id: Id of the category.
+        truth: G objects, including crowds.
         predictions: D tracks.
-        truth_present: bool `[F, G]`, a mask is given.
-        predicted_present: bool `[F, D]`, a mask is given (it may be empty).
-        truth_area: int64 `[F, G]`, pixels.
-        predicted_area: int64 `[F, D]`, pixels.
-        intersection: int64 `[F, D, G]`, pixels.
+        truth_present: bool `[F, G]`, whether there is a mask.
+        predicted_present: bool `[F, D]`, whether there is a mask, which may be empty.
+        truth_area: int64 `[F, G]`, area in pixels.
+        predicted_area: int64 `[F, D]`, area in pixels.
+        intersection: int64 `[F, D, G]`, intersection in pixels.
     """
 
     category_id: int
@@ -47,31 +47,31 @@ class ClassPairs:
 
     @cached_property
     def track_iou(self) -> FloatArray:
-        """float64 `[D, G]`: intersections summed over frames by unions summed over frames."""
+        """IoU of tracks, float64 `[D, G]`: sum of the intersections over frames divided by sum of the unions."""
         common = self.intersection.sum(axis=0)
         union = self.predicted_area.sum(axis=0)[:, None] + self.truth_area.sum(axis=0)[None, :] - common
         return _ratio(common, union)
 
     @cached_property
     def frame_iou(self) -> FloatArray:
-        """float64 `[F, D, G]`, 0 where a mask is absent or both are empty."""
+        """IoU per frame, float64 `[F, D, G]`; 0 where a mask is absent or both masks are empty."""
         union = self.predicted_area[:, :, None] + self.truth_area[:, None, :] - self.intersection
         return _ratio(self.intersection, union)
 
     @cached_property
     def predicted_mean_area(self) -> FloatArray:
-        """float64 `[D]`: mean area over the frames where the mask is not empty, 0 if there is none."""
+        """Mean area in pixels over the frames with a non-empty mask, float64 `[D]`; 0 without such a frame."""
         frames = np.count_nonzero(self.predicted_area, axis=0)
         return _ratio(self.predicted_area.sum(axis=0), frames)
 
     @cached_property
     def scores(self) -> FloatArray:
-        """float64 `[D]`."""
+        """Scores of the predictions, float64 `[D]`."""
         return np.array([prediction.score for prediction in self.predictions], dtype=np.float64)
 
 
 def class_pairs(truth: AnnotationSet, predictions: Sequence[Prediction]) -> Iterator[ClassPairs]:
-    """Every (video, category) that holds an object or a prediction, videos by rising id."""
+    """Yield the pairs of every (video, category) with an object or a prediction, in ascending order of video id."""
     predicted: dict[tuple[int, int], list[Prediction]] = {}
     for prediction in predictions:
         predicted.setdefault((prediction.video_id, prediction.category_id), []).append(prediction)
@@ -104,7 +104,7 @@ def _pairs(
 
 
 def _ratio(part: IntArray, whole: IntArray) -> FloatArray:
-    """part / whole, 0 where the whole is 0."""
+    """Return `part / whole`, 0 where `whole` is 0."""
     return np.asarray(np.divide(part, whole, out=np.zeros(whole.shape), where=whole > 0), dtype=np.float64)
 
 
@@ -119,10 +119,10 @@ def _areas(rles: list[dict[str, Any]]) -> IntArray:
 
 
 def _intersections(found: list[dict[str, Any]], wanted: list[dict[str, Any]], total: IntArray) -> IntArray:
-    """Pixels in common, `[D, G]`, from one call for all pairs of a frame.
+    """Return the intersections of all pairs of one frame in pixels, `[D, G]`, from one call of pycocotools.
 
-    The library returns i / u with u = total - i, both whole numbers below 2**32; so i = iou * total / (1 + iou),
-    and rounding gives it exactly.
+    pycocotools returns iou = i / u with u = total - i, where i and u are integers below 2**32. Hence
+    i = iou * total / (1 + iou), and rounding recovers the exact integer.
     """
     from pycocotools import mask as coco
 

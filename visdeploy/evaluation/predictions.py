@@ -1,4 +1,4 @@
-"""Predictions from result files or from `VideoResult`s, checked against the ground truth they are scored on."""
+"""Predictions from result files or `VideoResult`s, checked against the ground truth."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ PredictionSource = str | Path | Iterable[Mapping[str, Any]] | Iterable[VideoResu
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One predicted track.
+    """Predicted track.
 
     Attributes:
-        video_id: Video of the ground truth.
-        category_id: Category of the ground truth.
-        score: Confidence; only the order counts.
-        masks: One item a frame; None where the object is absent.
-        first: Whether the track is the first of all predictions (TrackEval treats it differently).
+        video_id: Id of the video in the ground truth.
+        category_id: Id of the category in the ground truth.
+        score: Confidence; metrics use only the order of the scores.
+        masks: One item per frame; None where the object is absent.
+        first: Whether the track is the first of all predictions (TrackEval treats this one differently).
     """
 
     video_id: int
@@ -41,18 +41,18 @@ def read_predictions(
 ) -> list[Prediction]:
     """Read and check predictions.
 
-    Entries of result files belong to the video and category whose ids they state. Where an entry also holds
-    `video_name` or `category_name`, as files written by visdeploy do, the name decides: files written video by video,
-    without knowledge of the ground truth, number videos and classes in their own way.
+    The ids in an entry of a result file select its video and category. A field `video_name` or `category_name`, which
+    files written by visdeploy have, takes precedence over the id: a file that was written without the ground truth may
+    number videos and classes differently.
 
     Args:
-        source: Path of a YouTube-VIS result file, a folder of such files (read in order of their names), a list of
+        source: Path of a YouTube-VIS result file, a folder of result files (read in order of their names), a list of
             result entries, or `VideoResult`s.
         truth: The ground truth; videos, classes, frame counts and sizes must agree with it.
-        video_ids: Name of a result → video id, for results whose name is not the video's folder name.
+        video_ids: Map from the name of a result to the video id, for results not named after the frame folder.
 
     Raises:
-        DataError: A file cannot be read, an entry is malformed, or it does not fit the ground truth.
+        DataError: A file cannot be read, or an entry is malformed or does not match the ground truth.
     """
     matcher = Matcher(truth, video_ids)
     found = _read(source, matcher)
@@ -102,6 +102,6 @@ def _from_results(results: Sequence[VideoResult], matcher: Matcher) -> list[Pred
 def _from_track(result: VideoResult, track: Track, video: Video, matcher: Matcher) -> Prediction:
     where = f"result {result.name!r}, track {track.track_id}"
     if not result.classes:
-        raise DataError(f"{where}: label without a class", seen=str(track.label), hint="Give the result its classes.")
+        raise DataError(f"{where}: label without a class", seen=str(track.label), hint="Set the classes of the result.")
     masks = tuple(track.masks.get(frame) for frame in range(video.length))
     return Prediction(video.id, matcher.category(where, result.classes[track.label]), float(track.score), masks)

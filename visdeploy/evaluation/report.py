@@ -1,4 +1,4 @@
-"""The outcome of an evaluation."""
+"""Result of an evaluation."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ _DETAILS = ("per_category", "per_class")
 
 @dataclass(frozen=True)
 class Report:
-    """Numbers of one evaluation.
+    """Scores of one evaluation.
 
     Attributes:
-        metrics: Family (`ytvis`, `jf`, `hota`, …) → its numbers: headline numbers on the first level, details per
-            category, object and frame below.
+        metrics: Map from metric (`ytvis`, `jf`, `hota`, …) to its scores: summary scores on the first level, details
+            per category, object and frame below it.
     """
 
     metrics: dict[str, dict[str, Any]]
 
     def __getitem__(self, name: str) -> Any:
-        """A family (`report["jf"]`) or a headline number of any family (`report["AP"]`)."""
+        """Return all scores of a metric (`report["jf"]`) or one summary score of any metric (`report["AP"]`)."""
         if name in self.metrics:
             return self.metrics[name]
         for numbers in self.metrics.values():
             if name in numbers:
                 return numbers[name]
         raise ConfigError(
-            f"the report has no number {name!r}",
+            f"the report has no score {name!r}",
             expected=f"one of {[key for numbers in self.metrics.values() for key in numbers]}",
-            hint=f"Only {list(self.metrics)} were evaluated; name further metrics in the call.",
+            hint=f"Only {list(self.metrics)} were evaluated; pass further metrics to `evaluate`.",
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers as plain nested dictionaries, ready for JSON."""
+        """Return all scores as nested dictionaries that JSON can represent."""
         return copy.deepcopy(self.metrics)
 
     def table(self, *, details: bool = False) -> list[Row]:
-        """Numbers as rows `(metric, name, value)`; values have four decimals, a dash stands for no ground truth.
+        """Return the scores as rows `(metric, name, value)`, with four decimals, or a dash without ground truth.
 
         Args:
-            details: Whether numbers per category follow the headline numbers.
+            details: Whether scores per category follow the summary scores.
         """
         rows = []
         for family, numbers in self.metrics.items():

@@ -1,8 +1,9 @@
-"""TrackMAP: the YouTube-VIS precision as TrackEval reports it, one number per IoU threshold and area range.
+"""TrackMAP: YouTube-VIS average precision as TrackEval reports it, one number per IoU threshold and area range.
 
-Two habits of TrackEval set it apart. A crowd absorbs one prediction, further ones are false positives. And it
-numbers the tracks of a result file from 0 while reading 0 as "not matched", so the object that the very first track
-takes can be taken once more; recall can exceed 1 for that reason. `ytvis` has neither; it is the one to report.
+TrackEval differs from the official evaluation (`ytvis`) in two ways. A crowd absorbs only one prediction; further ones
+are false positives. And TrackEval numbers the tracks of a result file from 0 but reads 0 as "not matched", so the
+object matched by the first track can be matched again and recall can exceed 1. Report `ytvis`; use this metric only to
+compare with TrackEval.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class TrackMAPMetric(YouTubeVISMetric):
         super().__init__(categories, as_trackeval=True)
 
     def result(self) -> dict[str, Any]:
-        """AP and AR per threshold (lists of ten, 0.50 to 0.95), over all classes and per class."""
+        """Return AP and AR per threshold (lists of ten, 0.50 to 0.95), over all classes and per class."""
         precision, recall = self.curves()
         average = precision.mean(axis=-1)
         together = _by_area(_class_mean(average), _class_mean(recall[..., -1]))
@@ -49,7 +50,7 @@ def _by_area(precision: FloatArray, recall: FloatArray) -> dict[str, Any]:
 
 
 def _class_mean(values: FloatArray) -> FloatArray:
-    """Mean over classes with ground truth, `[K, A, T]` → `[A, T]`; -1 where there is none."""
+    """Return the mean over classes with ground truth, `[K, A, T]` → `[A, T]`; -1 if there are none."""
     known = values > NO_TRUTH
     total = np.where(known, values, 0.0).sum(axis=0)
     return np.asarray(np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), NO_TRUTH))

@@ -1,7 +1,8 @@
-"""Average precision and recall of tracks as YouTube-VIS defines them.
+"""Average precision and recall of tracks, as defined by the YouTube-VIS benchmark.
 
-The definition follows COCO's with tracks in place of boxes: a track's IoU sums intersections and unions over all
-frames of the video, its size is the mean area over the frames in which it is present.
+The definition is that of COCO with tracks in place of boxes. The IoU of two tracks is the sum of the intersections
+over all frames divided by the sum of the unions. The size of a track is its mean area over the frames in which it is
+present.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ NO_TRUTH = -1.0
 
 @dataclass(frozen=True, slots=True)
 class _VideoMatches:
-    """What one video gives for one category; A area ranges, T thresholds, D predictions by falling score."""
+    """Matches of one category in one video for A area ranges, T thresholds and D predictions by descending score."""
 
     scores: FloatArray
     matched: BoolArray
@@ -39,10 +40,10 @@ class _VideoMatches:
 
 
 class YouTubeVISMetric:
-    """Collects matches class by class and video by video, then averages.
+    """Accumulator of matches over classes and videos, and the average precision and recall of all of them.
 
     Args:
-        categories: Classes of the data set; those without ground truth are left out of every mean.
+        categories: Classes of the data set; means exclude classes without ground truth.
         as_trackeval: Follow TrackEval's matching where it differs, see `visdeploy.evaluation.trackmap`.
     """
 
@@ -52,13 +53,14 @@ class YouTubeVISMetric:
         self._matches: dict[int, list[_VideoMatches]] = {category.id: [] for category in categories}
 
     def add(self, pairs: ClassPairs) -> None:
-        """Take in one category of one video; call with videos by rising id, which settles ties between videos."""
+        """Add one category of one video. Add videos in ascending order of id: the order breaks ties between them."""
         self._matches[pairs.category_id].append(_match(pairs, as_trackeval=self._as_trackeval))
 
     def curves(self) -> tuple[FloatArray, FloatArray]:
-        """Interpolated precision `[K, A, T, 101]` at 100 detections, and recall `[K, A, T, 3]` at 1, 10 and 100.
+        """Return precision `[K, A, T, 101]` at 100 detections and recall `[K, A, T, 3]` at 1, 10 and 100 detections.
 
-        K are the categories, A the area ranges, T the thresholds; -1 where there is no ground truth.
+        K is the number of categories, A of area ranges, T of thresholds. Precision is interpolated at 101 recall
+        points. Entries without ground truth are -1.
         """
         thresholds, areas = len(IOU_THRESHOLDS), len(AREA_RANGES)
         precision = np.full((len(self._categories), areas, thresholds, len(RECALL_POINTS)), NO_TRUTH)
@@ -74,7 +76,7 @@ class YouTubeVISMetric:
         return precision, recall
 
     def result(self) -> dict[str, Any]:
-        """AP and AR with their area, threshold and detection-limit variants, per category and per threshold."""
+        """Return AP and AR for all area ranges, thresholds and detection limits, in total and per category."""
         precision, recall = self.curves()
         found: dict[str, Any] = _summary(precision, recall)
         found["AP_by_iou"] = [_mean(precision[:, 0, t]) for t in range(len(IOU_THRESHOLDS))]
@@ -87,13 +89,13 @@ class YouTubeVISMetric:
 
 
 def _mean(values: FloatArray) -> float:
-    """Mean over what has ground truth; -1 where nothing has."""
+    """Return the mean over the values with ground truth; -1 if there are none."""
     valid = values[values > NO_TRUTH]
     return float(valid.mean()) if valid.size else NO_TRUTH
 
 
 def _summary(precision: FloatArray, recall: FloatArray) -> dict[str, float]:
-    """The twelve numbers of the benchmark from arrays `[K, A, T, ...]`."""
+    """Return the twelve numbers of the benchmark from arrays `[K, A, T, ...]`."""
     names = ("", "s", "m", "l")
     found = {"AP": _mean(precision[:, 0]), "AP50": _mean(precision[:, 0, 0]), "AP75": _mean(precision[:, 0, 5])}
     found |= {f"AP{name}": _mean(precision[:, a]) for a, name in enumerate(names) if name}
@@ -103,10 +105,11 @@ def _summary(precision: FloatArray, recall: FloatArray) -> dict[str, float]:
 
 
 def _match(pairs: ClassPairs, *, as_trackeval: bool) -> _VideoMatches:
-    """Give each prediction, best score first, the object it overlaps most, at every threshold and area range.
+    """Match each prediction, in descending order of score, to the object with the highest IoU.
 
-    An object out of the area range, or a crowd, is ignored; it is taken only where no object that counts fits, and
-    then the prediction is neither right nor wrong. Of equal overlaps the later object wins, as in the reference.
+    Matching is done for every threshold and area range. Crowds and objects outside the area range are ignored: they are
+    matched only if no other object reaches the threshold, and the prediction then counts as neither true nor false
+    positive. Ties go to the later object, as in the reference evaluator.
     """
     ranked = np.argsort(-pairs.scores, kind="stable")[: MAX_DETECTIONS[-1]]
     iou = pairs.track_iou[ranked]
@@ -134,14 +137,14 @@ def _match(pairs: ClassPairs, *, as_trackeval: bool) -> _VideoMatches:
 
 
 def _outside(sizes: FloatArray) -> BoolArray:
-    """bool `[A, N]`: the size lies outside the area range, whose bounds belong to it."""
+    """Return whether each size lies outside each area range (bounds inclusive), bool `[A, N]`."""
     return (sizes < _LOWEST[:, None]) | (sizes > _HIGHEST[:, None])
 
 
 def _accumulate(
     videos: Sequence[_VideoMatches], limit: int, *, with_precision: bool
 ) -> tuple[FloatArray, FloatArray | None]:
-    """Recall `[A, T]` of one category, and its interpolated precision `[A, T, 101]` where asked for."""
+    """Return the recall `[A, T]` of one category and, if requested, its interpolated precision `[A, T, 101]`."""
     scores = np.concatenate([video.scores[:limit] for video in videos])
     order = np.argsort(-scores, kind="stable")
     matched = np.concatenate([video.matched[..., :limit] for video in videos], axis=-1)[..., order]
@@ -161,7 +164,7 @@ def _accumulate(
 
 
 def _interpolate(right: Any, wrong: Any, total: int) -> FloatArray:
-    """Precision at the 101 recall points: the best precision at that recall or beyond, 0 where it is not reached."""
+    """Return the precision at the 101 recall points: the maximum at that recall or above, 0 if it is not reached."""
     precision = right / (right + wrong + np.spacing(1.0))
     best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
     return np.asarray(best[np.searchsorted(right / total, RECALL_POINTS, side="left")])

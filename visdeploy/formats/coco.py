@@ -1,7 +1,7 @@
 """COCO RLE JSON with videos: `images` are frames, `annotations` are masks with track ids.
 
-Beside the usual lists the file has `videos` (as YouTube-VIS and CocoVID write them) and `tracks` with the score of each
-track, so it stands on its own and reads back completely. Category ids are labels plus one.
+In addition to the COCO lists, the file has `videos` (as in YouTube-VIS and CocoVID) and `tracks` with the score of each
+track, so that reading the file restores the complete results. Category ids are labels plus one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from visdeploy.results import Track, VideoResult
 
 
 def save(results: Sequence[VideoResult], path: Path) -> None:
-    """Write videos, frames, masks, tracks and categories to one JSON file."""
+    """Write videos, frames, masks, tracks and categories to a JSON file."""
     classes = shared_classes(results)
     most = max((t.label for r in results for t in r.tracks), default=-1)
     names = classes or tuple(f"class {i}" for i in range(most + 1))
@@ -72,10 +72,11 @@ def _add_video(content: dict[str, Any], result: VideoResult, video_id: int) -> N
 
 
 def load(path: Path) -> list[VideoResult]:
-    """Read a file of this layout; other writers' files need `track_id` (or `instance_id`) on each annotation.
+    """Read a file in this layout.
 
-    Without `videos` all images are one video, in the order of `frame_id` or of the list. Without `tracks` a track's
-    score is the mean over its annotations (1 where there is none), and its class the most frequent one.
+    Files from other tools need `track_id` (or `instance_id`) in each annotation. Without `videos`, all images form one
+    video, in the order of `frame_id` or of the list. Without `tracks`, the score of a track is the mean over its
+    annotations (1 if they have none), and its class is the most frequent one.
     """
     top = Entry.of(str(path), read_json(path))
     categories = sorted((e.integer("id"), e.text("name")) for e in top.entries("categories"))
@@ -100,7 +101,7 @@ def load(path: Path) -> list[VideoResult]:
 
 
 def _read_videos(top: Entry, alone: str, images: Sequence[Entry], classes: tuple[str, ...]) -> dict[int, VideoResult]:
-    """Video id → its head; without `videos` in the file, one with id 0 named `alone`."""
+    """Return a map from video id to a result without tracks; without `videos`, one with id 0 and the name `alone`."""
     entries = list(top.entries("videos", ()))
     if not entries and images:
         first = images[0]
@@ -119,7 +120,7 @@ def _read_videos(top: Entry, alone: str, images: Sequence[Entry], classes: tuple
 
 
 def _frame_of_image(images: Sequence[Entry], videos: Mapping[int, VideoResult]) -> dict[int, tuple[int, int]]:
-    """Image id → (video id, frame index)."""
+    """Return a map from image id to (video id, frame index)."""
     frames: dict[int, tuple[int, int]] = {}
     seen: dict[int, int] = {}
     for entry in images:

@@ -1,4 +1,4 @@
-"""What the formats share: JSON text, the heads of videos and tracks, class names."""
+"""Functions shared by the formats: JSON text, metadata of videos and tracks, class names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from visdeploy.results import Track, VideoResult
 
 
 def dump_json(value: Any, what: str) -> str:
-    """Compact JSON text; numbers that JSON cannot hold (NaN, infinity) are an error."""
+    """Return compact JSON text; raise a `DataError` for numbers that JSON cannot represent (NaN, infinity)."""
     try:
         return json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     except ValueError as error:
@@ -20,7 +20,7 @@ def dump_json(value: Any, what: str) -> str:
 
 
 def video_head(result: VideoResult) -> dict[str, Any]:
-    """Everything about a video but its tracks, as JSON values."""
+    """Return the metadata of a video, without its tracks, as JSON values."""
     return {
         "name": result.name,
         "height": int(result.height),
@@ -34,7 +34,7 @@ def video_head(result: VideoResult) -> dict[str, Any]:
 
 
 def track_head(track: Track) -> dict[str, Any]:
-    """Everything about a track but its masks, as JSON values."""
+    """Return the metadata of a track, without its masks, as JSON values."""
     return {
         "track_id": int(track.track_id),
         "label": int(track.label),
@@ -51,7 +51,7 @@ def read_head(
     name: str | None = None,
     num_frames: int | None = None,
 ) -> VideoResult:
-    """The video of a head written by `video_head`; `name` and `num_frames` where the entry has them elsewhere."""
+    """Return the video of an entry written by `video_head`; pass `name` and `num_frames` if the entry lacks them."""
     return VideoResult(
         name=entry.text("name") if name is None else name,
         height=entry.integer("height", minimum=1, maximum=MAX_SIDE),
@@ -67,7 +67,7 @@ def read_head(
 
 
 def read_track(entry: Entry, classes: Sequence[str]) -> Track:
-    """The track of a head written by `track_head`, without masks."""
+    """Return the track of an entry written by `track_head`, without masks."""
     return Track(
         entry.integer("track_id"),
         entry.integer("label", maximum=len(classes) - 1 if classes else 2**31),
@@ -78,7 +78,7 @@ def read_track(entry: Entry, classes: Sequence[str]) -> Track:
 
 
 def sorted_tracks(tracks: Iterable[Track]) -> list[Track]:
-    """Tracks by rising id, masks by rising frame, as `VideoResult` has them."""
+    """Return the tracks in ascending order of id, each with its masks in ascending order of frame."""
     found = sorted(tracks, key=lambda t: t.track_id)
     for track in found:
         track.masks = dict(sorted(track.masks.items()))
@@ -86,12 +86,12 @@ def sorted_tracks(tracks: Iterable[Track]) -> list[Track]:
 
 
 def class_name(classes: Sequence[str], label: int) -> str:
-    """Name of a class; a number where the result carries no names."""
+    """Return the name of a class, or `class N` if the result has no class names."""
     return classes[label] if label < len(classes) else f"class {label}"
 
 
 def shared_classes(results: Sequence[VideoResult]) -> tuple[str, ...]:
-    """The classes of all results, which must be the same ones."""
+    """Return the classes of the results, which must all have the same ones."""
     for result in results:
         if tuple(result.classes) != tuple(results[0].classes):
             raise DataError(

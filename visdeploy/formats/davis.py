@@ -1,8 +1,8 @@
 """DAVIS folders: one indexed PNG per frame, pixel value = track id + 1, 0 = background.
 
-Each video is a folder `PATH/NAME/` with `00000.png`, `00001.png`, ... in the DAVIS palette, and `tracks.json` with what
-pixels do not tell. A pixel has one owner: where masks overlap, the higher score wins, and the number of pixels that
-changed hands is logged and kept in `tracks.json`.
+Each video is a folder `PATH/NAME/` with `00000.png`, `00001.png`, ... in the DAVIS palette, and `tracks.json` with the
+metadata that pixels cannot store. A pixel belongs to one track only: where masks overlap, it goes to the higher score,
+and the number of reassigned pixels is logged and stored in `tracks.json`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SIDECAR = "tracks.json"
 
 
 def save(results: Sequence[VideoResult], path: Path) -> None:
-    """Write one folder per video below `path`; a folder of the same video is replaced, anything else is kept."""
+    """Write one folder per video into `path`. A folder of the same video is replaced, other files are kept."""
     folders = paths_by_name(results, path)
     for result, folder in zip(results, folders, strict=True):
         _check(result, folder)
@@ -53,7 +53,8 @@ def _check(result: VideoResult, folder: Path) -> None:
     else:
         strange = next((p.name for p in folder.iterdir() if p.suffix != ".png" and p.name != _SIDECAR), None)
     if strange:
-        raise DataError(f"{folder} is in the way", seen=strange, expected="no folder, or one of an earlier result",
+        raise DataError(f"{folder} exists and is not a DAVIS result", seen=strange,
+                        expected="no folder, or one of an earlier result",
                         hint="It would be replaced as a whole; choose another path or remove it.")  # fmt: skip
 
 
@@ -75,7 +76,7 @@ def _write(result: VideoResult, folder: Path) -> None:
 
 
 def davis_palette() -> npt.NDArray[np.uint8]:
-    """The palette of PASCAL VOC and DAVIS: bits of the index spread over red, green and blue, `(256, 3)`."""
+    """Return the colour palette of PASCAL VOC and DAVIS, uint8, `(256, 3)`: bits of the index spread over RGB."""
     index = np.arange(256)
     palette = np.zeros((256, 3), np.int64)
     for level in range(3):
@@ -85,17 +86,17 @@ def davis_palette() -> npt.NDArray[np.uint8]:
 
 
 def load(path: Path) -> list[VideoResult]:
-    """Read one video folder, or every video folder below `path`, in order of their names.
+    """Read one video folder, or every video folder in `path`, in order of their names.
 
-    A folder without `tracks.json` (other writers') gives tracks of one class `object` with score 1.
+    The tracks of a folder without `tracks.json`, as other tools write it, get one class `object` and score 1.
     """
     if not path.is_dir():
-        raise DataError(f"{path} is no DAVIS folder", seen="a file", expected="a folder of indexed PNGs")
+        raise DataError(f"{path} is not a DAVIS folder", seen="a file", expected="a folder of indexed PNGs")
     if _is_video(path):
         return [_read(path)]
     folders = sorted(p for p in path.iterdir() if p.is_dir() and _is_video(p))
     if not folders:
-        raise DataError(f"{path} holds no DAVIS results", expected="folders with indexed PNGs named 00000.png, ...")
+        raise DataError(f"{path} contains no DAVIS results", expected="folders with indexed PNGs named 00000.png, ...")
     return [_read(folder) for folder in folders]
 
 
@@ -109,7 +110,7 @@ def _read(folder: Path) -> VideoResult:
         result, objects, masks = read_sidecar(folder / _SIDECAR)
         if len(files) != result.num_frames:
             raise DataError(f"{folder} is incomplete", seen=f"{len(files)} PNGs", expected=f"{result.num_frames}",
-                            hint="Copy the folder anew.")  # fmt: skip
+                            hint="Copy the folder again.")  # fmt: skip
     else:
         height, width = _read_png(files[0]).shape
         result, objects = VideoResult(folder.name, height, width, len(files), ("object",)), {}
@@ -122,7 +123,7 @@ def _read(folder: Path) -> VideoResult:
         _add_frame(result, objects, index, numbers, file, open_ended=not (folder / _SIDECAR).is_file())
     found = sum(len(t.masks) for t in result.tracks)
     if masks is not None and found != masks:
-        raise DataError(f"{folder} was changed", seen=f"{found} masks", expected=f"{masks} by its {_SIDECAR}")
+        raise DataError(f"{folder} was changed", seen=f"{found} masks", expected=f"{masks} according to its {_SIDECAR}")
     result.tracks = sorted_tracks(result.tracks)
     return result
 
@@ -149,9 +150,9 @@ def _read_png(file: Path) -> npt.NDArray[np.uint8]:
         with Image.open(file) as image:
             mode, pixels = image.mode, np.array(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file} is no readable PNG", seen=str(error)[:120]) from error
+        raise DataError(f"{file} is not a readable PNG", seen=str(error)[:120]) from error
     if mode not in ("P", "L") or pixels.dtype != np.uint8:
         raise DataError(
-            f"{file} is no indexed PNG", seen=f"mode {mode}", expected="mode P, one object number per pixel"
+            f"{file} is not an indexed PNG", seen=f"mode {mode}", expected="mode P, one object number per pixel"
         )
     return pixels

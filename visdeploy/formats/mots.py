@@ -1,8 +1,8 @@
 """MOTS text: one line `frame object class height width rle` per mask.
 
 Object numbers follow MOTSChallenge and KITTI MOTS: class * 1000 + instance, class = label + 1, frames from 0. A pixel
-has one owner: where masks overlap, the higher score wins, and the number of pixels that changed hands is logged and
-kept. What the text does not tell (names, scores, timestamps) is in `NAME.tracks.json` beside it.
+belongs to one track only: where masks overlap, it goes to the higher score, and the number of reassigned pixels is
+logged and stored. A file `NAME.tracks.json` next to the text holds the remaining metadata (names, scores, timestamps).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FIELDS = ("frame", "object", "class", "height", "width", "rle")
 
 
 def save(results: Sequence[VideoResult], path: Path) -> None:
-    """Write one `.txt` file, or, for several videos, a folder with one file per video."""
+    """Write a `.txt` file or, for several videos, a folder with one file per video."""
     if path.suffix == ".txt":
         if len(results) > 1:
             raise ConfigError(f"cannot write {len(results)} videos to {path}", expected="a folder for several videos")
@@ -36,7 +36,7 @@ def save(results: Sequence[VideoResult], path: Path) -> None:
 
 
 def _object_numbers(result: VideoResult) -> dict[int, int]:
-    """Track id → class * 1000 + running number within the class."""
+    """Return a map from track id to object number: class * 1000 + running number within the class."""
     counts: dict[int, int] = {}
     objects = {}
     for track in result.tracks:
@@ -74,14 +74,14 @@ def load(path: Path, *, classes: Sequence[str] | None = None) -> list[VideoResul
 
     Args:
         path: File or folder.
-        classes: Class names from class 1 on, for files without `NAME.tracks.json` (other writers'); their tracks get
-            score 1, and their length ends with the last mask.
+        classes: Class names from class 1 on, for files of other tools, which have no `NAME.tracks.json`. Their tracks
+            get score 1, and the video ends with the last mask.
     """
     if not path.is_dir():
         return [_read(path, classes)]
     files = sorted(path.glob("*.txt"))
     if not files:
-        raise DataError(f"{path} holds no MOTS results", expected=".txt files")
+        raise DataError(f"{path} contains no MOTS results", expected=".txt files")
     return [_read(file, classes) for file in files]
 
 
@@ -91,7 +91,8 @@ def _read(file: Path, classes: Sequence[str] | None) -> VideoResult:
         result, objects, masks = read_sidecar(_sidecar(file))
         if len(lines) != masks:
             raise DataError(f"{file} is incomplete", seen=f"{len(lines)} lines",
-                            expected=f"{masks} by {_sidecar(file).name}", hint="Copy both files anew.")  # fmt: skip
+                            expected=f"{masks} according to {_sidecar(file).name}",
+                            hint="Copy both files again.")  # fmt: skip
         _add_masks(result, objects, lines)
     else:
         result = _foreign(file, lines, classes)
@@ -103,7 +104,7 @@ def _read_lines(file: Path) -> list[Entry]:
     try:
         text = file.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} is no MOTS text", seen=str(error)[:120], expected="ASCII lines") from error
+        raise DataError(f"{file} is not a MOTS text file", seen=str(error)[:120], expected="ASCII lines") from error
     entries = []
     for number, line in enumerate(text.splitlines(), start=1):
         parts = line.split()
@@ -120,7 +121,7 @@ def _add_masks(result: VideoResult, objects: dict[int, int], lines: Sequence[Ent
     for line in lines:
         number, index = line.integer("object"), line.integer("frame", maximum=result.num_frames - 1)
         if number not in objects:
-            raise line.fail("object", seen=number, expected="an object of the file beside it")
+            raise line.fail("object", seen=number, expected="an object of the .tracks.json file")
         track = result.tracks[objects[number]]
         if index in track.masks:
             raise line.fail("object", seen=f"{number} again in frame {index}", expected="each object once per frame")
@@ -131,7 +132,7 @@ def _add_masks(result: VideoResult, objects: dict[int, int], lines: Sequence[Ent
 
 def _foreign(file: Path, lines: Sequence[Entry], classes: Sequence[str] | None) -> VideoResult:
     if not lines:
-        raise DataError(f"{file} is empty, and no {_sidecar(file).name} beside it states the size of the video")
+        raise DataError(f"{file} is empty, and there is no {_sidecar(file).name} that states the size of the video")
     most = max(line.integer("class", minimum=1, maximum=10_000) for line in lines)
     names = tuple(classes or (f"class {i}" for i in range(most)))
     if most > len(names):

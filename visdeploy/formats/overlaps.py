@@ -1,4 +1,4 @@
-"""One owner per pixel, for the formats that cannot hold overlapping masks."""
+"""Resolution of overlapping masks, for the formats that store one instance per pixel."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from visdeploy.results import FrameResult, Instance, VideoResult
 
 
 def owner_map(frame: FrameResult) -> tuple[npt.NDArray[np.int32], int]:
-    """Which instance owns each pixel: the one with the higher score, at equal scores the lower track id.
+    """Assign each pixel to the instance with the highest score; ties go to the lowest track id.
 
     Returns:
-        Map `(height, width)` of positions in `frame.instances` plus one, 0 where there is none; and how many pixels of
-        masks were lost to a better instance.
+        Map `(height, width)` of positions in `frame.instances` plus one, 0 for the background; and the number of mask
+        pixels that were assigned to another instance.
     """
     owners = np.zeros((frame.height, frame.width), np.int32)
     claimed = 0
@@ -29,10 +29,10 @@ def owner_map(frame: FrameResult) -> tuple[npt.NDArray[np.int32], int]:
 
 
 def without_overlaps(frame: FrameResult) -> tuple[list[tuple[Instance, Mask]], int]:
-    """Instances with the pixels they own; those that own none are left out.
+    """Resolve the overlaps of one frame, and omit instances without remaining pixels.
 
     Returns:
-        Instances with their resolved masks, in the order of the frame, and the number of pixels that changed hands.
+        Instances with their resolved masks, in the order of the frame, and the number of reassigned pixels.
     """
     from pycocotools import mask as coco
 
@@ -48,7 +48,7 @@ def without_overlaps(frame: FrameResult) -> tuple[list[tuple[Instance, Mask]], i
 
 
 def resolved(result: VideoResult) -> VideoResult:
-    """The result as it comes back from a format without overlaps: resolved masks, no empty ones."""
+    """Return the result as a format without overlaps restores it: resolved masks, no empty ones."""
     from dataclasses import replace
 
     tracks = {t.track_id: replace(t, masks={}) for t in result.tracks}

@@ -1,8 +1,8 @@
 """Parquet: a table with one row per instance and frame, for pandas, DuckDB, Spark and the like.
 
 Columns: `video`, `frame`, `timestamp` (seconds), `track_id`, `label`, `category`, `score`, `height`, `width`, `counts`
-(COCO's compressed runs), `x1`, `y1`, `x2`, `y2` (pixels, right and bottom exclusive). The file's metadata holds the
-heads of videos and tracks under `visdeploy`, so that reading back is complete.
+(COCO's compressed run lengths), `x1`, `y1`, `x2`, `y2` (pixels, right and bottom exclusive). The file metadata
+`visdeploy` holds the metadata of videos and tracks, so that reading the file restores the complete results.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _pyarrow() -> Any:
 
 
 def save(results: Sequence[VideoResult], path: Path) -> None:
-    """Write one table with the rows of all videos."""
+    """Write a table with the rows of all videos."""
     arrow = _pyarrow()
     heads = [
         {**video_head(r), "classes": list(r.classes), "tracks": [track_head(t) for t in r.tracks]} for r in results
@@ -77,13 +77,13 @@ def _rows(result: VideoResult) -> Iterator[dict[str, Any]]:
 
 
 def load(path: Path) -> list[VideoResult]:
-    """Read a table; one without our metadata (other writers') needs the columns but times, names and boxes."""
+    """Read a table. In tables of other tools, only the columns for times, names and boxes may be missing."""
     arrow = _pyarrow()
     try:
         with path.open("rb") as file:
             table = arrow.parquet.read_table(file)
     except (OSError, arrow.ArrowException) as error:
-        raise DataError(f"{path} is no readable Parquet file", seen=str(error)[:120]) from error
+        raise DataError(f"{path} is not a readable Parquet file", seen=str(error)[:120]) from error
     missing = [c for c in _NEEDED if c not in table.column_names]
     if missing:
         raise DataError(f"{path}: column {missing[0]!r} is missing", seen=", ".join(table.column_names))
@@ -102,7 +102,7 @@ def _heads(text: bytes, path: Path) -> dict[str, VideoResult]:
     try:
         content = json.loads(text)
     except ValueError as error:
-        raise DataError(f"{path}: metadata {_KEY.decode()!r} is no JSON", seen=str(error)[:120]) from error
+        raise DataError(f"{path}: metadata {_KEY.decode()!r} is not JSON", seen=str(error)[:120]) from error
     if not isinstance(content, list):
         raise DataError(f"{path}: metadata {_KEY.decode()!r}", seen=type(content).__name__, expected="a list")
     videos = {}
@@ -115,7 +115,7 @@ def _heads(text: bytes, path: Path) -> dict[str, VideoResult]:
 
 
 def _foreign(rows: Sequence[Entry]) -> dict[str, VideoResult]:
-    """Videos and tracks as far as rows tell: as long as their last mask, classes by number."""
+    """Return videos and tracks inferred from the rows: a video ends with its last mask, classes are numbered."""
     videos: dict[str, VideoResult] = {}
     seen: set[tuple[str, int]] = set()
     most = max((row.integer("label", maximum=10_000) for row in rows), default=-1)

@@ -1,4 +1,4 @@
-"""Which formats there are, how a path tells its format, and the way in: `save` and `load`."""
+"""Registry of the result formats, detection of a format from a path, and the entry points `save` and `load`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from visdeploy.results import VideoResult
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One result format.
+    """Result format.
 
     Attributes:
-        name: What users call it.
-        endings: File endings that choose it, the most specific first; empty for formats that are folders.
-        exact: Whether everything in a `VideoResult` comes back; otherwise masks that overlap are resolved first.
-        summary: One line for help texts.
+        name: Name in arguments and on the command line.
+        endings: File endings that select the format, the most specific first; empty for formats that are folders.
+        exact: Whether `load` restores the complete `VideoResult`; otherwise overlapping masks are resolved first.
+        summary: Description in one line, for help texts.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Format:
         return function
 
     def call(self, name: str, *arguments: Any, **options: Any) -> Any:
-        """Run the module's `save` or `load`; options it does not have are refused by name."""
+        """Run `save` or `load` of the module; raise a `ConfigError` that names an unknown option."""
         function = self._function(name)
         known = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
         unknown = sorted(set(options) - set(known))
@@ -48,7 +48,7 @@ FORMATS: dict[str, Format] = {
     f.name: f
     for f in (
         Format("coco", (".coco.json",), True, "COCO RLE JSON: videos, images, annotations with track ids, categories"),
-        Format("ytvis", (".json",), True, "YouTube-VIS result list, as the evaluation servers take it"),
+        Format("ytvis", (".json",), True, "YouTube-VIS result list, as the evaluation servers accept it"),
         Format("mots", (".txt",), False, "MOTS text lines: frame, object, class, height, width, RLE"),
         Format("parquet", (".parquet",), True, "Parquet table, one row per instance and frame (needs pyarrow)"),
         Format("davis", (), False, "DAVIS folders of indexed PNGs, pixel value = track id + 1"),
@@ -57,10 +57,10 @@ FORMATS: dict[str, Format] = {
 
 
 def detect_format(path: str | Path) -> str:
-    """The format that a path stands for: by its ending, by the top level of a JSON file, a folder by its content.
+    """Return the format of a path, by its ending, the top level of a JSON file, or the content of a folder.
 
     Raises:
-        ConfigError: The ending says nothing.
+        ConfigError: The ending belongs to no format.
     """
     path = Path(path)
     if path.is_dir():
@@ -74,7 +74,7 @@ def detect_format(path: str | Path) -> str:
         return "davis"
     endings = ", ".join(f"{e} ({f.name})" for f in FORMATS.values() for e in f.endings)
     raise ConfigError(f"cannot tell the format of {path}", seen=f"ending {path.suffix!r}",
-                      expected=f"{endings}, or a folder (davis)", hint="Name it: format=...")  # fmt: skip
+                      expected=f"{endings}, or a folder (davis)", hint="Pass format=...")  # fmt: skip
 
 
 def save(
@@ -84,17 +84,17 @@ def save(
 
     Args:
         result: Result of one video, or several.
-        path: Where to write. `.json` means YouTube-VIS, `.coco.json` COCO, `.txt` MOTS, `.parquet` Parquet, and a path
-            without ending a DAVIS folder.
+        path: File or folder to write. The ending `.json` selects YouTube-VIS, `.coco.json` COCO, `.txt` MOTS,
+            `.parquet` Parquet; a path without an ending becomes a DAVIS folder.
         format: `ytvis`, `coco`, `davis`, `mots` or `parquet`; overrides the ending.
         **options: Options of the format, see `save` in its module.
 
     Returns:
-        The path written.
+        Path of the file or folder.
 
     Raises:
-        ConfigError: Unknown format or option.
-        DataError: The results cannot be expressed in this format.
+        ConfigError: The format or an option is unknown.
+        DataError: The format cannot represent the results.
     """
     results = [result] if isinstance(result, VideoResult) else list(result)
     if not results:
@@ -107,20 +107,20 @@ def save(
 
 
 def load(path: str | Path, *, format: str | None = None, **options: Any) -> list[VideoResult]:
-    """Read results back.
+    """Read results.
 
     Args:
-        path: File or folder that `save`, or any tool that writes the same format, has written.
-        format: See `save`; found out when None.
+        path: File or folder written by `save`, or by another tool in the same format.
+        format: See `save`; detected from the path if None.
         **options: Options of the format, see `load` in its module.
 
     Raises:
-        ConfigError: Unknown format or option.
-        DataError: The file is missing or malformed; the message names file, entry and field.
+        ConfigError: The format or an option is unknown.
+        DataError: The file is missing or malformed; the message names the file, the entry and the field.
     """
     path = Path(path)
     if not path.exists():
-        raise DataError(f"{path} does not exist", hint="Check the path; relative paths start at the working folder.")
+        raise DataError(f"{path} does not exist", hint="Check the path; relative paths start at the working directory.")
     results: list[VideoResult] = (_entry(format) if format else FORMATS[detect_format(path)]).call(
         "load", path, **options
     )
@@ -134,14 +134,14 @@ def _entry(name: str) -> Format:
 
 
 def _by_ending(path: Path) -> str:
-    """Format for writing: what already lies at the path plays no part."""
+    """Return the format for writing to a path, whether or not a file or folder exists there."""
     name = path.name.lower()
     found = next((f.name for f in FORMATS.values() if f.endings and name.endswith(f.endings)), None)
     return found or (detect_format(path.with_name(name)) if path.suffix and not path.is_dir() else "davis")
 
 
 def _is_object(path: Path) -> bool:
-    """Whether a JSON file holds an object at the top (COCO) and not a list (YouTube-VIS)."""
+    """Return whether the top level of a JSON file is an object (COCO), not a list (YouTube-VIS)."""
     if not path.is_file():
         return False
     with path.open("rb") as file:

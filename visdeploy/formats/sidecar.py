@@ -1,4 +1,4 @@
-"""A JSON file beside formats that hold only pixels: names, labels, scores, timestamps."""
+"""JSON file with names, labels, scores and timestamps, for formats that store only pixels."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _KIND = "visdeploy tracks 1"
 
 
 def write_sidecar(path: Path, result: VideoResult, objects: Mapping[int, int], masks: int, moved: int) -> None:
-    """Write what pixels do not tell, and log how many of them changed hands.
+    """Write the metadata that pixels cannot store, and log how many pixels were reassigned.
 
     Args:
         path: JSON file.
-        result: The video.
-        objects: Track id → number of the object in the pixel format.
-        masks: How many masks were written.
-        moved: Pixels that went from one mask to a better one.
+        result: Result of the video.
+        objects: Map from track id to the number of the object in the pixel format.
+        masks: Number of masks written.
+        moved: Number of pixels reassigned from one mask to another with a higher score.
     """
     if moved:
-        logger.warning("%s: %d pixels of overlapping masks went to the higher score", result.name, moved)
+        logger.warning("%s: %d pixels of overlapping masks were assigned to the higher score", result.name, moved)
     tracks = [{"object": objects[t.track_id], **track_head(t)} for t in result.tracks]
     head = video_head(result)
     content = {
@@ -44,11 +44,11 @@ def write_sidecar(path: Path, result: VideoResult, objects: Mapping[int, int], m
 
 
 def read_sidecar(path: Path) -> tuple[VideoResult, dict[int, int], int]:
-    """Read it back.
+    """Read a file written by `write_sidecar`.
 
     Returns:
-        The video with its tracks but no masks; object number → position in its `tracks`; how many masks
-        were written.
+        The result with its tracks but without masks; a map from object number to position in its `tracks`; and the
+        number of masks written.
     """
     entry = Entry.of(str(path), read_json(path))
     if entry.text("kind") != _KIND:
@@ -58,15 +58,15 @@ def read_sidecar(path: Path) -> tuple[VideoResult, dict[int, int], int]:
     result = read_head(entry, classes, (read_track(t, classes) for t in tracks))
     objects = {t.integer("object", minimum=1): i for i, t in enumerate(tracks)}
     if len(objects) != len(tracks):
-        raise entry.fail("tracks", seen="an object number twice", expected="one number per track")
+        raise entry.fail("tracks", seen="a repeated object number", expected="one number per track")
     return result, objects, entry.integer("masks")
 
 
 def paths_by_name(results: Sequence[VideoResult], folder: Path, *, suffix: str = "") -> list[Path]:
-    """A path in `folder` for each video, named after it.
+    """Return a path in `folder` for each video, named after the video.
 
     Raises:
-        DataError: Two names become one, as some characters cannot stand in file names.
+        DataError: Two videos get the same path, because some characters are not allowed in file names.
     """
     paths = [folder / f"{safe_name(r.name)}{suffix}" for r in results]
     if len(set(paths)) != len(paths):
@@ -76,6 +76,6 @@ def paths_by_name(results: Sequence[VideoResult], folder: Path, *, suffix: str =
 
 
 def safe_name(name: str) -> str:
-    """A video name that can be a file name on any system."""
+    """Return the video name with all characters replaced that are not allowed in file names on some system."""
     cleaned = re.sub(r'[\\/:*?"<>|\x00-\x1f]+', "_", name).strip(" .")
     return cleaned or "video"

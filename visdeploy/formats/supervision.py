@@ -1,4 +1,4 @@
-"""Frames as `supervision.Detections`, for its annotators, zones and counters."""
+"""Conversion of frames to `supervision.Detections`, for the annotators, zones and counters of supervision."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def to_detections(frame: FrameResult) -> sv.Detections:
-    """Convert one frame.
+    """Convert a frame.
 
     Args:
-        frame: Instances of a frame; `n` of them.
+        frame: Result of the frame, with `n` instances.
 
     Returns:
         Detections with `xyxy` (float32, `(n, 4)`, pixels), `mask` (bool, `(n, height, width)`), `confidence` (float32),

@@ -1,10 +1,10 @@
 """YouTube-VIS result JSON: a list with one entry per track.
 
-The official entry is `{video_id, category_id, score, segmentations}`, category ids from 1, one RLE or null per frame.
-Written entries carry further keys that other evaluators ignore: `video_name` and `category_name`, by which a ground
-truth with other ids is matched; `track_id`, `scores`, and `video` with size, rate and timestamps on the first entry of
-a video, so that reading back is complete. A video without tracks has no entry (a warning says so) and comes back only
-when the ground truth is given.
+The official entry is `{video_id, category_id, score, segmentations}`, with category ids from 1 and one RLE or null per
+frame. `save` adds keys that other evaluators ignore: `video_name` and `category_name`, to match a ground truth with
+other ids; `track_id` and `scores`; and, in the first entry of a video, `video` with size, frame rate and timestamps, so
+that reading the file restores the complete results. A video without tracks has no entry: `save` logs a warning, and
+`load` restores the video only if it is given the ground truth.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ def save(
     Args:
         results: Results of one model.
         path: JSON file.
-        video_ids: Video name → id; overrides the ground truth. Entries of these videos have no `video_name`, so that
-            the id decides wherever the file is read.
-        ground_truth: Annotation file whose ids to use: videos by name, categories by class name. Without it videos
-            count from 1 in the given order and category ids are labels plus one.
+        video_ids: Map from video name to id; overrides the ground truth. Entries of these videos have no `video_name`,
+            so that readers use the id.
+        ground_truth: Annotation file with the ids to use: videos are matched by name, categories by class name. Without
+            it, videos are numbered from 1 in the given order, and category ids are labels plus one.
 
     Raises:
-        DataError: A result fits no video of the ground truth, or two would get one id.
+        DataError: A result matches no video of the ground truth, or two results would get the same id.
     """
     classes = shared_classes(results)
     truth = _matcher(ground_truth, video_ids)
     entries: list[dict[str, Any]] = []
     for result, video_id in zip(results, _video_ids(results, truth, video_ids or {}), strict=True):
         if not result.tracks:
-            logger.warning("%s: no tracks, so no entry in %s", result.name, path)
+            logger.warning("%s: no tracks, therefore no entry in %s", result.name, path)
         named = not video_ids or result.name not in video_ids
         head = {"video": {**video_head(result), "classes": list(classes)}}
         for track in result.tracks:
@@ -78,7 +78,7 @@ def _video_ids(results: Sequence[VideoResult], truth: Matcher | None, given: Map
             raise DataError(
                 f"two videos would get the id {ids[i]}",
                 seen=f"{results[ids.index(ids[i])].name!r} and {result.name!r}",
-                hint="Name the ids of all videos in video_ids.",
+                hint="Give the ids of all videos in video_ids.",
             )
     return ids
 
@@ -109,11 +109,11 @@ def load(
 
     Args:
         path: JSON file.
-        ground_truth: Annotation file that gives names, sizes, lengths and categories, and the videos without tracks.
-        classes: Class names in the order of category ids, where neither the file nor a ground truth names them.
+        ground_truth: Annotation file with names, sizes, lengths, categories, and the videos without tracks.
+        classes: Class names in the order of category ids, if neither the file nor a ground truth has them.
 
     Returns:
-        One result per video, in the order of first mention (with ground truth: in its order).
+        One result per video, in the order of the ground truth or, without one, of the first entry of each video.
     """
     truth = _matcher(ground_truth)
     groups: dict[int, list[Entry]] = {} if truth is None else {video.id: [] for video in truth.truth.videos}
@@ -158,7 +158,7 @@ def _label(entry: Entry, classes: tuple[str, ...], truth: Matcher | None) -> int
 
 
 def _blank(video_id: int, entries: Sequence[Entry], classes: tuple[str, ...], truth: Matcher | None) -> VideoResult:
-    """The video without tracks, from the head in the file, the ground truth, or the masks themselves."""
+    """Return a result without tracks, from the metadata in the file, the ground truth, or the sizes of the masks."""
     for entry in entries:
         if entry.has("video"):
             return read_head(entry.entry("video"), classes)
@@ -173,5 +173,5 @@ def _blank(video_id: int, entries: Sequence[Entry], classes: tuple[str, ...], tr
                 mask = entry.mask(f"segmentations[{i}]", rle)
                 return VideoResult(name, mask.height, mask.width, length, classes)
     raise entries[0].fail("segmentations", seen="null in every frame",
-                          expected="a mask somewhere in the video, to know its size",
+                          expected="at least one mask in the video, to determine its size",
                           hint="Pass ground_truth=, which states the sizes.")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Masks as run-length codes, and how dense masks are made, resized and pasted."""
+"""Run-length encoded masks, and resizing and pasting of dense masks."""
 
 from visdeploy.masks.mask import Mask
 

@@ -1,6 +1,6 @@
-"""Binary masks, run-length encoded: the only form in which results carry them.
+"""Run-length encoded binary masks, the only representation of masks in results.
 
-The encoding is COCO's (column-major runs, compressed ASCII counts), done by pycocotools.
+The encoding is that of COCO (column-major runs, compressed ASCII counts), computed by pycocotools.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Mask:
-    """One binary mask, run-length encoded.
+    """Run-length encoded binary mask.
 
     Attributes:
         height: Rows of the mask, in pixels.
@@ -34,7 +34,7 @@ class Mask:
 
     @classmethod
     def encode(cls, array: npt.NDArray[Any]) -> Mask:
-        """Encode a `(height, width)` array; every non-zero element is inside the mask."""
+        """Encode a `(height, width)` array; non-zero elements are inside the mask."""
         from pycocotools import mask as coco
 
         if array.ndim != 2:
@@ -44,7 +44,7 @@ class Mask:
 
     @classmethod
     def from_coco(cls, rle: Mapping[str, Any]) -> Mask:
-        """Read COCO's `{"size": [h, w], "counts": str | bytes | list[int]}`, checked against its own size.
+        """Read a COCO encoding `{"size": [h, w], "counts": str | bytes | list[int]}` and check it.
 
         Raises:
             DataError: The entry is malformed, or its runs do not cover exactly `h * w` pixels.
@@ -84,14 +84,14 @@ class Mask:
         return bytes(coco.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width)["counts"])
 
     def decode(self) -> BoolArray:
-        """The dense mask, bool, `(height, width)`."""
+        """Return the dense mask, bool, `(height, width)`."""
         from pycocotools import mask as coco
 
         return np.ascontiguousarray(coco.decode(self._rle)).astype(bool)
 
     @cached_property
     def area(self) -> int:
-        """Number of pixels inside."""
+        """Number of pixels inside the mask."""
         from pycocotools import mask as coco
 
         return int(coco.area(self._rle))
@@ -105,7 +105,7 @@ class Mask:
         return x, y, x + w, y + h
 
     def to_coco(self) -> dict[str, Any]:
-        """COCO's dictionary with `counts` as a string, ready for JSON."""
+        """Return the COCO encoding with `counts` as a string, which JSON can represent."""
         return {"size": [self.height, self.width], "counts": self.counts.decode("ascii")}
 
     @property
@@ -116,7 +116,7 @@ class Mask:
 def _runs(counts: bytes) -> list[int]:
     """Decode COCO's compressed counts to run lengths (LEB-like 5-bit groups, differences from the third run on).
 
-    pycocotools trusts its input and can read past the end of a damaged string; this check does not.
+    Unlike pycocotools, which can read past the end of a damaged string, this function checks its input.
     """
     runs: list[int] = []
     position = 0

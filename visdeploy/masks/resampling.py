@@ -1,4 +1,4 @@
-"""Resizing of masks to frames, whole or within a box."""
+"""Resizing of masks to the size of a frame, or pasting into a box of a frame."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# A straight edge can fall exactly half-way between two output pixels. In real arithmetic such a pixel is inside;
-# in single precision it lands on either side, differently in PyTorch with and without fused multiply-add. The
-# margin, far below any other difference, makes it inside everywhere.
+# A straight edge can lie exactly on the threshold of an output pixel. In exact arithmetic this pixel is inside the
+# mask; in single precision rounding decides, and PyTorch differs with and without fused multiply-add. The margin, far
+# below all other differences, puts the pixel inside on every platform.
 _TIE = np.float32(0.5 - 1e-6)
 
 
 def resize_mask(mask: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[np.bool_]:
-    """Resize a binary mask: bilinear interpolation of 0/1 (corners not aligned, no antialias), then `>= 0.5`.
+    """Resize a binary mask: bilinear interpolation of 0/1 (corners not aligned, no antialiasing), then `>= 0.5`.
 
-    Equal to PyTorch's `interpolate` except for pixels whose value is exactly one half, see above.
+    The result equals that of PyTorch's `interpolate` except for pixels whose value is exactly one half.
 
     Args:
         mask: Integer or bool `[h, w]` of zeros and ones.
-        height: Wanted rows.
-        width: Wanted columns.
+        height: Rows of the result.
+        width: Columns of the result.
 
     Returns:
-        bool `[height, width]` in column-major order, which is what run-length encoding reads.
+        bool `[height, width]` in column-major order, the order of run-length encoding.
     """
     if mask.shape == (height, width):
         return np.asfortranarray(mask, dtype=bool)
@@ -37,15 +37,15 @@ def resize_mask(mask: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[
 
 
 def resize_logits(logits: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
-    """Resize a map of logits: bilinear interpolation, corners not aligned, no antialias, as PyTorch's `interpolate`.
+    """Resize a map of logits: bilinear interpolation, corners not aligned, no antialiasing, as in `interpolate`.
 
     Args:
         logits: float32 `[h, w]`.
-        height: Wanted rows.
-        width: Wanted columns.
+        height: Rows of the result.
+        width: Columns of the result.
 
     Returns:
-        float32 `[height, width]` in column-major order, which is what run-length encoding reads.
+        float32 `[height, width]` in column-major order, the order of run-length encoding.
     """
     import cv2
 
@@ -57,19 +57,21 @@ def resize_logits(logits: npt.NDArray[np.float32], height: int, width: int) -> n
 def paste_mask(
     values: npt.NDArray[np.float32], box: npt.NDArray[np.floating[Any]], height: int, width: int
 ) -> npt.NDArray[np.float32]:
-    """Put a small map into its box on a frame: bilinear between the centres of its cells, fading to 0 half a cell out.
+    """Paste a small map into a box of a frame, with bilinear interpolation between the centres of its cells.
 
-    The same as sampling it at every pixel's centre with PyTorch's `grid_sample`, corners not aligned, zeros outside.
+    The result equals sampling the map at every pixel centre with PyTorch's `grid_sample`, corners not aligned, zeros
+    outside. Values therefore fall to 0 within half a cell beyond the box.
 
     Args:
         values: float32 `[h, w]`, stretched over the box.
-        box: `[4]` left, top, right, bottom in pixels of the frame; may lie outside, and a box that ends before it
-            begins shows the map mirrored. Without any extent along an axis, the map's middle is all along it.
+        box: `[4]` left, top, right, bottom in pixels of the frame. The box may extend beyond the frame. If right is
+            less than left, or bottom less than top, the map is mirrored. Along an axis where the box has no extent,
+            all pixels take the value at the middle of the map.
         height: Rows of the frame.
         width: Columns of the frame.
 
     Returns:
-        float32 `[height, width]` in column-major order, which is what run-length encoding reads.
+        float32 `[height, width]` in column-major order, the order of run-length encoding.
     """
     left, top, right, bottom = (float(v) for v in box)
     x = _weights(left, right, width, values.shape[1])
@@ -81,8 +83,8 @@ def paste_mask(
 
 
 def _weights(low: float, high: float, pixels: int, cells: int) -> npt.NDArray[np.float32]:
-    """Share of each cell in each pixel along one axis, `[pixels, cells]`."""
-    # without extent PyTorch's coordinates are infinite, which the methods set to the middle
+    """Return the weight of each cell in each pixel along one axis, `[pixels, cells]`."""
+    # PyTorch's coordinates are infinite in a box without extent; the published methods replace them by the middle
     scale = cells / (high - low) if high != low else 0.0
     place = (np.arange(pixels) + 0.5 - low) * scale if scale else np.full(pixels, cells / 2)
     distance = np.abs(place[:, None] - 0.5 - np.arange(cells))
@@ -91,6 +93,6 @@ def _weights(low: float, high: float, pixels: int, cells: int) -> npt.NDArray[np
 
 
 def _extent(weights: npt.NDArray[np.float32]) -> tuple[int, int]:
-    """First pixel with any weight, and the one after the last."""
+    """Return the first pixel with a non-zero weight and the one after the last."""
     hit = np.flatnonzero(weights.any(axis=1))
     return (int(hit[0]), int(hit[-1]) + 1) if len(hit) else (0, 0)

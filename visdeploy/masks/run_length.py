@@ -1,8 +1,8 @@
 """Fast check of many run-length encodings at once.
 
-`Mask.from_coco` reads an encoding number by number, which is exact about what is wrong and slow for the hundred
-thousand masks of a result file. Here all masks of a track are checked together; whatever does not pass goes to
-`Mask.from_coco`, which accepts it or says what is wrong. Both accept the same encodings.
+`Mask.from_coco` checks an encoding number by number. It reports errors precisely but is slow for the hundred thousand
+masks of a result file. The functions here check all masks of a track together. Callers pass the encodings that fail to
+`Mask.from_coco`, which accepts them or reports the error. Both accept the same encodings.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
 _MAX_CHARS = 6
-"""Characters of one run length (30 bits) up to which the sums below cannot overflow."""
+"""Maximum number of characters of a run length (30 bits) with which the sums below cannot overflow."""
 
 
 def read_fast(items: Sequence[Any], height: int, width: int) -> list[Mask | None]:
-    """Masks of those encodings that are plainly right and have the given size; None for all others.
+    """Return a mask for each encoding that passes the fast check and has the given size, None for all others.
 
     Args:
-        items: Candidates for `{"size": [h, w], "counts": ...}`.
+        items: Encodings, which should have the form `{"size": [h, w], "counts": ...}`.
         height: Rows, in pixels.
         width: Columns, in pixels.
     """
@@ -61,14 +61,15 @@ def _compressed(counts: list[Any], height: int, width: int) -> Mask | None:
 
 
 def covers(texts: Sequence[bytes], pixels: int) -> BoolArray:
-    """Whether each compressed text is well formed and its runs add up to `pixels`; bool `[len(texts)]`.
+    """Return whether each compressed text is well formed and its runs add up to `pixels`; bool `[len(texts)]`.
 
-    A text is a row of numbers in base 32, lowest digits first; bit 5 of a character says that more follow, bit 4 of
-    the last one is the sign. From the fourth number on they are differences to the number two before.
+    A text is a sequence of numbers in base 32 with the least significant digit first. Bit 5 of a character is set if
+    more digits follow; bit 4 of the last one is the sign. From the fourth number on, each is stored as the difference
+    to the number two places before.
 
     Args:
         texts: Texts of at least one character.
-        pixels: Rows times columns.
+        pixels: Number of pixels, rows times columns.
     """
     lengths = np.array([len(text) for text in texts])
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
@@ -91,12 +92,12 @@ def covers(texts: Sequence[bytes], pixels: int) -> BoolArray:
 
 
 def _undo_differences(values: IntArray, first: IntArray) -> IntArray:
-    """Run lengths from the stored numbers; `first` are the positions where each text's numbers begin."""
+    """Return the run lengths from the stored numbers; `first` is the position of the first number of each text."""
     counts = np.diff(np.append(first, len(values)))
     place = np.arange(len(values)) - np.repeat(first, counts)
     runs = values.copy()
     for chain in (place % 2 == 1, (place % 2 == 0) & (place > 0)):
         total = np.cumsum(np.where(chain, values, 0))
-        before = np.repeat(total[first], counts)  # the first number of a text belongs to neither chain
+        before = np.repeat(total[first], counts)  # the first number of a text is in neither chain
         runs[chain] = (total - before)[chain]
     return runs

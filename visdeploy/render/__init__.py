@@ -1,4 +1,7 @@
-"""Drawing results over frames: one image, a whole video, a contact sheet. OpenCV and Pillow are imported on use."""
+"""Rendering of results over frames, to an image, a video or a contact sheet.
+
+OpenCV and Pillow are imported on first use.
+"""
 
 from visdeploy.render.colors import track_color
 from visdeploy.render.draw import Style, draw

@@ -1,4 +1,4 @@
-"""One colour per track id, the same in every video and every run."""
+"""Colours of tracks, determined by the track id alone."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from functools import lru_cache
 Color = tuple[int, int, int]
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
-# Neighbouring ids, and those a Fibonacci number apart whose hues are close, differ in lightness too, so that they stay
-# apart on screen and without colour vision.
+# Consecutive ids, and ids that differ by a Fibonacci number and therefore have similar hues, differ in lightness as
+# well, so that they can be distinguished on screen and with colour vision deficiency.
 _LIGHTNESS = (0.78, 0.60, 0.72, 0.84, 0.90, 0.66)
 _CHROMA = 0.17
 
 
 @lru_cache(maxsize=4096)
 def track_color(track_id: int) -> Color:
-    """RGB colour of a track: hues a golden ratio apart, of even brightness (Oklch), lightness in six steps."""
+    """Return the RGB colour of a track: an Oklch hue that advances by the golden ratio, with one of six lightnesses."""
     hue = 2 * math.pi * ((0.7 + track_id * _GOLDEN) % 1.0)
     lightness, chroma = _LIGHTNESS[track_id % len(_LIGHTNESS)], _CHROMA
-    while chroma > 0.01:  # the most colourful one that a screen can show
+    while chroma > 0.01:  # the highest chroma inside the sRGB gamut
         linear = _oklab_to_linear(lightness, chroma * math.cos(hue), chroma * math.sin(hue))
         if all(-1e-4 <= value <= 1.0001 for value in linear):
             break
@@ -29,14 +29,14 @@ def track_color(track_id: int) -> Color:
 
 
 def text_color(background: Color) -> Color:
-    """Black or white, whichever is easier to read on the background (WCAG relative luminance)."""
+    """Return black or white, whichever has the higher contrast to the background (WCAG relative luminance)."""
     linear = [_decode(value) for value in background]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return (0, 0, 0) if luminance > 0.179 else (255, 255, 255)
 
 
 def _oklab_to_linear(lightness: float, a: float, b: float) -> tuple[float, float, float]:
-    """Oklab to linear sRGB (Ottosson 2020)."""
+    """Convert Oklab to linear sRGB (Ottosson 2020)."""
     long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
     medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
     short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3

@@ -1,4 +1,4 @@
-"""Masks, contours and tags of one frame over its image."""
+"""Rendering of the masks, contours and tags of one frame over its image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from visdeploy.video.source import Image
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:
-    """How results look.
+    """Style of rendered results.
 
     Attributes:
         alpha: Opacity of the masks, 0 (contours only) to 1.
@@ -26,10 +26,10 @@ class Style:
         labels: Write the class name.
         ids: Write the track id.
         scores: Write the score, in percent.
-        min_score: Leave out instances below this score. Clip methods report all of their slots, whatever the scores:
-            the weak ones would hide the objects.
-        font_size: Height of the text in pixels; None follows the frame size.
-        color: RGB colour of a track id.
+        min_score: Omit instances below this score. Clip methods return all of their slots, and those with low scores
+            would cover the objects.
+        font_size: Height of the text in pixels; None derives it from the frame size.
+        color: Function from track id to RGB colour.
     """
 
     alpha: float = 0.45
@@ -49,7 +49,7 @@ class Style:
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> Style:
-        """From keyword arguments; an unknown one is an error that lists the known."""
+        """Return a style from keyword arguments; raise a `ConfigError` that lists the known ones for an unknown one."""
         known = [f.name for f in fields(cls)]
         unknown = [name for name in options if name not in known]
         if unknown:
@@ -70,16 +70,16 @@ def draw(image: Image, frame: FrameResult, **style: Any) -> Image:
 
     Raises:
         DataError: The image does not have the size of the result.
-        ConfigError: Unknown style.
+        ConfigError: A style argument is unknown or out of range.
     """
     return draw_styled(image, frame, Style.of(style))
 
 
 def draw_styled(image: Image, frame: FrameResult, style: Style) -> Image:
-    """The same with a ready `Style`."""
+    """Draw the instances of a frame over its image, with a `Style`; see `draw`."""
     if image.shape != (frame.height, frame.width, 3) or image.dtype != np.uint8:
         raise DataError(
-            f"the image does not fit the result of frame {frame.index}",
+            f"the image does not match the result of frame {frame.index}",
             seen=f"{image.dtype} {image.shape}",
             expected=f"uint8 {(frame.height, frame.width, 3)}",
         )
@@ -93,7 +93,7 @@ def draw_styled(image: Image, frame: FrameResult, style: Style) -> Image:
 
 
 def _draw_mask(canvas: Image, instance: Instance, style: Style) -> None:
-    """Blend and outline one mask; only the pixels of its box are touched (and the outline's width around)."""
+    """Blend and outline one mask. Only pixels in its box, extended by the width of the outline, change."""
     import cv2
     from pycocotools import mask as coco
 
@@ -130,7 +130,7 @@ def _draw_tags(canvas: Image, shown: Sequence[Instance], classes: Sequence[str],
 def _tag(
     instance: Instance, classes: Sequence[str], style: Style, size: int, room: int
 ) -> npt.NDArray[np.uint8] | None:
-    """Ink of the longest tag that fits the width of the frame: `#id class score`, less the score, less the class."""
+    """Return the opacity of the longest tag that fits the frame: `#id class score`, without score, without class."""
     name = classes[instance.label] if instance.label < len(classes) else f"class {instance.label}"
     parts = [f"#{instance.track_id}"] * style.ids + [name] * style.labels + [f"{instance.score:.0%}"] * style.scores
     joint = " " if style.labels else ", "

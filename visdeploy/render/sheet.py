@@ -1,4 +1,4 @@
-"""Many images on one page."""
+"""Contact sheets: several images in one PNG file."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def contact_sheet(
     """Write a PNG with images in rows.
 
     Args:
-        images: RGB, uint8, `(height, width, 3)`; sizes may differ, the first one's shape gives the cells.
+        images: RGB, uint8, `(height, width, 3)`; sizes may differ, the first image sets the aspect ratio of the cells.
         path: PNG file; it appears complete or not at all.
         columns: Images per row.
-        cell_width: Columns of one cell, in pixels; images are scaled to fit.
-        captions: A line of text per image.
+        cell_width: Width of a cell in pixels; images are scaled to fit.
+        captions: One line of text per image.
 
     Returns:
-        The path written.
+        Path of the PNG file.
     """
     from PIL import Image as pillow
 
@@ -62,7 +62,7 @@ def contact_sheet(
 
 
 def _paste(cell: Image, picture: Image) -> None:
-    """Scale a picture into a cell, centred, its shape kept."""
+    """Scale an image to fit a cell, centred, with its aspect ratio kept."""
     import cv2
 
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:

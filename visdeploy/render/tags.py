@@ -1,4 +1,4 @@
-"""Text of tags, and where they go."""
+"""Rendering and placement of the text of tags."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Rectangle = tuple[int, int, int, int]
 
 @lru_cache(maxsize=2048)
 def render_text(text: str, size: int) -> npt.NDArray[np.uint8]:
-    """Opacity of a line of text with a margin, uint8, `(height, width)`, in Pillow's own font.
+    """Return the opacity of a line of text with a margin, uint8, `(height, width)`, in Pillow's default font.
 
     Args:
-        text: What to write.
+        text: Text to render.
         size: Height of the font in pixels.
     """
     from PIL import Image, ImageDraw, ImageFont
@@ -36,13 +36,13 @@ def render_text(text: str, size: int) -> npt.NDArray[np.uint8]:
 def place_tag(
     box: tuple[float, float, float, float], size: tuple[int, ...], frame: tuple[int, int], taken: Sequence[Rectangle]
 ) -> Rectangle:
-    """Find room for a tag: above the box, below it, or inside, the first place that no other tag has.
+    """Find the first position for a tag above, below or inside the box that does not overlap another tag.
 
     Args:
-        box: `(x1, y1, x2, y2)` of the instance, pixels.
+        box: `(x1, y1, x2, y2)` of the instance, in pixels.
         size: `(height, width)` of the tag.
-        frame: `(height, width)` of the frame; the tag stays inside, cut where it is larger.
-        taken: Tags that are there already.
+        frame: `(height, width)` of the frame; the tag stays inside and is cropped if it is larger.
+        taken: Rectangles of the tags placed so far.
 
     Returns:
         `(left, top, right, bottom)` in pixels.

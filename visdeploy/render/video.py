@@ -1,4 +1,4 @@
-"""Results over their source video, as H.264."""
+"""Rendering of results over their source video, as H.264."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from visdeploy.render.draw import Style, draw_styled
 from visdeploy.results import VideoResult
 from visdeploy.video import Frame, VideoWriter, open_source
 
-_FPS = 25.0  # of videos made from images that have no rate
-_TOLERANCE = 1e-4  # seconds; far below any frame period, far above rounding in files
+_FPS = 25.0  # frame rate of videos rendered from images without one
+_TOLERANCE = 1e-4  # seconds; far below any frame period, far above the rounding of timestamps in files
 
 
 def render_video(
@@ -29,31 +29,31 @@ def render_video(
 ) -> Path:
     """Draw all tracks over the source and write an `.mp4`, `.mov` or `.mkv`.
 
-    The source is read again. Frames are matched by timestamp where result and source have them, by position otherwise;
-    timestamps of the source are kept, so videos of variable rate stay as they are.
+    The source is read again. Frames are matched by timestamp if both the result and the source have timestamps, by
+    position otherwise. The timestamps are kept, so that a video with a variable frame rate stays one.
 
     Args:
-        result: The tracks.
-        path: Video to write; it appears complete or not at all.
-        source: What the result was made from, see `open_source`; the result's own `source` by default.
-        fps: Frame rate; the result's by default, 25 where it has none.
+        result: Tracks of the video.
+        path: Video file to write; it appears complete or not at all.
+        source: Source from which the result was computed, see `open_source`; `result.source` by default.
+        fps: Frame rate; by default that of the result, or 25 if the result has none.
         quality: See `VideoWriter`.
         progress: Called with the number of frames written so far.
         **style: See `Style`.
 
     Returns:
-        The path written.
+        Path of the video file.
 
     Raises:
-        DataError: There is no source, or it does not fit the result.
+        DataError: There is no source, or it does not match the result.
         SourceError: The source cannot be read.
-        ConfigError: Unknown style, ending or rate.
+        ConfigError: The style, the ending or the frame rate is not supported.
     """
     look, path = Style.of(style), Path(path)
     source = result.source if source is None else source
     if source is None:
-        raise DataError(f"the result of {result.name!r} does not say where its frames are",
-                        hint="Pass source=: the video, folder or frames that it was made from.")  # fmt: skip
+        raise DataError(f"the result of {result.name!r} does not name its source",
+                        hint="Pass source= with the video, folder or frames it was computed from.")  # fmt: skip
     if result.num_frames == 0:
         raise DataError(f"the result of {result.name!r} has no frames to render")
     stamped = _rising(result) and fps is None
@@ -72,7 +72,7 @@ def render_video(
                 f"the source of {result.name!r} is shorter than its result",
                 seen=f"{writer.frames_written} matching frames",
                 expected=f"{result.num_frames}",
-                hint="Pass source= with the video that the result was made from.",
+                hint="Pass source= with the video from which the result was computed.",
             )
     return path
 
@@ -83,7 +83,7 @@ def _rising(result: VideoResult) -> bool:
 
 
 def _matching(result: VideoResult, source: Any) -> Generator[Frame, None, None]:
-    """Frames of the source that the result speaks of, in order."""
+    """Yield the frames of the source that belong to the result, in order."""
     by_time = _rising(result) and result.num_frames > 1
     wanted = 0
     last = -1.0
@@ -95,7 +95,7 @@ def _matching(result: VideoResult, source: Any) -> Generator[Frame, None, None]:
                 continue
             if frame.image.shape[:2] != (result.height, result.width):
                 raise DataError(
-                    f"the source does not fit the result of {result.name!r}",
+                    f"the source does not match the result of {result.name!r}",
                     seen=f"frames of {frame.image.shape[0]}x{frame.image.shape[1]}",
                     expected=f"{result.height}x{result.width}",
                 )

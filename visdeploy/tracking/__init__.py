@@ -1,4 +1,4 @@
-"""Identity: who is who from one frame to the next. Light, branchy, numpy only."""
+"""Association of instances between frames and between clips, in numpy."""
 
 from visdeploy.tracking.affinity import AffinityTracker, Association, sigmoid
 

@@ -1,9 +1,13 @@
-"""Greedy association by affinity, with a list of lost tracks (VISOLO, specification section 8).
+"""Greedy association by affinity, with a list of lost tracks, as in the published implementation of VISOLO.
 
-Every detection carries a *query* vector (how it looks for itself in later frames) and a *reference* vector (how
-earlier frames find it); the affinity of an earlier detection a and a present detection b is
-`sigmoid(query_a . reference_b)`. Detections are served in score order: first by the detections of the previous
-frame, then by lost tracks from the newest to the oldest, and what is left over starts new tracks.
+Every detection has a *query* vector, used when it is the earlier one of a pair, and a *reference* vector, used when it
+is the later one. The affinity of an earlier detection a and a current detection b is `sigmoid(query_a . reference_b)`,
+as in the memory matching module of VISOLO (Han et al., CVPR 2022). Each frame has four steps:
+
+* A: detections, in descending order of score, continue the tracks of the previous frame;
+* B: the remaining ones continue lost tracks, the most recently lost first;
+* C: the remaining ones start new tracks;
+* D: tracks of the previous frame that were not continued are added to the list of lost tracks.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ _ROW_FIELDS = ("frames", "cells", "track_ids", "query")
 
 
 def sigmoid(logits: npt.NDArray[np.floating[Any]]) -> FloatArray:
-    """Logistic function in float32, without overflow warnings."""
+    """Compute the logistic function in float32, without overflow warnings."""
     x = np.asarray(logits, dtype=np.float32)
     small = np.exp(-np.abs(x))
     return np.where(x >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)
@@ -33,13 +37,13 @@ def sigmoid(logits: npt.NDArray[np.floating[Any]]) -> FloatArray:
 
 @dataclass(frozen=True)
 class Rows:
-    """Detections that can be found again, one per row, in the order in which they are offered.
+    """Earlier detections that a later one can continue, one per row, in the order in which they are compared.
 
     Attributes:
-        frames: int64 `[k]`, the frame each was last seen in.
-        cells: int64 `[k]`, where the network found it (for inspection; association does not use it).
-        track_ids: int64 `[k]`, its track.
-        query: float32 `[k, d]`, its query vector in that frame.
+        frames: int64 `[k]`, frame of the detection.
+        cells: int64 `[k]`, grid cell of the detection (for inspection; association does not use it).
+        track_ids: int64 `[k]`, id of its track.
+        query: float32 `[k, d]`, its query vector.
     """
 
     frames: IntArray
@@ -49,13 +53,13 @@ class Rows:
 
     @classmethod
     def empty(cls) -> Rows:
-        """No rows, of a vector size not known yet."""
+        """Return no rows; the size of the vectors is not yet known."""
         none = np.zeros(0, dtype=np.int64)
         return cls(none, none, none, np.zeros((0, 0), dtype=np.float32))
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], group: str) -> Rows:
-        """The rows that a saved state holds under `group`."""
+        """Return the rows stored in a saved state under `group`."""
         frames, cells, track_ids = (np.array(arrays[f"{group}.{name}"], dtype=np.int64) for name in _ROW_FIELDS[:3])
         return cls(frames, cells, track_ids, np.array(arrays[f"{group}.query"], dtype=np.float32))
 
@@ -63,11 +67,11 @@ class Rows:
         return len(self.track_ids)
 
     def take(self, where: BoolArray | slice) -> Rows:
-        """The rows picked by a mask or a slice, in order."""
+        """Return the rows selected by a mask or a slice, in order."""
         return Rows(*(getattr(self, name)[where] for name in _ROW_FIELDS))
 
     def then(self, other: Rows) -> Rows:
-        """These rows followed by the others."""
+        """Return these rows followed by those of `other`."""
         if not len(self) or not len(other):
             return other if not len(self) else self
         return Rows(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in _ROW_FIELDS))
@@ -75,15 +79,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class Association:
-    """What one frame did to the tracks.
+    """Result of the association of one frame.
 
     Attributes:
-        track_ids: int64 `[n]`, the track of each detection, in the order given.
-        previous_matched: bool `[p]`, which detections of the previous frame were continued directly (step A).
-        lost: int64 `[k, 3]`, rows (frame, cell, track id) of the lost list after this frame's births, before the
-            previous frame's unmatched detections join it (between steps C and D).
-        forgotten: int64 `[m]`, tracks that left the lost list because it was full; they can never come back.
-        num_tracks: Tracks born so far, forgotten ones included.
+        track_ids: int64 `[n]`, track id of each detection, in the order given.
+        previous_matched: bool `[p]`, which detections of the previous frame were continued in step A.
+        lost: int64 `[k, 3]`, rows (frame, cell, track id) of the list of lost tracks between steps C and D.
+        forgotten: int64 `[m]`, tracks removed from the list of lost tracks because it was full; they cannot continue.
+        num_tracks: Number of tracks started so far, including removed ones.
     """
 
     track_ids: IntArray
@@ -102,14 +105,14 @@ class _State:
 
 
 class AffinityTracker:
-    """Tracks of one stream.
+    """Tracker of one stream.
 
-    The reference keeps lost tracks for ever; here the list holds at most `max_lost` rows and drops the oldest, so
-    that an endless stream stays in bounded memory. Until the list is full the two are identical.
+    The published implementation keeps lost tracks without limit. Here the list holds at most `max_lost` rows and drops
+    the oldest, so that memory is bounded on an endless stream. Results are identical until the list is full.
 
     Args:
-        threshold: Smallest affinity that continues a track.
-        max_lost: Largest number of lost tracks remembered.
+        threshold: Minimum affinity to continue a track.
+        max_lost: Maximum number of lost tracks kept.
 
     Raises:
         ConfigError: A parameter is out of range.
@@ -125,26 +128,26 @@ class AffinityTracker:
 
     @property
     def num_tracks(self) -> int:
-        """Tracks born so far."""
+        """Number of tracks started so far."""
         return self._state.num_tracks
 
     @property
     def live(self) -> IntArray:
-        """Ids of the tracks that can still be continued: those of the last frame and the lost ones."""
+        """Ids of the tracks that can be continued: those of the last frame and the lost ones."""
         return np.concatenate([self._state.previous.track_ids, self._state.lost.track_ids])
 
     def update(self, cells: IntArray, query: FloatArray, reference: FloatArray) -> Association:
         """Associate the detections of the next frame.
 
-        Nothing changes if this raises.
+        The state of the tracker does not change if an error is raised.
 
         Args:
-            cells: int64 `[n]`, cell of each detection, best detection first.
+            cells: int64 `[n]`, grid cell of each detection, in descending order of score.
             query: float32 `[n, d]`, query vectors.
             reference: float32 `[n, d]`, reference vectors.
 
         Raises:
-            StreamError: The arrays do not fit each other or the frames before.
+            StreamError: The shapes do not match each other or the previous frames.
         """
         state = self._state
         self._check(cells, query, reference)
@@ -169,7 +172,7 @@ class AffinityTracker:
         return association
 
     def _continue_previous(self, previous: Rows, reference: FloatArray, track_ids: IntArray) -> BoolArray:
-        """Step A: fill `track_ids` from the previous frame; the flags of the rows that were used."""
+        """Fill `track_ids` from the previous frame (step A); return a flag for each row that was matched."""
         used = np.zeros(len(previous), dtype=bool)
         if len(previous) and len(track_ids):
             affinity = sigmoid(previous.query @ reference.T)
@@ -177,13 +180,13 @@ class AffinityTracker:
         return used
 
     def _find_lost(self, lost: Rows, reference: FloatArray, track_ids: IntArray) -> Rows:
-        """Step B: fill `track_ids` from the lost list, newest frame first; the rows that stay lost."""
+        """Fill `track_ids` from the lost tracks, latest frame first (step B); return the rows that stay lost."""
         waiting = np.flatnonzero(track_ids < 0)
         if not len(lost) or not len(waiting):
             return lost
         used = np.zeros(len(lost), dtype=bool)
         affinity = sigmoid(lost.query @ reference.T)
-        starts = np.flatnonzero(np.diff(lost.frames, prepend=-1))  # rows of one frame stand together, oldest first
+        starts = np.flatnonzero(np.diff(lost.frames, prepend=-1))  # rows are grouped by frame, oldest first
         stops = np.append(starts[1:], len(lost))
         best = np.maximum.reduceat(affinity[:, waiting].max(axis=1), starts)
         for index in np.flatnonzero(best >= self.threshold)[::-1]:
@@ -197,11 +200,11 @@ class AffinityTracker:
     def _greedy(
         self, affinity: FloatArray, candidates: IntArray, detections: Any, used: BoolArray, track_ids: IntArray
     ) -> None:
-        """Give each detection in turn its best unused candidate row; `used` and `track_ids` are filled in place."""
+        """Assign the best unused candidate row to each detection in turn; fill `used` and `track_ids` in place."""
         order = np.argsort(-affinity, axis=0, kind="stable")
         for detection in detections:
             for row in order[:, detection]:
-                if not affinity[row, detection] >= self.threshold:  # NaN stops here too
+                if not affinity[row, detection] >= self.threshold:  # also true for NaN
                     break
                 if not used[row]:
                     used[row] = True
@@ -221,11 +224,11 @@ class AffinityTracker:
                 raise StreamError(
                     "cannot associate detections",
                     seen=f"vectors of {query.shape[1]} numbers",
-                    expected=f"{rows.query.shape[1]}, as in the frames before",
+                    expected=f"{rows.query.shape[1]}, as in the previous frames",
                 )
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Everything the tracker remembers, as arrays that `load_state` takes back."""
+        """Return the state of the tracker as arrays, to be restored by `load_state`."""
         arrays: dict[str, npt.NDArray[Any]] = {
             "counters": np.array([self._state.frame, self._state.num_tracks], dtype=np.int64)
         }
@@ -235,10 +238,10 @@ class AffinityTracker:
         return arrays
 
     def load_state(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take back what `state` gave.
+        """Restore the state returned by `state`.
 
         Raises:
-            StreamError: An array is missing, or the arrays do not fit each other.
+            StreamError: An array is missing, or the arrays are inconsistent.
         """
         try:
             frame, num_tracks = (int(v) for v in arrays["counters"])
@@ -248,7 +251,9 @@ class AffinityTracker:
         ids = np.concatenate([rows.track_ids.ravel() for rows in groups])
         for rows in groups:
             if {a.shape for a in (rows.frames, rows.cells, rows.track_ids)} != {(len(rows.query),)}:
-                raise StreamError("the saved tracks do not fit each other", seen=str([r.query.shape for r in groups]))
+                raise StreamError(
+                    "the saved tracks have inconsistent shapes", seen=str([r.query.shape for r in groups])
+                )
         if frame < 0 or len(np.unique(ids)) != len(ids) or (len(ids) and not 0 <= ids.min() <= ids.max() < num_tracks):
-            raise StreamError("the saved tracks contradict each other", seen=f"{num_tracks} tracks, ids {ids.tolist()}")
+            raise StreamError("the saved tracks have inconsistent ids", seen=f"{num_tracks} tracks, ids {ids.tolist()}")
         self._state = replace(self._state, frame=frame, num_tracks=num_tracks, previous=groups[0], lost=groups[1])

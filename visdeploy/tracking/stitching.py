@@ -1,8 +1,8 @@
-"""Identity across overlapping clips: instances of a clip continue the tracks whose masks they share frames with.
+"""Association of instances between overlapping clips.
 
-Clip methods name an instance by its slot, which means nothing to the next clip. What both have seen are the frames of
-the overlap; instances are matched there by the IoU of their masks through all of them, one to one, with the largest
-sum (Hungarian method).
+Clip methods identify an instance by its slot, and the slots of different clips are unrelated. Instances of two clips
+are therefore matched by the IoU of their masks over all frames that both clips contain, one to one, with the largest
+sum of IoUs (Hungarian method).
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import numpy.typing as npt
 from visdeploy.masks import Mask
 
 Tube = Sequence[Mask | None]
-"""Masks of one object through consecutive frames; None where it is absent."""
+"""Masks of one object in consecutive frames; None where it is absent."""
 
 
 def tube_overlaps(first: Sequence[Tube], second: Sequence[Tube]) -> npt.NDArray[np.float64]:
-    """IoU of every pair of tubes, over all frames together.
+    """Compute the IoU of every pair of tubes: sum of the intersections over all frames divided by sum of the unions.
 
     Args:
-        first: Tubes of one kind.
-        second: Tubes of the other kind, all through the same frames.
+        first: Tubes of the first clip.
+        second: Tubes of the second clip, over the same frames.
 
     Returns:
         float64 `[len(first), len(second)]` in 0..1; 0 where both are empty.
@@ -47,14 +47,14 @@ def tube_overlaps(first: Sequence[Tube], second: Sequence[Tube]) -> npt.NDArray[
 
 
 def match(similarity: npt.NDArray[np.float64], threshold: float) -> list[tuple[int, int]]:
-    """One-to-one pairs of rows and columns with the largest sum; none below the threshold.
+    """Match rows and columns one to one so that the sum of similarities is maximal, and drop pairs below the threshold.
 
     Args:
         similarity: float64 `[rows, columns]`.
-        threshold: Smallest similarity of a pair.
+        threshold: Minimum similarity of a pair.
 
     Returns:
-        `(row, column)` by rising row.
+        Pairs `(row, column)` in ascending order of row.
     """
     from scipy.optimize import linear_sum_assignment
 

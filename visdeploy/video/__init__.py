@@ -1,4 +1,7 @@
-"""Reading frames from anything that gives frames, and writing H.264 video. OpenCV and PyAV are imported on use."""
+"""Sources of frames (files, streams, images, arrays, cameras) and a writer of H.264 video.
+
+OpenCV and PyAV are imported on first use.
+"""
 
 from visdeploy.video.opening import open_source
 from visdeploy.video.source import Frame, Source, SourceReport

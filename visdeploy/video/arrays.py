@@ -1,4 +1,4 @@
-"""Frames from arrays in memory: one array of many frames, or any iterable."""
+"""Frames from arrays in memory: one array of all frames, or an iterable of frames."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from visdeploy.video.source import Frame, Image, OnError, RawFrame, Source
 
 
 class ArraySource(Source):
-    """Arrays, or `Frame`s with timestamps, from any iterable; a generator is read once, lists can be read again."""
+    """Source of arrays, or of `Frame`s with timestamps, from any iterable. A generator can be read only once."""
 
     def __init__(
         self,
@@ -50,11 +50,11 @@ def check_image(image: Any, number: int) -> Image:
     """Return `image` if it is an RGB array, uint8, `(height, width, 3)`.
 
     Raises:
-        SourceError: It is anything else; the hint says how to convert it.
+        SourceError: It is anything else; the hint tells how to convert it.
     """
     if not isinstance(image, np.ndarray):
         raise SourceError(
-            f"frame {number} is no array",
+            f"frame {number} is not an array",
             seen=type(image).__name__,
             expected="numpy.ndarray, uint8, (height, width, 3)",
             hint="Convert it with numpy.asarray(...) first.",

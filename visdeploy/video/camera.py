@@ -11,7 +11,7 @@ from visdeploy.video.source import Image, OnError, RawFrame, Source
 
 
 class CameraSource(Source):
-    """A camera by its index; endless unless `max_frames` is given, stamped with the time of each read."""
+    """Camera with an index. It is endless unless `max_frames` is given; timestamps are the times of the reads."""
 
     kind = "camera"
 
@@ -37,7 +37,7 @@ class CameraSource(Source):
             capture.release()
             raise SourceError(
                 f"cannot open camera {self._index}",
-                hint="Check that the camera is connected, free, and that this process may use it.",
+                hint="Check that the camera is connected, not in use, and that this process may access it.",
             )
         self.fps = max(0.0, float(capture.get(cv2.CAP_PROP_FPS))) / self.step
         self._capture = capture
@@ -52,7 +52,7 @@ class CameraSource(Source):
             ok, image = capture.read()
             if not ok:
                 raise SourceError(
-                    f"camera {self._index} gave no frame after {self.delivered_frames} frames",
+                    f"camera {self._index} returned no frame after {self.delivered_frames} frames",
                     hint="The camera was unplugged or taken by another program.",
                 )
             now = time.monotonic()

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# FFmpeg "decodes" any text or binary file as a picture of a terminal through these demuxers.
+# With these demuxers FFmpeg decodes any text or binary file as an image of a terminal.
 _TEXT_ART = {"tty", "bin", "adf", "idf", "xbin"}
 _PLAYABLE = "a video file that FFmpeg can decode"
 
 
 class VideoSource(Source):
-    """A video file, or a URL (http, https, rtsp, rtmp, udp, ...) when `path` has a scheme."""
+    """Video file, or URL (http, https, rtsp, rtmp, udp, ...) if `path` has a scheme."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class VideoSource(Source):
         hint = (
             "Check the address, the network and the credentials; raise timeout= for slow servers."
             if self._remote
-            else "The file is no video, is damaged, or was cut off before its index was written; copy it anew."
+            else "The file is not a video, is damaged, or was cut off before its index was written; copy it again."
         )
         detail = getattr(error, "strerror", None) or str(error)
         raise SourceError(f"cannot open {self.path}", seen=detail, expected=_PLAYABLE, hint=hint) from error
@@ -80,15 +80,15 @@ class VideoSource(Source):
         from av.stream import Disposition
 
         if container.format.name in _TEXT_ART:
-            raise SourceError(f"{self.path} is no video", seen="text or unknown bytes", expected=_PLAYABLE)
+            raise SourceError(f"{self.path} is not a video", seen="text or unknown bytes", expected=_PLAYABLE)
         videos = [s for s in container.streams.video if Disposition.attached_pic not in s.disposition]
         if not videos:
             kinds = ", ".join(sorted({s.type for s in container.streams})) or "no stream"
             raise SourceError(
-                f"{self.path} holds no video stream",
+                f"{self.path} contains no video stream",
                 seen=kinds,
                 expected=_PLAYABLE,
-                hint="A file with sound only, or a cover picture, cannot be segmented.",
+                hint="Choose a file with video: this one has only sound or a cover image.",
             )
         stream = videos[0]
         self._stream_index = stream.index
@@ -112,20 +112,20 @@ class VideoSource(Source):
         self._check_end()
 
     def _check_end(self) -> None:
-        """Raise when the file ended before what its header promises."""
+        """Raise a `SourceError` if the file has fewer frames or bytes than its header states."""
         if self._packets == 0:
-            raise SourceError(f"{self.path} holds no frames", expected=_PLAYABLE)
+            raise SourceError(f"{self.path} contains no frames", expected=_PLAYABLE)
         got, claimed = self._position + 1, self._claimed
         if claimed is not None and got >= claimed:
             return
         lost = 0 if self._remote else missing_bytes(Path(self._location))
         if claimed is not None and self._packets < claimed:
-            expected = f"{claimed} frames by its header"
+            expected = f"{claimed} frames according to its header"
         elif lost:
-            expected = f"{lost} more bytes by its header"
+            expected = f"{lost} more bytes according to its header"
         else:
             return
-        hint = "Copy the file anew, or pass on_error='stop' to take the frames that are there."
+        hint = "Copy the file again, or pass on_error='stop' to use the frames it contains."
         raise SourceError(f"{self.path} is truncated", seen=f"{got} frames", expected=expected, hint=hint)
 
     def _decode(self, container: av.container.InputContainer, stream: Any) -> Iterator[av.VideoFrame]:
@@ -152,7 +152,7 @@ class VideoSource(Source):
         return SourceError(
             f"{self.path}: decoding failed after {self.delivered_frames} delivered frames",
             seen=getattr(error, "strerror", None) or str(error),
-            hint="The file is damaged or cut off: copy it anew, or pass on_error='stop' (end there) or 'skip' (go on).",
+            hint="The file is damaged or truncated. Copy it again, or pass on_error='stop' (end here) or 'skip'.",
         )
 
     def _pixels(self, frame: av.VideoFrame, convert: RgbConverter) -> Image:
@@ -163,7 +163,7 @@ class VideoSource(Source):
         pixels = convert(frame)
         if convert.turn is None and not self._warned_turn:
             self._warned_turn = True
-            logger.warning("%s: a rotation that is no quarter turn is not applied", self.name)
+            logger.warning("%s: the rotation is not applied, because it is not a multiple of 90 degrees", self.name)
         return pixels
 
     def close(self) -> None:
@@ -174,7 +174,7 @@ class VideoSource(Source):
 
 
 class _Clock:
-    """Seconds since the first frame; a stamp that is missing or does not rise is replaced by one period later."""
+    """Clock of seconds since the first frame; adds one period where a timestamp is missing or does not increase."""
 
     def __init__(self, fps: float) -> None:
         self._period = 1.0 / fps if fps else 0.0
@@ -192,21 +192,23 @@ class _Clock:
 
 
 def is_url(text: str) -> bool:
-    """Whether a string is an address with a scheme and not a path."""
+    """Return whether a string is an address with a scheme, not a path."""
     return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", text) is not None
 
 
 def _check_file(path: Path) -> None:
     if not path.exists():
-        raise SourceError(f"{path} does not exist", hint="Check the path; relative paths start at the working folder.")
+        raise SourceError(
+            f"{path} does not exist", hint="Check the path; relative paths start at the working directory."
+        )
     if path.is_file() and path.stat().st_size == 0:
-        raise SourceError(f"{path} is empty", seen="0 bytes", expected=_PLAYABLE, hint="Copy the file anew.")
+        raise SourceError(f"{path} is empty", seen="0 bytes", expected=_PLAYABLE, hint="Copy the file again.")
 
 
 def _claimed_frames(stream: av.VideoStream) -> int | None:
-    """Frames the container's header or index promises; None where it does not say.
+    """Return the number of frames according to the container's header or index; None if neither states it.
 
-    MP4's own count includes frames that an edit list hides, its index does not, so the index goes first.
+    The index of an MP4 file takes precedence: unlike the header's count, it excludes frames hidden by an edit list.
     """
     if stream.frames <= 0:
         return None

@@ -1,4 +1,4 @@
-"""Frames from image files: folders, globs, lists of paths."""
+"""Frames from image files: folders, glob patterns, lists of paths."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp",
 
 
 class ImageSource(Source):
-    """Image files in the given order, one frame each."""
+    """Source of image files, one frame per file, in the given order."""
 
     kind = "images"
 
@@ -42,15 +42,15 @@ class ImageSource(Source):
 
 
 def read_image(path: Path) -> Image:
-    """Read one image file as upright RGB.
+    """Read an image file as upright RGB.
 
-    EXIF orientation is applied, palettes and grey are widened, alpha is dropped, 16 bits are scaled to 8.
+    The EXIF orientation is applied, palettes and grey are converted to RGB, alpha is dropped, 16 bits are scaled to 8.
 
     Returns:
         Pixels, uint8, `(height, width, 3)`.
 
     Raises:
-        SourceError: The file is missing, truncated or no image.
+        SourceError: The file is missing, truncated or not an image.
     """
     from PIL import Image as pillow
     from PIL import ImageOps
@@ -65,12 +65,12 @@ def read_image(path: Path) -> Image:
         raise SourceError(
             f"cannot read image {path}",
             seen=str(error) or type(error).__name__,
-            hint="Remove or replace the file, or pass on_error='skip' to go on without it.",
+            hint="Remove or replace the file, or pass on_error='skip' to continue without it.",
         ) from error
 
 
 def list_folder(folder: Path) -> list[Path]:
-    """Image files of a folder in natural order (`2.png` before `10.png`), hidden and other files left out."""
+    """Return the image files of a folder in natural order (`2.png` before `10.png`), without hidden files."""
     return natural_order(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
 
 

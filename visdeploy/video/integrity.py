@@ -1,7 +1,7 @@
-"""How long a video file should be, by the outermost lengths of its container.
+"""Detection of truncated video files, from the length that the container states.
 
-FFmpeg takes the end of a cut file for the end of the video. MP4 and MOV (ISO/IEC 14496-12, 4.2), Matroska and WebM
-(RFC 9559, 4.5) and AVI (RIFF) state their lengths, so a cut can be told from an end.
+FFmpeg reports the end of a truncated file as the end of the video. MP4 and MOV (ISO/IEC 14496-12, 4.2), Matroska and
+WebM (RFC 9559, 4.5) and AVI (RIFF) state their lengths, so that truncation can be detected.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
 def missing_bytes(path: Path) -> int:
-    """Bytes by which a file is shorter than its container says; 0 when it is whole, or of a kind that does not say."""
+    """Return the number of bytes missing from a file; 0 if it is complete or its container states no length."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(12)
@@ -29,7 +29,7 @@ def missing_bytes(path: Path) -> int:
 
 
 def _boxes_end(file: BinaryIO, size: int) -> int:
-    """End of the last top-level MP4 box, which lies beyond the file when that is cut."""
+    """Return the end of the last top-level MP4 box, which lies beyond the end of a truncated file."""
     position = 0
     while position < size:
         file.seek(position)
@@ -43,14 +43,14 @@ def _boxes_end(file: BinaryIO, size: int) -> int:
             length = int.from_bytes(head[8:16], "big")
         if length == 0:  # to the end of the file
             return size
-        if length < 8:  # no box: whatever follows the last one is not ours to judge
+        if length < 8:  # not a box: data after the last box are not checked
             return size
         position += length
     return position
 
 
 def _matroska_end(file: BinaryIO) -> int:
-    """End of the Matroska segment, 0 where its length is left open (live recordings)."""
+    """Return the end of the Matroska segment; 0 if its length is unknown, as in live recordings."""
     file.seek(4)
     header = _variable_length(file)
     if header is None:
@@ -63,7 +63,7 @@ def _matroska_end(file: BinaryIO) -> int:
 
 
 def _variable_length(file: BinaryIO) -> int | None:
-    """Read an EBML length; None when it is unknown (all ones) or unreadable."""
+    """Read an EBML length; return None if it is unknown (all ones) or unreadable."""
     first = file.read(1)
     if not first or first[0] == 0:
         return None

@@ -1,4 +1,4 @@
-"""From what the user names to the source that reads it."""
+"""Selection of the source class for a path, URL, camera index, array or iterable."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def open_source(
     timeout: float = 10.0,
     options: dict[str, str] | None = None,
 ) -> Source:
-    """Open anything that gives frames.
+    """Open a source of frames.
 
     Args:
         source: A video file, a folder of images or a glob (both in natural order), an image file, a URL (http, rtsp,
             ...), a camera index, an array `(frames, height, width, 3)`, a list of image paths, or any iterable of
-            RGB arrays (uint8, `(height, width, 3)`) or `Frame`s. An open `Source` is returned as it is.
-        max_frames: Deliver at most so many frames.
+            RGB arrays (uint8, `(height, width, 3)`) or `Frame`s. An open `Source` is returned unchanged.
+        max_frames: Maximum number of frames to deliver.
         step: Deliver every `step`-th frame.
         name: Name for the results; the file stem or folder name by default.
-        fps: Frame rate of images and arrays, which have none of their own; gives them timestamps.
-        on_error: What a damaged frame or a missing tail does: `raise` a `SourceError`, `stop` with a logged warning,
-            or `skip` the frame with a logged warning and go on.
+        fps: Frame rate of images and arrays, from which their timestamps are computed.
+        on_error: Response to a damaged frame or a truncated file: `raise` a `SourceError`, `stop` with a logged
+            warning, or `skip` the frame with a logged warning and continue.
         timeout: Seconds to wait for a URL to open and for each read from it.
         options: FFmpeg options for files and URLs, such as `{"rtsp_transport": "udp"}`.
 
@@ -49,7 +49,7 @@ def open_source(
         The source; iterate it, or use it as a context manager.
 
     Raises:
-        SourceError: The source is missing, empty, no video, or of no known kind.
+        SourceError: The source is missing, empty, not a video, or of an unknown kind.
         ConfigError: An option is out of range.
     """
     limits: dict[str, Any] = {"max_frames": max_frames, "step": step, "on_error": on_error}
@@ -77,7 +77,7 @@ def _open_path(text: str, name: str | None, fps: float, limits: dict[str, Any], 
         files = list_folder(path)
         if not files:
             raise SourceError(
-                f"folder {path} holds no images",
+                f"folder {path} contains no images",
                 seen=f"{sum(1 for _ in path.iterdir())} other files",
                 expected=f"files ending in {', '.join(sorted(SUFFIXES))}",
             )
@@ -100,7 +100,7 @@ def _open_glob(pattern: str, name: str | None, fps: float, limits: dict[str, Any
             f"no image matches {pattern}",
             seen=f"{len(found)} other files" if found else "nothing",
             expected=f"files ending in {', '.join(sorted(SUFFIXES))}",
-            hint="A glob stands for the frames of one video; open several videos one by one.",
+            hint="A glob selects the frames of one video; open several videos one by one.",
         )
     parent = Path(pattern).parent.name
     return ImageSource(files, name=name or (parent if parent and not glob.has_magic(parent) else "images"),

@@ -1,4 +1,4 @@
-"""Decoded PyAV frames to upright 8-bit RGB."""
+"""Conversion of decoded PyAV frames to upright 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ _LIMITED_RANGE = 1  # AVCOL_RANGE_MPEG
 
 
 class RgbConverter:
-    """Turns decoded frames into RGB arrays the way they are meant to be seen.
+    """Converter of decoded frames to RGB arrays in display orientation.
 
-    Any pixel format and bit depth becomes 8-bit RGB, with the matrix (BT.601, 709, 2020) and range the stream
-    declares; undeclared means BT.601 limited, as FFmpeg does. The display matrix (rotation by quarter turns,
-    mirroring) is applied. One scaler is kept for the whole video.
+    Any pixel format and bit depth becomes 8-bit RGB, with the matrix (BT.601, 709, 2020) and range that the stream
+    declares. Without a declaration, BT.601 with limited range is used, as in FFmpeg. The display matrix (rotation by a
+    multiple of 90 degrees, mirroring) is applied. One scaler is used for the whole video.
 
     Attributes:
-        turn: Signs of the display matrix of the last frame, None if it is no quarter turn and was not applied.
+        turn: Signs of the display matrix of the last frame; None if its rotation is not a multiple of 90 degrees, and
+            it was therefore not applied.
     """
 
     def __init__(self) -> None:
@@ -42,7 +43,7 @@ class RgbConverter:
         )
 
     def __call__(self, frame: av.VideoFrame) -> Image:
-        """RGB pixels of a frame, uint8, `(height, width, 3)`, upright and contiguous."""
+        """Return the RGB pixels of a frame, uint8, `(height, width, 3)`, upright and contiguous."""
         full = frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj")
         rgb = self._scaler.reformat(
             frame,
@@ -53,15 +54,15 @@ class RgbConverter:
             threads=1,
         )
         pixels: Any = rgb.to_ndarray()
-        # Reading side data ties a frame into a reference cycle that keeps it until the garbage collector runs, so the
-        # matrix is read only when its angle (which costs nothing) is new.
+        # Reading the side data creates a reference cycle that keeps the frame until the garbage collector runs.
+        # Therefore the matrix is read only if the angle, which is cheap to read, has changed.
         if frame.rotation != self._angle:
             self._angle, self.turn = frame.rotation, quarter_turn(frame)
         return orient(pixels, self.turn)
 
 
 def quarter_turn(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:
-    """Signs `(a, b, c, d)` of the frame's display matrix; None when it turns by anything but quarters.
+    """Return the signs `(a, b, c, d)` of the frame's display matrix; None if it rotates by other than 90 degree steps.
 
     The matrix maps a stored pixel `(x, y)` to `(a x + c y, b x + d y)` on the screen.
     """
@@ -76,7 +77,7 @@ def quarter_turn(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:
 
 
 def orient(image: Image, turn: tuple[int, int, int, int] | None) -> Image:
-    """Apply the signs of a display matrix to `(height, width, 3)` pixels; None leaves them as they are."""
+    """Apply the signs of a display matrix to `(height, width, 3)` pixels; None leaves them unchanged."""
     if turn is None or turn == _IDENTITY:
         return image
     a, b, c, d = turn

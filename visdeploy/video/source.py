@@ -1,4 +1,4 @@
-"""What every source of frames has in common: counting, limits, faults, closing."""
+"""Base class of all sources of frames: counting, limits, handling of faults, closing."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ RawFrame = tuple[float | None, Callable[[], Image]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One frame of a source.
+    """Frame of a source.
 
     Attributes:
         index: Position among the delivered frames, from 0.
-        timestamp: Seconds from the first frame of the source; 0.0 throughout where the source has no clock.
-        image: RGB pixels as they are to be looked at, uint8, `(height, width, 3)`, contiguous.
+        timestamp: Seconds since the first frame of the source; 0.0 for all frames if the source has no clock.
+        image: RGB pixels in display orientation, uint8, `(height, width, 3)`, contiguous.
     """
 
     index: int
@@ -38,18 +38,18 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class SourceReport:
-    """What a source promised and what it gave.
+    """Comparison of the frames that a source announced with those that it delivered.
 
     Attributes:
         name: Name of the source.
         kind: `video`, `url`, `images`, `camera`, `arrays`.
-        height: Rows of a frame, None before the first.
-        width: Columns of a frame, None before the first.
-        fps: Mean frame rate, 0 where there is none.
-        expected_frames: Frames the source claimed to hold, after `step` and `max_frames`; None where it claims nothing.
-        delivered_frames: Frames handed out.
-        corrupt_frames: Delivered frames of which the decoder said that parts are concealed.
-        faults: What went wrong and was passed over, in words.
+        height: Rows of a frame, in pixels; None before the first frame.
+        width: Columns of a frame, in pixels; None before the first frame.
+        fps: Mean frame rate; 0 if unknown.
+        expected_frames: Number of frames that the source announced, after `step` and `max_frames`; None if unknown.
+        delivered_frames: Number of frames delivered.
+        corrupt_frames: Number of delivered frames in which the decoder concealed damage.
+        faults: Messages of the faults that were skipped.
         finished: Whether the source was read to its end (or to `max_frames`).
     """
 
@@ -66,7 +66,7 @@ class SourceReport:
 
     @property
     def missing_frames(self) -> int:
-        """Frames that were claimed and not delivered, 0 while unknown."""
+        """Number of announced frames that were not delivered; 0 if unknown."""
         return max(0, (self.expected_frames or 0) - self.delivered_frames)
 
     def __str__(self) -> str:
@@ -76,22 +76,21 @@ class SourceReport:
 
 
 class Source(ABC):
-    """An iterable of `Frame`s that counts what it delivers and closes what it opened.
+    """Iterable of `Frame`s that counts the frames delivered and closes the file it opened.
 
-    Sources of files can be iterated again and then start anew; cameras, streams and iterators only once.
-    Use it as a context manager, or just iterate: the underlying file is closed when the iteration ends,
-    fails or is abandoned.
+    Sources of files can be iterated again from the start; cameras, streams and iterators only once. Use a source as a
+    context manager, or only iterate: the underlying file is closed when the iteration ends, fails or is abandoned.
 
     Attributes:
-        name: File stem, folder name, or what the caller gave.
-        path: Path or URL (without credentials) the frames come from, None for arrays and cameras.
+        name: File stem, folder name, or the name given by the caller.
+        path: Path or URL (without credentials) of the frames; None for arrays and cameras.
         kind: `video`, `url`, `images`, `camera`, `arrays`.
-        fps: Mean frame rate of the delivered frames, 0.0 where there is none.
-        height: Rows of the frames; None before the first frame where the source does not say.
-        width: Columns of the frames; None before the first frame where the source does not say.
-        expected_frames: Frames the source claims to hold, after `step` and `max_frames`; None where unknown.
-        estimated_frames: `expected_frames`, or a guess from duration and rate, for progress bars only.
-        delivered_frames: Frames handed out so far.
+        fps: Mean frame rate of the delivered frames; 0.0 if unknown.
+        height: Rows of the frames, in pixels; None if unknown before the first frame.
+        width: Columns of the frames, in pixels; None if unknown before the first frame.
+        expected_frames: Number of frames that the source announces, after `step` and `max_frames`; None if unknown.
+        estimated_frames: `expected_frames`, or an estimate from duration and rate, for progress bars only.
+        delivered_frames: Number of frames delivered so far.
     """
 
     kind = "arrays"
@@ -119,10 +118,10 @@ class Source(ABC):
 
     @abstractmethod
     def _read(self) -> Iterator[RawFrame]:
-        """Every raw frame in order: seconds or None, and a function that gives its RGB pixels."""
+        """Yield every raw frame in order: its time in seconds or None, and a function that returns its RGB pixels."""
 
     def close(self) -> None:  # noqa: B027  (most sources hold nothing open)
-        """Release the file, stream or camera; safe to call twice."""
+        """Release the file, stream or camera; further calls have no effect."""
 
     def __enter__(self) -> Source:
         return self
@@ -185,12 +184,12 @@ class Source(ABC):
             raise SourceError(
                 f"{self.name}: the frame size changes at frame {self._position}",
                 seen=f"{size[1]}x{size[0]}",
-                expected=f"{self._size[1]}x{self._size[0]} as in the frames before",
-                hint="Split the source where its size changes, or bring all frames to one size.",
+                expected=f"{self._size[1]}x{self._size[0]} as in the previous frames",
+                hint="Split the source where the size changes, or resize all frames to one size.",
             )
 
     def _pass_over(self, error: SourceError) -> None:
-        """Record a fault of one frame and go on when the caller asked for that; raise otherwise."""
+        """Record the fault of one frame if `on_error` is `skip`; raise it otherwise."""
         if self.on_error != "skip":
             raise error
         logger.warning("%s; skipped", error)
@@ -201,12 +200,12 @@ class Source(ABC):
             logger.warning("%s: %d of %d expected frames", self.name, self.delivered_frames, self.expected_frames)
 
     def _limit(self, frames: int) -> int:
-        """How many of `frames` raw frames `step` and `max_frames` leave."""
+        """Return the number of frames that `step` and `max_frames` keep of `frames` raw frames."""
         kept = -(-frames // self.step)
         return kept if self.max_frames is None else min(kept, self.max_frames)
 
     def report(self) -> SourceReport:
-        """What was promised, what was delivered, and what was passed over."""
+        """Return a report of the frames announced, delivered and skipped."""
         return SourceReport(
             self.name, self.kind, self.height, self.width, self.fps, self.expected_frames, self.delivered_frames,
             self.corrupt_frames, tuple(self._faults), self._finished,

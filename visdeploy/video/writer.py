@@ -1,4 +1,4 @@
-"""H.264 video files from RGB frames."""
+"""Writer of H.264 video files from RGB frames."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _BT709, _LIMITED = 1, 1
 
 
 class VideoWriter:
-    """Writes RGB frames as H.264 (yuv420p, BT.709, tagged so).
+    """Writer of RGB frames as H.264 (yuv420p, tagged as BT.709).
 
-    H.264 in yuv420p needs even sizes; an odd side gets one more row or column that repeats the last (`odd="pad"`), or
-    loses its last one (`odd="crop"`). The file is written beside its place and moved there by `close`; leaving the
-    `with` block by an error removes it.
+    H.264 in yuv420p needs even sizes. An odd side is extended by a copy of its last row or column (`odd="pad"`), or
+    loses that row or column (`odd="crop"`). The video is written to a temporary file in the same folder, which `close`
+    renames to `path` and an error inside the `with` block removes.
 
     Args:
         path: `.mp4`, `.mov` or `.mkv`.
@@ -40,7 +40,7 @@ class VideoWriter:
 
     Raises:
         ConfigError: An argument is out of range.
-        DataError: The file cannot be created, or a frame does not fit.
+        DataError: The file cannot be created, or a frame has a wrong size, type or timestamp.
     """
 
     def __init__(
@@ -99,29 +99,29 @@ class VideoWriter:
             context.open()
         except (av.FFmpegError, OSError, ValueError) as error:
             self._discard(error)
-            raise DataError(f"cannot write video {self.path}", seen=str(error), expected="a writable place, and FFmpeg "
-                            "with libx264") from error  # fmt: skip
+            raise DataError(f"cannot write video {self.path}", seen=str(error),
+                            expected="a writable folder, and FFmpeg with libx264") from error  # fmt: skip
         self._container, self._stream, self._writing = container, stream, True
 
     def write(self, image: Image, timestamp: float | None = None) -> None:
-        """Append one frame.
+        """Append a frame.
 
         Args:
             image: RGB, uint8, `(height, width, 3)`.
-            timestamp: Seconds from the start, rising; by default frames follow at `fps`.
+            timestamp: Seconds from the start, strictly increasing; by default one period of `fps` after the last frame.
         """
         from av import VideoFrame
 
         if image.shape != (self.height, self.width, 3) or image.dtype != np.uint8:
             raise DataError(
-                f"frame {self.frames_written} does not fit video {self.path}",
+                f"frame {self.frames_written} does not match video {self.path}",
                 seen=f"{image.dtype} {image.shape}",
                 expected=f"uint8 {(self.height, self.width, 3)}",
             )
         tick = round((self.frames_written / self.rate if timestamp is None else timestamp) * _TICKS)
         if tick <= self._last_tick:
             raise DataError(
-                f"frame {self.frames_written} of video {self.path} is not later than the one before",
+                f"frame {self.frames_written} of video {self.path} is not later than the previous one",
                 seen=f"{tick / _TICKS:.6f} s after {self._last_tick / _TICKS:.6f} s",
             )
         frame = VideoFrame.from_ndarray(self._even(image), format="rgb24")
@@ -145,7 +145,7 @@ class VideoWriter:
             self._container.mux(packet)
 
     def close(self) -> None:
-        """Finish the file and move it to its place; safe to call twice."""
+        """Finish the file and rename it to `path`; further calls have no effect."""
         if not self._writing:
             return
         self._writing = False

@@ -112,7 +112,7 @@ BAD_RESULTS = {
         lambda r: r.tracks[0].masks.update({1: Mask.encode(np.ones((4, 4)))}),
         "frame 1: wrong mask size.*4x4.*40x60",
     ),
-    "score": (lambda r: setattr(r.tracks[0], "score", float("inf")), "track 0: score is no number.*inf.*finite"),
+    "score": (lambda r: setattr(r.tracks[0], "score", float("inf")), "track 0: invalid score .*inf.*finite"),
 }
 
 

@@ -202,7 +202,7 @@ def test_report_access_and_table():
     report = evaluate(perfect(ground_truth()), truth, metrics=["hota", "ytvis"])
     assert list(report.metrics) == ["ytvis", "hota"]
     assert report["hota"]["HOTA"] == report["HOTA"]
-    with pytest.raises(ConfigError, match=r"no number 'MOTA'.*Only"):
+    with pytest.raises(ConfigError, match=r"no score 'MOTA'.*Only"):
         report["MOTA"]
     rows, detailed = report.table(), report.table(details=True)
     assert ("ytvis", "AP", "1.0000") in rows

@@ -173,7 +173,7 @@ def test_mots_sidecar(tmp_path: Path) -> None:
         formats.load(path)
     content["tracks"][1]["object"] = content["tracks"][0]["object"]
     side.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"field 'tracks' .*twice"):
+    with pytest.raises(DataError, match=r"field 'tracks' .*repeated object number"):
         formats.load(path)
 
 
@@ -201,8 +201,8 @@ def edit_png(file: Path, kind: str) -> None:
         ("erased", r"street was changed \(seen: 13 masks; expected: 14"),
         ("value", r"00002\.png: pixel value without a track \(seen: 77"),
         ("size", r"00002\.png: wrong size \(seen: 39x60"),
-        ("colour", r"00002\.png is no indexed PNG \(seen: mode RGB"),
-        ("cut", r"00002\.png is no readable PNG"),
+        ("colour", r"00002\.png is not an indexed PNG \(seen: mode RGB"),
+        ("cut", r"00002\.png is not a readable PNG"),
         ("missing", r"street is incomplete \(seen: 5 PNGs; expected: 6"),
     ],
 )
@@ -221,7 +221,7 @@ def test_empty_places(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         formats.load(tmp_path / "gone.json")
     (tmp_path / "f").write_text("")
-    with pytest.raises(DataError, match="no DAVIS folder"):
+    with pytest.raises(DataError, match="not a DAVIS folder"):
         formats.load(tmp_path / "f", format="davis")
     with pytest.raises(ConfigError, match="option 'ground_truth'"):
         formats.load(tmp_path / "f", format="davis", ground_truth="x")

@@ -196,7 +196,7 @@ def test_davis_never_removes_what_it_did_not_write(tmp_path: Path) -> None:
     (tmp_path / "out/street").mkdir(parents=True)
     (tmp_path / "out/street/thesis.tex").write_text("years of work")
     (tmp_path / "out/notes.txt").write_text("")
-    with pytest.raises(DataError, match=r"in the way .*thesis\.tex"):
+    with pytest.raises(DataError, match=r"not a DAVIS result .*thesis\.tex"):
         walkers().save(tmp_path / "out", format="davis")
     walkers("other").save(tmp_path / "out", format="davis")
     assert (tmp_path / "out/street/thesis.tex").read_text() == "years of work"

@@ -2,16 +2,18 @@
 
 import numpy as np
 
+from visdeploy.manifest import Window
 from visdeploy.methods.defvis import DefVISDecoder
 from visdeploy.streaming.windows import Step
 
 LENGTH, OVERLAP, SIDE = 4, 2, 64
 FIRST = Step({}, first=0, timestamps=tuple(map(float, range(LENGTH))), fresh=LENGTH)
 SECOND = Step({}, first=2, timestamps=tuple(map(float, range(2, 2 + LENGTH))), fresh=LENGTH - OVERLAP)
+WINDOW = Window(mode="clip", length=8, stride=8 - OVERLAP)
 
 
 def decoder(**tracking: float) -> DefVISDecoder:
-    return DefVISDecoder(["a", "b"], decode={}, tracking={"overlap": OVERLAP, **tracking})
+    return DefVISDecoder(["a", "b"], window=WINDOW, decode={}, tracking=tracking)
 
 
 def clip(*slots: tuple[int, int, float]) -> dict[str, np.ndarray]:

@@ -10,14 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from visdeploy.errors import BundleError
+from visdeploy.manifest import Window
 from visdeploy.methods.defvis import DefVISDecoder
 
 SIZE: dict[str, Any] = {"length": 3, "height": 17, "width": 23}
 Outputs = dict[str, np.ndarray]
+WINDOW = Window(mode="clip", length=4, stride=4)
 
 
 def decoder(threshold: float = 0.001) -> DefVISDecoder:
-    return DefVISDecoder(["a", "b", "c"], decode={"frame_score_threshold": threshold}, tracking={"overlap": 0})
+    return DefVISDecoder(["a", "b", "c"], window=WINDOW, decode={"frame_score_threshold": threshold}, tracking={})
 
 
 def random_outputs(seed: int) -> Outputs:

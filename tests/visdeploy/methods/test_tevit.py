@@ -8,14 +8,16 @@ import torch
 import torch.nn.functional as F
 
 from visdeploy.errors import BundleError
+from visdeploy.manifest import Window
 from visdeploy.methods.tevit import TeViTDecoder
 
 SIZE: dict[str, Any] = {"length": 3, "height": 17, "width": 23}
 Outputs = dict[str, np.ndarray]
+WINDOW = Window(mode="clip", length=4, stride=4)
 
 
 def decoder(threshold: float = 0.5) -> TeViTDecoder:
-    return TeViTDecoder(["a", "b", "c"], decode={"mask_threshold": threshold}, tracking={"overlap": 0})
+    return TeViTDecoder(["a", "b", "c"], window=WINDOW, decode={"mask_threshold": threshold}, tracking={})
 
 
 def random_outputs() -> Outputs:
@@ -85,4 +87,4 @@ def test_malformed_outputs_are_refused(name: str, value: np.ndarray | None):
 
 def test_unknown_parameter_is_refused():
     with pytest.raises(BundleError, match=r"decode\.threshold"):
-        TeViTDecoder(["a"], decode={"threshold": 1}, tracking={"overlap": 0})
+        TeViTDecoder(["a"], window=WINDOW, decode={"threshold": 1}, tracking={})

@@ -5,17 +5,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.visdeploy.step_graph import fields
 from visdeploy.errors import BundleError, StreamError, VisdeployError
+from visdeploy.manifest import ModelSpec, Window
 from visdeploy.masks.resampling import resize_mask
 from visdeploy.methods import create_decoder
-from visdeploy.methods.visolo import suppress_overlaps
+from visdeploy.methods.visolo import VisoloDecoder, suppress_overlaps
 
 SIZE = (16, 24)
+WINDOW = Window(mode="online")
 
 
 def decoder(classes=3, **options):
     names = [f"class{i}" for i in range(classes)]
-    return create_decoder("visolo", classes=names, decode={}, tracking=options.pop("tracking", {}), **options)
+    return VisoloDecoder(names, window=WINDOW, decode={}, tracking=options.pop("tracking", {}), **options)
 
 
 def outputs(masks, class_scores, query, reference, cells=None):
@@ -186,7 +189,7 @@ def test_malformed_outputs_change_nothing(spoil, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "mystery"}, "does not know the method"),
+        ({"method": "mystery"}, "no installed package has the method"),
         ({"decode": {"overlap": 0.5}}, r"decode\.overlap"),
         ({"decode": {"overlap_threshold": 2}}, r"decode\.overlap_threshold"),
         ({"tracking": {"max_lost": -1}}, r"tracking\.max_lost"),
@@ -196,7 +199,7 @@ def test_malformed_outputs_change_nothing(spoil, message):
 def test_wrong_manifest_fields_are_named(arguments, message):
     arguments = {"method": "visolo", "decode": {}, "tracking": {}} | arguments
     with pytest.raises(BundleError, match=message):
-        create_decoder(arguments.pop("method"), classes=["a"], **arguments)
+        create_decoder(ModelSpec(**({k: v for k, v in fields().items() if k in ModelSpec.model_fields} | arguments)))
 
 
 @pytest.mark.parametrize(

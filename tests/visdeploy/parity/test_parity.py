@@ -14,7 +14,8 @@ from visdeploy.errors import BundleError
 from visdeploy.manifest import Manifest, TensorSpec, Tolerance, Window
 from visdeploy.parity.certificate import Agreement, AveragePrecision, Certificate, certificate_rows
 from visdeploy.parity.meter import ParityMeter
-from visdeploy.streaming.preprocessing import Preprocessor
+from visdeploy.parity.rows import RowMatcher
+from visdeploy.streaming.pipeline import Pipeline
 from visdeploy.streaming.windows import Step
 
 MEASURES = {"cells": "identity", "masks": "mask", "overlaps": "area", "scores": "score"}
@@ -34,10 +35,9 @@ def bundle(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(bundle):
     """Raw outputs of ten frames."""
-    backend, preprocess = open_backend(bundle, "cpu", 1), Preprocessor(bundle.manifest.preprocessing)
-    state, outputs = backend.initial_state(), []
-    for frame in clip(10, seed=3, size=SIZE):
-        found, state = backend.run({"frame": preprocess(frame)}, state)
+    pipeline, state, outputs = Pipeline(bundle.manifest, open_backend(bundle, "cpu", 1)), None, []
+    for step in pipeline.steps(clip(10, seed=3, size=SIZE)):
+        found, state = pipeline.run(step, state, proof=True)
         outputs.append(found)
     assert sum(len(o["cells"]) for o in outputs) > 20
     return outputs
@@ -251,7 +251,7 @@ def test_rows_for_people(bundle, run):
 
 
 def test_a_method_without_an_identity_output_is_compared_in_place(run):
-    manifest = Manifest.model_validate(fields() | {"schema_version": 1, "files": {}})
+    manifest = Manifest.model_validate(fields() | {"files": {}})
     meter = ParityMeter(manifest, height=SIZE[0], width=SIZE[1])
     for index, outputs in enumerate(run):
         meter.update(outputs, outputs, Step({}, index, (0.0,), 1))
@@ -261,11 +261,11 @@ def test_a_method_without_an_identity_output_is_compared_in_place(run):
 
 
 RANKED = (
-    TensorSpec(name="scores", dtype="float32", shape=["frames", "pairs"], measure="ranking"),
-    TensorSpec(name="labels", dtype="int64", shape=["pairs"], measure="identity"),
-    TensorSpec(name="queries", dtype="int64", shape=["pairs"], measure="identity"),
-    TensorSpec(name="boxes", dtype="float32", shape=["frames", "pairs", 4]),
-    TensorSpec(name="mask_logits", dtype="float32", shape=["frames", "pairs", 28, 28]),
+    TensorSpec(name="scores", dtype="float32", shape=["frames", "pairs"], role="decode", measure="ranking"),
+    TensorSpec(name="labels", dtype="int64", shape=["pairs"], role="decode", measure="identity"),
+    TensorSpec(name="queries", dtype="int64", shape=["pairs"], role="decode", measure="identity"),
+    TensorSpec(name="boxes", dtype="float32", shape=["frames", "pairs", 4], role="decode"),
+    TensorSpec(name="mask_logits", dtype="float32", shape=["frames", "pairs", 28, 28], role="decode"),
 )
 
 
@@ -273,7 +273,7 @@ RANKED = (
 def ranked():
     """Manifest of a method that gives its four best pairs, and outputs for three frames of a clip."""
     manifest = Manifest.from_json(json.dumps(fields() | {"files": {}}))
-    changes = {"method": "tevit", "outputs": list(RANKED), "state": [], "decode": {}, "tracking": {"overlap": 0}}
+    changes = {"method": "tevit", "outputs": list(RANKED), "state": [], "decode": {}, "tracking": {}}
     window = Window(mode="clip", length=3, stride=3)
     rng = np.random.default_rng(0)
     outputs = {
@@ -350,9 +350,9 @@ def test_another_pair_at_the_last_place_must_be_tied(ranked, kept, lost, gained,
     ],
 )
 def test_measures_of_rows_must_fit_each_other(changed, message):
-    outputs = [spec.model_dump() | changed.get(i, {}) for i, spec in enumerate(RANKED)]
+    outputs = [TensorSpec(**(spec.model_dump() | changed.get(i, {}))) for i, spec in enumerate(RANKED)]
     with pytest.raises(BundleError, match=f"measure '{message}'"):
-        Manifest.from_json(json.dumps(fields() | {"files": {}, "outputs": outputs}))
+        RowMatcher(outputs, 1e-3)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,6 @@ FAULTS = {
     "stale mem_ker": keep_old("mem_ker"),
     "stale mem_frame": keep_old("mem_frame"),
     "stale step": keep_old("step"),
-    "state wired crosswise": manifest_change(swap_state_outputs),
     "slots start as used": start_with("mem_frame", 0.0),
     "starts at another step": start_with("step", 1.0),
 }
@@ -98,6 +97,11 @@ def test_passes_on_what_export_made(tiny_bundle):
     assert report.tracks.matched == report.tracks.reference > 0
     assert 0 < max(o.worst for o in report.outputs if o.measure == "absolute") < 1e-3
     assert any("passed" in row[1] for row in certificate_rows(report.model_dump()))
+
+
+def test_a_state_that_is_wired_crosswise_is_no_manifest(tiny_bundle, tmp_path):
+    with pytest.raises(BundleError, match="state 'mem_cat' is called 'next_mem_ker', not 'next_mem_cat'"):
+        tamper(tiny_bundle, tmp_path / "broken.vis", manifest_change(swap_state_outputs))
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -110,8 +110,8 @@ def test_views_are_welcome_and_not_changed():
         (image().transpose(2, 0, 1), "wrong shape"),
         (np.zeros((4, 4, 4), np.uint8), "wrong shape"),
         (np.zeros((0, 4, 3), np.uint8), "empty"),
-        (image().tolist(), "no array"),
-        (None, "no array"),
+        (image().tolist(), "not an array"),
+        (None, "not an array"),
     ],
 )
 def test_what_is_no_frame_is_refused(frame, message):

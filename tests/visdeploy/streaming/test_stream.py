@@ -104,7 +104,7 @@ FRAME = clip(1)[0]
         (FRAME.astype(np.float32), None, SourceError, "wrong type"),
         (FRAME[..., 0], None, SourceError, "wrong shape"),
         (FRAME.transpose(2, 0, 1), None, SourceError, "Channels go last"),
-        (None, None, SourceError, "no array"),
+        (None, None, SourceError, "not an array"),
         (FRAME, float("nan"), StreamError, "timestamp"),
         (FRAME, float("inf"), StreamError, "timestamp"),
     ],
@@ -127,8 +127,8 @@ def test_a_failing_graph_leaves_the_stream_as_it_was(predictor, monkeypatch):
     results = [stream.push(f) for f in frames[:4]]
     real = predictor.backend.run
 
-    def spoiled(inputs, state):
-        outputs, state = real(inputs, state)
+    def spoiled(inputs, state, names):
+        outputs, state = real(inputs, state, names)
         return outputs | {"query": outputs["query"][:, :2]}, state
 
     monkeypatch.setattr(predictor.backend, "run", spoiled)

@@ -87,10 +87,10 @@ def test_images_of_different_sizes(folder: Path) -> None:
     ("make", "message"),
     [
         (lambda f: f / "none", "does not exist"),
-        (lambda f: f.parent / "empty", "holds no images .*0 other files"),
+        (lambda f: f.parent / "empty", "contains no images .*0 other files"),
         (lambda f: str(f / "*.jpg"), r"no image matches .*\(seen: nothing"),
         (lambda f: str(f / "*.txt"), r"no image matches .*\(seen: 1 other files"),
-        (lambda f: f / "notes.txt", "is no video|cannot open"),
+        (lambda f: f / "notes.txt", "is not a video|cannot open"),
         (lambda f: [f / "gone.png"], "cannot read image"),
         (lambda f: None, "NoneType"),
         (lambda f: 3.5, "float"),
@@ -157,7 +157,7 @@ def test_errors_of_an_iterator_pass_through() -> None:
         (grey(1).transpose(2, 0, 1), r"\(3, 6, 8\).*Channels go last"),
         (np.zeros((6, 8, 4), np.uint8), "alpha"),
         (np.zeros((0, 8, 3), np.uint8), "wrong shape"),
-        ([[1, 2, 3]], r"frame 1 is no array \(seen: list"),
+        ([[1, 2, 3]], r"frame 1 is not an array \(seen: list"),
         (grey(1, 9, 9), "size changes at frame 1"),
     ],
 )

@@ -69,7 +69,7 @@ def test_error_leaves_the_old_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("frame", "stamp", "message"),
     [
-        (picture(0, 60, 48), None, r"does not fit .*\(48, 60, 3\)"),
+        (picture(0, 60, 48), None, r"does not match .*\(48, 60, 3\)"),
         (picture(0, 64, 48).astype(float), None, "float64"),
         (picture(0, 64, 48), 0.0, "not later"),
     ],

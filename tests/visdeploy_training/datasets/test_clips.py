@@ -22,12 +22,12 @@ from visdeploy_training.datasets import (
     sample_frames,
     validation_clips,
 )
-from visdeploy_training.datasets.motion import MovingWindow
+from visdeploy_training.datasets.transforms import MovingWindow
 
 
 @pytest.fixture
 def parts(tmp_path):
-    window = MovingWindow(48, 80, zoom=(0.8, 1.0))
+    window = MovingWindow(height=48, width=80, zoom=(0.8, 1.0))
     videos = read_records(*ytvis_set(tmp_path / "v"), layout="ytvis", classes=CLASSES)
     images = read_records(*coco_set(tmp_path / "i"), layout="coco", classes=CLASSES)
     return [ClipPart(videos, window, paste=0.5), ClipPart(images, window, clip_length=3)]
@@ -106,7 +106,7 @@ def test_epochs_of_distinct_frames_go_over_frames_that_show_objects(parts):
 
 
 def test_a_distinct_clip_starts_with_its_frame(parts):
-    whole = MovingWindow(48, 80, zoom=(1.0, 1.0), motion=0.0, rotation=0.0, aspect=0.0, on_object=0.0)
+    whole = MovingWindow(height=48, width=80, zoom=(1.0, 1.0), motion=0.0, rotation=0.0, aspect=0.0, on_object=0.0)
     part = ClipPart(parts[0].records, whole, clip_length=4, sampling="distinct", paste=1.0)
     for seed in range(8):
         sample = ClipDataset([part])[SampleKey(0, 0, seed, frame=3)]
@@ -121,7 +121,7 @@ def test_a_distinct_clip_starts_with_its_frame(parts):
 @pytest.mark.parametrize("sampling", ["consecutive", "cyclic"])
 def test_a_part_draws_its_frames_in_order(parts, sampling):
     """The red square of the material moves to the right by the same step, but for the jump to the start."""
-    whole = MovingWindow(48, 80, zoom=(1.0, 1.0), motion=0.0, rotation=0.0, aspect=0.0, on_object=0.0)
+    whole = MovingWindow(height=48, width=80, zoom=(1.0, 1.0), motion=0.0, rotation=0.0, aspect=0.0, on_object=0.0)
     part = ClipPart(parts[0].records, whole, clip_length=5, sampling=sampling)
     torch.manual_seed(1)
     sample = part.draw(0)

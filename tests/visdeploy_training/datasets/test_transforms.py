@@ -7,28 +7,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision import tv_tensors
 
-from visdeploy_training.datasets.motion import MovingWindow
+from tests.visdeploy_training.material import square_clip as clip
+from visdeploy.errors import ConfigError
 from visdeploy_training.datasets.transforms import (
     Chain,
     ColourJitter,
     Crop,
     CropBetween,
     Flip,
+    MovingWindow,
     PhotometricDistort,
     Rescale,
     Resize,
     Rotate,
 )
-from visdeploy_training.engine.data import build_transform
-from visdeploy_training.engine.recipe import load_recipe
-
-
-def clip(frames=3, height=60, width=100):
-    """A white square on grey; its mask is where the image is white."""
-    mask = torch.zeros(1, height, width, dtype=torch.uint8)
-    mask[0, 20:40, 30:60] = 1
-    image = torch.where(mask.bool().expand(3, -1, -1), 255, 60).to(torch.uint8)
-    return [(tv_tensors.Image(image.clone()), tv_tensors.Mask(mask.clone())) for _ in range(frames)]
+from visdeploy_training.engine import load_recipe
 
 
 def agreement(image, masks):
@@ -42,7 +35,14 @@ def agreement(image, masks):
 @given(seed=st.integers(0, 10_000), height=st.integers(20, 90), width=st.integers(20, 90))
 def test_published_chain_gives_the_crop_and_masks_follow(seed, height, width):
     torch.manual_seed(seed)
-    chain = Chain([Resize([40, 64], minimum=(65, 97)), Flip("frame"), Rotate(15), Crop(64, 96)])
+    chain = Chain(
+        [
+            Resize(shorter=[40, 64], larger_than=(64, 96)),
+            Flip(mode="frame"),
+            Rotate(degrees=15),
+            Crop(height=64, width=96),
+        ]
+    )
     for image, masks in chain(clip(2, height + 40, width + 60)):
         assert image.shape == (3, 64, 96)
         assert masks.shape == (1, 64, 96)
@@ -61,7 +61,8 @@ def test_published_chain_gives_the_crop_and_masks_follow(seed, height, width):
     ],
 )
 def test_resize(height, width, size, expected):
-    resized = Resize([size], max_size=220 if expected[1] == 200 or expected[0] == 200 else 150, minimum=(50, 70))
+    longest = 220 if 200 in expected else 150
+    resized = Resize(shorter=[size], longest=longest, larger_than=(49, 69))
     image, masks = resized(clip(1, height, width))[0]
     assert tuple(image.shape[1:]) == tuple(masks.shape[1:]) == expected
 
@@ -71,7 +72,7 @@ def test_resize(height, width, size, expected):
 def test_rescale_keeps_the_shape_within_its_limits(seed, height, width, between):
     torch.manual_seed(seed)
     limits = [(64, 36), (96, 48)]
-    frames = Rescale(limits, between=between)(clip(2, height + 40, width + 60))
+    frames = Rescale(limits=limits, between=between)(clip(2, height + 40, width + 60))
     height, width = height + 40, width + 60
     rows, columns = frames[0][0].shape[1:]
     assert all(tuple(image.shape[1:]) == tuple(masks.shape[1:]) == (rows, columns) for image, masks in frames)
@@ -86,10 +87,10 @@ def test_rescale_keeps_the_shape_within_its_limits(seed, height, width, between)
 def test_rescale_draws_each_edge_on_its_own():
     """Of a square the shorter edge decides, of a strip the longer one: whole numbers, both ends included."""
     torch.manual_seed(0)
-    between = Rescale([(64, 36), (67, 39)], between=True)
+    between = Rescale(limits=[(64, 36), (67, 39)], between=True)
     assert {between(clip(1, 80, 80))[0][0].shape[1] for _ in range(60)} == {36, 37, 38, 39}
     assert {between(clip(1, 50, 320))[0][0].shape[2] for _ in range(60)} == {64, 65, 66, 67}
-    pairs = Rescale([(64, 36), (67, 39)])
+    pairs = Rescale(limits=[(64, 36), (67, 39)])
     assert {pairs(clip(1, 80, 80))[0][0].shape[1] for _ in range(30)} == {36, 39}
 
 
@@ -97,7 +98,7 @@ def test_rescale_resamples_as_opencv_does():
     torch.manual_seed(0)
     image = torch.randint(0, 256, (3, 90, 160), dtype=torch.uint8)
     masks = (torch.rand(2, 90, 160) < 0.5).to(torch.uint8)
-    found, found_masks = Rescale([(71, 100)])([(tv_tensors.Image(image), tv_tensors.Mask(masks))])[0]
+    found, found_masks = Rescale(limits=[(71, 100)])([(tv_tensors.Image(image), tv_tensors.Mask(masks))])[0]
     expected = cv2.resize(image.permute(1, 2, 0).numpy(), (71, 40), interpolation=cv2.INTER_LINEAR)
     assert int((found.permute(1, 2, 0).int() - torch.from_numpy(expected).int()).abs().max()) <= 1
     for mask, resized in zip(masks, found_masks, strict=True):
@@ -108,7 +109,7 @@ def test_rescale_resamples_as_opencv_does():
 def test_flip_by_clip_is_one_decision_and_by_frame_is_not():
     def flipped(by, seed):
         torch.manual_seed(seed)
-        return tuple(bool(m[0, 30, 40] != m[0, 30, 59]) or bool(m[0, 30, 69]) for _, m in Flip(by)(clip(3)))
+        return tuple(bool(m[0, 30, 40] != m[0, 30, 59]) or bool(m[0, 30, 69]) for _, m in Flip(mode=by)(clip(3)))
 
     assert {flipped("clip", s) for s in range(12)} == {(True,) * 3, (False,) * 3}
     assert any(len(set(flipped("frame", s))) == 2 for s in range(12))
@@ -116,7 +117,7 @@ def test_flip_by_clip_is_one_decision_and_by_frame_is_not():
 
 def test_rotation_grows_the_canvas_and_keeps_the_object():
     torch.manual_seed(3)
-    for image, masks in Rotate(15)(clip(4)):
+    for image, masks in Rotate(degrees=15)(clip(4)):
         assert image.shape[1] >= 60
         assert image.shape[2] >= 100
         assert math.isclose(float(masks.sum()), 600, rel_tol=0.05)
@@ -124,7 +125,7 @@ def test_rotation_grows_the_canvas_and_keeps_the_object():
 
 def test_colour_jitter_is_the_same_in_all_frames_and_leaves_masks():
     torch.manual_seed(0)
-    before, after = clip(3), ColourJitter(0.4)(clip(3))
+    before, after = clip(3), ColourJitter(strength=0.4)(clip(3))
     assert not torch.equal(before[0][0], after[0][0])
     assert all(torch.equal(after[0][0], image) for image, _ in after)
     assert all(torch.equal(m, n) for (_, m), (_, n) in zip(before, after, strict=True))
@@ -134,7 +135,7 @@ def test_colour_jitter_is_the_same_in_all_frames_and_leaves_masks():
 @given(seed=st.integers(0, 10_000), zoom=st.floats(0.3, 1.5), motion=st.floats(0, 0.4))
 def test_moving_window_has_the_output_size_and_masks_follow(seed, zoom, motion):
     torch.manual_seed(seed)
-    window = MovingWindow(64, 96, zoom=(zoom, zoom), motion=motion, rotation=10)
+    window = MovingWindow(height=64, width=96, zoom=(zoom, zoom), motion=motion, rotation=10)
     for image, masks in window(clip(3)):
         assert image.shape == (3, 64, 96)
         assert masks.shape == (1, 64, 96)
@@ -143,7 +144,7 @@ def test_moving_window_has_the_output_size_and_masks_follow(seed, zoom, motion):
 
 
 def test_a_still_window_over_the_whole_picture_is_a_plain_resize():
-    window = MovingWindow(60, 100, zoom=(1, 1), motion=0, rotation=0, aspect=0)
+    window = MovingWindow(height=60, width=100, zoom=(1, 1), motion=0, rotation=0, aspect=0)
     for (image, masks), (same, same_masks) in zip(window(clip()), clip(), strict=True):
         assert torch.equal(image, same)
         assert torch.equal(masks, same_masks)
@@ -151,7 +152,7 @@ def test_a_still_window_over_the_whole_picture_is_a_plain_resize():
 
 def test_window_moves_smoothly():
     torch.manual_seed(1)
-    frames = MovingWindow(60, 100, zoom=(0.9, 0.9), motion=0.3, rotation=0, on_object=1)(clip(5))
+    frames = MovingWindow(height=60, width=100, zoom=(0.9, 0.9), motion=0.3, rotation=0, on_object=1)(clip(5))
     centres = torch.stack([m[0].nonzero().float().mean(dim=0) for _, m in frames])
     steps = (centres[1:] - centres[:-1])[1:]
     assert float((steps - steps.mean(dim=0)).abs().max()) < 3
@@ -161,7 +162,7 @@ def test_window_moves_smoothly():
 @given(seed=st.integers(0, 10_000), height=st.integers(20, 90), width=st.integers(20, 90))
 def test_crop_between_is_one_window_for_the_clip(seed, height, width):
     torch.manual_seed(seed)
-    frames = CropBetween(40, 60)(clip(3, height + 41, width + 61))
+    frames = CropBetween(smallest=40, largest=60)(clip(3, height + 41, width + 61))
     sizes = {(*image.shape[1:], *masks.shape[1:]) for image, masks in frames}
     assert len(sizes) == 1
     rows, columns, *mask_size = sizes.pop()
@@ -174,7 +175,7 @@ def test_crop_between_is_one_window_for_the_clip(seed, height, width):
 
 
 def test_crop_between_takes_what_a_small_frame_has():
-    assert CropBetween(384, 600)(clip(1, 60, 100))[0][0].shape == (3, 60, 100)
+    assert CropBetween(smallest=384, largest=600)(clip(1, 60, 100))[0][0].shape == (3, 60, 100)
 
 
 def test_photometric_distortion_is_drawn_by_frame_and_leaves_masks():
@@ -188,7 +189,7 @@ def test_photometric_distortion_is_drawn_by_frame_and_leaves_masks():
 def test_published_chain_of_defvis():
     """Shorter side at most 300, longer at most 540, whatever the video; the mask stays on the object."""
     recipe = load_recipe("defvis_inst_r50_ytvis2019")
-    chain = build_transform(recipe.augment, 300, 540)
+    chain = recipe.transforms(recipe.train[0]).sized(300, 540)
     for seed, (height, width) in enumerate(((360, 640), (640, 360), (300, 300))):
         torch.manual_seed(seed)
         image, masks = chain(clip(1, height, width))[0]
@@ -196,3 +197,27 @@ def test_published_chain_of_defvis():
         assert min(image.shape[1:]) <= 300
         assert max(image.shape[1:]) <= 540
         assert min(image.shape[1:]) == 300 or max(image.shape[1:]) == 540
+
+
+def test_a_resizing_without_a_limit_has_the_shorter_edge():
+    torch.manual_seed(0)
+    assert Resize(shorter=[30])(clip(1, 60, 300))[0][0].shape[1:] == (30, 150)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (96, 64)])
+def test_the_network_s_input_size_stands_in_for_input(height, width):
+    steps = (
+        Resize(shorter=["input"], longest="input"),
+        Resize(shorter=[20, "input"], longest=200, larger_than=("input", 50)),
+        Crop(),
+        MovingWindow(width=20),
+    )
+    sized = Chain(steps).sized(height, width).steps
+    assert sized[0] == Resize(shorter=[64], longest=96)
+    assert sized[1] == Resize(shorter=[20, 64], longest=200, larger_than=(height, 50))
+    assert sized[2] == Crop(height=height, width=width)
+    assert sized[3] == MovingWindow(height=height, width=20)
+    assert Chain(sized).sized(7, 7).steps == sized
+    for step in (steps[0], steps[2], steps[3]):
+        with pytest.raises(ConfigError, match="input size"):
+            step(clip(1))

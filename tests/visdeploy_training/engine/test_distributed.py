@@ -105,7 +105,7 @@ def test_a_run_in_two_processes_ends_with_one_result(tmp_path: Path):
         "data_root": str(tmp_path / "data"),
         "train": [data],
         "val": [data],
-        "augment": {"style": "window"},
+        "augment": [{"moving_window": {}}, {"flip": {}}],
         "clip_length": 2,
         "iterations": 2,
         "checkpoint_every": 1,

@@ -6,8 +6,8 @@ import yaml
 
 from visdeploy.errors import ConfigError
 from visdeploy_training.datasets import class_list
+from visdeploy_training.datasets.transforms import Crop, Flip, Rescale, Resize, Rotate
 from visdeploy_training.engine import load_recipe, shipped_recipes
-from visdeploy_training.engine.data import build_transform
 from visdeploy_training.registry import create_model
 
 SMALL = {
@@ -20,25 +20,9 @@ SMALL = {
 }
 
 
-def test_the_shipped_recipes():
-    assert shipped_recipes() == [
-        "defvis_inst_r50_ytvis2019",
-        "defvis_tiny_composite",
-        "defvis_tiny_overfit",
-        "defvis_tiny_two",
-        "tevit_msgshift_mst_ytvis2019",
-        "tevit_msgshift_ytvis2019",
-        "tevit_r50_mst_ytvis2019",
-        "tevit_r50_ytvis2019",
-        "tevit_swin_l_ytvis2019",
-        "tevit_tiny_composite",
-        "tevit_tiny_two",
-        "visolo_r50_coco",
-        "visolo_r50_ytvis2019",
-        "visolo_tiny_demo",
-        "visolo_tiny_mini",
-        "visolo_tiny_overfit",
-    ]
+def backbone_factor(optim):
+    (group,) = [group for group in optim.groups if group.name == "backbone"]
+    return group.lr_factor
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -59,12 +43,14 @@ def test_published_settings_of_defvis():
     """Specification 5.1 and 5.4: one clip of 36 frames a device, four devices, 60 epochs, a step after 40."""
     recipe = load_recipe("defvis_inst_r50_ytvis2019")
     optim, videos = recipe.optim, 2238
-    assert (optim.lr, optim.backbone_factor, optim.weight_decay, optim.clip_norm) == (1e-4, 0.1, 1e-4, 0.1)
-    assert (optim.gamma, optim.warmup, recipe.ema, recipe.clip_length, recipe.sampling) == (0.1, 0, 0, 36, "cyclic")
+    assert (optim.kind, optim.lr, optim.weight_decay, optim.clip_norm) == ("adamw", 1e-4, 1e-4, 0.1)
+    assert backbone_factor(optim) == 0.1
+    assert (optim.schedule.gamma, optim.warmup, recipe.ema) == (0.1, 0, 0)
+    assert (recipe.clip_length, recipe.sampling) == (36, "cyclic")
     assert (recipe.batch_size, recipe.devices) == (1, 4)
-    assert [4 * optim.milestones[0], 4 * recipe.iterations] == [40 * videos, 60 * videos]
-    assert recipe.augment.sizes == list(range(480, 769, 32))
-    assert (recipe.augment.max_size, recipe.augment.flip, recipe.augment.paste) == (800, "clip", 0)
+    assert [4 * optim.schedule.milestones[0], 4 * recipe.iterations] == [40 * videos, 60 * videos]
+    assert recipe.augment[:2] == [Flip(mode="clip"), Resize(shorter=range(480, 769, 32), longest=800)]
+    assert recipe.paste == 0
 
 
 @pytest.mark.parametrize(
@@ -80,8 +66,8 @@ def test_the_recipe_of_defvis_serves_its_other_networks(overrides, short, dilate
     with torch.device("meta"):
         config = create_model(recipe.method, recipe.variant, num_classes=40, **recipe.model).config
     assert (config.height, config.dilated, config.recompute) == (short, dilated, True)
-    final = build_transform(recipe.augment, config.height, config.width).steps[-1]
-    assert (final.sizes, final.max_size) == ((short,), round(1.8 * short))
+    final = recipe.transforms(recipe.train[0]).sized(config.height, config.width).steps[-1]
+    assert (final.shorter, final.longest) == ((short,), round(1.8 * short))
 
 
 @pytest.mark.parametrize(
@@ -97,13 +83,14 @@ def test_the_recipe_of_defvis_serves_its_other_networks(overrides, short, dilate
 def test_published_settings_of_tevit(variant, scales, between):
     """Specification 7.1, 7.2 and 7.5: clips of 5 frames, 16 clips over 8 devices, scales, rates, steps, warm-up."""
     recipe = load_recipe(f"tevit_{variant}_ytvis2019")
-    optim, augment = recipe.optim, recipe.augment
-    assert (recipe.variant, augment.style, augment.scales, augment.between) == (variant, "scaled", scales, between)
-    assert (augment.flip, augment.colour, augment.paste) == ("clip", 0, 0)
+    optim = recipe.optim
+    assert recipe.augment == [Rescale(limits=scales, between=between), Flip(mode="clip")]
+    assert (recipe.variant, recipe.paste) == (variant, 0)
     assert (recipe.clip_length, recipe.sampling, recipe.ema) == (5, "distinct", 0)
     assert (recipe.batch_size * int(recipe.devices), recipe.iterations) == (16, 9200)
-    assert (optim.lr, optim.backbone_factor, optim.weight_decay, optim.clip_norm) == (2.5e-4, 0.1, 1e-4, 0.1)
-    assert (optim.milestones, optim.gamma, optim.warmup, optim.warmup_start) == ([6100, 8500], 0.1, 770, 0.001)
+    assert (optim.kind, optim.lr, optim.weight_decay, optim.clip_norm) == ("adamw", 2.5e-4, 1e-4, 0.1)
+    assert (optim.schedule.milestones, optim.schedule.gamma) == ([6100, 8500], 0.1)
+    assert (optim.warmup, optim.warmup_start, backbone_factor(optim)) == (770, 0.001, 0.1)
     assert "queryinst" in str(recipe.pretrained)
 
 
@@ -112,14 +99,16 @@ def test_published_settings():
     coco, ytvis = load_recipe("visolo_r50_coco"), load_recipe("visolo_r50_ytvis2019")
     for recipe in (coco, ytvis):
         optim = recipe.optim
-        assert (optim.lr, optim.backbone_factor, optim.weight_decay, optim.clip_norm) == (1e-4, 0.1, 1e-4, 0.01)
-        assert (optim.gamma, optim.warmup, recipe.ema, recipe.clip_length) == (0.1, 0, 0, 3)
+        assert (optim.kind, optim.lr, optim.weight_decay, optim.clip_norm) == ("adamw", 1e-4, 1e-4, 0.01)
+        assert (optim.schedule.gamma, optim.warmup, backbone_factor(optim)) == (0.1, 0, 0.1)
+        assert (recipe.ema, recipe.clip_length, recipe.paste) == (0, 3, 0)
         assert recipe.batch_size * int(recipe.devices) == 16
-        assert (recipe.augment.rotation, recipe.augment.colour, recipe.augment.paste) == (15, 0, 0)
-    assert (coco.iterations, coco.optim.milestones, coco.augment.flip) == (450_000, [300_000], "frame")
-    assert coco.augment.sizes == [480, 512, 544, 576, 608, 640, 672]
-    assert (ytvis.iterations, ytvis.optim.milestones, ytvis.augment.flip) == (140_000, [60_000, 100_000], "clip")
-    assert ytvis.augment.sizes == [360, 480]
+    assert (coco.iterations, coco.optim.schedule.milestones) == (450_000, [300_000])
+    assert (ytvis.iterations, ytvis.optim.schedule.milestones) == (140_000, [60_000, 100_000])
+    sizes = {"frame": [480, 512, 544, 576, 608, 640, 672], "clip": [360, 480]}
+    for recipe, mode in ((coco, "frame"), (ytvis, "clip")):
+        resize = Resize(shorter=sizes[mode], longest=1333, larger_than=("input", "input"))
+        assert recipe.augment == [resize, Flip(mode=mode), Rotate(degrees=15), Crop()]
     assert [part.ratio for part in ytvis.train] == [0.75, 0.25]
 
 
@@ -138,12 +127,29 @@ def test_published_settings():
         (["train.3.ratio=1"], pytest.raises(ConfigError, match="leads nowhere")),
         (["method.name=x"], pytest.raises(ConfigError, match="leads nowhere")),
         (["seed=[1"], pytest.raises(ConfigError, match="not YAML")),
-        (["optim.milestones=[5, 3]"], pytest.raises(ConfigError, match="rise")),
+        (["optim.schedule={kind: steps, milestones: [5, 3]}"], pytest.raises(ConfigError, match="rise")),
         (["train.0.ratio=0"], pytest.raises(ConfigError, match="ratios")),
-        (["augment.zoom=[2, 1]"], pytest.raises(ConfigError, match="zoom")),
-        (["augment.style=detr", "batch_size=2"], pytest.raises(ConfigError, match="batch_size must be 1")),
-        (["augment={style: scaled, paste: 0.5}"], pytest.raises(ConfigError, match="pasted")),
-        (["augment.scales=[[640]]"], pytest.raises(ConfigError, match="scales")),
+        (
+            ["augment=[{resize: {shorter: [480]}}, flip]", "augment.0.resize.longest=800"],
+            nullcontext(lambda r: r.augment == [Resize(shorter=[480], longest=800), Flip()]),
+        ),
+        (
+            ["augment=[{flip: {}}, {resize: {shorter: small}}]"],
+            pytest.raises(ConfigError, match=r"'augment\.1\.resize\.shorter'.*seen 'small'"),
+        ),
+        (["augment=[bend]"], pytest.raises(ConfigError, match=r"'augment\.0'.*unknown transform.*'bend'")),
+        (
+            ["train.0.augment=[{crop: {height: tall}}]"],
+            pytest.raises(ConfigError, match=r"'train\.0\.augment\.0\.crop\.height'"),
+        ),
+        (
+            ["augment=[{rotate: {degrees: 3}}]", "paste=0.5"],
+            pytest.raises(ConfigError, match="paste needs clips of one"),
+        ),
+        (["augment=[crop]", "train.0.augment=[flip]", "paste=0.5"], pytest.raises(ConfigError, match="paste needs")),
+        (["augment=[crop]", "paste=0.5"], nullcontext(lambda r: r.paste == 0.5)),
+        (["accumulate=0"], pytest.raises(ConfigError, match="'accumulate'")),
+        (["num_nodes=2"], nullcontext(lambda r: r.num_nodes == 2)),
         (["train=[]"], pytest.raises(ConfigError, match="train")),
     ],
 )
@@ -170,3 +176,42 @@ def test_files_that_are_no_recipes(tmp_path, text, match):
         path.write_text(text)
     with pytest.raises(ConfigError, match=match):
         load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "now"),
+    [
+        ("augment={style: published, sizes: [360]}", r"larger_than: \[input, input\].*rotate.*crop"),
+        ("augment={sizes: [360], flip: none}", "larger_than"),
+        ("augment={style: detr}", "crop_between: {smallest: 384"),
+        ("augment={style: scaled}", "rescale: {limits: SCALES"),
+        ("augment={style: window, paste: 0.5}", "moving_window: {zoom.*paste beside augment"),
+        ("train.0.motion=0.1", "'train.0': motion was replaced: write .*augment of this data set"),
+        ("optim.backbone_factor=0.1", "'optim': backbone_factor was replaced: write groups: .*lr_factor"),
+        ("optim.factors={mask: 2}", "factors was replaced: write groups"),
+        ("optim.decay_factors={norm: 0}", "decay_factors was replaced: write groups"),
+        ("optim.milestones=[6100]", "milestones was replaced: write schedule: {kind: steps"),
+        ("optim.gamma=0.1", "gamma was replaced: write schedule"),
+        ("optim.schedule=step", "'optim.schedule'.*'steps'"),
+    ],
+)
+def test_fields_of_the_earlier_format_say_what_to_write(tmp_path, old, now):
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(SMALL))
+    with pytest.raises(ConfigError, match=now):
+        load_recipe(path, [old])
+
+
+@pytest.mark.parametrize("name", ["defvis_inst_r50_ytvis2019", "tevit_swin_l_ytvis2019", "visolo_tiny_mini"])
+def test_a_written_recipe_is_read_again_as_it_was(tmp_path, name):
+    """As `train` writes it into the output folder."""
+    recipe = load_recipe(name, ["seed=7"])
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+    assert load_recipe(path) == recipe
+
+
+def test_a_data_set_may_have_transforms_of_its_own():
+    recipe = load_recipe("visolo_tiny_mini")
+    motions = [recipe.transforms(part).steps[0].motion for part in recipe.train]
+    assert motions == [0.1, 0.2, 0.2]

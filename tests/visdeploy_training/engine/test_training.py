@@ -4,56 +4,21 @@ import yaml
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from tests.visdeploy_training.material import CLASSES, coco_set, ytvis_set
+from tests.visdeploy_training.material import CLASSES, ytvis_set
 from visdeploy.errors import CheckpointError, ConfigError, DataError
 from visdeploy_training import convert_checkpoint, create_model, train
 from visdeploy_training.clip import ClipBatch
 from visdeploy_training.engine.callbacks import AtomicCheckpointIO
 from visdeploy_training.engine.data import RecipeData
-from visdeploy_training.engine.module import TrainingModule, learning_rate_factor, parameter_groups
-from visdeploy_training.engine.recipe import OptimRecipe, load_recipe
+from visdeploy_training.engine.loading import load_recipe
+from visdeploy_training.engine.module import TrainingModule
+from visdeploy_training.engine.optim import OptimRecipe
 from visdeploy_training.engine.training import build_trainer
-
-
-@pytest.fixture
-def recipe(tmp_path):
-    """A few iterations of a very small network on squares."""
-    ytvis_set(tmp_path / "data" / "v")
-    coco_set(tmp_path / "data" / "i")
-    fields = {
-        "method": "visolo",
-        "variant": "tiny",
-        "classes": list(CLASSES),
-        "model": {"height": 64, "width": 96, "head_width": 16, "mask_width": 16, "neck_width": 16, "track_dim": 16},
-        "pretrained": False,
-        "data_root": str(tmp_path / "data"),
-        "train": [
-            {"annotations": "v/ytvis.json", "images": "v/frames", "layout": "ytvis"},
-            {"annotations": "i/coco.json", "images": "i/images", "layout": "coco"},
-        ],
-        "val": [
-            {"annotations": "v/ytvis.json", "images": "v/frames", "layout": "ytvis", "only": ["clip1"]},
-            {"annotations": "i/coco.json", "images": "i/images", "layout": "coco", "only": ["2"]},
-        ],
-        "pseudo_frames": 2,
-        "augment": {"style": "window", "paste": 0.3},
-        "optim": {"lr": 1.0e-3, "clip_norm": 1.0},
-        "batch_size": 2,
-        "iterations": 4,
-        "checkpoint_every": 2,
-        "workers": 0,
-        "ema": 0.9,
-        "output": str(tmp_path / "out"),
-        "accelerator": "cpu",
-    }
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(fields))
-    return path
 
 
 def test_training_writes_a_checkpoint_that_loads_and_resumes_exactly(recipe, tmp_path):
     """Stopped after two of four iterations and resumed, the weights equal those of the run in one go."""
-    whole = train(recipe, [f"output={tmp_path / 'whole'}", "optim.schedule=step"])
+    whole = train(recipe, [f"output={tmp_path / 'whole'}", "optim.schedule=constant"])
     train(recipe, [f"output={tmp_path / 'parts'}", "iterations=2"])
     parts = train(recipe, [f"output={tmp_path / 'parts'}", "resume=true"])
     first, second = convert_checkpoint(whole), convert_checkpoint(parts)
@@ -96,7 +61,8 @@ def test_mistakes_are_found_before_the_first_iteration(recipe, overrides, error,
 
 
 def test_published_augmentation_trains_with_mixed_precision(recipe, tmp_path):
-    options = ["augment={style: published, sizes: [70, 80], flip: frame}", "precision=bf16-mixed", "val=[]"]
+    chain = "[{resize: {shorter: [70, 80], larger_than: [input, input]}}, {flip: {mode: frame}}, rotate, crop]"
+    options = [f"augment={chain}", "precision=bf16-mixed", "val=[]"]
     result = train(recipe, [*options, "iterations=1", "model.height=64"])
     assert convert_checkpoint(result).report.ok
 
@@ -118,7 +84,7 @@ def defvis_recipe(recipe, **changes):
 def test_a_method_of_whole_clips_trains_and_resumes_exactly(recipe, tmp_path):
     """As for single frames; the validation clips of five frames are longer than the network's and run in windows."""
     defvis_recipe(recipe)
-    whole = train(recipe, [f"output={tmp_path / 'whole'}", "optim.schedule=step"])
+    whole = train(recipe, [f"output={tmp_path / 'whole'}", "optim.schedule=constant"])
     train(recipe, [f"output={tmp_path / 'parts'}", "iterations=2"])
     parts = train(recipe, [f"output={tmp_path / 'parts'}", "resume=true"])
     first, second = convert_checkpoint(whole), convert_checkpoint(parts)
@@ -134,7 +100,7 @@ def test_a_method_of_whole_clips_trains_with_mixed_precision(recipe):
 
 TEVIT = [
     "model={num_queries: 3, num_stages: 1, hidden_dim: 16, dynamic_dim: 2, feedforward_dim: 8, max_results: 2}",
-    "augment.scales=[[60, 40], [96, 64]]",
+    "augment.0.rescale.limits=[[60, 40], [96, 64]]",
     "classes=[person, vehicle]",
     "train=[{annotations: v/ytvis.json, images: v/frames, layout: ytvis}]",
     "devices=1",
@@ -162,71 +128,6 @@ def test_a_clip_length_that_is_not_the_network_s_is_named(recipe):
         train(defvis_recipe(recipe), ["clip_length=3", "val=[]"])
 
 
-def test_backbone_has_its_own_rate_and_all_else_the_base_rate():
-    model = create_model("visolo", "tiny", num_classes=2, head_width=16, mask_width=16, neck_width=16, track_dim=16)
-    module = TrainingModule(model, OptimRecipe(lr=1e-2, backbone_factor=0.1, weight_decay=0.3), iterations=10)
-    groups = module.configure_optimizers()["optimizer"].param_groups
-    backbone = {id(p) for n, p in model.named_parameters() if "backbone" in n}
-    assert [g["weight_decay"] for g in groups] == [0.3, 0.3]
-    rates = {g["initial_lr"]: {id(p) for p in g["params"]} for g in groups}
-    assert sorted(rates) == [pytest.approx(1e-3), 1e-2]
-    assert rates[min(rates)] == backbone
-    assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
-
-
-def test_other_parts_have_their_rates():
-    model = create_model("defvis", "tiny", num_classes=2, hidden_dim=48, num_heads=4, mask_groups=1)
-    optim = OptimRecipe(lr=1e-2, backbone_factor=0.5, factors={"mask_head": 3.0, "sampling_offsets": 0.1})
-    module = TrainingModule(model, optim, iterations=10)
-    rates = {
-        id(p): g["initial_lr"] for g in module.configure_optimizers()["optimizer"].param_groups for p in g["params"]
-    }
-    assert len(rates) == len(list(model.parameters()))
-    for name, parameter in model.named_parameters():
-        factor = 0.5 if name.startswith("backbone") else 3.0 if "mask_head" in name else 1.0
-        factor = 0.1 if "sampling_offsets" in name else factor  # also within "insmask_head" there is "mask_head"
-        assert rates[id(parameter)] == pytest.approx(1e-2 * factor), name
-
-
-def test_schedules():
-    step = learning_rate_factor(OptimRecipe(milestones=[3, 6], gamma=0.1), 10)
-    assert [step(i) for i in (0, 2, 3, 5, 6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
-    cosine = learning_rate_factor(OptimRecipe(schedule="cosine", warmup=4), 100)
-    assert [cosine(i) for i in (0, 100)] == pytest.approx([0.2, 0], abs=1e-3)
-    assert cosine(50) == pytest.approx(0.5)
-
-
-def test_warm_up_from_a_named_start():
-    """TeViT's specification, 7.5."""
-    optim = load_recipe("tevit_msgshift_ytvis2019").optim
-    factor = learning_rate_factor(optim, 9200)
-    assert [factor(i) for i in (0, 1, 300, 769)] == [pytest.approx(1 - (1 - i / 770) * 0.999) for i in (0, 1, 300, 769)]
-    assert [factor(i) for i in (770, 6099, 6100, 8500)] == pytest.approx([1, 1, 0.1, 0.01])
-
-
-@pytest.mark.parametrize("variant", ["msgshift", "msgshift_mst", "r50", "swin_l"])
-def test_published_groups_of_tevit(variant):
-    """Specification 7.5: what learns slowly and what does not decay, by the whole network's names."""
-    with torch.device("meta"):
-        model = create_model("tevit", variant, num_classes=40)
-    groups = parameter_groups(model, load_recipe(f"tevit_{variant}_ytvis2019").optim)
-    found = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
-    assert len(found) == sum(len(g["params"]) for g in groups) == sum(p.requires_grad for p in model.parameters())
-    for name, parameter in model.named_parameters():
-        body = name.startswith("backbone.")
-        expected = (2.5e-5 if body else 2.5e-4, 1e-4)
-        norm = not body and ("norm." in name or "norm_" in name)
-        if variant == "swin_l" and (norm or name.endswith("relative_position_bias_table")):
-            expected = (2.5e-4, 0.0)
-        if parameter.requires_grad:
-            assert found[id(parameter)] == pytest.approx(expected), name
-    if variant == "swin_l":  # 24 blocks; 6 norms in a head's stage and 2 in a mask head's, weight and bias
-        tables = sum("bias_table" in n for n, _ in model.named_parameters())
-        assert sum(decay == 0 for _, decay in found.values()) == tables + 6 * 2 * (6 + 2)
-        assert tables == 24
-    assert (variant == "r50") == (len(found) < len(list(model.parameters())))  # stem and first stage are frozen
-
-
 @pytest.mark.parametrize("variant", ["msgshift", "msgshift_mst", "r50", "swin_l"])
 def test_published_batches_of_tevit(tmp_path, variant):
     """Two clips of five different frames each, at most as large as the recipe says, padded to multiples of 32."""
@@ -239,7 +140,7 @@ def test_published_batches_of_tevit(tmp_path, variant):
     batch = next(iter(data.train_dataloader()))
     assert batch.images.shape[:3] == (2, 5, 3)
     assert all(side % 32 == 0 for side in batch.images.shape[3:])
-    longest = max(long for long, _ in recipe.augment.scales)
+    longest = max(long for long, _ in recipe.augment[0].limits)
     for clip, target, (rows, columns) in zip(batch.images, batch.targets, batch.sizes, strict=True):
         assert target.masks.shape == (5, 2, *batch.images.shape[3:])
         assert max(rows, columns) <= longest
@@ -288,6 +189,7 @@ def test_another_memory_layout_changes_no_result(method):
     small = {"visolo": {"head_width": 16, "mask_width": 16, "neck_width": 16, "track_dim": 16}}
     small["defvis"] = {"num_frames": 3, "hidden_dim": 48, "num_heads": 4, "mask_groups": 1, "queries_per_frame": 2}
     small["tevit"] = {"num_queries": 4, "hidden_dim": 16, "feedforward_dim": 16}
+    torch.manual_seed(0)
     model = create_model(method, "tiny", num_classes=2, height=64, width=96, **small[method]).eval()
     batch = ClipBatch(torch.randint(0, 256, (1, 3, 3, 64, 96), dtype=torch.uint8), (), ((64, 96),))
     plain = TrainingModule(model, OptimRecipe(), iterations=1)
@@ -297,4 +199,4 @@ def test_another_memory_layout_changes_no_result(method):
     assert any(p.ndim == 4 and not p.is_contiguous() for p in other.model.parameters())
     found = [value for value in other.model(other.normalise(batch)) if isinstance(value, Tensor)]
     for a, b in zip(found, expected, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(a, b, atol=1e-4 * max(1.0, float(b.abs().max())), rtol=0)  # boxes are in pixels

@@ -1,4 +1,4 @@
-"""Feature extractors that the methods share."""
+"""Backbones shared by the methods."""
 
 from visdeploy_training.backbones.efficientnet_lite import EfficientNetLite0
 from visdeploy_training.backbones.messenger_pvt import MessengerPVT

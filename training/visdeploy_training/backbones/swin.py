@@ -1,4 +1,4 @@
-"""Swin Transformer named and laid out as in mmdet's checkpoints (TeViT spec section 3.3)."""
+"""Swin Transformer (Liu et al., ICCV 2021) with the names and layout of mmdet's checkpoints."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch.utils.checkpoint import checkpoint
 from visdeploy_training.layers import DropPath
 
 APART = -100.0
-"""Added to the attention between parts of the image that only the shift made neighbours."""
+"""Term added to attention logits between regions that only the cyclic shift makes adjacent."""
 
 
 class WindowAttention(nn.Module):
-    """Attention within windows of S x S tokens, with a learned bias for each relative position."""
+    """Attention within windows of S x S tokens, with a learned bias per relative position."""
 
     relative_position_index: Tensor
 
@@ -35,7 +35,7 @@ class WindowAttention(nn.Module):
         self.register_buffer("relative_position_index", index, persistent=False)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """`[N, windows, S * S, C]`, shape kept; the mask is `[windows, S * S, S * S]`."""
+        """Transform `[N, windows, S * S, C]` to the same shape, with a mask `[windows, S * S, S * S]` or None."""
         parts = self.qkv(x).unflatten(-1, (3, self.heads, -1))
         q, k, v = parts.permute(3, 0, 1, 4, 2, 5).unbind(0)
         scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
@@ -47,7 +47,7 @@ class WindowAttention(nn.Module):
 
 
 class ShiftedWindows(nn.Module):
-    """Window attention over a map, its windows moved by half a window in every second block."""
+    """Window attention over a map; in every second block the windows are shifted by half a window."""
 
     def __init__(self, dim: int, heads: int, window: int, shift: int) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class ShiftedWindows(nn.Module):
         self.w_msa = WindowAttention(dim, heads, window)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[N, H, W, C]`, shape kept, without the sum."""
+        """Return the residual branch of `[N, H, W, C]`, with the same shape."""
         height, width, side = x.shape[1], x.shape[2], self.window
         x = F.pad(x, (0, 0, 0, -width % side, 0, -height % side))
         rows, columns = x.shape[1] // side, x.shape[2] // side
@@ -72,7 +72,7 @@ class ShiftedWindows(nn.Module):
         return x[:, :height, :width]
 
     def _mask(self, height: int, width: int, like: Tensor) -> Tensor:
-        """0 within a part of the padded image, `APART` between parts: `[windows, S * S, S * S]`."""
+        """Return the attention mask `[windows, S * S, S * S]`: 0 within a region of the padded map, `APART` between."""
         rows, columns = (self._parts(n, like) for n in (height, width))  # [windows along the axis, S]
         parts = (3 * rows[:, None, :, None] + columns[None, :, None, :]).flatten(2).flatten(0, 1)
         return (parts[:, :, None] != parts[:, None, :]).to(like.dtype) * APART
@@ -84,19 +84,19 @@ class ShiftedWindows(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Linear, GELU, linear; names as in mmdet."""
+    """Linear layer, GELU, linear layer, with the names of mmdet."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Sequential(nn.Linear(dim, hidden), nn.GELU()), nn.Linear(hidden, dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[..., C]`, shape kept, without the sum."""
+        """Return the residual branch of `[..., C]`, with the same shape."""
         return cast(Tensor, self.layers(x))
 
 
 class SwinBlock(nn.Module):
-    """Window attention and feed-forward network, norms first."""
+    """Window attention and feed-forward network, each after a norm."""
 
     def __init__(self, dim: int, *, heads: int, window: int, shift: int, hidden: int, drop_path: float) -> None:
         super().__init__()
@@ -107,13 +107,13 @@ class SwinBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[N, H, W, C]`, shape kept."""
+        """Transform `[N, H, W, C]` to the same shape."""
         x = x + self.drop_path(self.attn(self.norm1(x)))
         return x + cast(Tensor, self.drop_path(self.ffn(self.norm2(x))))
 
 
 class PatchMerging(nn.Module):
-    """2x2 tokens to one of twice the channels; in the vector of 4 C, channels are outside and pixels inside."""
+    """Merging of 2x2 tokens to one with twice the channels; the 4 C inputs are ordered by channel, then by pixel."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -121,14 +121,14 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[N, H, W, C]` to `[N, H / 2, W / 2, 2 C]`; H and W are even."""
+        """Map `[N, H, W, C]` to `[N, H / 2, W / 2, 2 C]`; H and W are even."""
         x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # [N, H/2, 2, W/2, 2, C]
         merged: Tensor = self.reduction(self.norm(x.permute(0, 1, 3, 5, 2, 4).flatten(3)))
         return merged
 
 
 class Stage(nn.Module):
-    """Blocks, and the way down to the next stage."""
+    """Blocks of one stage, and the downsampling to the next."""
 
     def __init__(self, blocks: Sequence[SwinBlock], downsample: PatchMerging | None) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class Stage(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """4x4 pixels to one token, and a norm."""
+    """Embedding of 4x4 pixels as one token, with a norm."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -145,23 +145,23 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[N, 3, H, W]` to `[N, H / 4, W / 4, C]`."""
+        """Map `[N, 3, H, W]` to `[N, H / 4, W / 4, C]`."""
         return cast(Tensor, self.norm(self.projection(x).permute(0, 2, 3, 1)))
 
 
 class SwinTransformer(nn.Module):
-    """Features at strides 4, 8, 16 and 32 (`res2` ... `res5`) of inputs whose sides are multiples of 32.
+    """Swin Transformer with features at strides 4, 8, 16 and 32 (`res2` ... `res5`).
 
-    The defaults are Swin-L with windows of 7.
+    Height and width of the input must be multiples of 32. The defaults are those of Swin-L with windows of 7 x 7.
 
     Args:
-        dim: Channels of the first stage; they double from stage to stage.
-        depths: Blocks of the stages.
+        dim: Channels of the first stage; they double with each stage.
+        depths: Number of blocks of the stages.
         heads: Attention heads of the stages.
-        window: Side of a window.
-        mlp_ratio: Inner width of the feed-forward networks over the channels.
-        drop_path: Of the last block; it grows linearly from 0.
-        recompute: In training, compute the blocks again for the gradients instead of keeping what is inside them.
+        window: Side of a window, in tokens.
+        mlp_ratio: Ratio of the hidden width of the feed-forward networks to the channels.
+        drop_path: Drop probability of the last block; it increases linearly from 0 in the first block.
+        recompute: Use activation checkpointing in training: recompute the blocks in the backward pass.
     """
 
     def __init__(
@@ -203,7 +203,7 @@ class SwinTransformer(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Stage name to features; `res{i}` has stride `2**i`. The input is `[N, 3, H, W]`, normalised RGB."""
+        """Return a map from stage name to features of normalised RGB `[N, 3, H, W]`; `res{i}` has stride `2**i`."""
         x = self.patch_embed(images)
         features: dict[str, Tensor] = {}
         for i, (name, each) in enumerate(zip(self.channels, self.stages, strict=True)):
@@ -211,14 +211,14 @@ class SwinTransformer(nn.Module):
             for block in stage.blocks:
                 again = self.recompute and self.training
                 x = checkpoint(block, x, use_reentrant=False) if again else block(x)
-            # contiguous: the permuted view would make the convolutions behind it slow and the RoI align refuse it
+            # contiguous, because convolutions are slow on the permuted view and RoIAlign does not accept it
             features[name] = self.get_submodule(f"norm{i}")(x).permute(0, 3, 1, 2).contiguous()
             x = x if stage.downsample is None else stage.downsample(x)
         return features
 
 
 ORIGINAL = "patch_embed.proj.weight"
-"""A name that only the original Swin files have."""
+"""Tensor name that exists only in checkpoints of the original layout."""
 _NAMES = (
     ("patch_embed.proj.", "patch_embed.projection."),
     ("layers.", "stages."),
@@ -229,9 +229,9 @@ _NAMES = (
 
 
 def from_swin(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of a Swin file of either layout; what follows from the sizes, and `head`, is dropped.
+    """Rename the tensors of a Swin file of either layout; drop `head` and the tensors that follow from the sizes.
 
-    The original layout merges patches with channels inside and pixels outside, in column-major order.
+    In the original layout, patch merging orders its inputs by pixel (column-major), then by channel.
     """
     original = ORIGINAL in state
     renamed: dict[str, Tensor] = {}

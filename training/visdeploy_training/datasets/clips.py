@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from visdeploy_training.datasets.sampling import (
     distinct_frames,
     sample_frames,
 )
-from visdeploy_training.datasets.transforms import Clip, ClipTransform, uniform
+from visdeploy_training.datasets.transforms import Clip, uniform
 
 
 class SampleKey(NamedTuple):
@@ -75,7 +75,7 @@ class ClipPart:
     """
 
     records: Sequence[ClipRecord]
-    transform: ClipTransform
+    transform: Callable[[Clip], Clip]
     clip_length: int = 3
     window: int = 20
     sampling: Sampling = "random"

@@ -13,8 +13,8 @@ import torch
 from visdeploy.masks import Mask
 from visdeploy_training.datasets.clips import load_clip
 from visdeploy_training.datasets.images import ImageStore
-from visdeploy_training.datasets.motion import MovingWindow
 from visdeploy_training.datasets.records import ClipRecord, InstanceRecord
+from visdeploy_training.datasets.transforms import MovingWindow
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ def pseudo_video(record: ClipRecord, *, frames: int, seed: int, height: int = 36
         height: Rows of the made frames.
         width: Columns of the made frames.
     """
-    window = MovingWindow(height, width, zoom=(0.75, 1.0), motion=0.15, rotation=0.0, aspect=0.0, on_object=0.0)
+    window = MovingWindow(
+        height=height, width=width, zoom=(0.75, 1.0), motion=0.15, rotation=0.0, aspect=0.0, on_object=0.0
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         clip = window(load_clip(record, [0] * frames, ImageStore(keep=True)))

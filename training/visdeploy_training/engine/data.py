@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
+from visdeploy.errors import ConfigError
 from visdeploy_training.clip import ClipBatch
 from visdeploy_training.datasets import (
     ClipDataset,
@@ -21,50 +22,7 @@ from visdeploy_training.datasets import (
     read_records,
     validation_clips,
 )
-from visdeploy_training.datasets.motion import MovingWindow
-from visdeploy_training.datasets.transforms import (
-    Chain,
-    ClipTransform,
-    ColourJitter,
-    Crop,
-    CropBetween,
-    Flip,
-    PhotometricDistort,
-    Rescale,
-    Resize,
-    Rotate,
-)
-from visdeploy_training.engine.recipe import AugmentRecipe, DataRecipe, Recipe
-
-
-def build_transform(augment: AugmentRecipe, height: int, width: int, *, motion: float | None = None) -> ClipTransform:
-    """The augmentation of a recipe, to frames of `height` x `width`.
-
-    Of at most that in batches of one with style `detr`, of what the recipe says with style `scaled`.
-    """
-    flip: list[ClipTransform] = [] if augment.flip == "none" else [Flip(augment.flip)]
-    colour: list[ClipTransform] = [ColourJitter(augment.colour)] if augment.colour else []
-    if augment.style == "window":
-        window = MovingWindow(
-            height,
-            width,
-            zoom=(augment.zoom[0], augment.zoom[1]),
-            motion=augment.motion if motion is None else motion,
-            rotation=augment.rotation,
-            aspect=augment.aspect,
-            on_object=augment.on_object,
-        )
-        return Chain([window, *flip, *colour])
-    if augment.style == "scaled":
-        return Chain([Rescale(augment.scales, between=augment.between), *flip, *colour])
-    if augment.style == "detr":
-        final = Resize([min(height, width)], max_size=max(height, width), minimum=(1, 1))
-        first = Resize(augment.sizes, max_size=augment.max_size, minimum=(1, 1))
-        middle: list[ClipTransform] = [Resize([400, 500, 600], max_size=1 << 20, minimum=(1, 1)), CropBetween(384, 600)]
-        return Chain([*flip, first, PhotometricDistort(), *middle, final, *colour])
-    resize = Resize(augment.sizes, max_size=augment.max_size, minimum=(height + 1, width + 1))
-    turn: list[ClipTransform] = [Rotate(augment.rotation)] if augment.rotation else []
-    return Chain([resize, *flip, *turn, Crop(height, width), *colour])
+from visdeploy_training.engine.recipe import DataRecipe, Recipe
 
 
 def records_of(recipe: Recipe, part: DataRecipe, classes: tuple[str, ...]) -> list[ClipRecord]:
@@ -88,9 +46,10 @@ class RecipeData(L.LightningDataModule):
         classes: Class names, in label order.
         height: Rows of the network input.
         width: Columns of the network input.
-        multiple: Batches are padded to multiples of this.
+        multiple: Batches are padded to multiples of this; 1 where the network takes no padded frames.
 
     Raises:
+        ConfigError: Clips of a batch would have to be padded for a network that takes no padded frames.
         DataError: A data set is malformed or incomplete.
     """
 
@@ -99,17 +58,25 @@ class RecipeData(L.LightningDataModule):
         self.recipe, self.multiple = recipe, multiple
         self._batches_done = 0
         store = ImageStore(keep=recipe.keep_images)
+        chains = [recipe.transforms(part).sized(height, width) for part in recipe.train]
+        if multiple == 1 and recipe.batch_size > 1 and any(chain.output_size() is None for chain in chains):
+            raise ConfigError(
+                f"{recipe.method} takes no padded frames, and these transforms leave clips of different sizes",
+                seen=f"batch_size {recipe.batch_size}",
+                expected="batch_size 1",
+                hint="Or end augment with crop or moving_window.",
+            )
         self.parts = [
             ClipPart(
                 records_of(recipe, part, classes),
-                build_transform(recipe.augment, height, width, motion=part.motion),
+                chain,
                 clip_length=recipe.clip_length,
                 window=recipe.window,
                 sampling=recipe.sampling,
-                paste=recipe.augment.paste,
+                paste=recipe.paste,
                 store=store,
             )
-            for part in recipe.train
+            for part, chain in zip(recipe.train, chains, strict=True)
         ]
         if recipe.keep_images:  # before the workers start, so that they share the memory
             for part in self.parts:
@@ -151,11 +118,25 @@ class RecipeData(L.LightningDataModule):
         return batch.to(device) if isinstance(batch, ClipBatch) else batch
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches were used; kept in checkpoints."""
-        return {"batches": self.trainer.global_step if self.trainer else self._batches_done}
+        """Return how many batches of this process were used; kept in checkpoints, which hold whole optimiser steps."""
+        accumulate = self.recipe.accumulate
+        batches = self.trainer.global_step * accumulate if self.trainer else self._batches_done
+        return {"batches": batches, "accumulate": accumulate}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on behind the batches that were used."""
+        """Continue behind the batches that were used.
+
+        Raises:
+            ConfigError: The resumed run accumulated another number of batches.
+        """
+        accumulated = int(state_dict.get("accumulate", 1))
+        if accumulated != self.recipe.accumulate:
+            raise ConfigError(
+                "a resumed run must accumulate as many batches as before",
+                seen=f"accumulate {self.recipe.accumulate}",
+                expected=str(accumulated),
+                hint="Start a new run with init=model.safetensors to change it.",
+            )
         self._batches_done = int(state_dict["batches"])
 
 

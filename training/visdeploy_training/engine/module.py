@@ -1,15 +1,14 @@
-"""One training as a Lightning module: losses, optimiser groups, validation by tracks."""
+"""One training as a Lightning module: losses, optimiser, validation by tracks."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from visdeploy.evaluation import AnnotationSet, evaluate
 from visdeploy.results import VideoResult
@@ -17,41 +16,10 @@ from visdeploy_training.checkpoint import metadata
 from visdeploy_training.checkpoint_file import METADATA_KEY
 from visdeploy_training.clip import ClipBatch
 from visdeploy_training.datasets import ValidationClip
-from visdeploy_training.engine.recipe import OptimRecipe
+from visdeploy_training.engine.optim import OptimRecipe, create_optimiser, learning_rate_factor
 from visdeploy_training.model import VISModel
 from visdeploy_training.predict import predict_clip
 from visdeploy_training.registry import get_method
-
-
-def learning_rate_factor(optim: OptimRecipe, iterations: int) -> Callable[[int], float]:
-    """Iteration → factor of the learning rate."""
-
-    start = 1 / (optim.warmup + 1) if optim.warmup_start is None else optim.warmup_start
-
-    def factor(iteration: int) -> float:
-        left = max(0.0, 1 - iteration / optim.warmup) if optim.warmup else 0.0
-        warm = 1 - left * (1 - start)
-        if optim.schedule == "cosine":
-            return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, iteration / iterations)))
-        return float(warm * optim.gamma ** sum(iteration >= m for m in optim.milestones))
-
-    return factor
-
-
-def parameter_groups(model: nn.Module, optim: OptimRecipe) -> list[dict[str, Any]]:
-    """What trains, by learning rate and weight decay; in both the longest named part of a parameter's name counts."""
-    rates = {"backbone": optim.backbone_factor, **optim.factors}
-    groups: dict[tuple[float, float], list[Tensor]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            settings = optim.lr * _factor(name, rates), optim.weight_decay * _factor(name, optim.decay_factors)
-            groups.setdefault(settings, []).append(parameter)
-    return [{"params": group, "lr": lr, "weight_decay": decay} for (lr, decay), group in groups.items()]
-
-
-def _factor(name: str, factors: Mapping[str, float]) -> float:
-    found = [part for part in factors if part in name]
-    return factors[max(found, key=len)] if found else 1.0
 
 
 def _channels_last(model: VISModel) -> VISModel:
@@ -133,9 +101,13 @@ class TrainingModule(L.LightningModule):
             self.log(f"val/{name}", float(scores[name]), prog_bar=name in ("AP", "AP50"), sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with rates and decays of their own for what the recipe names, stepped by iteration."""
-        optimiser = torch.optim.AdamW(parameter_groups(self.model, self.optim))
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, learning_rate_factor(self.optim, self.iterations))
+        """Make the recipe's optimiser, its learning rates set anew after every step.
+
+        Raises:
+            ConfigError: A parameter group matches no parameter.
+        """
+        optimiser = create_optimiser(self.model, self.optim)
+        schedule = LambdaLR(optimiser, learning_rate_factor(self.optim, self.iterations))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

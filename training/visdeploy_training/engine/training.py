@@ -7,7 +7,7 @@ from pathlib import Path
 
 import lightning as L
 import yaml
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from visdeploy.atomic import write_text
@@ -15,22 +15,26 @@ from visdeploy.errors import ConfigError
 from visdeploy_training.checkpoint import save_checkpoint, start_from
 from visdeploy_training.convert import convert_checkpoint
 from visdeploy_training.datasets import class_list, to_annotations
-from visdeploy_training.engine.callbacks import AtomicCheckpointIO, AveragedWeights
+from visdeploy_training.engine.callbacks import BEST, LAST, MONITOR, AtomicCheckpointIO, AveragedWeights, Checkpoints
 from visdeploy_training.engine.data import RecipeData
+from visdeploy_training.engine.loading import load_recipe
 from visdeploy_training.engine.module import TrainingModule
-from visdeploy_training.engine.recipe import Recipe, load_recipe
+from visdeploy_training.engine.optim import parameter_groups
+from visdeploy_training.engine.recipe import Recipe
 from visdeploy_training.model import VISModel
 from visdeploy_training.registry import create_model, get_method
 
-LAST = "last.ckpt"
 RESULT = "model.safetensors"
+BEST_RESULT = "best.safetensors"
 
 
 def train(recipe: str | Path, overrides: Sequence[str] = ()) -> Path:
     """Train a network.
 
-    Into the recipe's output folder go `recipe.yaml` (with the overrides in), Lightning's `last.ckpt` (complete at any
-    time), TensorBoard logs, and at the end `model.safetensors`.
+    Into the recipe's output folder go `recipe.yaml` (with the overrides in), Lightning's `last.ckpt`, TensorBoard logs,
+    and at the end `model.safetensors`. With `keep_every`, Lightning's `iteration_N.ckpt` as well; with `validate_every`
+    and validation sets, Lightning's `best.ckpt`, of the highest AP, and at the end `best.safetensors`. Each file is
+    replaced as a whole, so it is complete at any time.
 
     Args:
         recipe: YAML file, or the name of a shipped recipe.
@@ -51,6 +55,7 @@ def run_recipe(recipe: Recipe) -> Path:
     """Train as a checked recipe says; see `train`."""
     L.seed_everything(recipe.seed, workers=True, verbose=False)
     model = build_model(recipe)
+    parameter_groups(model, recipe.optim)  # refuses groups that match nothing before the data are read
     data = RecipeData(
         recipe,
         model.info.classes,
@@ -70,6 +75,10 @@ def run_recipe(recipe: Recipe) -> Path:
     if trainer.is_global_zero:
         scores = {k: round(float(v), 5) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         save_checkpoint(module.model, result, notes={"iterations": trainer.global_step, **scores})
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, Checkpoints) and callback.best_score is not None:
+                notes = {"iterations": callback.best_iteration, MONITOR: round(callback.best_score, 5)}
+                save_checkpoint(convert_checkpoint(recipe.folder / BEST), recipe.folder / BEST_RESULT, notes=notes)
     return result
 
 
@@ -101,27 +110,29 @@ def build_trainer(recipe: Recipe, *, validate: bool) -> L.Trainer:
     callbacks: list[Callback] = [
         LearningRateMonitor(logging_interval="step"),
         RichProgressBar(),
-        ModelCheckpoint(
-            dirpath=recipe.folder,
-            filename=LAST.removesuffix(".ckpt"),
-            every_n_train_steps=recipe.checkpoint_every,
-            enable_version_counter=False,
+        Checkpoints(
+            recipe.folder,
+            every=recipe.checkpoint_every,
+            keep_every=recipe.keep_every,
+            best=validate and recipe.validate_every > 0,
         ),
     ]
     if recipe.ema:
         callbacks.append(AveragedWeights(recipe.ema))
-    every = recipe.validate_every or recipe.iterations
+    every = min(recipe.validate_every or recipe.iterations, recipe.iterations)
     try:
         return L.Trainer(
             max_steps=recipe.iterations,
             max_epochs=-1,
             accelerator=recipe.accelerator,
             devices=recipe.devices,
+            num_nodes=recipe.num_nodes,
             strategy=recipe.strategy,
             precision=recipe.precision,  # type: ignore[arg-type]
             gradient_clip_val=recipe.optim.clip_norm or None,
             gradient_clip_algorithm="norm",
-            val_check_interval=min(every, recipe.iterations) if validate else None,
+            accumulate_grad_batches=recipe.accumulate,
+            val_check_interval=every * recipe.accumulate if validate else None,  # Lightning counts batches
             check_val_every_n_epoch=None,
             limit_val_batches=None if validate else 0,
             num_sanity_val_steps=0,

@@ -1,4 +1,4 @@
-"""The methods of this package, one package each; a new one adds a function and a line here. They load on first use."""
+"""The methods of this package, one package each, imported on first use. A new method adds a function and a line."""
 
 from __future__ import annotations
 

@@ -139,14 +139,14 @@ def test_absent_frames_count_in_the_cost():
 @pytest.mark.parametrize(
     ("targets", "word"),
     [
-        ([clip()], "do not fit"),
+        ([clip()], "do not match"),
         (
             [clip(), ClipTargets(torch.zeros(3, 0, HEIGHT, WIDTH, dtype=torch.bool), torch.zeros(3, 0).long())],
-            "do not fit",
+            "do not match",
         ),
-        ([ClipTargets(torch.zeros(2, 0, 40, 50, dtype=torch.bool), torch.zeros(2, 0).long())] * 2, "do not fit"),
+        ([ClipTargets(torch.zeros(2, 0, 40, 50, dtype=torch.bool), torch.zeros(2, 0).long())] * 2, "do not match"),
         ([ClipTargets(clip().masks, clip().labels + 2)] * 2, "out of range"),
-        ([], "do not fit"),
+        ([], "do not match"),
     ],
 )
 def test_wrong_targets_are_refused(targets: list[ClipTargets], word: str):

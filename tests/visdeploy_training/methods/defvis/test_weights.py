@@ -82,7 +82,7 @@ def test_seeded_checkpoint_of_another_clip_length(shared: Path, tmp_path: Path):
 def test_plain_vistr_is_no_defvis():
     state = official_state("enc_r50", seeded=False)
     dense = {k.replace("sampling_offsets", "in_proj"): v for k, v in state.items()}
-    with pytest.raises(CheckpointError, match="no known layout"):
+    with pytest.raises(CheckpointError, match="unknown layout"):
         convert_checkpoint({"model": dense})
 
 

@@ -74,7 +74,7 @@ def test_targets_of_another_batch_are_refused(
 ):
     model = small()
     output = model(clip, sizes)
-    with pytest.raises(DataError, match="do not fit"):
+    with pytest.raises(DataError, match="do not match"):
         tevit_losses(output, targets[:1], model.config)
     with pytest.raises(DataError, match="out of range"):
         tevit_losses(output, [ClipTargets(t.masks, t.labels + 3) for t in targets], model.config)

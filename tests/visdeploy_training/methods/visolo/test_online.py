@@ -98,7 +98,7 @@ def test_outputs_are_consistent(small_model: VISOLO, frames: torch.Tensor):
 
 
 def test_no_detections_is_a_result(small_model: VISOLO, frames: torch.Tensor):
-    for outputs in run(small_model, frames[:2], score_threshold=2.0):
+    for outputs in run(small_model, frames[:2], score_threshold=1.0):
         for name in ("scores", "labels", "cells", "class_scores", "masks", "query", "reference", "mask_logits"):
             assert outputs[name].shape[0] == 0
         assert outputs["overlaps"].shape == (0, 0)

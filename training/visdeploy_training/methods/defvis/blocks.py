@@ -1,4 +1,4 @@
-"""What encoder and decoder of DefVIS share."""
+"""Modules shared by the encoder and the decoder of DefVIS."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from visdeploy_training.methods.defvis.config import DefVISConfig
 
 
 class FeedForward(nn.Module):
-    """A layer's feed-forward network, two linear layers, and its dropout."""
+    """Base class of layers with a feed-forward network of two linear layers, and with dropout."""
 
     def __init__(self, config: DefVISConfig) -> None:
         super().__init__()
@@ -22,13 +22,13 @@ class FeedForward(nn.Module):
         self.linear2 = nn.Linear(config.feedforward_dim, config.hidden_dim)
 
     def feed(self, x: Tensor) -> Tensor:
-        """The feed-forward branch, without the sum."""
+        """Return the output of the feed-forward branch, without the residual sum."""
         out: Tensor = self.dropout(self.linear2(self.dropout(F.relu(self.linear1(x)))))
         return out
 
 
 class Layers(nn.Module):
-    """Layers one after the other, computed again for the gradients where the configuration says so."""
+    """Sequence of layers, with activation checkpointing in training if the configuration enables it."""
 
     layers: nn.ModuleList
 
@@ -37,7 +37,7 @@ class Layers(nn.Module):
         self.recompute = config.recompute
 
     def outputs(self, x: Tensor, *others: Any) -> Sequence[Tensor]:
-        """What leaves each layer; all layers take the others as they are."""
+        """Return the output of each layer; all layers receive the same `others`."""
         found = []
         for layer in self.layers:
             if self.recompute and self.training:

@@ -1,62 +1,64 @@
-"""Everything that can be chosen about a DefVIS network (spec sections 1 to 5), and the named variants."""
+"""Configuration of DefVIS networks, and the named variants."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-from visdeploy_training.config import MethodConfig
+from visdeploy_training.config import CALLED, RUN_TIME, WHY_FIXED, MethodConfig
 
-BACKBONES = ("resnet50", "resnet101", "efficientnet_lite0")
+_FRAMES = {CALLED: "window", WHY_FIXED: "DefVIS's window is the number of frames that its weights were trained for."}
 
 
 @dataclass(frozen=True)
 class DefVISConfig(MethodConfig):
-    """One DefVIS network: sizes, thresholds, loss weights.
+    """Configuration of a DefVIS network: sizes, thresholds, loss weights.
 
-    Two layouts: with `instance_groups` learned tokens join the encoder and the decoder runs once a group (the
-    published head); with 0 groups there are only queries, `queries_per_frame` of them in each frame (VisTR's head).
+    There are two layouts. With `instance_groups`, learned tokens are added to the input of the encoder, and the decoder
+    runs once per group, as in the published implementation. With 0 groups, there are only queries, `queries_per_frame`
+    of them in each frame, as in VisTR (Wang et al., CVPR 2021).
 
     Attributes:
         num_classes: Number of object classes; the classifier has two rows more, id 0 (unused) and no object (last).
         backbone: Feature extractor.
-        freeze_at: How many leading backbone stages do not train (stem counts as one).
+        freeze_at: Number of leading backbone stages that are frozen (the stem counts as one).
         train_norm: Train scale and shift of the backbone's frozen batch norms (EfficientNet only).
         dilated: The transformer works at stride 16 instead of 32 (ResNet only, "DC5"): four times as many tokens, the
             same weights.
-        num_frames: Frames of a clip; the encoder's weights belong to this number.
-        instance_groups: Groups of instance tokens; 0 for none.
-        tokens_per_group: Tokens of a group.
-        queries_per_frame: Decoder queries of a frame (and group).
+        num_frames: Frames of a clip, which determine the shapes of the encoder's weights.
+        instance_groups: Number of groups of instance tokens; 0 for none.
+        tokens_per_group: Instance tokens per group.
+        queries_per_frame: Decoder queries per frame (and group).
         hidden_dim: Width of the transformer.
         num_heads: Attention heads.
-        num_points: Sampling points of a head in each level.
+        num_points: Sampling points per head and level.
         encoder_layers: Layers of the encoder.
         decoder_layers: Layers of the decoder.
-        feedforward_dim: Inner width of the feed-forward networks.
-        dropout: Everywhere in the transformer.
-        recompute: In training, compute the transformer's layers again for the gradients instead of keeping what is
-            inside them: slower, and much less memory. The numbers are the same.
-        mask_groups: Groups of the mask head's norms.
+        feedforward_dim: Hidden width of the feed-forward networks.
+        dropout: Dropout rate of the transformer.
+        recompute: Use activation checkpointing in training: recompute the transformer's layers in the backward pass.
+            This needs much less memory, is slower, and gives the same results.
+        mask_groups: Groups of the group norms in the mask head.
         sequence_dim: Channels of the sequence head.
-        sequence_groups: Groups of the sequence head's norms.
-        mask_prior: Initial foreground probability of a pixel; 0 leaves the bias at its random start, as upstream.
-        map_gain: What the first weights of the mask head for attention maps are multiplied by at the start. A map is a
-            share of one over all heads and pixels, far below its neighbours; 1 leaves it to training, as upstream.
+        sequence_groups: Groups of the group norms in the sequence head.
+        mask_prior: Initial foreground probability of a pixel; 0 keeps the random initial bias, as published.
+        map_gain: Initial factor on the first weights of the mask head that apply to attention maps. The maps sum to one
+            over all heads and pixels and are therefore much smaller than the other inputs; 1 as published.
         height: Rows of a training clip, and the shorter edge at inference.
         width: Columns of a training clip.
-        longest_edge: Largest longer edge at inference; upstream has no limit.
+        longest_edge: Maximum longer edge at inference; the published implementation has no limit.
         size_multiple: Height and width of any input must be multiples of this.
         pixel_mean: RGB, 0..255.
         pixel_std: RGB, 0..255.
-        clip_overlap: Frames that consecutive clips of a longer video share, at most all but one; upstream does not take
-            longer videos.
-        frame_score_threshold: A frame below this class score reports no mask.
-        class_weight: Of the matching cost and of the classification loss.
-        box_weight: Of the L1 distance of boxes, in cost and loss.
-        iou_weight: Of the IoU cost and of the generalised IoU loss.
-        mask_weight: Of the focal loss of masks.
-        dice_weight: Of the dice loss of masks.
+        clip_overlap: Number of frames that consecutive clips of a longer video share, less than `num_frames`; the
+            published implementation does not process longer videos.
+        frame_score_threshold: Minimum class score of a frame with a mask.
+        class_weight: Weight of the classification in matching cost and loss.
+        box_weight: Weight of the L1 distance of boxes in matching cost and loss.
+        iou_weight: Weight of the IoU in the matching cost and of the generalised IoU loss.
+        mask_weight: Weight of the focal loss of masks.
+        dice_weight: Weight of the dice loss of masks.
         no_object_weight: Weight of the no-object class in the classification loss.
     """
 
@@ -67,7 +69,7 @@ class DefVISConfig(MethodConfig):
     freeze_at: int = 2
     train_norm: bool = False
     dilated: bool = False
-    num_frames: int = 36
+    num_frames: int = field(default=36, metadata=_FRAMES)
     instance_groups: int = 8
     tokens_per_group: int = 20
     queries_per_frame: int = 1
@@ -90,8 +92,8 @@ class DefVISConfig(MethodConfig):
     size_multiple: int = 1
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    clip_overlap: int = 12
-    frame_score_threshold: float = 0.001
+    clip_overlap: int = field(default=12, metadata=RUN_TIME | {CALLED: "overlap"})
+    frame_score_threshold: float = field(default=0.001, metadata=RUN_TIME)
     class_weight: float = 1.0
     box_weight: float = 5.0
     iou_weight: float = 2.0
@@ -100,8 +102,7 @@ class DefVISConfig(MethodConfig):
     no_object_weight: float = 0.1
 
     def __post_init__(self) -> None:
-        self.freeze_lists("pixel_mean", "pixel_std")
-        self.check_choice("backbone", BACKBONES)
+        super().__post_init__()
         self.check("dilated", not self.dilated or self.backbone.startswith("resnet"), "false without a ResNet")
         self.check_least(
             1, "num_classes", "num_frames", "queries_per_frame", "num_heads", "num_points", "encoder_layers",
@@ -109,7 +110,7 @@ class DefVISConfig(MethodConfig):
         )  # fmt: skip
         self.check_least(0, "instance_groups", "clip_overlap")
         self.check("tokens_per_group", self.tokens_per_group >= min(1, self.instance_groups), "at least 1 with groups")
-        # positions are pairs of sine and cosine on three axes or two, and the mask head halves the width four times
+        # positions are pairs of sine and cosine on two or three axes, and the mask head halves the width four times
         self.check_multiple(48, "hidden_dim")
         self.check("num_heads", self.hidden_dim % self.num_heads == 0, f"a divisor of {self.hidden_dim}")
         narrow = self.mask_widths[-1]
@@ -118,29 +119,36 @@ class DefVISConfig(MethodConfig):
         whole = self.sequence_dim % self.sequence_groups == 0
         self.check("sequence_groups", whole, f"a divisor of {self.sequence_dim}")
         self.check_share("mask_prior", "dropout")
+        self.check_threshold("frame_score_threshold")
         self.check("map_gain", self.map_gain > 0, "more than 0")
         self.check_multiple(self.size_multiple, "height", "width")
 
     def input_size(self, height: int | None, width: int | None) -> dict[str, int]:
-        """See `MethodConfig.input_size`; any size is the shorter and the longest edge, in this order."""
+        """Return the input size, see `MethodConfig.input_size`; the size is the shorter edge, then the longest edge."""
         changed = super().input_size(height, width)
         if self.size_multiple == 1 and width is not None:
             changed["longest_edge"] = width
         return changed
 
+    def check_given(self, given: Collection[str]) -> None:
+        """See `MethodConfig.check_given`."""
+        if "clip_overlap" in given:
+            frames = self.num_frames
+            self.check("clip_overlap", self.clip_overlap < frames, f"less than the window, {frames} frames")
+
     @property
     def slots(self) -> int:
-        """Most objects of one clip."""
+        """Maximum number of objects in a clip."""
         return self.queries_per_frame * max(1, self.instance_groups)
 
     @property
     def num_levels(self) -> int:
-        """Levels of the encoder's attention: the frames, and the grid of tokens where there is one."""
+        """Number of levels of the encoder's attention: one per frame, and one for the grid of instance tokens."""
         return self.num_frames + min(1, self.instance_groups)
 
     @property
     def num_logits(self) -> int:
-        """Rows of the classifier: id 0 (unused), the classes, no object."""
+        """Number of outputs of the classifier: id 0 (unused), the classes, no object."""
         return self.num_classes + 2
 
     @property

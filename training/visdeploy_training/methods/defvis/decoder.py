@@ -1,4 +1,4 @@
-"""Dense decoder of queries, by groups (spec section 3.4); names are those of the official checkpoints."""
+"""Decoder of DefVIS with dense attention, run per group, with the names of the official checkpoints."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from visdeploy_training.methods.defvis.geometry import Levels
 
 
 class Memory:
-    """What the decoder reads: the tokens of the frames, common to all groups, and each group's own.
+    """Memory of the decoder: the tokens of the frames, shared by all groups, and the instance tokens of each group.
 
     Args:
         tokens: Encoder output `[B, tokens, C]`.
-        levels: Where they are.
-        config: Says how many are instance tokens.
+        levels: Positions of the tokens.
+        config: Configuration with the number of instance tokens.
 
     Attributes:
-        frames: `[B, T * h * w, C]`.
-        keys: The same plus positions.
-        own: Instance tokens `[B, groups, tokens of a group, C]`, None for the layout without.
-        own_keys: The same plus positions.
-        padding: `[B, T * h * w]` bool, None for none.
+        frames: Tokens of the frames `[B, T * h * w, C]`.
+        keys: The same plus positional encodings.
+        own: Instance tokens `[B, groups, tokens of a group, C]`; None in the layout without groups.
+        own_keys: The same plus positional encodings.
+        padding: `[B, T * h * w]` bool; None if there is no padding.
     """
 
     def __init__(self, tokens: Tensor, levels: Levels, config: DefVISConfig) -> None:
@@ -38,13 +38,13 @@ class Memory:
 
 
 class CrossAttention(PackedProjections):
-    """Attention of every group's queries over the frames and the group's own tokens.
+    """Attention of the queries of each group over the tokens of the frames and of the group.
 
-    One softmax over both, as if the two were one sequence; the frames are projected once for all groups.
+    The softmax runs over both as over one sequence. The frames are projected once for all groups.
     """
 
     def forward(self, query: Tensor, memory: Memory) -> Tensor:
-        """`[B, groups, queries, C]` to the same shape."""
+        """Return the attention output of queries `[B, groups, queries, C]`, in the same shape."""
         q = self.query(query).transpose(1, 2)  # [B, heads, groups, queries, d]
         q = q * q.shape[-1] ** -0.5
         groups, queries = q.shape[2:4]
@@ -64,7 +64,7 @@ class CrossAttention(PackedProjections):
 
 
 class DecoderLayer(FeedForward):
-    """Self-attention within a group, cross-attention, feed-forward network, each with its sum and norm."""
+    """Self-attention within a group, cross-attention and feed-forward network, each with residual sum and norm."""
 
     def __init__(self, config: DefVISConfig) -> None:
         super().__init__(config)
@@ -75,7 +75,7 @@ class DecoderLayer(FeedForward):
         self.norm3 = nn.LayerNorm(config.hidden_dim)
 
     def forward(self, x: Tensor, position: Tensor, memory: Memory) -> Tensor:
-        """`[B, groups, queries, C]`, shape kept; `position` is `[queries, C]`."""
+        """Transform queries `[B, groups, queries, C]` to the same shape; `position` is `[queries, C]`."""
         query = x + position
         x = self.norm1(x + self.dropout(self.self_attn(query, query, x)))
         x = self.norm2(x + self.dropout(self.multihead_attn(x + position, memory)))
@@ -84,7 +84,7 @@ class DecoderLayer(FeedForward):
 
 
 class Decoder(Layers):
-    """Decoder layers; the norm is applied to what leaves each layer, not to what goes on to the next."""
+    """Decoder layers with a norm of their outputs; the next layer receives the output without this norm."""
 
     def __init__(self, config: DefVISConfig) -> None:
         super().__init__(config)
@@ -92,7 +92,7 @@ class Decoder(Layers):
         self.norm = nn.LayerNorm(config.hidden_dim)
 
     def forward(self, position: Tensor, memory: Memory) -> Tensor:
-        """Queries `[queries, C]` to the normed outputs of all layers `[layers, B, groups, queries, C]`."""
+        """Map queries `[queries, C]` to the normalised outputs of all layers `[layers, B, groups, queries, C]`."""
         groups = 1 if memory.own is None else memory.own.shape[1]
         x = position.new_zeros(memory.frames.shape[0], groups, *position.shape)
         return torch.stack([self.norm(each) for each in self.outputs(x, position, memory)])

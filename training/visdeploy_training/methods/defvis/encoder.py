@@ -1,4 +1,4 @@
-"""Spatio-temporal deformable encoder (spec section 3.3); names are those of the official checkpoints."""
+"""Encoder of DefVIS with spatio-temporal deformable attention, with the names of the official checkpoints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from visdeploy_training.methods.defvis.geometry import Levels
 
 
 class DeformableAttention(nn.Module):
-    """Every token samples a few points in every level; each frame of the clip is one level."""
+    """Spatio-temporal deformable attention (Yarram et al., ICASSP 2022).
+
+    It is the multi-scale deformable attention of Deformable DETR (Zhu et al., ICLR 2021, equation 3) in which each
+    frame of the clip is one level: every token samples a few points in every frame.
+    """
 
     def __init__(self, config: DefVISConfig) -> None:
         super().__init__()
@@ -27,7 +31,7 @@ class DeformableAttention(nn.Module):
         self.output_proj = nn.Linear(dim, dim)
 
     def reset(self) -> None:
-        """Upstream's start: head m looks in direction m, point p at a distance of p + 1 pixels, all alike."""
+        """Initialise as Deformable DETR: point p of head m lies p + 1 pixels away in direction m, in every level."""
         for linear in (self.value_proj, self.output_proj):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
@@ -43,20 +47,20 @@ class DeformableAttention(nn.Module):
             self.sampling_offsets.bias.copy_(offsets.expand(-1, self.levels, -1, -1).flatten())
 
     def values(self, tokens: Tensor, padding: Tensor | None) -> Tensor:
-        """Projected values `[B, tokens, heads, C / heads]`, zero where there is padding."""
+        """Return the projected values `[B, tokens, heads, C / heads]`, zero at padding."""
         value: Tensor = self.value_proj(tokens)
         if padding is not None:
             value = value.masked_fill(padding[..., None], 0.0)
         return value.unflatten(-1, (self.heads, -1))  # type: ignore[no-any-return]
 
     def samples(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Offsets in cells `[B, tokens, heads, L, P, 2]` (x, y) and logits of weights `[B, tokens, heads, L, P]`."""
+        """Return offsets (x, y) in cells `[B, tokens, heads, L, P, 2]` and weight logits `[B, tokens, heads, L, P]`."""
         shape = (self.heads, self.levels, self.points)
         offsets = self.sampling_offsets(query).unflatten(-1, (*shape, 2))
         return offsets, self.attention_weights(query).unflatten(-1, shape)
 
     def forward(self, tokens: Tensor, levels: Levels) -> Tensor:
-        """`[B, tokens, C]` to `[B, tokens, C]`."""
+        """Return the attention output of tokens `[B, tokens, C]`, in the same shape."""
         offsets, logits = self.samples(tokens + levels.position)
         value = self.values(tokens, levels.padding)
         reference = levels.reference.expand(len(tokens), -1, -1, -1).contiguous()
@@ -66,7 +70,7 @@ class DeformableAttention(nn.Module):
 
 
 class EncoderLayer(FeedForward):
-    """Deformable attention and feed-forward network, each with its sum and norm."""
+    """Deformable attention and feed-forward network, each with residual sum and norm."""
 
     def __init__(self, config: DefVISConfig) -> None:
         super().__init__(config)
@@ -75,19 +79,19 @@ class EncoderLayer(FeedForward):
         self.norm2 = nn.LayerNorm(config.hidden_dim)
 
     def forward(self, tokens: Tensor, levels: Levels) -> Tensor:
-        """`[B, tokens, C]`, shape kept."""
+        """Transform tokens `[B, tokens, C]` to the same shape."""
         tokens = self.norm1(tokens + self.dropout(self.self_attn(tokens, levels)))
         out: Tensor = self.norm2(tokens + self.feed(tokens))
         return out
 
 
 class Encoder(Layers):
-    """Encoder layers, without a norm behind."""
+    """Encoder layers, without a final norm."""
 
     def __init__(self, config: DefVISConfig) -> None:
         super().__init__(config)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
 
     def forward(self, tokens: Tensor, levels: Levels) -> Tensor:
-        """`[B, tokens, C]`, shape kept."""
+        """Transform tokens `[B, tokens, C]` to the same shape."""
         return self.outputs(tokens, levels)[-1]

@@ -1,4 +1,4 @@
-"""Where the encoder's tokens are: positional encodings, levels, reference points (spec sections 3.2 and 3.3)."""
+"""Positions of the encoder's tokens: positional encodings, levels, reference points."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor
 
 
 class Levels(NamedTuple):
-    """The encoder's tokens: all frames' pixels, frame by frame and row by row, then the instance tokens.
+    """Layout of the encoder's tokens: the pixels of all frames, frame by frame and row by row, then instance tokens.
 
     Attributes:
         shapes: `[L, 2]` int64, rows and columns of each level.
         starts: `[L]` int64, first token of each level.
-        reference: `[1 or B, tokens, L, 2]`, x and y in 0..1 of the level that is looked at; never in half precision,
-            which is too coarse for pixels.
-        position: `[1 or B, tokens, C]`.
-        padding: `[B, tokens]` bool, True for padding; None where there is none.
+        reference: `[1 or B, tokens, L, 2]`, reference point x and y in 0..1 of each sampled level; never in half
+            precision, which cannot represent positions of pixels accurately.
+        position: Positional encoding `[1 or B, tokens, C]`.
+        padding: `[B, tokens]` bool, True for padding; None if there is no padding.
     """
 
     shapes: Tensor
@@ -31,11 +31,11 @@ class Levels(NamedTuple):
 
 
 def sine_position(valid: Tensor, features: int) -> Tensor:
-    """Sine and cosine of the position along every axis, normalised to the valid part.
+    """Return the sine and cosine encoding of the position along every axis, normalised to the valid part.
 
     Args:
-        valid: `[B, *axes]` float, 1 where a position is valid and 0 where it is padding.
-        features: Channels of an axis, even.
+        valid: `[B, *axes]` float, 1 for valid positions and 0 for padding.
+        features: Channels per axis, even.
 
     Returns:
         `[B, *axes, features * number of axes]`, first axis first.
@@ -52,19 +52,19 @@ def sine_position(valid: Tensor, features: int) -> Tensor:
 
 
 def pixel_centres(height: int, width: int, like: Tensor) -> Tensor:
-    """Centres of a grid's cells in 0..1: `[height * width, 2]`, x first, row by row."""
+    """Return the centres of the cells of a grid in 0..1: `[height * width, 2]`, x first, row by row."""
     y = (torch.arange(height, device=like.device, dtype=like.dtype) + 0.5) / height
     x = (torch.arange(width, device=like.device, dtype=like.dtype) + 0.5) / width
     return torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1).flatten(0, 1)
 
 
 def resize_padding(padding: Tensor, height: int, width: int) -> Tensor:
-    """A padding mask at the size of a feature map, nearest neighbour.
+    """Resize a padding mask to the size of a feature map, by nearest neighbour.
 
     Args:
         padding: `[N, H, W]` bool.
-        height: Wanted rows.
-        width: Wanted columns.
+        height: Rows of the result.
+        width: Columns of the result.
 
     Returns:
         `[N, height, width]` bool.
@@ -73,20 +73,20 @@ def resize_padding(padding: Tensor, height: int, width: int) -> Tensor:
 
 
 def make_levels(frames: Tensor, tokens: Sequence[int] | None, padding: Tensor | None) -> Levels:
-    """The levels of a batch of clips.
+    """Return the levels of a batch of clips.
 
     Args:
-        frames: `[B, T, C, h, w]`, only shape, dtype and device count.
-        tokens: Rows and columns of the grid of instance tokens, None for none.
-        padding: `[B, T, h, w]` bool, True for padding; None where there is none.
+        frames: `[B, T, C, h, w]`, of which only shape, dtype and device are used.
+        tokens: Rows and columns of the grid of instance tokens; None if there are none.
+        padding: `[B, T, h, w]` bool, True for padding; None if there is no padding.
     """
     _, count, channels, height, width = frames.shape
-    # repeated and multiplied rather than listed: where sizes are symbols, a list is a few nodes for every frame
+    # `repeat` and a product instead of lists: with symbolic sizes, a list adds several nodes per frame to the graph
     shapes = torch.tensor([[height, width]], dtype=torch.int64, device=frames.device).repeat(count, 1)
     if tokens:
         shapes = torch.cat([shapes, torch.tensor([[*tokens]], dtype=torch.int64, device=frames.device)])
     starts = torch.arange(len(shapes), device=frames.device) * (height * width)
-    # positions in float32 whatever the precision of the network: they are differences of nearby numbers
+    # positions are float32 in every precision of the network, because differences of nearby positions matter
     like = frames.new_ones((), dtype=torch.float32)
     valid = like.expand(1, count, height, width) if padding is None else (~padding).float()
     position = sine_position(valid, channels // 3).flatten(1, 3)
@@ -109,13 +109,17 @@ def make_levels(frames: Tensor, tokens: Sequence[int] | None, padding: Tensor | 
 
 
 def _valid_ratio(valid: Tensor, tokens: bool) -> Tensor:
-    """Share of each level that is not padding, x and y: `[B, L, 2]`; the token grid counts as whole."""
+    """Return the fraction of each level that is not padding, x and y: `[B, L, 2]`; 1 for the grid of tokens."""
     ratio = torch.stack([valid[:, :, 0].mean(dim=-1), valid[..., 0].mean(dim=-1)], dim=-1)
     return F.pad(ratio, (0, 0, 0, 1), value=1.0) if tokens else ratio
 
 
 def _padded_reference(reference: Tensor, valid: Tensor, tokens: bool) -> Tensor:
-    """Positions measured within the valid part of the token's own frame, then of each level: `[B, T * h * w, L, 2]`."""
+    """Rescale reference points from the valid part of the token's frame to that of each level.
+
+    Returns:
+        `[B, T * h * w, L, 2]`.
+    """
     ratio = _valid_ratio(valid, tokens)
     pixels = valid.shape[2] * valid.shape[3]
     own = ratio[:, : valid.shape[1]].repeat_interleave(pixels, dim=1)

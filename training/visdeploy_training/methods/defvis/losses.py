@@ -1,4 +1,7 @@
-"""Matching and losses of DefVIS (spec sections 5.2 and 5.3)."""
+"""Matching and losses of DefVIS, those of VisTR's instance sequence matching (Wang et al., CVPR 2021).
+
+Details such as the means over absent frames are those of the published implementation.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ EPS = 1e-6
 
 
 class Matches(NamedTuple):
-    """Predictions of one clip and what they answer for: m pairs of a slot and an object, in one frame each.
+    """Matches of one clip: m pairs of a slot and an object, each in one frame.
 
     Attributes:
         slot: `[m]` int64.
@@ -36,13 +39,13 @@ class Matches(NamedTuple):
 
 @torch.no_grad()
 def matching_cost(logits: Tensor, boxes: Tensor, targets: ObjectTargets, config: DefVISConfig) -> Tensor:
-    """Cost of every slot for every object: means over all frames, those without the object included.
+    """Compute the matching cost of every slot and object as a mean over all frames, also those without the object.
 
     Args:
         logits: `[S, T, num_classes + 2]` of one clip.
         boxes: `[S, T, 4]`.
-        targets: The clip's objects.
-        config: Weights.
+        targets: Objects of the clip.
+        config: Configuration with weights.
 
     Returns:
         `[S, K]` float32.
@@ -58,7 +61,7 @@ def matching_cost(logits: Tensor, boxes: Tensor, targets: ObjectTargets, config:
 
 
 def match_clip(logits: Tensor, boxes: Tensor, targets: ObjectTargets, config: DefVISConfig) -> Matches:
-    """The slots of one clip and their objects, in the frames where the object is present; see `matching_cost`."""
+    """Match the slots of one clip to objects, in the frames where the object is present; see `matching_cost`."""
     slots, objects = match_one_to_one(matching_cost(logits, boxes, targets, config))
     pair, frame = targets.valid[objects].nonzero(as_tuple=True)
     return Matches(slots[pair], objects[pair], frame)
@@ -72,15 +75,15 @@ def set_losses(
     norm: float,
     config: DefVISConfig,
 ) -> dict[str, Tensor]:
-    """Losses of classes and boxes of one decoder layer, not weighted.
+    """Compute the unweighted losses of classes and boxes of one decoder layer.
 
     Args:
         logits: `[B, S, T, num_classes + 2]`.
         boxes: `[B, S, T, 4]`.
         targets: Objects of each clip.
-        matches: Of each clip.
-        norm: What sums over matches are divided by.
-        config: Weight of no object.
+        matches: Matches of each clip.
+        norm: Divisor of the sums over matches.
+        config: Configuration with the weight of the no-object class.
 
     Returns:
         `loss_ce`, `loss_bbox`, `loss_giou`, float32 scalars.
@@ -108,18 +111,18 @@ def set_losses(
 def mask_losses(
     masks: Tensor, targets: Sequence[ObjectTargets], matches: Sequence[Matches], norm: float
 ) -> dict[str, Tensor]:
-    """Losses of the masks of the last decoder layer, at the size of the network input, not weighted.
+    """Compute the unweighted losses of the masks of the last decoder layer, at the size of the network input.
 
     Args:
         masks: Logits `[B, S, T, h, w]`.
         targets: Objects of each clip.
-        matches: Of each clip.
-        norm: What sums over matches are divided by.
+        matches: Matches of each clip.
+        norm: Divisor of the sums over matches.
 
     Returns:
         `loss_mask`, `loss_dice`, float32 scalars.
     """
-    focal = dice = masks.float().sum() * 0  # without any object there are still gradients, all zero
+    focal = dice = masks.float().sum() * 0  # without objects all gradients exist and are zero
     for clip, (target, match) in enumerate(zip(targets, matches, strict=True)):
         if not match.slot.numel():
             continue
@@ -132,7 +135,7 @@ def mask_losses(
 
 
 def match_layers(output: DefVISOutput, targets: Sequence[ObjectTargets], config: DefVISConfig) -> list[list[Matches]]:
-    """Matches of each clip, for each decoder layer on its own."""
+    """Match each clip separately for each decoder layer."""
     return [
         [match_clip(*parts, config) for parts in zip(logits, boxes, targets, strict=True)]
         for logits, boxes in zip(output.logits, output.boxes, strict=True)
@@ -145,17 +148,17 @@ def criterion(
     matches: Sequence[Sequence[Matches]],
     config: DefVISConfig,
 ) -> dict[str, Tensor]:
-    """All losses of a batch, not weighted.
+    """Compute all unweighted losses of a batch.
 
     Args:
-        output: Of the network, B clips.
+        output: Output of the network for B clips.
         targets: Objects of each clip.
-        matches: Of each decoder layer and clip.
-        config: Weight of no object.
+        matches: Matches of each decoder layer and clip.
+        config: Configuration with the weight of the no-object class.
 
     Returns:
-        `loss_ce`, `loss_bbox`, `loss_giou`, `loss_mask`, `loss_dice` of the last decoder layer; the first three of
-        earlier layers with `_0`, `_1`, ... behind the name.
+        `loss_ce`, `loss_bbox`, `loss_giou`, `loss_mask`, `loss_dice` of the last decoder layer; the first three also of
+        the other layers, with the suffix `_0`, `_1`, ...
     """
     norm = max(1.0, mean_over_processes(float(sum(t.ids.numel() for t in targets)), output.logits))
     last = len(matches) - 1
@@ -169,7 +172,7 @@ def criterion(
 
 
 def loss_weight(name: str, config: DefVISConfig) -> float:
-    """Weight of a loss that `criterion` gives, by its name."""
+    """Return the weight of a loss of `criterion` by its name."""
     weights = {
         "loss_ce": config.class_weight,
         "loss_bbox": config.box_weight,
@@ -181,18 +184,18 @@ def loss_weight(name: str, config: DefVISConfig) -> float:
 
 
 def defvis_losses(output: DefVISOutput, targets: Sequence[ClipTargets], config: DefVISConfig) -> dict[str, Tensor]:
-    """All losses of a batch, already weighted; their sum is what is minimised.
+    """Compute all weighted losses of a batch; training minimises their sum.
 
     Args:
-        output: Of the network, B clips of T frames.
-        targets: B clips.
-        config: Weights.
+        output: Output of the network, B clips of T frames.
+        targets: Targets of the B clips.
+        config: Configuration with weights.
 
     Returns:
-        As `criterion`.
+        The losses of `criterion`, weighted.
 
     Raises:
-        DataError: Targets and output differ in clips, frames or size, or a label is out of range.
+        DataError: Targets and output differ in number of clips, of frames or in size, or a label is out of range.
     """
     batch, _, frames, rows, columns = output.masks.shape
     height, width = targets[0].masks.shape[-2:] if targets else (0, 0)

@@ -1,4 +1,7 @@
-"""Masks of all slots and frames at once (spec section 3.5): attention maps, convolutional head, sequence head."""
+"""Mask head of DefVIS, that of VisTR's instance sequence segmentation (Wang et al., CVPR 2021).
+
+Attention maps, a convolutional head per frame and a sequence head compute the masks of all slots and frames at once.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from visdeploy_training.methods.defvis.config import DefVISConfig
 
 
 class AttentionMap(nn.Module):
-    """Where each slot looks in its frame: one softmax over all heads and pixels, no values."""
+    """Attention map of each slot in its frame: one softmax over all heads and pixels, without values."""
 
     def __init__(self, config: DefVISConfig) -> None:
         super().__init__()
@@ -28,15 +31,15 @@ class AttentionMap(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, slots: Tensor, memory: Tensor, padding: Tensor | None) -> Tensor:
-        """Maps of all slots.
+        """Return the attention maps of all slots.
 
         Args:
             slots: `[B, S, T, C]`.
             memory: `[B, T, pixels, C]`.
-            padding: `[B, T, pixels]` bool, None for none.
+            padding: `[B, T, pixels]` bool; None if there is no padding.
 
         Returns:
-            `[B, S, T, heads, pixels]`; every slot and frame sums to one.
+            `[B, S, T, heads, pixels]`, which sums to one for every slot and frame.
         """
         query = split_heads(self.q_linear(slots).transpose(1, 2), self.heads)  # [B, T, heads, S, d]
         key = split_heads(self.k_linear(memory), self.heads)
@@ -48,7 +51,7 @@ class AttentionMap(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """From attention maps to features at stride 4, a slot and frame at a time, all of them in one batch."""
+    """Convolutional head from attention maps to features at stride 4; slots and frames form one batch."""
 
     def __init__(self, config: DefVISConfig, channels: Mapping[str, int]) -> None:
         super().__init__()
@@ -78,7 +81,7 @@ class MaskHead(nn.Module):
             self.lay1.weight[:, -self.map_channels :] *= map_gain
 
     def forward(self, memory: Tensor, maps: Tensor, laterals: Mapping[str, Tensor]) -> Tensor:
-        """Features of all slots.
+        """Return the features of all slots.
 
         Args:
             memory: `[B, T, C, h, w]`, encoder output at stride 32.
@@ -100,9 +103,9 @@ class MaskHead(nn.Module):
         return features
 
     def _first(self, memory: Tensor, maps: Tensor) -> Tensor:
-        """`lay1` of memory and maps put together, without repeating the memory for every slot.
+        """Apply `lay1` to the concatenation of memory and maps, without repeating the memory for every slot.
 
-        A convolution of concatenated channels is the sum of the convolutions of the parts.
+        The convolution of concatenated channels equals the sum of the convolutions of its parts.
         """
         weight, bias, dim = self.lay1.weight, self.lay1.bias, memory.shape[2]
         shared = F.conv2d(memory.flatten(0, 1), weight[:, :dim], bias, padding=1).unflatten(0, memory.shape[:2])
@@ -112,7 +115,7 @@ class MaskHead(nn.Module):
 
 
 def _add_lateral(x: Tensor, lateral: Tensor, maps: Tensor) -> Tensor:
-    """`x` `[B * S * T, C, h, w]` at the lateral's size, plus the lateral `[B * T, C, H, W]`, the same for all slots."""
+    """Resize `x` `[B * S * T, C, h, w]` to the lateral `[B * T, C, H, W]`, and add the lateral to every slot."""
     batch, slots, frames = maps.shape[:3]
     x = F.interpolate(x, size=lateral.shape[-2:], mode="nearest").unflatten(0, (batch, slots, frames))
     total: Tensor = x + lateral.unflatten(0, (batch, 1, frames))
@@ -120,7 +123,10 @@ def _add_lateral(x: Tensor, lateral: Tensor, maps: Tensor) -> Tensor:
 
 
 def sequence_head(config: DefVISConfig) -> nn.Sequential:
-    """Three dilated 3-D convolutions over a slot's clip, then its mask logits; the indices are official names."""
+    """Return three dilated 3-D convolutions over the clip of a slot and the output of its mask logits.
+
+    The indices of the layers are those of the official checkpoints.
+    """
     layers: list[nn.Module] = []
     width, groups = config.sequence_dim, config.sequence_groups
     for cin in (config.mask_widths[-1], width, width):

@@ -1,4 +1,4 @@
-"""The DefVIS network: one class for both layouts (spec section 3)."""
+"""DefVIS network (Yarram et al., ICASSP 2022), one class for both layouts."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ STAGES = ("res2", "res3", "res4", "res5")
 
 
 class DefVISOutput(NamedTuple):
-    """What the network says about B clips of T frames; a slot is one object through all frames of its clip.
+    """Output of the network for B clips of T frames; a slot is one object in all frames of its clip.
 
     Attributes:
-        logits: Of every decoder layer, the last one counts: `[layers, B, S, T, num_classes + 2]`; column 0 is an
-            unused id, column k class k - 1, the last one no object.
-        boxes: `[layers, B, S, T, 4]`, centre and size (x, y, w, h) as shares of the input's size.
-        masks: Logits `[B, S, T, H / 4, W / 4]`.
+        logits: Class logits of every decoder layer `[layers, B, S, T, num_classes + 2]`, the last layer being the
+            result; column 0 is an unused id, column k is class k - 1, the last column is no object.
+        boxes: `[layers, B, S, T, 4]`, centre and size (x, y, w, h) as fractions of the input size.
+        masks: Mask logits `[B, S, T, H / 4, W / 4]`.
     """
 
     logits: Tensor
@@ -35,14 +35,14 @@ class DefVISOutput(NamedTuple):
 
 
 class BoxHead(nn.Module):
-    """Three linear layers with ReLU between; names as in the official checkpoints."""
+    """Three linear layers with ReLU in between, with the names of the official checkpoints."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(dim, cout) for cout in (dim, dim, 4))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[..., C]` to `[..., 4]` in 0..1."""
+        """Map `[..., C]` to boxes `[..., 4]` in 0..1."""
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
         out: Tensor = self.layers[-1](x)
@@ -50,12 +50,12 @@ class BoxHead(nn.Module):
 
 
 class DefVIS(VISModel):
-    """Deformable VisTR: spatio-temporal deformable attention for video instance segmentation.
+    """DefVIS network.
 
-    State dict names are the official ones without the leading `vistr.`, the backbone's are the project's.
+    State dict names are the official ones without the leading `vistr.`, except those of the backbone.
 
     Args:
-        config: Sizes and weights.
+        config: Configuration with sizes and weights.
     """
 
     config: DefVISConfig
@@ -80,18 +80,18 @@ class DefVIS(VISModel):
         self.insmask_head = sequence_head(config)
 
     def check_clip(self, clips: Tensor) -> None:
-        """Refuse clips of another length than the weights', and sizes that the backbone cannot take.
+        """Check that clips have the length for which the weights were trained, and a size that the backbone accepts.
 
         Raises:
-            ConfigError: Length or size is wrong.
+            ConfigError: The length or the size is wrong.
         """
         frames, multiple = self.config.num_frames, self.config.size_multiple
         if clips.shape[1] != frames:
             raise ConfigError(
                 "defvis: wrong length of a clip",
                 seen=f"{clips.shape[1]} frames",
-                expected=f"{frames}, what the network was made for",
-                hint="Set clip_length in the recipe, or num_frames of a network that is trained anew.",
+                expected=f"{frames}, the num_frames of the network",
+                hint="Set clip_length in the recipe, or num_frames of a network that is trained from the start.",
             )
         height, width = clips.shape[-2:]
         if height % multiple or width % multiple:
@@ -100,19 +100,19 @@ class DefVIS(VISModel):
             )
 
     def forward(self, clips: Tensor, padding: Tensor | None = None) -> DefVISOutput:
-        """Classes, boxes and masks of all slots in all frames, for training and inference alike.
+        """Compute classes, boxes and masks of all slots in all frames, in training and in inference.
 
         Args:
             clips: Normalised RGB, float, `[B, T, 3, H, W]`; T is `config.num_frames`.
-            padding: `[B, T, H, W]` bool, True where there is no picture; None where there is no padding.
+            padding: `[B, T, H, W]` bool, True for padding; None if there is no padding.
 
         Raises:
-            ConfigError: Length or size of the clips is wrong.
+            ConfigError: The length or the size of the clips is wrong.
         """
         self.check_clip(clips)
         lead = clips.shape[:2]
         maps = self.backbone(clips.flatten(0, 1))
-        # under autocast the transformer's sums and sampling positions stay in the precision of the weights
+        # under autocast, residual sums and sampling positions of the transformer keep the precision of the weights
         frames = self.input_proj(maps["res5"]).to(self.query_embed.weight.dtype).unflatten(0, lead)
         height, width = frames.shape[-2:]
         if padding is not None:
@@ -126,10 +126,11 @@ class DefVIS(VISModel):
         return DefVISOutput(self.class_embed(slots), self.bbox_embed(slots), masks)
 
     def arrange(self, decoded: Tensor) -> Tensor:
-        """Decoder outputs `[layers, B, groups, queries, C]` as slots `[layers, B, S, T, C]`.
+        """Rearrange decoder outputs `[layers, B, groups, queries, C]` to slots `[layers, B, S, T, C]`.
 
-        With groups, upstream flattens (query, group) and then reads (slot, frame), so that a slot is not a group;
-        trained weights are in that order (section 3.6). Without, queries are (frame, slot).
+        With groups, the published implementation flattens (query, group) and then reads the result as (slot, frame).
+        A slot is therefore not a group, and trained weights depend on this order. Without groups, queries are
+        ordered by (frame, slot).
         """
         frames = self.config.num_frames
         if self.config.instance_groups:
@@ -147,7 +148,7 @@ class DefVIS(VISModel):
         size: tuple[int, int],
         padding: Tensor | None,
     ) -> Tensor:
-        """Mask logits `[B, S, T, H / 4, W / 4]` from slots `[B, S, T, C]` and frame memory `[B, T, h * w, C]`."""
+        """Return mask logits `[B, S, T, H / 4, W / 4]` of slots `[B, S, T, C]` and frame memory `[B, T, h * w, C]`."""
         attention = self.bbox_attention(slots, memory, padding).unflatten(-1, size)
         pictures = memory.transpose(2, 3).unflatten(-1, size)
         features = self.mask_head(pictures, attention, maps)

@@ -1,4 +1,4 @@
-"""What the losses compare with: the objects of one clip as DefVIS sees them (spec section 5.1)."""
+"""Targets of the DefVIS losses, from the ground truth of a clip."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from visdeploy_training.clip import ClipTargets
 
 
 class ObjectTargets(NamedTuple):
-    """K objects of a clip of T frames.
+    """Targets of K objects of a clip of T frames.
 
     Attributes:
         ids: `[K, T]` int64, class plus one; 0 where the object is absent.
-        boxes: `[K, T, 4]`, centre and size (x, y, w, h) as shares of the input's size; zeros where absent.
+        boxes: `[K, T, 4]`, centre and size (x, y, w, h) as fractions of the input size; zeros where absent.
         masks: `[K, T, H, W]` bool at the size of the network input.
     """
 
@@ -26,12 +26,12 @@ class ObjectTargets(NamedTuple):
 
     @property
     def valid(self) -> Tensor:
-        """Where each object is present: `[K, T]` bool."""
+        """Presence of each object in each frame: `[K, T]` bool."""
         return self.ids > 0
 
 
 def object_targets(clip: ClipTargets) -> ObjectTargets:
-    """The objects of a clip; boxes are the tight ones of the masks."""
+    """Return the targets of a clip; boxes are the bounding boxes of the masks."""
     masks = clip.masks.transpose(0, 1)
     present = masks.flatten(2).any(dim=2)
     ids = torch.where(present, clip.labels.transpose(0, 1) + 1, 0)

@@ -1,4 +1,4 @@
-"""Encoder and decoder of DefVIS with the learned tokens between them (spec sections 3.3 and 3.4)."""
+"""Transformer of DefVIS: encoder, decoder and the learned instance tokens."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Transformer(nn.Module):
 
         Args:
             frames: `[B, T, C, h, w]`.
-            levels: Of these frames.
+            levels: Levels of these frames.
             queries: `[queries, C]`.
 
         Returns:

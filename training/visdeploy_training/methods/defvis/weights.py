@@ -1,4 +1,4 @@
-"""Where DefVIS's weights come from: official checkpoints, COCO-trained relatives, ImageNet backbones (spec 5.4, 6)."""
+"""Weights of DefVIS from official checkpoints, related COCO-trained models and ImageNet backbones."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ UNUSED = ("resizer.", "text_encoder.", "vistr.resizer.", "vistr.text_encoder.")
 
 
 def recognise(state: Mapping[str, Tensor]) -> bool:
-    """Whether these are the names of an official checkpoint of either layout; VisTR's has no deformable encoder."""
+    """Return whether the names are those of an official checkpoint of either layout, with a deformable encoder."""
     return PREFIX + OFFSETS in state and "insmask_head.0.weight" in state
 
 
 def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Official names to ours: `vistr.` goes, the backbone takes the project's names, unused branches are dropped."""
+    """Rename official tensors: remove `vistr.`, rename the backbone, and drop unused branches."""
     kept = {k.removeprefix(PREFIX): v for k, v in state.items() if not k.startswith(UNUSED)}
     body = {k.removeprefix(BODY): v for k, v in kept.items() if k.startswith(BODY)}
     renamed = {k: v for k, v in kept.items() if not k.startswith(BODY)}
@@ -41,13 +41,13 @@ def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def variant(state: Mapping[str, Tensor]) -> str:
-    """`inst` or `enc` by the instance tokens, `r50` or `r101` by the depth."""
+    """Return the variant: `inst` or `enc` by the instance tokens, `r50` or `r101` by the depth of the backbone."""
     depth = "r101" if f"{PREFIX}{BODY}layer3.6.conv1.weight" in state else "r50"
     return f"{'inst' if PREFIX + TOKENS in state else 'enc'}_{depth}"
 
 
 def overrides(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The clip length, which the rows of the sampling offsets tell, where it is not the variant's."""
+    """Return the clip length, from the rows of the sampling offsets, if it differs from that of the variant."""
     config = VARIANTS[variant(state)]
     levels = state[PREFIX + OFFSETS].shape[0] // (2 * config.num_heads * config.num_points)
     frames = levels - (config.num_levels - config.num_frames)
@@ -66,16 +66,16 @@ OFFICIAL = OfficialLayout(
 
 
 def load_backbone(model: VISModel, path: Path | None) -> None:
-    """Start from ImageNet weights in the backbone, or from a COCO-trained relative in all that fits.
+    """Load ImageNet weights into the backbone, or all matching tensors of a related COCO-trained model.
 
     Args:
-        model: A DefVIS network.
-        path: A torchvision ResNet file, or a checkpoint of the DETR family; None for EfficientNet-Lite0, whose weights
-            a package ships.
+        model: DefVIS network.
+        path: File of a torchvision ResNet, or a checkpoint of the DETR family; None for EfficientNet-Lite0, whose
+            weights come with a package.
 
     Raises:
-        ConfigError: The backbone needs a file and none was given, or the other way round.
-        CheckpointError: The file does not hold the backbone's weights.
+        ConfigError: A required file is missing, or a file is given for EfficientNet-Lite0.
+        CheckpointError: The file does not contain the weights of this backbone.
     """
     if path is not None and model.config.backbone != "efficientnet_lite0":
         tensors = read_tensors(path).tensors
@@ -84,28 +84,29 @@ def load_backbone(model: VISModel, path: Path | None) -> None:
             for kind in ("missing", "unexpected", "misshapen"):
                 keys = getattr(report, kind)
                 logger.info("%s: %d tensors %s: %s", path, len(keys), kind, ", ".join(keys) or "none")
-            logger.warning("%s: %d tensors fit, the other layers start fresh", path, len(report.loaded))
+            logger.warning("%s: %d tensors loaded, others keep their initial values", path, len(report.loaded))
             return
     load_imagenet(model.get_submodule("backbone"), model.config.backbone, path)
 
 
 def load_relative(model: VISModel, tensors: Mapping[str, Tensor], *, where: str) -> KeyReport:
-    """Load all that fits of a checkpoint of the DETR family: DETR and VisTR, Deformable DETR.
+    """Load the matching tensors of a checkpoint of DETR, VisTR or Deformable DETR.
 
-    The backbone must fit whole. Class predictors and queries stay fresh, as upstream does it; so do DETR's dense
-    encoder attention, Deformable DETR's cross-attention and box heads (offsets from reference points), and every
-    layer of another width, which for Deformable DETR's published 256 means all but the backbone.
+    The backbone must match completely. Class predictors and queries keep their initial weights, as in the published
+    training. So do layers without a counterpart: DETR's dense encoder attention, and Deformable DETR's cross-attention
+    and box heads, which predict offsets from reference points. Layers of another width are not loaded either; with
+    Deformable DETR's published width of 256, only the backbone is.
 
     Args:
-        model: A DefVIS network.
-        tensors: Of the checkpoint.
-        where: Its name, for messages.
+        model: DefVIS network.
+        tensors: Tensors of the checkpoint.
+        where: Name of the checkpoint, for error messages.
 
     Returns:
-        What became of every key, in our names.
+        Comparison of the keys, with the names of visdeploy.
 
     Raises:
-        CheckpointError: The backbone's weights are incomplete or of another depth.
+        CheckpointError: The weights of the backbone are incomplete or of another depth.
     """
     renamed = rename({re.sub(r"^detr\.", PREFIX, k): v for k, v in tensors.items()})
     if "transformer.level_embed" in renamed or any(".cross_attn." in k for k in renamed):
@@ -119,7 +120,7 @@ def load_relative(model: VISModel, tensors: Mapping[str, Tensor], *, where: str)
 
 
 def _from_deformable_detr(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Its decoder attends across first and numbers its norms so; its box heads predict something else."""
+    """Rename Deformable DETR's decoder norms, numbered in another order, and drop its box heads and projections."""
     swap = {"norm1": "norm2", "norm2": "norm1"}
     renamed: dict[str, Tensor] = {}
     for key, value in state.items():

@@ -1,4 +1,4 @@
-"""TeViT: a cascade of dynamic heads over learned queries that interact within frames and along the clip."""
+"""TeViT: temporally efficient vision transformer for video instance segmentation (Yang et al., CVPR 2022)."""
 
 from visdeploy_training.method import Method
 from visdeploy_training.methods.tevit.config import VARIANTS, TeViTConfig
@@ -6,6 +6,7 @@ from visdeploy_training.methods.tevit.inference import inference_settings
 from visdeploy_training.methods.tevit.losses import tevit_losses
 from visdeploy_training.methods.tevit.network import TeViT, TeViTOutput
 from visdeploy_training.methods.tevit.step import ClipStep
+from visdeploy_training.methods.tevit.untrained import show_objects
 from visdeploy_training.methods.tevit.weights import OFFICIAL, load_backbone
 
 METHOD = Method(
@@ -17,6 +18,7 @@ METHOD = Method(
     losses=tevit_losses,
     online_step=ClipStep,
     inference=inference_settings,
+    show_objects=show_objects,
 )
 
 __all__ = ["METHOD", "VARIANTS", "ClipStep", "TeViT", "TeViTConfig", "TeViTOutput", "tevit_losses"]

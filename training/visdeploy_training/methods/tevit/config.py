@@ -1,50 +1,52 @@
-"""Everything that can be chosen about a TeViT network (spec sections 1 to 7), and the named variants."""
+"""Configuration of TeViT networks, and the named variants."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-from visdeploy_training.config import MethodConfig
+from visdeploy_training.config import CALLED, RUN_TIME, MethodConfig
 
-BACKBONES = ("pvt_v2_b1", "pvt_small", "resnet50", "swin_l", "efficientnet_lite0")
 SIZE_MULTIPLE = 32
-"""Height and width of any input are multiples of this."""
+"""Divisor of the height and width of every input."""
 BOX_SIZE, MASK_SIZE = 7, 14
-"""Rows and columns of the RoI features of the heads; a mask has twice as many as its features."""
+"""Rows and columns of the RoI features of the box and mask heads; a mask has twice as many as its features."""
 FINEST = 56.0
-"""Side in pixels of the boxes at the lower end of the finest level."""
+"""Square root of the area, in pixels, of the smallest boxes assigned by size to the finest level."""
 
 
 @dataclass(frozen=True)
 class TeViTConfig(MethodConfig):
-    """One TeViT network: sizes, loss weights, how it is run.
+    """Configuration of a TeViT network: sizes, loss weights, parameters of inference.
 
     Attributes:
         num_classes: Number of object classes, no background.
-        backbone: Feature extractor; the PVTs have messengers between the frames, the others work frame by frame.
-        freeze_at: How many leading backbone stages do not train (ResNet and EfficientNet; stem counts as one).
+        backbone: Feature extractor. PVTs exchange information between frames by messengers; other backbones process
+            each frame separately.
+        freeze_at: Number of leading backbone stages that are frozen (ResNet and EfficientNet; the stem counts as one).
         drop_path: Stochastic depth of the backbone's last block (PVT and Swin).
-        num_queries: Learned proposals.
-        num_stages: Stages of the cascade.
+        num_queries: Number of learned proposals.
+        num_stages: Number of stages of the cascade.
         hidden_dim: Width of pyramid and queries.
         num_heads: Attention heads of a stage.
-        feedforward_dim: Inner width of a stage's feed-forward network.
-        dynamic_dim: Inner width of the dynamic convolutions.
+        feedforward_dim: Hidden width of the feed-forward network of a stage.
+        dynamic_dim: Hidden width of the dynamic convolutions.
         mask_convs: Convolutions of a mask head.
-        max_results: Pairs of a query and a class that a clip reports.
+        max_results: Number of pairs of a query and a class in the result of a clip.
         height: Rows of a training clip.
         width: Columns of a training clip.
-        shortest_edge: Frames are scaled to this at inference, keeping their shape; 0 scales to height and width.
-        longest_edge: Largest longer edge at inference.
+        shortest_edge: Shorter edge at inference, with the aspect ratio kept; 0 resizes to `height` and `width`.
+        longest_edge: Maximum longer edge at inference.
         pixel_mean: RGB, 0..255.
         pixel_std: RGB, 0..255.
-        window: Most frames of one clip at inference; upstream takes whole videos, of at most 36 frames.
-        clip_overlap: Frames that consecutive clips of a longer video share, at most all but one.
-        class_weight: Of the focal loss and the matching cost of classes.
-        box_weight: Of the L1 distance of boxes, in cost and loss.
-        iou_weight: Of the generalised IoU, in cost and loss.
-        mask_weight: Of the dice loss of masks.
+        window: Maximum number of frames of a clip at inference; the published implementation uses whole videos, of at
+            most 36 frames.
+        clip_overlap: Number of frames that consecutive clips of a longer video share, less than `window`.
+        class_weight: Weight of the classification in matching cost and loss.
+        box_weight: Weight of the L1 distance of boxes in matching cost and loss.
+        iou_weight: Weight of the generalised IoU in matching cost and loss.
+        mask_weight: Weight of the dice loss of masks.
     """
 
     method: ClassVar[str] = "tevit"
@@ -60,23 +62,22 @@ class TeViTConfig(MethodConfig):
     feedforward_dim: int = 2048
     dynamic_dim: int = 64
     mask_convs: int = 4
-    max_results: int = 10
+    max_results: int = field(default=10, metadata=RUN_TIME)
     height: int = 352
     width: int = 640
     shortest_edge: int = 360
     longest_edge: int = 640
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    window: int = 36
-    clip_overlap: int = 12
+    window: int = field(default=36, metadata=RUN_TIME)
+    clip_overlap: int = field(default=12, metadata=RUN_TIME | {CALLED: "overlap"})
     class_weight: float = 2.0
     box_weight: float = 5.0
     iou_weight: float = 2.0
     mask_weight: float = 8.0
 
     def __post_init__(self) -> None:
-        self.freeze_lists("pixel_mean", "pixel_std")
-        self.check_choice("backbone", BACKBONES)
+        super().__post_init__()
         self.check_least(
             1, "num_classes", "num_queries", "num_stages", "hidden_dim", "num_heads", "feedforward_dim", "dynamic_dim",
             "max_results", "longest_edge", "window",
@@ -89,11 +90,16 @@ class TeViTConfig(MethodConfig):
         self.check_multiple(SIZE_MULTIPLE, "height", "width")
 
     def input_size(self, height: int | None, width: int | None) -> dict[str, int]:
-        """See `MethodConfig.input_size`; where frames keep their shape, the shorter and the longer edge."""
+        """Return the input size, see `MethodConfig.input_size`; with `shortest_edge`, the shorter and longer edge."""
         if not self.shortest_edge:
             return super().input_size(height, width)
         sides = (("shortest_edge", height), ("longest_edge", width))
         return {name: side for name, side in sides if side is not None}
+
+    def check_given(self, given: Collection[str]) -> None:
+        """See `MethodConfig.check_given`."""
+        if "clip_overlap" in given:
+            self.check("clip_overlap", self.clip_overlap < self.window, f"less than the window, {self.window} frames")
 
 
 MSGSHIFT = TeViTConfig()

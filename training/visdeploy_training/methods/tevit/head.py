@@ -1,4 +1,7 @@
-"""One stage of the cascade: spatio-temporal query interaction, dynamic convolution, predictions (spec section 5.3)."""
+"""Stage of the cascade: spatiotemporal query interaction (TeViT, Yang et al., CVPR 2022), dynamic convolution, outputs.
+
+Dynamic convolution and box refinement are those of QueryInst (Fang et al., ICCV 2021).
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,12 @@ CLASS_PRIOR = 0.01
 
 
 class StageOutput(NamedTuple):
-    """What a stage says about N images of P queries.
+    """Output of a stage for N images with P queries.
 
     Attributes:
-        logits: `[N, P, num_classes]`.
-        deltas: Change of the boxes, `[N, P, 4]`.
-        queries: For the next stage, `[N, P, C]`.
+        logits: Class logits `[N, P, num_classes]`.
+        deltas: Box refinements `[N, P, 4]`.
+        queries: Queries of the next stage `[N, P, C]`.
         attended: Queries after the attention, for the mask head, `[N, P, C]`.
     """
 
@@ -36,24 +39,24 @@ class StageOutput(NamedTuple):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention under the name `attn`."""
+    """Multi-head self-attention with the name `attn`."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.attn = PackedAttention(dim, heads)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[..., N, C]`, shape kept."""
+        """Transform `[..., N, C]` to the same shape."""
         return cast(Tensor, self.attn(x, x, x))
 
 
 class DynamicConv(nn.Module):
-    """Two 1x1 convolutions of RoI features with weights that each query makes for itself.
+    """Two 1x1 convolutions of RoI features with weights computed from each query.
 
     Args:
         dim: Channels C of features and queries.
-        inner: Channels between the two.
-        cells: Positions of the features where they become one vector; None keeps them.
+        inner: Channels between the two convolutions.
+        cells: Number of positions of the features to merge into one vector; None keeps the positions.
     """
 
     def __init__(self, dim: int, inner: int, *, cells: int | None) -> None:
@@ -66,7 +69,7 @@ class DynamicConv(nn.Module):
         self.fc_norm = nn.LayerNorm(dim) if cells is not None else None
 
     def forward(self, queries: Tensor, features: Tensor) -> Tensor:
-        """Queries `[R, C]` and their features `[R, C, h, w]` to `[R, C]`, or `[R, h * w, C]` without `cells`."""
+        """Map queries `[R, C]` and their features `[R, C, h, w]` to `[R, C]`, or `[R, h * w, C]` without `cells`."""
         dim, inner = self.sizes
         into, out_of = self.dynamic_layer(queries).split(dim * inner, dim=1)
         x = features.flatten(2).transpose(1, 2)
@@ -78,19 +81,22 @@ class DynamicConv(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Linear, ReLU, linear; names as in mmdet."""
+    """Linear layer, ReLU, linear layer, with the names of mmdet."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Sequential(nn.Linear(dim, hidden), nn.ReLU()), nn.Linear(hidden, dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[..., C]`, shape kept, without the sum."""
+        """Return the residual branch of `[..., C]`, with the same shape."""
         return cast(Tensor, self.layers(x))
 
 
 class STQIHead(nn.Module):
-    """A stage: the same attention first over the queries of a frame, then over the frames of a query."""
+    """Stage with spatiotemporal query interaction.
+
+    The same attention is applied first over the queries of each frame, then over the frames of each query.
+    """
 
     def __init__(self, config: TeViTConfig) -> None:
         super().__init__()
@@ -109,12 +115,12 @@ class STQIHead(nn.Module):
         nn.init.constant_(self.fc_cls.bias, -math.log((1 - CLASS_PRIOR) / CLASS_PRIOR))
 
     def forward(self, queries: Tensor, features: Tensor, frames: int) -> StageOutput:
-        """Look at every query's RoI.
+        """Compute the output of the stage.
 
         Args:
-            queries: `[N, P, C]`; every `frames` images are one clip.
-            features: `[N * P, C, 7, 7]`.
-            frames: Images of a clip.
+            queries: `[N, P, C]`, clip after clip.
+            features: RoI features of the queries `[N * P, C, 7, 7]`.
+            frames: Number of images per clip.
         """
         x = self.attention_norm(queries + self.attention(queries))
         tracks = x.unflatten(0, (-1, frames)).transpose(1, 2)  # [B, P, T, C]
@@ -127,11 +133,11 @@ class STQIHead(nn.Module):
 
 
 def refine(boxes: Tensor, deltas: Tensor) -> Tensor:
-    """Move boxes by shares of their size and scale them; they are not clipped to the image.
+    """Shift boxes by fractions of their size and scale them, without clipping to the image.
 
     Args:
         boxes: `[..., 4]` left, top, right, bottom.
-        deltas: Same shape, of a stage.
+        deltas: Refinements of a stage, same shape.
     """
     change = deltas.to(boxes.dtype) * torch.tensor(DELTA_STDS, dtype=boxes.dtype, device=boxes.device)
     old = to_centres(boxes)
@@ -141,7 +147,7 @@ def refine(boxes: Tensor, deltas: Tensor) -> Tensor:
 
 
 def init_matrices(module: nn.Module) -> None:
-    """Xavier weights for everything with more than one dimension, as upstream."""
+    """Initialise all parameters with more than one dimension by Xavier, as in the published implementation."""
     for parameter in module.parameters():
         if parameter.dim() > 1:
             nn.init.xavier_uniform_(parameter)

@@ -1,4 +1,7 @@
-"""Video-level matching and losses of TeViT (spec sections 7.3 and 7.4)."""
+"""Matching of queries to objects over a clip, and losses of TeViT (Yang et al., CVPR 2022).
+
+The loss terms are those of QueryInst (Fang et al., ICCV 2021), the details those of the published implementation.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ ALPHA, GAMMA = 0.25, 2.0
 
 
 class Matches(NamedTuple):
-    """Positive queries of one clip: m pairs of a query and an object in one frame each, by frame and then query.
+    """Matches of one clip: m pairs of a query and an object, each in one frame, sorted by frame, then by query.
 
     Attributes:
         frame: `[m]` int64.
@@ -37,14 +40,14 @@ class Matches(NamedTuple):
 
 @torch.no_grad()
 def matching_cost(logits: Tensor, boxes: Tensor, size: Tensor, targets: ObjectTargets, config: TeViTConfig) -> Tensor:
-    """Cost of every query for every object: the mean over the frames where the object is present.
+    """Compute the matching cost of every query and object as a mean over the frames where the object is present.
 
     Args:
         logits: `[T, P, num_classes]` of one clip and stage.
         boxes: `[T, P, 4]` in pixels.
-        size: Width, height, width, height of the picture, `[4]`.
-        targets: The clip's K objects, each present somewhere.
-        config: Weights.
+        size: Width, height, width, height of the image without padding, `[4]`.
+        targets: K objects of the clip, each present in at least one frame.
+        config: Configuration with weights.
 
     Returns:
         `[P, K]` float32.
@@ -64,21 +67,21 @@ def matching_cost(logits: Tensor, boxes: Tensor, size: Tensor, targets: ObjectTa
 
 
 def generalised_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Of pairs of boxes `[..., 4]` by their corners, -1..1; areas are floored before they divide."""
+    """Compute the generalised IoU of pairs of boxes `[..., 4]` (corners), in -1..1, with a floor on the divisors."""
     areas = overlap(first, second)
     union, hull = areas.union.clamp(min=AREA_FLOOR), areas.hull.clamp(min=AREA_FLOOR)
     return areas.intersection / union - (hull - union) / hull
 
 
 def match_clip(logits: Tensor, boxes: Tensor, size: Tensor, targets: ObjectTargets, config: TeViTConfig) -> Matches:
-    """One query for each object of the clip, positive in the frames where the object is present."""
+    """Match one query to each object of the clip, positive in the frames where the object is present."""
     queries, objects = match_one_to_one(matching_cost(logits, boxes, size, targets, config))
     frame, pair = targets.present[objects].T.nonzero(as_tuple=True)
     return Matches(frame, queries[pair], objects[pair])
 
 
 def match_stages(output: TeViTOutput, targets: Sequence[ObjectTargets], config: TeViTConfig) -> list[list[Matches]]:
-    """Matches of each clip, for each stage on its own."""
+    """Match each clip separately for each stage."""
     return [
         [match_clip(*parts, config) for parts in zip(logits, boxes, output.sizes, targets, strict=True)]
         for logits, boxes in zip(output.logits, output.boxes, strict=True)
@@ -86,12 +89,12 @@ def match_stages(output: TeViTOutput, targets: Sequence[ObjectTargets], config: 
 
 
 def positives(values: Tensor, matches: Sequence[Matches]) -> Tensor:
-    """What is predicted for the positives, `[R, ...]`, of predictions `[B, T, P, ...]`."""
+    """Return the predictions of the positives `[R, ...]` from predictions `[B, T, P, ...]`."""
     return torch.cat([clip[match.frame, match.query] for clip, match in zip(values, matches, strict=True)])
 
 
 def truths(name: str, targets: Sequence[ObjectTargets], matches: Sequence[Matches]) -> Tensor:
-    """The field `name` of the targets of the positives, `[R, ...]`."""
+    """Return the field `name` of the targets of the positives, `[R, ...]`."""
     return torch.cat([getattr(t, name)[match.object, match.frame] for t, match in zip(targets, matches, strict=True)])
 
 
@@ -103,15 +106,15 @@ def set_losses(
     matches: Sequence[Matches],
     norm: float,
 ) -> dict[str, Tensor]:
-    """Losses of classes and boxes of one stage, not weighted.
+    """Compute the unweighted losses of classes and boxes of one stage.
 
     Args:
         logits: `[B, T, P, num_classes]`.
         boxes: `[B, T, P, 4]`.
-        sizes: `[B, 4]`.
+        sizes: Width, height, width, height of each clip without padding, `[B, 4]`.
         targets: Objects of each clip.
-        matches: Of each clip.
-        norm: What sums over matches are divided by.
+        matches: Matches of each clip.
+        norm: Divisor of the sums over matches.
 
     Returns:
         `loss_cls`, `loss_bbox`, `loss_iou`, float32 scalars.
@@ -130,7 +133,7 @@ def set_losses(
 
 @torch.no_grad()
 def mask_targets(masks: Tensor, boxes: Tensor) -> Tensor:
-    """Cut masks `[R, H, W]` bool to boxes `[R, 4]`, clipped to the input: `[R, 28, 28]` bool."""
+    """Crop masks `[R, H, W]` bool to boxes `[R, 4]`, clipped to the input, and resize them to `[R, 28, 28]` bool."""
     height, width = masks.shape[1:]
     limit = boxes.new_tensor([width, height, width, height])
     out = multi_level_roi_align(
@@ -152,7 +155,7 @@ def mask_loss(
     matches: Sequence[Matches],
     norm: float,
 ) -> Tensor:
-    """Dice loss of the masks of the positives of one stage, not weighted."""
+    """Compute the unweighted dice loss of the masks of the positives of one stage."""
     frames = output.logits.shape[2]
     images = torch.cat([clip * frames + match.frame for clip, match in enumerate(matches)])
     chosen = torch.cat([match.query for match in matches])
@@ -165,18 +168,18 @@ def mask_loss(
 
 
 def tevit_losses(output: TeViTOutput, targets: Sequence[ClipTargets], config: TeViTConfig) -> dict[str, Tensor]:
-    """All losses of a batch, already weighted; their sum is what is minimised.
+    """Compute all weighted losses of a batch; training minimises their sum.
 
     Args:
-        output: Of the network, B clips of T frames.
-        targets: B clips.
-        config: Weights.
+        output: Output of the network, B clips of T frames.
+        targets: Targets of the B clips.
+        config: Configuration with weights.
 
     Returns:
         `stage{s}_loss_cls`, `_loss_bbox`, `_loss_iou`, `_loss_mask` of every stage s.
 
     Raises:
-        DataError: Targets and output differ in clips, frames or size, or a label is out of range.
+        DataError: Targets and output differ in number of clips, of frames or in size, or a label is out of range.
     """
     batch, frames = output.logits.shape[1:3]
     height, width = targets[0].masks.shape[-2:] if targets else (0, 0)
@@ -191,7 +194,7 @@ def criterion(
     matches: Sequence[Sequence[Matches]],
     config: TeViTConfig,
 ) -> dict[str, Tensor]:
-    """All losses of a batch, weighted, with the matches of each stage and clip; see `tevit_losses`."""
+    """Compute all weighted losses of a batch, with the matches of each stage and clip; see `tevit_losses`."""
     losses: dict[str, Tensor] = {}
     for stage, found in enumerate(matches):
         norm = max(1.0, mean_over_processes(float(sum(len(m.frame) for m in found)), output.logits))

@@ -1,4 +1,4 @@
-"""Masks of queries from their RoI features (spec section 5.4)."""
+"""Dynamic mask head of QueryInst (Fang et al., ICCV 2021), which computes masks from RoI features."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class ConvUnit(nn.Module):
         self.bn = nn.BatchNorm2d(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[R, C, h, w]`, shape kept."""
+        """Transform `[R, C, h, w]` to the same shape."""
         return F.relu(self.bn(self.conv(x)))
 
 
 class MaskHead(nn.Module):
-    """Dynamic convolution by the query, convolutions, twice the size, one mask a class."""
+    """Dynamic convolution by the query, convolutions, upsampling by two, and one mask per class."""
 
     def __init__(self, config: TeViTConfig) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class MaskHead(nn.Module):
         nn.init.zeros_(cast(Tensor, self.conv_logits.bias))
 
     def forward(self, queries: Tensor, features: Tensor) -> Tensor:
-        """Attended queries `[R, C]` and features `[R, C, h, w]` to logits `[R, num_classes, 2 h, 2 w]`."""
+        """Map attended queries `[R, C]` and features `[R, C, h, w]` to mask logits `[R, num_classes, 2 h, 2 w]`."""
         x = self.instance_interactive_conv(queries, features)
         x = x.transpose(1, 2).unflatten(2, features.shape[2:])
         for conv in self.convs:

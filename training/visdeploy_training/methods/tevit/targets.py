@@ -1,4 +1,4 @@
-"""What the losses compare with: the objects of one clip as TeViT sees them (spec section 7)."""
+"""Targets of the TeViT losses, from the ground truth of a clip."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from visdeploy_training.clip import ClipTargets
 
 
 class ObjectTargets(NamedTuple):
-    """K objects of a clip of T frames.
+    """Targets of K objects of a clip of T frames.
 
     Attributes:
-        labels: `[K, T]` int64; never used where the object is absent.
-        present: `[K, T]` bool.
-        boxes: `[K, T, 4]` left, top, right, bottom in pixels of the network input; never used where absent.
+        labels: `[K, T]` int64; ignored where the object is absent.
+        present: `[K, T]` bool, whether the object is present.
+        boxes: `[K, T, 4]` left, top, right, bottom in pixels of the network input; ignored where absent.
         masks: `[K, T, H, W]` bool at the size of the network input.
     """
 
@@ -27,7 +27,7 @@ class ObjectTargets(NamedTuple):
 
 
 def object_targets(clip: ClipTargets) -> ObjectTargets:
-    """The objects that the clip shows at all; boxes are the tight ones of the masks."""
+    """Return the targets of the objects present in the clip; boxes are the bounding boxes of the masks."""
     masks = clip.masks.transpose(0, 1)
     present = masks.flatten(2).any(dim=2)
     seen = present.any(dim=1)

@@ -1,4 +1,4 @@
-"""Where TeViT's weights come from: official checkpoints, QueryInst, ImageNet (spec sections 3, 7.5, 8)."""
+"""Weights of TeViT from official checkpoints, QueryInst checkpoints and ImageNet backbones."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ CLASS_TENSORS = tuple(
 
 
 def recognise(state: Mapping[str, Tensor]) -> bool:
-    """Whether these are the names of an official checkpoint; QueryInst's are the same."""
+    """Return whether the names are those of an official checkpoint, which equal those of QueryInst."""
     return PROPOSALS in state and CLASSES.format(5) in state
 
 
 def backbone_of(state: Mapping[str, Tensor]) -> str:
-    """Which backbone these tensors, without `backbone.`, belong to."""
+    """Return the name of the backbone to which tensors, named without `backbone.`, belong."""
     if "conv1.weight" in state:
         return "resnet50"
     if any(key.startswith(("patch_embed.proj.", "patch_embed.projection.")) for key in state):
@@ -49,12 +49,12 @@ def backbone_of(state: Mapping[str, Tensor]) -> str:
 
 
 def body_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The backbone's tensors, without `backbone.`."""
+    """Return the tensors of the backbone, named without `backbone.`."""
     return {k.removeprefix(BODY): v for k, v in state.items() if k.startswith(BODY)}
 
 
 def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Official names to ours: ResNet takes the project's, Swin mmdet's; heads, neck and PVT keep theirs."""
+    """Rename official tensors: ResNet and original Swin backbones change; heads, neck and PVT keep their names."""
     body = body_of(state)
     found = backbone_of(body)
     if found != "pvt_v2_b1":
@@ -64,12 +64,12 @@ def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def variant(state: Mapping[str, Tensor]) -> str:
-    """By the backbone; weights of training at several scales are weights of the same network."""
+    """Return the variant by the backbone; checkpoints of multi-scale training belong to the same network."""
     return {"resnet50": "r50", "swin_l": "swin_l", "pvt_v2_b1": "msgshift"}[backbone_of(body_of(state))]
 
 
 def overrides(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The number of queries where it is not the variant's."""
+    """Return the number of queries if it differs from that of the variant."""
     queries = int(state[PROPOSALS].shape[0])
     return {} if queries == VARIANTS[variant(state)].num_queries else {"num_queries": queries}
 
@@ -85,16 +85,16 @@ OFFICIAL = OfficialLayout(
 
 
 def load_backbone(model: VISModel, path: Path | None) -> None:
-    """Start from ImageNet weights in the backbone, or from a QueryInst of the same backbone in all that fits.
+    """Load ImageNet weights into the backbone, or all matching tensors of a QueryInst with the same backbone.
 
     Args:
-        model: A TeViT network.
-        path: A torchvision ResNet, PVTv2 or Swin file, or a QueryInst checkpoint; None for EfficientNet-Lite0, whose
-            weights a package ships.
+        model: TeViT network.
+        path: File of a torchvision ResNet, a PVTv2 or a Swin Transformer, or a QueryInst checkpoint; None for
+            EfficientNet-Lite0, whose weights come with a package.
 
     Raises:
-        ConfigError: The backbone needs a file and none was given, or there are no weights of it.
-        CheckpointError: The file does not hold the backbone's weights.
+        ConfigError: A required file is missing, or the backbone has no published weights.
+        CheckpointError: The file does not contain the weights of this backbone.
     """
     config: TeViTConfig = model.config
     if config.backbone == "pvt_small":
@@ -107,7 +107,7 @@ def load_backbone(model: VISModel, path: Path | None) -> None:
         for kind in ("missing", "unexpected", "misshapen"):
             keys = getattr(report, kind)
             logger.info("%s: %d tensors %s: %s", path, len(keys), kind, ", ".join(keys) or "none")
-        logger.warning("%s: %d tensors fit, the other layers start fresh", path, len(report.loaded))
+        logger.warning("%s: %d tensors loaded, others keep their initial values", path, len(report.loaded))
         return None
     if config.backbone == "resnet50":
         return load_imagenet(model.get_submodule("backbone"), config.backbone, path)
@@ -116,20 +116,20 @@ def load_backbone(model: VISModel, path: Path | None) -> None:
 
 
 def load_queryinst(model: VISModel, tensors: Mapping[str, Tensor], *, where: str) -> KeyReport:
-    """Load all that fits of a QueryInst checkpoint; the backbone must fit whole, but for the messengers.
+    """Load the matching tensors of a QueryInst checkpoint; the backbone must match except for the messengers.
 
-    Class predictors of another number of classes start fresh, and so do queries of another number.
+    Class predictors keep their initial weights if the number of classes differs, queries if their number differs.
 
     Args:
-        model: A TeViT network.
-        tensors: Of the checkpoint.
-        where: Its name, for messages.
+        model: TeViT network.
+        tensors: Tensors of the checkpoint.
+        where: Name of the checkpoint, for error messages.
 
     Returns:
-        What became of every key, in our names.
+        Comparison of the keys, with the names of visdeploy.
 
     Raises:
-        CheckpointError: The backbone's weights are incomplete or of another kind.
+        CheckpointError: The weights of the backbone are incomplete or of another kind.
     """
     renamed = rename(tensors)
     _load_body(model, body_of(renamed), where)

@@ -1,4 +1,4 @@
-"""VISOLO: grid-based space-time aggregation for online video instance segmentation."""
+"""VISOLO: grid-based space-time aggregation for online video instance segmentation (Han et al., CVPR 2022)."""
 
 from visdeploy_training.method import Method
 from visdeploy_training.methods.visolo.config import VARIANTS, VISOLOConfig
@@ -7,6 +7,7 @@ from visdeploy_training.methods.visolo.losses import visolo_losses
 from visdeploy_training.methods.visolo.network import VISOLO, VISOLOOutput
 from visdeploy_training.methods.visolo.online import OnlineStep
 from visdeploy_training.methods.visolo.targets import ClipTargets
+from visdeploy_training.methods.visolo.untrained import show_objects
 from visdeploy_training.methods.visolo.weights import OFFICIAL, load_backbone
 
 METHOD = Method(
@@ -18,6 +19,7 @@ METHOD = Method(
     losses=visolo_losses,
     online_step=OnlineStep,
     inference=inference_settings,
+    show_objects=show_objects,
 )
 
 __all__ = ["METHOD", "VARIANTS", "VISOLO", "ClipTargets", "OnlineStep", "VISOLOConfig", "VISOLOOutput", "visolo_losses"]

@@ -1,4 +1,4 @@
-"""The heads of VISOLO (spec sections 3.3 to 3.8); names are those of the official checkpoints."""
+"""Branches and modules of VISOLO (Han et al., CVPR 2022), with the names of the official checkpoints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from visdeploy_training.methods.visolo.config import VISOLOConfig
 
 
 class _Layers:
-    """Makes the convolutions of one network: all have a bias, most have GroupNorm."""
+    """Factory of the convolutions of one network: all have a bias, most have GroupNorm."""
 
     def __init__(self, config: VISOLOConfig) -> None:
         self.groups = config.num_groups
@@ -28,12 +28,12 @@ class _Layers:
 
 
 def to_grid(x: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Bilinear resize of `[B, C, h, w]` to `[B, C, rows, columns]` (no antialiasing, corners not aligned)."""
+    """Resize `[B, C, h, w]` to `[B, C, rows, columns]`, bilinear, without antialiasing, corners not aligned."""
     return F.interpolate(x, size=grid, mode="bilinear", align_corners=False)
 
 
 class CategoryPre(nn.Module):
-    """What the category branch computes from one frame alone (section 3.3)."""
+    """Part of the category branch before the temporal aggregation."""
 
     def __init__(self, config: VISOLOConfig, cin: int) -> None:
         super().__init__()
@@ -44,13 +44,13 @@ class CategoryPre(nn.Module):
         self.cat_pre_conv4 = make.conv(width, width, 1)
 
     def forward(self, r4: Tensor) -> tuple[Tensor, Tensor]:
-        """Stride-16 features to the tracking feature and the category value, each `[B, head_width, rows, cols]`."""
+        """Map stride-16 features to the tracking feature and the category value, each `[B, head_width, rows, cols]`."""
         feature = self.cat_pre_conv1(to_grid(r4, self.grid))
         return feature, self.cat_pre_conv4(self.conv_layers(F.relu(feature)))
 
 
 class CategoryPost(nn.Module):
-    """Class logits from the category value after the memory read (section 3.8)."""
+    """Part of the category branch after the temporal aggregation."""
 
     def __init__(self, config: VISOLOConfig) -> None:
         super().__init__()
@@ -59,12 +59,12 @@ class CategoryPost(nn.Module):
         self.pred = nn.Conv2d(width, config.num_classes, 3, padding=1)
 
     def forward(self, value: Tensor) -> Tensor:
-        """`[B, head_width, rows, cols]` to logits `[B, num_classes, rows, cols]`."""
+        """Map the aggregated category value `[B, head_width, rows, cols]` to logits `[B, num_classes, rows, cols]`."""
         return cast(Tensor, self.pred(self.conv_layers(value)))
 
 
 class KernelBranch(nn.Module):
-    """Kernel value before the memory, dynamic kernels after it (section 3.4)."""
+    """Kernel branch: kernel value before the temporal aggregation, dynamic kernels after it."""
 
     def __init__(self, config: VISOLOConfig, cin: int) -> None:
         super().__init__()
@@ -75,16 +75,19 @@ class KernelBranch(nn.Module):
         self.pred = make.conv(width, config.mask_width, 1)
 
     def value(self, r4: Tensor) -> Tensor:
-        """Stride-16 features to the kernel value `[B, head_width, rows, cols]`; coordinates are resized along."""
+        """Map stride-16 features to the kernel value `[B, head_width, rows, cols]`.
+
+        The coordinate channels are added before the resizing to the grid.
+        """
         return cast(Tensor, self.conv_layers(to_grid(torch.cat([r4, coordinates(r4)], dim=1), self.grid)))
 
     def kernels(self, value: Tensor) -> Tensor:
-        """Kernel value after the memory read to kernels `[B, mask_width, rows, cols]`."""
+        """Map the aggregated kernel value to dynamic kernels `[B, mask_width, rows, cols]`."""
         return cast(Tensor, self.pred(self.conv_layers_post(value)))
 
 
 class ResBlock(nn.Module):
-    """Pre-activation residual block, two 3x3 convolutions, no norm (quirk Q6)."""
+    """Pre-activation residual block of two 3x3 convolutions, without norms, as in the published implementation."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -92,12 +95,12 @@ class ResBlock(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The shape is kept."""
+        """Transform a map to the same shape."""
         return x + cast(Tensor, self.conv2(F.relu(self.conv1(F.relu(x)))))
 
 
 class Refine(nn.Module):
-    """Adds a finer backbone map to a coarser mask map (section 3.5)."""
+    """Fusion of a backbone map with a mask map of half its resolution."""
 
     def __init__(self, cin: int, width: int) -> None:
         super().__init__()
@@ -106,13 +109,13 @@ class Refine(nn.Module):
         self.ResF = ResBlock(width)
 
     def forward(self, skip: Tensor, coarse: Tensor) -> Tensor:
-        """`skip` `[B, cin, 2h, 2w]` and `coarse` `[B, width, h, w]` to `[B, width, 2h, 2w]`."""
+        """Map `skip` `[B, cin, 2h, 2w]` and `coarse` `[B, width, h, w]` to `[B, width, 2h, 2w]`."""
         up = F.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False)
         return cast(Tensor, self.ResF(self.ResSCF(self.convSCF(skip)) + up))
 
 
 class MaskBranch(nn.Module):
-    """Mask features at stride 4 from three backbone maps (section 3.5)."""
+    """Mask branch: mask features at stride 4 from three backbone maps."""
 
     def __init__(self, config: VISOLOConfig, channels: tuple[int, int, int]) -> None:
         super().__init__()
@@ -125,14 +128,14 @@ class MaskBranch(nn.Module):
         self.pred = make.conv(width, width, 1)
 
     def forward(self, r2: Tensor, r3: Tensor, r4: Tensor) -> Tensor:
-        """Features at strides 4, 8, 16 to mask features `[B, mask_width, H/4, W/4]`."""
+        """Map features at strides 4, 8 and 16 to mask features `[B, mask_width, H/4, W/4]`."""
         x = self.ResR4(self.convR4(torch.cat([r4, coordinates(r4)], dim=1)))
         x = self.RefR2(r2, self.RefR3(r3, x))
         return cast(Tensor, self.pred(self.convR1(F.relu(x))))
 
 
 class TrackingBranch(nn.Module):
-    """Two projections whose dot products are the affinity of cells (section 3.6)."""
+    """Memory matching module: two projections whose dot products are the affinity of grid cells."""
 
     def __init__(self, config: VISOLOConfig) -> None:
         super().__init__()
@@ -144,33 +147,33 @@ class TrackingBranch(nn.Module):
         self.track_R_conv2 = make.conv(width, config.track_dim, 1)
 
     def tie(self, *, same: float = 8.0, offset: float = 1.5) -> None:
-        """Start both projections alike, so that the affinity begins as similarity and not as noise.
+        """Initialise both projections equally, so that the initial affinity measures the similarity of features.
 
-        The logit of a cell with itself is then about `same - offset ** 2`, that of unlike cells about `-offset ** 2`.
+        The logit of a cell with itself is then about `same - offset ** 2`, that of unrelated cells `-offset ** 2`.
         """
         self.track_R_conv1.load_state_dict(self.track_Q_conv1.state_dict())
         self.track_R_conv2.load_state_dict(self.track_Q_conv2.state_dict())
         for conv, sign in ((self.track_Q_conv2, 1.0), (self.track_R_conv2, -1.0)):
             norm = cast(nn.GroupNorm, conv.norm)
             nn.init.constant_(norm.weight, (same / conv.out_channels) ** 0.5)
-            with torch.no_grad():  # one channel carries the offset and nothing else
+            with torch.no_grad():  # the first channel represents only the offset
                 norm.weight[0], norm.bias[0] = 0.0, sign * offset
 
     def share(self, feature: Tensor) -> Tensor:
-        """The part common to both projections; `[B, head_width, rows, cols]`, shape kept."""
+        """Apply the layers common to both projections to `[B, head_width, rows, cols]`; keep the shape."""
         return cast(Tensor, self.conv_layers_share(F.relu(feature)))
 
     def query(self, shared: Tensor) -> Tensor:
-        """Q projection `[B, track_dim, cells]`: the frame that looks."""
+        """Return the Q projection `[B, track_dim, cells]`, for the frame in the role of the query."""
         return cast(Tensor, self.track_Q_conv2(self.track_Q_conv1(shared))).flatten(2)
 
     def reference(self, shared: Tensor) -> Tensor:
-        """R projection `[B, track_dim, cells]`: the frame that is looked at."""
+        """Return the R projection `[B, track_dim, cells]`, for the frame in the role of the reference."""
         return cast(Tensor, self.track_R_conv2(self.track_R_conv1(shared))).flatten(2)
 
 
 class MemoryModule(nn.Module):
-    """Attention over the cells of the memory frames (section 3.7)."""
+    """Temporal aggregation module: attention over the grid cells of the memory frames."""
 
     def __init__(self, config: VISOLOConfig) -> None:
         super().__init__()
@@ -178,12 +181,12 @@ class MemoryModule(nn.Module):
 
     @staticmethod
     def read(value: Tensor, attention: Tensor, projected: Tensor) -> Tensor:
-        """Add what the attention gathers to the frame's own value.
+        """Add the attention-weighted sum of the memory values to the value of the current frame.
 
         Args:
             value: `[B, C, rows, cols]` of the current frame.
             attention: `[B, cells, M * cells]`, rows sum to one.
-            projected: `[B, C, M * cells]`, the memory values behind `conv1`.
+            projected: `[B, C, M * cells]`, memory values after `conv1`.
 
         Returns:
             `[B, C, rows, cols]`.
@@ -192,6 +195,6 @@ class MemoryModule(nn.Module):
         return value + gathered.reshape(value.shape)
 
     def forward(self, value: Tensor, attention: Tensor, memory: Tensor) -> Tensor:
-        """As `read`, from memory values `[M, C, rows, cols]` of one video that are not projected yet."""
+        """Return `read` with memory values `[M, C, rows, cols]` of one video, to which `conv1` is applied first."""
         projected = self.conv1(memory).flatten(2).permute(1, 0, 2).flatten(1)
         return self.read(value, attention, projected.unsqueeze(0))

@@ -1,51 +1,52 @@
-"""Everything that can be chosen about a VISOLO network (spec section 2), and the named variants."""
+"""Configuration of VISOLO networks, and the named variants."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from visdeploy_training.config import MethodConfig
+from visdeploy_training.config import RUN_TIME, MethodConfig
 
 
 @dataclass(frozen=True)
 class VISOLOConfig(MethodConfig):
-    """One VISOLO network: sizes, thresholds, loss weights.
+    """Configuration of a VISOLO network: sizes, thresholds, loss weights.
 
     Attributes:
         num_classes: Number of object classes, no background.
         backbone: Feature extractor.
-        freeze_at: How many leading backbone stages do not train (stem counts as one).
+        freeze_at: Number of leading backbone stages that are frozen (the stem counts as one).
         train_norm: Train scale and shift of the backbone's frozen batch norms (EfficientNet only).
-        neck_width: Channels of the fused stride-16 map from strides 16 and 32; 0 uses the backbone's own.
+        neck_width: Channels of the fused map of strides 16 and 32; 0 uses the stride-16 map of the backbone.
         grid: Rows and columns of the grid.
         head_width: Channels of the category, kernel and tracking branches, and of the memory values.
         mask_width: Channels of the mask branch, its features and the dynamic kernels.
         track_dim: Channels of the tracking projections.
-        num_groups: Groups of every GroupNorm.
-        class_prior: Initial foreground probability of the classifier; 0 leaves its bias at 0, as upstream.
-        tied_tracking: Start the two tracking projections with the same weights; upstream does not.
+        num_groups: Groups of all group norms.
+        class_prior: Initial foreground probability of the classifier; 0 sets its bias to 0, as published.
+        tied_tracking: Initialise the two tracking projections with equal weights, unlike the published implementation.
         height: Rows of the network input.
         width: Columns of the network input.
         size_multiple: Height and width of any input must be multiples of this.
         pixel_mean: RGB, 0..255.
         pixel_std: RGB, 0..255.
         memory_slots: Frames that the online memory holds.
-        score_threshold: Least class score of a candidate cell.
-        mask_threshold: A pixel is inside above this probability.
-        update_threshold: Least score after Matrix NMS.
+        score_threshold: Minimum class score of a candidate cell.
+        mask_threshold: Probability above which a pixel is inside a mask.
+        update_threshold: Minimum score after Matrix NMS.
         nms_kernel: Decay function of Matrix NMS.
-        nms_sigma: Its width (gaussian).
-        nms_pre: Candidates kept before Matrix NMS.
-        max_detections: Detections kept per frame.
-        overlap_threshold: Largest covered share of a mask before it is suppressed.
-        tracking_threshold: Least affinity of an association.
-        drop_frame_with_empty_masks: Upstream's quirk Q2: two empty candidate masks void the frame.
+        nms_sigma: Coefficient in the exponent of the Gaussian decay function.
+        nms_pre: Maximum number of candidates before Matrix NMS.
+        max_detections: Maximum number of detections per frame.
+        overlap_threshold: Fraction of a mask covered by a mask with a higher score above which it is suppressed.
+        tracking_threshold: Minimum affinity of an association.
+        drop_frame_with_empty_masks: Two or more empty candidate masks remove all detections of the frame, as in the
+            published implementation.
         mask_weight: Weight of the mask loss.
         focal_alpha: Weight of positives in the focal loss.
         focal_gamma: Exponent of the focal loss.
         dice_eps: Added to the denominator of the dice loss.
-        sampling_eps: Share of an instance's extent whose cells are positive.
+        sampling_eps: Size of the region with positive cells, as a fraction of the extent of an instance.
     """
 
     method: ClassVar[str] = "visolo"
@@ -67,17 +68,17 @@ class VISOLOConfig(MethodConfig):
     size_multiple: int = 16
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    memory_slots: int = 16
-    score_threshold: float = 0.1
-    mask_threshold: float = 0.5
-    update_threshold: float = 0.05
-    nms_kernel: Literal["gaussian", "linear"] = "gaussian"
-    nms_sigma: float = 2.0
-    nms_pre: int = 500
-    max_detections: int = 100
-    overlap_threshold: float = 0.5
-    tracking_threshold: float = 0.1
-    drop_frame_with_empty_masks: bool = True
+    memory_slots: int = field(default=16, metadata=RUN_TIME)
+    score_threshold: float = field(default=0.1, metadata=RUN_TIME)
+    mask_threshold: float = field(default=0.5, metadata=RUN_TIME)
+    update_threshold: float = field(default=0.05, metadata=RUN_TIME)
+    nms_kernel: Literal["gaussian", "linear"] = field(default="gaussian", metadata=RUN_TIME)
+    nms_sigma: float = field(default=2.0, metadata=RUN_TIME)
+    nms_pre: int = field(default=500, metadata=RUN_TIME)
+    max_detections: int = field(default=100, metadata=RUN_TIME)
+    overlap_threshold: float = field(default=0.5, metadata=RUN_TIME)
+    tracking_threshold: float = field(default=0.1, metadata=RUN_TIME)
+    drop_frame_with_empty_masks: bool = field(default=True, metadata=RUN_TIME)
     mask_weight: float = 3.0
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
@@ -85,13 +86,15 @@ class VISOLOConfig(MethodConfig):
     sampling_eps: float = 0.2
 
     def __post_init__(self) -> None:
-        self.freeze_lists("grid", "pixel_mean", "pixel_std")
-        self.check_choice("backbone", ("resnet50", "efficientnet_lite0"))
-        self.check_choice("nms_kernel", ("gaussian", "linear"))
-        self.check_least(1, "num_classes", "nms_pre")
-        self.check("grid", len(self.grid) == 2 and min(self.grid) >= 1, "two positive numbers")
+        super().__post_init__()
+        self.check_least(1, "num_classes", "nms_pre", "max_detections")
+        self.check("grid", min(self.grid) >= 1, "two positive numbers")
         self.check("memory_slots", self.memory_slots >= 4, "at least 4 (first, latest key and two latest frames)")
         self.check_share("class_prior")
+        self.check_threshold(
+            "score_threshold", "mask_threshold", "update_threshold", "overlap_threshold", "tracking_threshold"
+        )
+        self.check("nms_sigma", self.nms_sigma > 0, "more than 0")
         self.check_multiple(self.size_multiple, "height", "width")
         self.check_multiple(self.num_groups, "head_width", "mask_width", "track_dim")
         self.check("neck_width", self.neck_width % self.num_groups == 0, f"0 or a multiple of {self.num_groups}")

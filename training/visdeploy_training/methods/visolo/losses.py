@@ -1,4 +1,4 @@
-"""The three losses of VISOLO (spec section 11.6); a plain weighted sum, no matching."""
+"""Losses of VISOLO for classification, masks and tracking, without matching."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from visdeploy_training.methods.visolo.targets import ClipTargets, assign_clip, 
 
 
 def visolo_losses(output: VISOLOOutput, targets: Sequence[ClipTargets], config: VISOLOConfig) -> dict[str, Tensor]:
-    """All losses of a batch, already weighted; their sum is what is minimised.
+    """Compute all weighted losses of a batch; training minimises their sum.
 
     Args:
-        output: Of the training forward, B clips of T frames.
-        targets: B clips.
-        config: Grid and weights.
+        output: Output of the network in training, B clips of T frames.
+        targets: Targets of the B clips.
+        config: Configuration with grid and weights.
 
     Returns:
         `loss_cat`, `loss_mask`, `loss_tracking`, float32 scalars.
 
     Raises:
-        DataError: Targets and output differ in clips, frames or size, or a label is out of range.
+        DataError: Targets and output differ in number of clips, of frames or in size, or a label is out of range.
     """
     batch, _, frames, height, width = output.mask_features.shape
     check_targets(targets, (batch, frames, 4 * height, 4 * width), num_classes=config.num_classes)
@@ -47,7 +47,7 @@ def _focal(logits: Tensor, target: Tensor, config: VISOLOConfig) -> Tensor:
 def _category_loss(
     logits: Tensor, owners: Sequence[Tensor], targets: Sequence[ClipTargets], config: VISOLOConfig
 ) -> Tensor:
-    """Per (clip, frame): focal sum over classes and cells by the number of positive cells; then the mean."""
+    """Compute the focal loss of each frame, divided by its number of positive cells; average over frames and clips."""
     losses = []
     for clip, (owner, truth) in enumerate(zip(owners, targets, strict=True)):
         for t in range(owner.shape[0]):
@@ -61,7 +61,10 @@ def _category_loss(
 def _mask_loss(
     output: VISOLOOutput, owners: Sequence[Tensor], targets: Sequence[ClipTargets], config: VISOLOConfig
 ) -> Tensor:
-    """Dice at full size: mean over cells, then over clips that have any, then over frames that have any."""
+    """Compute the dice loss at input size; average over positive cells, then over clips, then over frames.
+
+    Clips and frames without a positive cell are excluded from the averages.
+    """
     frames = owners[0].shape[0]
     total = output.kernels.float().sum() * 0 + output.mask_features.float().sum() * 0
     used = 0
@@ -80,7 +83,7 @@ def _mask_loss(
 def _frame_dice(
     output: VISOLOOutput, clip: int, t: int, owner: Tensor, truth: ClipTargets, config: VISOLOConfig
 ) -> Tensor:
-    """Dice loss `[n]` of every positive cell of one frame."""
+    """Compute the dice loss `[n]` of every positive cell of one frame."""
     cells = (owner >= 0).nonzero().squeeze(1)
     features = output.mask_features[clip, :, t]
     kernels = output.kernels[clip, :, t].flatten(1)[:, cells]
@@ -90,7 +93,11 @@ def _frame_dice(
 
 
 def _tracking_loss(logits: Tensor, owners: Sequence[Tensor], config: VISOLOConfig) -> Tensor:
-    """Focal over all columns of the rows that have a positive, by the number of such rows; mean over pairs."""
+    """Compute the focal loss of the affinities of each pair of frames; average over pairs.
+
+    Only rows (cells of the first frame) with a positive count, and the loss of a pair is divided by their number. Pairs
+    without a positive are excluded from the average.
+    """
     total, used = logits.float().sum() * 0, 0
     for clip, owner in enumerate(owners):
         for pair, (u, v) in enumerate(combinations(range(owner.shape[0]), 2)):

@@ -1,4 +1,4 @@
-"""The VISOLO network: one class for every variant (spec section 3) and its training forward (11.4)."""
+"""VISOLO network (Han et al., CVPR 2022), one class for all variants."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from visdeploy_training.model import VISModel
 
 
 class FrameFeatures(NamedTuple):
-    """What one frame gives before any memory is read; N is the number of cells.
+    """Features of a frame before the temporal aggregation.
 
     Attributes:
-        mask_features: `[B, mask_width, H/4, W/4]`.
+        mask_features: Mask features `[B, mask_width, H/4, W/4]`.
         feature: Tracking feature `[B, head_width, rows, cols]`.
         category: Category value, same shape.
         kernel: Kernel value, same shape.
@@ -43,7 +43,7 @@ class FrameFeatures(NamedTuple):
 
 
 class VISOLOOutput(NamedTuple):
-    """What the training forward returns for B clips of T frames; N is the number of cells.
+    """Output of the network in training for B clips of T frames; N is the number of cells.
 
     Attributes:
         class_logits: `[B, num_classes, T, rows, cols]`.
@@ -59,7 +59,7 @@ class VISOLOOutput(NamedTuple):
 
 
 class Neck(nn.Module):
-    """Brings the stride-32 map into the stride-16 map, so that the semantic last stages count."""
+    """Fusion of the stride-32 map with the stride-16 map, which adds the semantic features of the last stages."""
 
     def __init__(self, config: VISOLOConfig, channels: dict[str, int]) -> None:
         super().__init__()
@@ -68,18 +68,18 @@ class Neck(nn.Module):
         self.lateral5 = ConvNorm(channels["res5"], width, 1, norm=nn.GroupNorm(groups, width))
 
     def forward(self, r4: Tensor, r5: Tensor) -> Tensor:
-        """`[B, neck_width, H/16, W/16]`."""
+        """Return the fused map `[B, neck_width, H/16, W/16]` from the maps at strides 16 and 32."""
         up = F.interpolate(self.lateral5(r5), scale_factor=2.0, mode="bilinear", align_corners=False)
         return F.relu(self.lateral4(r4) + up)
 
 
 class VISOLO(VISModel):
-    """Grid-based space-time aggregation for online video instance segmentation.
+    """VISOLO network.
 
     State dict names are the official ones without the leading `model.`.
 
     Args:
-        config: Sizes and thresholds.
+        config: Configuration with sizes and thresholds.
     """
 
     config: VISOLOConfig
@@ -114,10 +114,10 @@ class VISOLO(VISModel):
             nn.init.constant_(bias, -math.log(1 / self.config.class_prior - 1))  # type: ignore[arg-type]
 
     def check_size(self, height: int, width: int) -> None:
-        """Refuse frames whose sides are not multiples of `config.size_multiple`.
+        """Check that the sides of frames are multiples of `config.size_multiple`.
 
         Raises:
-            ConfigError: They are not.
+            ConfigError: A side is not a multiple.
         """
         multiple = self.config.size_multiple
         if height < multiple or width < multiple or height % multiple or width % multiple:
@@ -126,7 +126,7 @@ class VISOLO(VISModel):
             )
 
     def features(self, images: Tensor) -> FrameFeatures:
-        """Everything that needs no other frame, from normalised RGB `[B, 3, H, W]`."""
+        """Compute the features of frames `[B, 3, H, W]` (normalised RGB) that do not depend on other frames."""
         maps = self.backbone(images)
         r4 = maps["res4"] if self.neck is None else self.neck(maps["res4"], maps["res5"])
         feature, category = self.Category_branch_pre(r4)
@@ -134,7 +134,7 @@ class VISOLO(VISModel):
         return FrameFeatures(self.Mask_branch(maps["res2"], maps["res3"], r4), feature, category, kernel)
 
     def forward(self, clips: Tensor) -> VISOLOOutput:
-        """Training forward: every frame of a clip reads all other frames of the clip as its memory.
+        """Compute the training output; the memory of each frame contains all other frames of its clip.
 
         Args:
             clips: Normalised RGB, float, `[B, T, 3, H, W]`, T >= 2.
@@ -147,7 +147,7 @@ class VISOLO(VISModel):
         shared = self.Tracking_branch.share(own.feature)
         query = self.Tracking_branch.query(shared).unflatten(0, (batch, frames))
         reference = self.Tracking_branch.reference(shared).unflatten(0, (batch, frames))
-        # the affinity is a sum of products without a scale: keep it in float32 under mixed precision
+        # the affinity is an unscaled dot product and stays in float32 under mixed precision
         with torch.autocast(clips.device.type, enabled=False):
             logits = torch.matmul(query.float().transpose(-1, -2).unsqueeze(2), reference.float().unsqueeze(1))
         category, kernel = self._aggregate(own, logits, batch, frames)
@@ -160,7 +160,7 @@ class VISOLO(VISModel):
         )
 
     def _aggregate(self, own: FrameFeatures, logits: Tensor, batch: int, frames: int) -> tuple[Tensor, Tensor]:
-        """Category and kernel values `[B * T, C, rows, cols]` after each frame read the others of its clip."""
+        """Return the category and kernel values `[B * T, C, rows, cols]` after the temporal aggregation."""
         memory = self.Memory_module
         values = [
             (v.unflatten(0, (batch, frames)), memory.conv1(v).flatten(2).unflatten(0, (batch, frames)))
@@ -178,6 +178,6 @@ class VISOLO(VISModel):
 
 
 def _by_clip(x: Tensor, batch: int) -> Tensor:
-    """`[B * T, C, h, w]` to `[B, C, T, h, w]`."""
+    """Map `[B * T, C, h, w]` to `[B, C, T, h, w]`."""
     clips: Tensor = x.unflatten(0, (batch, -1))
     return clips.transpose(1, 2)

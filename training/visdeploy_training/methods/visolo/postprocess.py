@@ -1,8 +1,20 @@
-"""From the dense maps of one frame to its detections: spec section 7, steps 1 to 8.
+"""Post-processing of the dense maps of one frame to detections, as in the published implementation of VISOLO.
 
-Pure tensor code with a data-dependent number of rows, used by the exported graph and by evaluation during training.
-One dummy candidate with an empty mask is always appended, so that no tensor has zero rows on the way; upstream's
-NaN effects (Q1, Q2, single empty masks) are reproduced with flags, without NaN arithmetic.
+The steps are:
+
+1. take the best class of each grid cell;
+2. multiply its score by the grid weight (score reweighting), and keep cells above the score threshold;
+3. compute the mask of each candidate cell, upsample it to the input size, and binarise it;
+4. multiply the score by the mask score, the mean probability inside the mask;
+5. sort by score, and keep `nms_pre` candidates;
+6. apply Matrix NMS;
+7. keep candidates above the update threshold;
+8. sort by score, and keep `max_detections` candidates.
+
+The code consists of tensor operations with a data-dependent number of rows. The exported graph and the evaluation
+during training use it. A dummy candidate with an empty mask is always appended, so that no tensor has zero rows. In the
+published implementation an empty mask has the score NaN. Its effects on other candidates are reproduced here with
+flags, without NaN arithmetic.
 """
 
 from __future__ import annotations
@@ -18,15 +30,15 @@ from visdeploy_training.methods.visolo.config import VISOLOConfig
 
 
 class Detections(NamedTuple):
-    """Detections of one frame, best first; n may be 0, N is the number of cells, C of classes.
+    """Detections of one frame in descending order of score; n may be 0, C is the number of classes.
 
     Attributes:
-        scores: `[n]` float, after grid weight, mask score and NMS; orders and filters, no more.
+        scores: `[n]` float, after grid weight, mask score and NMS; used only for sorting and filtering.
         labels: `[n]` int64.
         cells: `[n]` int64, `row * columns + column`.
-        class_scores: `[n, C]` float, sigmoid vectors without any reweighting.
+        class_scores: `[n, C]` float, sigmoid scores without reweighting.
         masks: `[n, H, W]` bool, at the size of the network input.
-        overlaps: `[n, n]` float, pairwise intersections in pixels, areas on the diagonal.
+        overlaps: `[n, n]` float, pairwise intersections in pixels, with the areas on the diagonal.
         mask_logits: `[n, H/4, W/4]` float.
     """
 
@@ -40,16 +52,16 @@ class Detections(NamedTuple):
 
 
 class Ranked(NamedTuple):
-    """The candidates around Matrix NMS, in its order (m rows, the dummy last).
+    """Candidates before and after Matrix NMS, sorted by the score before it (m rows, the dummy last).
 
     Attributes:
         source: `[m]` int64, row in the candidate masks.
-        real: `[m]` bool; False for the dummy, and for what `nms_pre` cut off.
-        empty: `[m]` bool, the mask is empty (upstream: its score is NaN).
+        real: `[m]` bool; False for the dummy and for candidates beyond `nms_pre`.
+        empty: `[m]` bool, whether the mask is empty (score NaN in the published implementation).
         scores: `[m]` float before NMS, 0 where empty.
         decayed: `[m]` float after NMS.
         labels: `[m]` int64.
-        intersections: `[m, m]` float, pixels.
+        intersections: `[m, m]` float, in pixels.
     """
 
     source: Tensor
@@ -62,13 +74,13 @@ class Ranked(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """The candidates of a frame in increasing cell order, the dummy last (m rows).
+    """Candidates of a frame in ascending order of cell, the dummy last (m rows).
 
     Attributes:
         cells: `[m]` int64.
         logits: `[m, h, w]` float, mask logits.
-        masks: `[m, H, W]` bool; the dummy's is empty.
-        ranked: The same candidates around Matrix NMS.
+        masks: `[m, H, W]` bool; the mask of the dummy is empty.
+        ranked: The same candidates before and after Matrix NMS.
     """
 
     cells: Tensor
@@ -78,9 +90,9 @@ class Candidates(NamedTuple):
 
 
 def candidate_cells(weighted: Tensor, threshold: float) -> Tensor:
-    """Cells `[m]` with a score of at least `threshold` from `[N]` scores, increasing, then the dummy (cell 0).
+    """Return the cells `[m]` with a score of at least `threshold`, in ascending order, then the dummy (cell 0).
 
-    Quirk Q1: when cell 0 is the only one, there is none.
+    If cell 0 is the only candidate, there is none: the published implementation tests the sum of the cell indices.
     """
     valid = weighted >= threshold
     valid = valid & valid[1:].any()
@@ -88,14 +100,14 @@ def candidate_cells(weighted: Tensor, threshold: float) -> Tensor:
 
 
 def rank(scores: Tensor, labels: Tensor, prob: Tensor, masks: Tensor, config: VISOLOConfig) -> Ranked:
-    """Steps 4 to 6: mask score, order, Matrix NMS.
+    """Compute mask scores, sort, and apply Matrix NMS (steps 4 to 6).
 
     Args:
         scores: `[m]` class score times grid weight; the last row is the dummy.
         labels: `[m]` int64.
         prob: `[m, H, W]` mask probabilities.
-        masks: `[m, H, W]` bool; the dummy's is empty.
-        config: Thresholds.
+        masks: `[m, H, W]` bool; the mask of the dummy is empty.
+        config: Configuration with thresholds.
     """
     count = scores.shape[0]
     index = torch.arange(count, device=scores.device)
@@ -105,22 +117,22 @@ def rank(scores: Tensor, labels: Tensor, prob: Tensor, masks: Tensor, config: VI
     areas = intersections.diagonal()
     empty = areas < 0.5
     scored = torch.where(empty, torch.zeros_like(scores), scores * inside / areas.clamp(min=1.0))
-    # upstream's NaN sorts first, and takes a place among the nms_pre; the dummy goes last
+    # an empty mask sorts first, as NaN in the published implementation, and counts towards nms_pre; the dummy is last
     key = torch.where(index == count - 1, -1.0, torch.where(empty, 2.0, scored))
     order = descending_order(key)
     intersections = intersections[order][:, order]
     labels, empty, scored = labels[order], empty[order], scored[order]
     real = (index < count - 1) & (index < config.nms_pre)
-    # what nms_pre cut off stands behind all others and so decays none of them
+    # candidates beyond nms_pre are last and therefore do not decay the others
     decay = matrix_nms_decay(pairwise_iou(intersections), labels, kernel=config.nms_kernel, sigma=config.nms_sigma)
     return Ranked(order, real, empty, scored, scored * decay, labels, intersections)
 
 
 def select(ranked: Ranked, config: VISOLOConfig) -> tuple[Tensor, Tensor]:
-    """Steps 7 and 8: rows of `ranked` that stay, best first, `[n]` int64, and their scores `[n]`."""
+    """Select rows of `ranked` (steps 7 and 8): `[n]` int64 in descending order of score, and their scores `[n]`."""
     keep = ranked.real & ~ranked.empty & (ranked.decayed >= config.update_threshold)
     if config.drop_frame_with_empty_masks:
-        # quirk Q2: 0/0 between two empty masks makes every score of the frame NaN
+        # in the published implementation, the IoU 0/0 of two empty masks makes every score of the frame NaN
         keep = keep & ((ranked.real & ranked.empty).sum() < 2)
     key = torch.where(keep, ranked.decayed, -1.0)
     order = descending_order(key)
@@ -133,7 +145,7 @@ def select(ranked: Ranked, config: VISOLOConfig) -> tuple[Tensor, Tensor]:
 def candidates(
     class_scores: Tensor, kernels: Tensor, mask_features: Tensor, grid_weight: Tensor, config: VISOLOConfig
 ) -> Candidates:
-    """Steps 1 to 6; arguments as for `detect`."""
+    """Compute the candidates (steps 1 to 6); arguments as for `detect`."""
     best, labels = class_scores.max(dim=1)
     weighted = best * grid_weight
     cells = candidate_cells(weighted, config.score_threshold)
@@ -149,14 +161,14 @@ def candidates(
 def detect(
     class_scores: Tensor, kernels: Tensor, mask_features: Tensor, grid_weight: Tensor, config: VISOLOConfig
 ) -> Detections:
-    """Detections of one frame.
+    """Compute the detections of one frame with N grid cells and C classes.
 
     Args:
-        class_scores: `[N, C]` float, sigmoid.
+        class_scores: `[N, C]` float, sigmoid scores.
         kernels: `[mask_width, N]` float.
         mask_features: `[mask_width, h, w]` float at stride 4.
         grid_weight: `[N]` float; ones in the first frame.
-        config: Thresholds.
+        config: Configuration with thresholds.
     """
     cells, logits, masks, ranked = candidates(class_scores, kernels, mask_features, grid_weight, config)
     rows, scores = select(ranked, config)

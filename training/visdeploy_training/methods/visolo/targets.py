@@ -1,4 +1,4 @@
-"""Which grid cells answer for which instance: spec section 11.5."""
+"""Assignment of grid cells to instances in training."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ __all__ = ["ClipTargets", "assign_cells", "assign_clip", "tracking_target"]
 
 
 def assign_cells(masks: Tensor, grid: tuple[int, int], *, eps: float = 0.2) -> Tensor:
-    """Row of the instance that each cell of one frame answers for.
+    """Assign an instance to each grid cell of one frame.
 
-    The region of an instance is centred on its centre of mass; its size is a share of the largest coordinates
-    of the mask, measured from the image origin as upstream does (quirk Q3). Where regions meet, the
-    instance with the nearer centre wins, the earlier one on a tie.
+    The cells of an instance are those in a region around its centre of mass. The size of the region is a fraction of
+    the largest coordinates of the mask, measured from the image origin as in the published implementation. Where
+    regions overlap, a cell is assigned to the instance with the nearest centre, or to the first of equal ones.
 
     Args:
         masks: `[K, H, W]` bool.
-        grid: Rows and columns.
-        eps: Share of the extent that is positive.
+        grid: Rows and columns of the grid.
+        eps: Size of the region as a fraction of the extent.
 
     Returns:
-        `[rows * columns]` int64, -1 where there is no instance.
+        `[rows * columns]` int64, index of the instance, -1 where there is none.
     """
     rows, columns = grid
     height, width = masks.shape[-2:]
@@ -46,7 +46,7 @@ def assign_cells(masks: Tensor, grid: tuple[int, int], *, eps: float = 0.2) -> T
 
 
 def _extents(masks: Tensor) -> list[tuple[float, float, float, float]]:
-    """Per mask: centre of mass y and x, then largest y + 1 and largest x + 1; zeros for an empty mask."""
+    """Return for each mask the centre of mass y and x, the largest y + 1 and x + 1; zeros for an empty mask."""
     in_rows, in_columns = masks.sum(dim=2, dtype=torch.float64), masks.sum(dim=1, dtype=torch.float64)
     y = torch.arange(masks.shape[1], device=masks.device, dtype=torch.float64)
     x = torch.arange(masks.shape[2], device=masks.device, dtype=torch.float64)
@@ -58,23 +58,23 @@ def _extents(masks: Tensor) -> list[tuple[float, float, float, float]]:
 
 
 def _span(centre: float, half: float, step: float, cells: int) -> tuple[int, int]:
-    """First and last cell of `centre -+ half`, both inclusive, clipped to the grid."""
+    """Return the first and the last cell (inclusive) of `centre -+ half`, clipped to the grid."""
     return max(0, int((centre - half) // step)), min(cells - 1, int((centre + half) // step))
 
 
 def assign_clip(targets: ClipTargets, grid: tuple[int, int], *, eps: float = 0.2) -> Tensor:
-    """`assign_cells` for every frame: `[T, rows * columns]` int64."""
+    """Apply `assign_cells` to every frame: `[T, rows * columns]` int64."""
     return torch.stack([assign_cells(frame, grid, eps=eps) for frame in targets.masks])
 
 
 def tracking_target(first: Tensor, second: Tensor) -> Tensor:
-    """Cells of two frames that answer for the same instance.
+    """Return which cells of two frames are assigned to the same instance.
 
     Args:
-        first: `[N]` int64, owner of each cell, -1 for none.
-        second: The same in the other frame.
+        first: `[N]` int64, instance of each cell of the first frame, -1 for none.
+        second: The same for the second frame.
 
     Returns:
-        `[N, N]` bool, rows are cells of the first frame.
+        `[N, N]` bool; rows are cells of the first frame, columns of the second.
     """
     return (first[:, None] == second[None, :]) & (first >= 0)[:, None]

@@ -1,4 +1,4 @@
-"""Where VISOLO's weights come from: official checkpoints and ImageNet backbones (spec section 4)."""
+"""Weights of VISOLO from official checkpoints and ImageNet backbones."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ PREDICTOR = "Category_branch_post.pred"
 
 
 def recognise(state: Mapping[str, Tensor]) -> bool:
-    """Whether these are the names of an official VISOLO checkpoint."""
+    """Return whether the names are those of an official VISOLO checkpoint."""
     return f"{PREFIX}{PREDICTOR}.weight" in state and any(k.startswith(f"{PREFIX}Memory_module.") for k in state)
 
 
 def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Official names to ours: the leading `model.` goes, `tracking_module.*` (duplicates, Q7) is dropped."""
+    """Rename official tensors: remove the leading `model.` and drop `tracking_module.*`, which are duplicates."""
     return {k.removeprefix(PREFIX): v for k, v in state.items() if not k.startswith("tracking_module.")}
 
 
@@ -39,10 +39,10 @@ OFFICIAL = OfficialLayout(
 
 
 def load_backbone(model: VISModel, path: Path | None) -> None:
-    """Put ImageNet weights into the backbone; see `load_imagenet`.
+    """Load ImageNet weights into the backbone; see `load_imagenet`.
 
     Raises:
-        ConfigError: The backbone needs a file and none was given, or the other way round.
-        CheckpointError: The file does not hold these weights.
+        ConfigError: A required file is missing, or a file is given for EfficientNet-Lite0.
+        CheckpointError: The file does not contain the weights of this backbone.
     """
     load_imagenet(model.get_submodule("backbone"), model.config.backbone, path)

@@ -1,25 +1,28 @@
 """A moving window over a clip or a still image: smooth pan, zoom and turn, straight to the network's size.
 
-This is not part of the published recipes. It makes moving pseudo-video out of still images, and scale jitter for
-small data sets.
+It makes moving pseudo-video out of still images, and scale jitter for small data sets; no published recipe has it.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field, model_validator
 from torchvision.transforms.v2 import functional as F
 
-from visdeploy_training.datasets.transforms import BILINEAR, Clip, Frame, size_of, uniform
+from visdeploy_training.datasets.transforms.base import BILINEAR, Clip, FixedOutput, Frame, pixels, size_of, uniform
+from visdeploy_training.datasets.transforms.registry import register
 
+Share = Annotated[float, Field(ge=0, le=1)]
 FILL = [124.0, 116.0, 104.0]
 
 
 @dataclass(frozen=True)
 class Window:
-    """Where the window is in a frame, in pixels and degrees."""
+    """Position of the window in a frame, in pixels and degrees."""
 
     x: float
     y: float
@@ -28,47 +31,45 @@ class Window:
     angle: float
 
     def toward(self, other: Window, share: float) -> Window:
-        """In between: 0 is here, 1 is there."""
+        """Interpolate: share 0 is this window, 1 the other."""
         pairs = ((getattr(self, n), getattr(other, n)) for n in ("x", "y", "width", "height", "angle"))
         return Window(*(a + (b - a) * share for a, b in pairs))
 
 
-class MovingWindow:
+@register
+class MovingWindow(FixedOutput):
     """Cut a window that moves from a drawn start to a drawn end, and scale it to the output.
 
-    Args:
-        height: Rows of the output.
-        width: Columns of the output.
-        zoom: Smallest and largest side of the window, as a share of the whole picture's.
+    Attributes:
+        zoom: Smallest and largest side of the window, as a share of the whole image's.
         motion: Largest shift, as a share of the window, and largest change of its size (as a logarithm).
         rotation: Largest angle, in degrees.
-        aspect: Largest change of the aspect ratio (as a logarithm), beyond the picture's to the output's.
+        aspect: Largest change of the aspect ratio (as a logarithm), beyond the image's to the output's.
         on_object: Probability that the window starts around an object.
     """
 
-    def __init__(
-        self,
-        height: int,
-        width: int,
-        *,
-        zoom: tuple[float, float] = (0.5, 1.2),
-        motion: float = 0.2,
-        rotation: float = 10.0,
-        aspect: float = 0.2,
-        on_object: float = 0.5,
-    ) -> None:
-        self.height, self.width, self.zoom, self.motion = height, width, zoom, motion
-        self.rotation, self.aspect, self.on_object = rotation, aspect, on_object
+    name: ClassVar[str] = "moving_window"
+    zoom: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.5, 1.2)
+    motion: Share = 0.2
+    rotation: Annotated[float, Field(ge=0, le=180)] = 10.0
+    aspect: Share = 0.2
+    on_object: Share = 0.5
+
+    @model_validator(mode="after")
+    def _ordered(self) -> MovingWindow:
+        if self.zoom[0] > self.zoom[1]:
+            raise ValueError("zoom: the smaller number comes first")
+        return self
 
     def __call__(self, clip: Clip) -> Clip:
-        """Frames of `height` x `width`, the window moving evenly from first to last."""
+        """Return frames of `height` x `width`, the window moving evenly from first to last."""
         start, end = self._path(clip)
         last = max(1, len(clip) - 1)
         return [self._cut(frame, start.toward(end, t / last)) for t, frame in enumerate(clip)]
 
     def _path(self, clip: Clip) -> tuple[Window, Window]:
         rows, columns = size_of(clip[0])
-        own, out = math.log(columns / rows), math.log(self.width / self.height)
+        own, out = math.log(columns / rows), math.log(pixels(self.width) / pixels(self.height))
         low, high = min(own, out) - self.aspect, max(own, out) + self.aspect
         stretch = math.exp(uniform(low, high) - own)
         zoom = math.exp(uniform(math.log(self.zoom[0]), math.log(self.zoom[1])))
@@ -86,7 +87,7 @@ class MovingWindow:
         return (start, end) if uniform(0, 1) < 0.5 else (end, start)
 
     def _centre(self, clip: Clip, size: tuple[float, float]) -> tuple[float, float]:
-        """Anywhere that keeps the window inside (or the picture inside the window), or near an object."""
+        """Draw a centre: anywhere that keeps the window inside (or the image inside the window), or near an object."""
         rows, columns = size_of(clip[0])
         limits = [sorted((s / 2, full - s / 2)) for s, full in zip(size, (columns, rows), strict=True)]
         masks = clip[0][1]
@@ -110,7 +111,7 @@ class MovingWindow:
             sides = [max(0, -left), max(0, -top), max(0, left + box[3] - columns), max(0, top + box[2] - rows)]
             image, masks = F.pad(image, sides, fill=FILL), F.pad(masks, sides)
             box = (top + sides[1], left + sides[0], box[2], box[3])
-        size = [self.height, self.width]
+        size = [pixels(self.height), pixels(self.width)]
         image = F.resized_crop(image, *box, size, interpolation=BILINEAR, antialias=True)
         masks = F.resized_crop(masks, *box, size)
         if abs(window.angle) < 0.5:

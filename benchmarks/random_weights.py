@@ -1,0 +1,27 @@
+"""Checkpoints of any method with random weights that find objects; what a network costs does not depend on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from visdeploy_training import create_model, get_method, save_checkpoint
+
+
+def random_checkpoint(path: Path, method: str, variant: str, *, frames: int | None = None, objects: int = 15) -> Path:
+    """Save a network of a method; the same weights for the same arguments.
+
+    Args:
+        path: Where to save.
+        method: Name of the method.
+        variant: Name of its variant.
+        frames: Frames of a window of a clip method, which share a third; the variant's own by default.
+        objects: Objects in an image, for methods that leave their number open.
+    """
+    found = get_method(method)
+    changes = {} if frames is None else {"window": frames, "overlap": frames // 3}
+    torch.manual_seed(0)
+    model = create_model(method, variant, **found.variants[variant].named(changes)).eval()
+    found.show_objects(model, objects)
+    return save_checkpoint(model, path)

@@ -1,0 +1,87 @@
+"""The manifest: every inconsistency is an error that names the field."""
+
+import json
+
+import pytest
+
+from tests.visdeploy.step_graph import fields
+from visdeploy.errors import BundleError
+from visdeploy.manifest import Manifest, Tolerance, Tolerances
+
+FRAME = fields()["inputs"][0]
+SIZE = {"name": "size", "dtype": "int64", "shape": [2], "role": "size"}
+
+
+def read(**changes):
+    return Manifest.from_json(json.dumps(fields() | {"files": {}, "schema_version": 2} | changes))
+
+
+def changed(kind, index=0, **values):
+    tensors = fields()[kind]
+    tensors[index] = tensors[index] | values
+    return {kind: tensors}
+
+
+def test_the_tensors_by_their_roles():
+    manifest = read(inputs=[FRAME, SIZE])
+    assert (manifest.frames.name, manifest.size.name) == ("frame", "size")
+    assert "cell_scores" in manifest.output_names()
+    assert set(manifest.output_names()) - set(manifest.output_names(proof=False)) == {"cell_scores"}
+    assert read().size is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inputs": [FRAME, FRAME | {"name": "more"}]}, "2 inputs of the role 'frames'"),
+        ({"inputs": [SIZE]}, "0 inputs of the role 'frames'"),
+        ({"inputs": [FRAME, SIZE, SIZE | {"name": "b"}]}, "2 of 'size'"),
+        ({"inputs": [FRAME, SIZE | {"dtype": "int32"}]}, r"'size' of the role 'size' is int32 \[2\], not int64 \[2\]"),
+        (changed("inputs", role="decode"), "input 'frame' has the role 'decode', not frames or size"),
+        (changed("outputs", role="frames"), "output 'scores' has the role 'frames', not decode or proof"),
+        (changed("outputs", role="weather"), "outputs.0.role"),
+        (changed("inputs", shape=[2, 3, "height", "width"]), r"contradicts the window: expected \[1 or a symbol"),
+        (changed("inputs", shape=[1, 3, "height"]), "contradicts the window"),
+        (changed("outputs", shape=["unheard"]), "dims: no range of 'unheard', a size of 'scores'"),
+        (changed("state", shape=["slots", 3, 24]), "dims: no range of 'slots', a size of 'mem'"),
+        (
+            {"dims": fields()["dims"] | {"z": {"minimum": 1, "typical": 1, "maximum": 1}}},
+            "'z' is no size of any tensor",
+        ),
+        ({"dims": fields()["dims"] | {"n": {"minimum": 3, "typical": 1, "maximum": 9}}}, "dims.n.*must rise"),
+        (changed("state", output="next_step"), "state 'mem' is called 'next_step', not 'next_mem'"),
+        (changed("outputs", name="cells"), "one output name is listed twice"),
+        ({"size_multiple": 8}, "size_multiple"),
+        (changed("outputs", dtype="float8"), "outputs.0.dtype"),
+        (changed("outputs", measure="Not A Name"), "outputs.0.measure"),
+        ({"classes": ["a", "a"]}, "one class name is listed twice"),
+        ({"precision": "fp64"}, "precision"),
+    ],
+)
+def test_contradictions_are_named(changes, message):
+    with pytest.raises(BundleError, match=message):
+        read(**changes)
+
+
+@pytest.mark.parametrize(
+    ("version", "message"), [(1, "older schema.*Export the bundle again"), (3, "newer schema.*Install")]
+)
+def test_other_schemas_say_what_to_do(version, message):
+    with pytest.raises(BundleError, match=message):
+        read(schema_version=version)
+
+
+def test_tolerance_by_engine_and_precision():
+    loose = Tolerance(atol=0.1)
+    table = {"default": {}, "engines": [{"engine": "tensorrt", "precision": "fp16", "tolerance": loose.model_dump()}]}
+    manifest = read(tolerance=table)
+    assert manifest.tolerance.of("tensorrt", "fp16") == loose
+    for other in (("tensorrt", "fp32"), ("onnxruntime", "fp16")):
+        assert manifest.tolerance.of(*other) == Tolerance()
+    assert read().tolerance == Tolerances()
+    with pytest.raises(BundleError, match="one pair of engine and precision is listed twice"):
+        read(tolerance=table | {"engines": table["engines"] * 2})
+
+
+def test_bfloat16_is_a_type():
+    assert read(**changed("state", dtype="bfloat16")).state[0].dtype == "bfloat16"

@@ -1,0 +1,143 @@
+"""Resizing, mirroring and turning."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torchvision.transforms.v2 import functional as F
+
+from visdeploy_training.datasets.transforms.base import (
+    BILINEAR,
+    INPUT,
+    Clip,
+    FrameSize,
+    Side,
+    Transform,
+    pixels,
+    resized,
+    size_of,
+    uniform,
+)
+from visdeploy_training.datasets.transforms.registry import register
+
+Pixels = Annotated[int, Field(ge=1)]
+
+
+@register
+class Resize(Transform):
+    """Scale the shorter edge to a size drawn once for the clip, then raise each edge that is too short.
+
+    `input` means the shorter and the longer side of the network's input, for `larger_than` its rows and columns.
+
+    Attributes:
+        shorter: Sizes to draw from.
+        longest: Largest longer edge; no limit by default.
+        larger_than: Rows and columns that the result must exceed; raising one edge changes the aspect ratio.
+    """
+
+    name: ClassVar[str] = "resize"
+    shorter: Annotated[tuple[Side, ...], Field(min_length=1)]
+    longest: Side | None = None
+    larger_than: tuple[Side, Side] | None = None
+
+    def __call__(self, clip: Clip) -> Clip:
+        """Return frames of one new size."""
+        height, width = size_of(clip[0])
+        scale = pixels(self.shorter[int(torch.randint(len(self.shorter), ()))]) / min(height, width)
+        if self.longest is not None:
+            scale = min(scale, pixels(self.longest) / max(height, width))
+        least = [pixels(side) + 1 for side in self.larger_than or (0, 0)]
+        rows, columns = max(least[0], int(height * scale + 0.5)), max(least[1], int(width * scale + 0.5))
+        return resized(clip, rows, columns, antialias=True)
+
+    def sized(self, height: int, width: int) -> Transform:
+        """Return the same resizing with the network's sides in pixels."""
+        changes: dict[str, object] = {
+            "shorter": tuple(min(height, width) if side == INPUT else side for side in self.shorter),
+            "longest": max(height, width) if self.longest == INPUT else self.longest,
+        }
+        if self.larger_than is not None:
+            pairs = zip(self.larger_than, (height, width), strict=True)
+            changes["larger_than"] = tuple(own if side == INPUT else side for side, own in pairs)
+        return self.model_copy(update=changes)
+
+    def output_size(self, size: FrameSize | None) -> FrameSize | None:
+        """Return None: the size depends on the clip."""
+        return None
+
+
+@register
+class Rescale(Transform):
+    """Scale a clip into a longer and a shorter edge drawn once, keeping its aspect ratio.
+
+    Attributes:
+        limits: Pairs of a longer and a shorter edge.
+        between: Draw each edge on its own, from the whole numbers between its smallest and its largest limit; otherwise
+            draw one of the pairs.
+    """
+
+    name: ClassVar[str] = "rescale"
+    limits: Annotated[tuple[tuple[Pixels, Pixels], ...], Field(min_length=1)]
+    between: bool = False
+
+    def __call__(self, clip: Clip) -> Clip:
+        """Return frames of one new size."""
+        height, width = size_of(clip[0])
+        longer, shorter = self._draw()
+        scale = min(longer / max(height, width), shorter / min(height, width))
+        # published recipes resize with OpenCV, which does not smooth before it subsamples
+        return resized(clip, int(height * scale + 0.5), int(width * scale + 0.5), antialias=False)
+
+    def _draw(self) -> tuple[int, int]:
+        if not self.between:
+            return self.limits[int(torch.randint(len(self.limits), ()))]
+        longer, shorter = (int(torch.randint(min(edge), max(edge) + 1, ())) for edge in zip(*self.limits, strict=True))
+        return longer, shorter
+
+    def output_size(self, size: FrameSize | None) -> FrameSize | None:
+        """Return None: the size depends on the clip."""
+        return None
+
+
+@register
+class Flip(Transform):
+    """Mirror left and right with probability one half.
+
+    Attributes:
+        mode: Decide once for the clip, or for each frame.
+    """
+
+    name: ClassVar[str] = "flip"
+    mode: Literal["clip", "frame"] = "clip"
+
+    def __call__(self, clip: Clip) -> Clip:
+        """Return the clip, mirrored or not."""
+        draws = [uniform(0, 1) < 0.5 for _ in clip] if self.mode == "frame" else [uniform(0, 1) < 0.5] * len(clip)
+        return [(F.hflip(f[0]), F.hflip(f[1])) if flip else f for f, flip in zip(clip, draws, strict=True)]
+
+
+@register
+class Rotate(Transform):
+    """Turn each frame by its own uniform angle; the canvas grows, new corners are black.
+
+    Attributes:
+        degrees: Largest angle to either side.
+    """
+
+    name: ClassVar[str] = "rotate"
+    degrees: Annotated[float, Field(gt=0, le=180)] = 15.0
+
+    def __call__(self, clip: Clip) -> Clip:
+        """Return the turned frames; their sizes differ."""
+        turned = []
+        for image, masks in clip:
+            angle = uniform(-self.degrees, self.degrees)
+            turned.append((F.rotate(image, angle, interpolation=BILINEAR, expand=True),
+                           F.rotate(masks, angle, expand=True)))  # fmt: skip
+        return turned
+
+    def output_size(self, size: FrameSize | None) -> FrameSize | None:
+        """Return None: the size depends on the angle."""
+        return None

@@ -1,0 +1,80 @@
+"""Recipes from YAML files and `key=value` overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from visdeploy.errors import ConfigError
+from visdeploy_training.engine.recipe import Recipe
+from visdeploy_training.overrides import parse_override
+
+
+def shipped_recipes() -> list[str]:
+    """Return the names of the recipes that come with the package."""
+    folder = resources.files("visdeploy_training") / "recipes"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        recipe: YAML file, or the name of a shipped recipe.
+        overrides: `key=value` with dots between levels and numbers for list positions, for example
+            `optim.lr=3e-4` or `augment.1.resize.longest=800`; values are YAML.
+
+    Raises:
+        ConfigError: The file cannot be read, or a field is unknown or wrong; the message names it.
+    """
+    path = _find(recipe)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read the recipe {path}", seen=str(error).replace("\n", " ")[:160]) from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} is no recipe", seen=type(data).__name__, expected="fields and values")
+    for text in overrides:
+        _override(data, text)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        parts = []
+        for item in error.errors():
+            field = ".".join(str(p) for p in item["loc"]) or "recipe"
+            text = item["msg"].removeprefix("Value error, ")
+            parts.append(f"field {field!r}: {text}, seen {str(item.get('input'))[:60]!r}")
+        raise ConfigError(f"{path}: {'; '.join(parts)}", hint="The fields are described in Recipe.") from error
+
+
+def _find(recipe: str | Path) -> Path:
+    path = Path(recipe)
+    if path.is_file():
+        return path
+    if str(recipe) in shipped_recipes():
+        return Path(str(resources.files("visdeploy_training") / "recipes" / f"{recipe}.yaml"))
+    raise ConfigError(
+        f"no such recipe: {recipe}", expected=f"a YAML file, or one of {shipped_recipes()}", hint="Check the path."
+    )
+
+
+def _override(data: dict[str, Any], text: str) -> None:
+    key, value = parse_override(text)
+    place: Any = data
+    *parents, last = key.split(".")
+    try:
+        for name in parents:
+            place = place[int(name)] if isinstance(place, list) else place.setdefault(name, {})
+        if isinstance(place, list):
+            place[int(last)] = value
+        else:
+            place[last] = value
+    except (ValueError, IndexError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"the override {key!r} leads nowhere", seen=text, hint="Check its levels; positions in lists are numbers."
+        ) from error

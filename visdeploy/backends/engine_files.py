@@ -1,0 +1,233 @@
+"""Engine plans on disk: added, removed and read so that a reader never meets a plan that it cannot check.
+
+Two invariants hold between any two steps of a writer, so that a writer may be killed anywhere and readers need no lock:
+
+* every visible plan is named by the index;
+* the bytes of every entry are in the file that it names, or in a hidden one beside it (`_hidden`).
+
+A plan therefore appears hidden, is named by the index, and only then takes its own name; a plan that is removed is
+hidden, no longer named, and only then deleted. Writers wait for each other at a lock file, which the system frees when
+its holder ends; the next writer finishes or removes what a killed one left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from visdeploy.atomic import replacing_file, write_text
+from visdeploy.backends.engine_index import REBUILD, EngineEntry, EngineIndex, read_index
+from visdeploy.bundle_files import ENGINES, INDEX, file_sha256, is_engine_file
+from visdeploy.errors import BundleError
+from visdeploy.manifest import describe_errors
+
+LOCK = ".lock"
+
+
+def write_entry(folder: Path, entry: EngineEntry, plan: Path | bytes) -> EngineIndex:
+    """Add an engine to a bundle. One of the same file name is replaced.
+
+    Args:
+        folder: The bundle.
+        entry: What the plan is.
+        plan: The serialised engine, or a file to copy.
+
+    Returns:
+        The index with the new entry, which is its last.
+
+    Raises:
+        BundleError: `plan` is not what the entry says, the index is damaged, or the bundle cannot be written.
+    """
+    with _writing(folder) as engines:
+        index = _index(folder, [each for each in read_index(folder).entries if each.file != entry.file] + [entry])
+        hidden = engines / _hidden(entry)
+        with replacing_file(hidden) as temporary:
+            if isinstance(plan, Path):
+                shutil.copyfile(plan, temporary)
+            else:
+                temporary.write_bytes(plan)
+            seen = (temporary.stat().st_size, file_sha256(temporary))
+            if seen != (entry.size, entry.sha256):
+                raise BundleError(
+                    f"the plan of {entry.file} is not the one that its entry describes",
+                    seen=f"{seen[0]} B, sha256 {seen[1][:12]}…",
+                    expected=f"{entry.size} B, sha256 {entry.sha256[:12]}…",
+                )
+        _write_index(folder, index)
+        os.replace(hidden, engines / entry.file)
+    return index
+
+
+def remove_entry(folder: Path, file: str) -> EngineIndex:
+    """Remove an engine, by the name of its plan in `engines/`.
+
+    Returns:
+        The index without it.
+
+    Raises:
+        BundleError: The index does not name it or is damaged, or the bundle cannot be written.
+    """
+    with _writing(folder) as engines:
+        entries = read_index(folder).entries
+        entry = next((each for each in entries if each.file == file), None)
+        if entry is None:
+            known = ", ".join(each.file for each in entries) or "no engine"
+            raise BundleError(f"{folder / INDEX} does not name this engine", seen=file, expected=known)
+        hidden = engines / _hidden(entry)
+        with suppress(FileNotFoundError):  # deleted by hand; the entry goes all the same
+            os.replace(engines / file, hidden)
+        index = _index(folder, [each for each in entries if each is not entry])
+        _write_index(folder, index)
+        hidden.unlink(missing_ok=True)
+    return index
+
+
+def checked_plan(folder: Path, entry: EngineEntry) -> bytes:
+    """Read a plan, compare size and checksum, and give the very bytes that were compared, ready to be deserialised.
+
+    Raises:
+        BundleError: The plan is missing, no plain file (links are refused), or not the one that the entry describes.
+    """
+    engines = folder / ENGINES
+    if engines.is_symlink():
+        raise BundleError(f"{engines} is a symbolic link", hint="Links are refused; copy the folder.")
+    # the writer renames from the hidden name to the visible one, and the other way round when it removes an engine
+    names = (entry.file, _hidden(entry), entry.file)
+    faults = []
+    for name in names:
+        try:
+            return _read_checked(engines / name, entry)
+        except FileNotFoundError:
+            continue
+        except BundleError as error:
+            faults.append(error)
+    if faults:
+        raise faults[0]
+    raise BundleError(f"{engines / entry.file} is missing", seen="its entry in the index alone", hint=REBUILD)
+
+
+def check_engines(folder: Path) -> EngineIndex:
+    """Check that the index is readable and names every visible plan.
+
+    Returns:
+        The index.
+
+    Raises:
+        BundleError: The index is damaged, or a plan is not in it.
+    """
+    index = read_index(folder)
+    while True:
+        strays = sorted(_plans(folder) - _named(index))
+        before, index = index, read_index(folder)
+        if not strays:
+            return index
+        if _named(index) == _named(before):  # otherwise a writer was at work between the two looks
+            raise BundleError(
+                f"{folder / ENGINES} holds engines that its index does not name",
+                seen=", ".join(strays[:5]),
+                hint="Remove them, or build them with visdeploy.build_engine.",
+            )
+
+
+def _named(index: EngineIndex) -> set[str]:
+    return {entry.file for entry in index.entries}
+
+
+def _plans(folder: Path) -> set[str]:
+    engines = folder / ENGINES
+    names = os.listdir(engines) if engines.is_dir() else []
+    return {name for name in names if name.endswith(".plan") and not name.startswith(".")}
+
+
+def _hidden(entry: EngineEntry) -> str:
+    """The name of an entry's plan before it is visible, and after; it changes with the plan's content."""
+    return f".{entry.file}.{entry.sha256[:16]}.plan"
+
+
+def _read_checked(path: Path, entry: EngineEntry) -> bytes:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        hint = "Links are refused; copy the file." if path.is_symlink() else REBUILD
+        raise BundleError(f"{path} cannot be opened", seen=error.strerror or str(error), hint=hint) from error
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleError(f"{path} is not a plain file", hint=REBUILD)
+        if status.st_size != entry.size:
+            raise _mismatch(path, f"{status.st_size} B", f"{entry.size} B")
+        with open(handle, "rb", closefd=False) as file:
+            plan = file.read(entry.size)
+    finally:
+        os.close(handle)
+    digest = hashlib.sha256(plan).hexdigest()
+    if digest != entry.sha256:
+        raise _mismatch(path, f"sha256 {digest[:12]}…", f"{entry.sha256[:12]}…")
+    return plan
+
+
+def _mismatch(path: Path, seen: str, expected: str) -> BundleError:
+    hint = f"If it was replaced just now, open the bundle again. Otherwise it is damaged. {REBUILD}"
+    return BundleError(f"{path} does not match the engine index", seen=seen, expected=expected, hint=hint)
+
+
+def _index(folder: Path, entries: list[EngineEntry]) -> EngineIndex:
+    try:
+        return EngineIndex(entries=entries)
+    except ValidationError as error:
+        raise BundleError(f"{folder / INDEX} cannot be written: {describe_errors(error)}") from error
+
+
+def _write_index(folder: Path, index: EngineIndex) -> None:
+    write_text(folder / INDEX, index.model_dump_json(indent=2) + "\n")
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[Path]:
+    """The folder of engines, locked against other writers and cleaned of what a killed one left."""
+    engines = folder / ENGINES
+    try:
+        if engines.is_symlink():
+            raise BundleError(f"{engines} is a symbolic link", hint="Links are refused; copy the folder.")
+        engines.mkdir(exist_ok=True)
+        with _locked(engines / LOCK):
+            _recover(folder, engines)
+            yield engines
+    except OSError as error:
+        hint = "Check the path, its permissions and the free space."
+        raise BundleError(f"{engines} cannot be written", seen=str(error), hint=hint) from error
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Wait for the lock file. It stays behind: deleting it would let two writers hold two files of one name."""
+    import fcntl  # not on every system that reads bundles
+
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(handle), os.stat(path)):  # the bundle was not replaced meanwhile
+                yield
+                return
+        finally:
+            os.close(handle)
+
+
+def _recover(folder: Path, engines: Path) -> None:
+    """Give plans that the index names their visible names, and delete the other hidden files of a killed writer."""
+    for entry in read_index(folder).entries:
+        with suppress(FileNotFoundError):
+            os.replace(engines / _hidden(entry), engines / entry.file)
+    for name in os.listdir(engines):
+        if name.startswith(".") and name != LOCK and is_engine_file(f"{ENGINES}/{name}"):
+            (engines / name).unlink()

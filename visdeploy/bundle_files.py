@@ -1,0 +1,140 @@
+"""Files of a bundle folder: which ones may lie there, and whether each has the bytes that were listed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from visdeploy.errors import BundleError
+from visdeploy.manifest import FileEntry
+
+ENGINES, INDEX = "engines", "engines/index.json"
+_CHUNK = 1 << 20
+# files that file managers leave in every folder that they show
+_CLUTTER = re.compile(r"\.ds_store|\._.*|(eh)?thumbs\.db|desktop\.ini|icon\r", re.IGNORECASE)
+# what a model hub keeps beside a model
+_DOCUMENT = re.compile(r".*\.md|(readme|licen[cs]e|notice|copying|citation)(\.(txt|rst|cff))?", re.IGNORECASE)
+# plans and their index; of the hidden names those that their writer uses
+_ENGINE_FILE = re.compile(r"engines/(index\.json|[^.].*\.plan|\.lock|\.index-.{8}\.json|\.[^_].*\.plan)")
+
+
+@dataclass(frozen=True)
+class Strays:
+    """Files and folders of a bundle that its manifest does not list, by their names inside the folder.
+
+    Attributes:
+        refused: Things that have no business in a bundle.
+        ignored: Harmless things, which nothing reads: hidden ones, documents, what file managers leave.
+    """
+
+    refused: list[str]
+    ignored: list[str]
+
+    @property
+    def valuable(self) -> list[str]:
+        """Everything that somebody may miss when the folder is replaced."""
+        return self.refused + [name for name in self.ignored if not is_clutter(name)]
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a name inside the bundle, or a folder that it is in, begins with a dot."""
+    return any(part.startswith(".") for part in PurePosixPath(name).parts)
+
+
+def is_clutter(name: str) -> bool:
+    """Whether a name is one that file managers leave behind."""
+    return _CLUTTER.fullmatch(PurePosixPath(name).name) is not None
+
+
+def is_engine_file(name: str) -> bool:
+    """Whether a name is an engine plan, the index of plans, or a hidden file of the index's writer."""
+    return name.count("/") == 1 and _ENGINE_FILE.fullmatch(name) is not None
+
+
+def find_strays(folder: Path, known: Collection[str]) -> Strays:
+    """Everything in a bundle folder but the files known to belong there and those of engines (`is_engine_file`).
+
+    Links with known names are not strays; `check_file` compares their bytes. Hidden folders are not entered.
+
+    Args:
+        folder: The bundle.
+        known: Names of the manifest and of the files that it lists.
+
+    Raises:
+        BundleError: A folder cannot be read.
+    """
+    folders = {ENGINES} | {parent.as_posix() for name in known for parent in PurePosixPath(name).parents}
+    strays, pending = Strays([], []), [""]
+    while pending:
+        prefix = pending.pop()
+        for entry in _scan(folder / prefix):
+            name = prefix + entry.name
+            is_folder = entry.is_dir(follow_symlinks=False)
+            if is_folder and name in folders:
+                pending.append(f"{name}/")
+            elif not is_folder and (name in known or is_engine_file(name)):
+                continue
+            elif is_hidden(name) or (not is_folder and (is_clutter(name) or _DOCUMENT.fullmatch(entry.name))):
+                strays.ignored.append(name)
+            else:
+                strays.refused.append(name + " (a symbolic link)" * entry.is_symlink())
+    return strays
+
+
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise BundleError(f"{folder} cannot be read", seen=error.strerror or str(error)) from error
+
+
+def regular_size(path: Path) -> int:
+    """Size in bytes of a file, through links; everything but a regular file is refused before it is opened.
+
+    Raises:
+        BundleError: It is missing, a link to nothing, a folder, a pipe or a device.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        what = "leads nowhere" if path.is_symlink() else "is missing"
+        raise BundleError(f"{path} {what}", hint="Copy the bundle anew, or export it again.") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise BundleError(f"{path} is not a plain file", hint="Copy the bundle anew, or export it again.")
+    return status.st_size
+
+
+def check_file(path: Path, entry: FileEntry) -> None:
+    """Compare a file with its entry in the manifest. A link is as good as a file if its target has the listed bytes.
+
+    Raises:
+        BundleError: It is missing, no plain file, or has another size or checksum.
+    """
+    size, hint = regular_size(path), "The file was changed after export; export it again, or copy it anew."
+    if size != entry.size:
+        raise BundleError(
+            f"{path} does not match its manifest", seen=f"{size} B", expected=f"{entry.size} B", hint=hint
+        )
+    digest = file_sha256(path)
+    if digest != entry.sha256:
+        raise BundleError(
+            f"{path} does not match its manifest",
+            seen=f"sha256 {digest[:12]}…",
+            expected=f"{entry.sha256[:12]}…",
+            hint=hint,
+        )
+
+
+def file_sha256(path: Path) -> str:
+    """Checksum of a file of any size."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
