@@ -64,4 +64,4 @@ class VerificationError(VisdeployError):
 
 
 class DependencyError(VisdeployError):
-    """An optional dependency is needed and not installed."""
+    """A package is needed that is not installed, or what it brings cannot be used."""
