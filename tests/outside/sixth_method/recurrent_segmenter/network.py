@@ -65,7 +65,10 @@ class RecurrentSegmenter(VISModel):
         self.config = config
         width = config.channels
         self.encoder = nn.Sequential(
-            nn.Conv2d(3, width, 5, stride=4, padding=2), nn.SiLU(), nn.Conv2d(width, width, 3, stride=2, padding=1)
+            nn.Conv2d(3, width, 5, stride=4, padding=2),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, stride=2, padding=1),
+            nn.GroupNorm(2, width),
         )
         self.deeper = nn.Conv2d(width, width, 3, stride=2, padding=1)
         self.near, self.far = Cell(width), Cell(width)
@@ -94,7 +97,8 @@ class RecurrentSegmenter(VISModel):
         code = self.code(fused.mean(dim=(2, 3)))
         slots = torch.tanh(self.slots + (code + self._recall(code, state.memory))[:, None])
         mask_logits = torch.einsum("bkc,bchw->bkhw", self.kernel(slots), fused)
-        seen = torch.einsum("bkhw,bchw->bkc", mask_logits.sigmoid(), fused) / mask_logits[0, 0].numel()
+        masks = mask_logits.sigmoid()
+        seen = torch.einsum("bkhw,bchw->bkc", masks, fused) / masks.sum(dim=(2, 3))[..., None].clamp(min=1)
         class_logits = self.classifier(torch.cat([slots, seen], dim=-1))
         return Output(class_logits, mask_logits, code), State(near, far, self._remember(code, state), state.step + 1)
 
