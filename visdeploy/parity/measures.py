@@ -101,6 +101,8 @@ class Measure(ABC):
         Returns:
             The error of the step.
         """
+        if self.spec.dtype == "bfloat16":
+            reference, candidate = _widened(reference), _widened(candidate)
         if reference.shape != candidate.shape or reference.dtype != candidate.dtype:
             found = Comparison(math.inf, self._limit, False, 1)
         else:
@@ -244,12 +246,12 @@ def find_measure(name: str, own: tuple[type[Measure], ...] = ()) -> type[Measure
 
     Args:
         name: As in `TensorSpec.measure`.
-        own: Measures that the method brings.
+        own: Measures that the method brings; they cannot replace those of this module.
 
     Raises:
         BundleError: There is none.
     """
-    known = MEASURES | {each.name: each for each in own}
+    known = {each.name: each for each in own} | MEASURES
     if name not in known:
         raise BundleError(
             "manifest.json: field 'outputs': this version does not know a measure of parity",
@@ -272,3 +274,8 @@ def absolute_errors(reference: NDArray[Any], candidate: NDArray[Any]) -> NDArray
 def _magnitude(values: NDArray[Any]) -> float:
     """The largest absolute value, of the finite ones."""
     return float(np.abs(values, dtype=np.float64).max(initial=0, where=np.isfinite(values)))
+
+
+def _widened(bits: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the float32 values of `bfloat16` numbers that came as `uint16`."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
