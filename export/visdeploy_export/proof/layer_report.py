@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+ROUNDING = 2.0**-24
+"""Largest error of one rounding to float32, as a share of the value."""
 BOUND = 1e-4
-"""Largest own error of a layer, as a share of its largest value. One rounding to float32 is 6e-8 of a value, and
-kernels that sum in another order are a few of them apart: 1.1e-6 at most in the tiny networks here. 1e-4 are 1,600."""
+"""Largest own error of a layer, as a share of its largest value. Kernels that sum in another order are a few roundings
+apart (1.3e-6 at most in the networks here); 1e-4 are 1,700 of them. A value that sums more terms than that, such as the
+pixels of a mask, may be off by one rounding for each."""
 
 
 @dataclass(frozen=True)

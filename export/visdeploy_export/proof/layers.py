@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from visdeploy_export.proof.layer_report import BOUND, Difference, LayerReport, LayerRow
+from visdeploy_export.proof.layer_report import BOUND, ROUNDING, Difference, LayerReport, LayerRow
 from visdeploy_export.proof.onnx_parts import StartSession, run_parts
-from visdeploy_export.proof.traced import TorchRun, align, computed, folded, layer_of, operation, value_sizes
+from visdeploy_export.proof.traced import TorchRun, align, computed, folded, layer_of, operation, value_shapes
 
 Array = npt.NDArray[Any]
 PART = 1 << 28
@@ -50,9 +50,10 @@ def compare_layers(
         limit: Bytes of the engine's values to look at together.
     """
     tensors = [torch.from_numpy(np.array(inputs[value.name])) for value in model.graph.input]
-    sizes = value_sizes(program, tensors)
-    names = {node: value for node, value in align(program, model).items() if node in sizes}
-    engine = _Values(run_parts(model, inputs, {value: sizes[node] for node, value in names.items()}, limit, start))
+    shapes = value_shapes(program, tensors)
+    names = {node: value for node, value in align(program, model).items() if node in shapes}
+    sizes = {value: shapes[node].nbytes for node, value in names.items()}
+    engine = _Values(run_parts(model, inputs, sizes, limit, start))
     free, forced = TorchRun(program, tensors), TorchRun(program, tensors)
     rows: list[LayerRow] = []
     for node in computed(program):
@@ -64,7 +65,8 @@ def compare_layers(
             return LayerReport(tuple(rows), stopped=why)
         if node.name in names:
             found = engine.take(names[node.name])
-            rows.append(_row(len(rows), node, folded(node, names), (reference, own, found)))
+            parts = folded(node, names)
+            rows.append(_row(len(rows), node, parts, (reference, own, found), _bound(node, parts, shapes)))
             if own.shape != found.shape:
                 why = f"{node.name} has another shape in the engine, and so has what is computed from it"
                 return LayerReport(tuple(rows), stopped=why)
@@ -88,10 +90,19 @@ class _Values:
         return self._held.pop(name)
 
 
-def _row(order: int, node: Node, parts: Sequence[Node], values: tuple[Tensor, Tensor, Array]) -> LayerRow:
+def _bound(node: Node, parts: Sequence[Node], shapes: Mapping[str, Tensor]) -> float:
+    """What rounding may do to a layer: `BOUND`, or one rounding for each value that a value of the layer sums."""
+    if not shapes[node.name].is_floating_point():
+        return 0.0
+    reads = {each.name for part in (*parts, node) for each in part.all_input_nodes}
+    most = max((shapes[name].numel() for name in reads if name in shapes), default=0)
+    return max(BOUND, ROUNDING * most / max(1, shapes[node.name].numel()))
+
+
+def _row(order: int, node: Node, parts: Sequence[Node], values: tuple[Tensor, Tensor, Array], bound: float) -> LayerRow:
     reference, computed_alone, engine = values
     own, layer = difference(computed_alone, engine), layer_of(node)
-    wrong = own.share > (BOUND if computed_alone.is_floating_point() else 0)
+    wrong = own.share > bound
     if wrong and not own.note and _is_position(node):
         own, wrong = Difference(own.error, own.share, "equal values may be sorted in any order"), False
     else:

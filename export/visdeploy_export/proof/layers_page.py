@@ -50,9 +50,9 @@ def _top(report: LayerReport, title: str) -> Iterator[str]:
         "<b>error</b> is the largest difference between them. The <b>own error</b> is that of the layer alone: PyTorch "
         "computes it from the engine's values of its inputs, so errors of earlier layers do not count. Both are also "
         f"shares of the largest value in PyTorch. A layer differs where its own error is more than {BOUND:g}: rounding "
-        "to float32 is 6e-8 of a value, and kernels that sum in another order stay within a few of that. Whole numbers "
-        "and booleans must be equal; their share is that of the entries that differ. Bars are logarithmic, from 1e-8 "
-        "to 1.</p>\n"
+        "to float32 is 6e-8 of a value, and kernels that sum in another order stay within a few of that. Where a value "
+        "sums more than 1,700 terms, one rounding for each is allowed. Whole numbers and booleans must be equal; their "
+        "share is that of the entries that differ. Bars are logarithmic, from 1e-8 to 1.</p>\n"
     )
     if report.unaligned:
         names = escape(", ".join(report.unaligned))

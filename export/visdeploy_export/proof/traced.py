@@ -55,15 +55,15 @@ def run_program(program: ExportedProgram, inputs: Sequence[Tensor]) -> Sequence[
     return outputs
 
 
-def value_sizes(program: ExportedProgram, inputs: Sequence[Tensor]) -> dict[str, int]:
-    """Run the program and say how many bytes the tensor of each operation takes, by the name of its node."""
-    run, sizes = TorchRun(program, inputs), {}
+def value_shapes(program: ExportedProgram, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Run the program and keep a tensor without data for each of its values, by the name of its node."""
+    run, found = TorchRun(program, inputs), {}
     for node in computed(program):
         value = run.advance(node)
-        if node.op == "call_function" and isinstance(value, Tensor):
-            sizes[node.name] = value.nbytes
+        if isinstance(value, Tensor):
+            found[node.name] = torch.empty_like(value, device="meta")
         run.forget(node)
-    return sizes
+    return found
 
 
 def align(program: ExportedProgram, model: onnx.ModelProto) -> dict[str, str]:

@@ -15,6 +15,7 @@ import visdeploy_plugins
 from tests.visdeploy_export.proof.traced_step import CHANNELS, traced_step
 from visdeploy.bundle import MODEL
 from visdeploy_export.graph import WrittenGraph, write_onnx
+from visdeploy_export.proof import layers
 from visdeploy_export.proof.layer_report import BOUND, LayerReport
 from visdeploy_export.proof.layers import compare_layers, difference
 from visdeploy_export.proof.layers_page import MARK, layers_page
@@ -81,8 +82,8 @@ def test_an_unbroken_file_names_no_layer(written: tuple[WrittenGraph, Path]):
     assert str(found).startswith("no layer differs by more than rounding")
     assert [row.order for row in found.rows] == list(range(len(found.rows)))
     assert max(row.own.share for row in found.rows) < BOUND / 30, "the bound is far from rounding"
-    layers = [row.layer for row in found.rows if row.layer]
-    assert layers == ["stem.1", "stem.2", "middle.offset", "middle", "norm", "project", "head.0", "head.1", "head.2"]
+    paths = [row.layer for row in found.rows if row.layer]
+    assert paths == ["stem.1", "stem.2", "middle.offset", "middle", "norm", "project", "head.0", "head.1", "head.2"]
     assert (found.rows[0].includes, found.rows[0].shape) == (("stem.0",), (1, CHANNELS, 8, 10))
     assert {row.op for row in found.rows} >= {"deform_conv", "softmax", "topk", "nonzero", "split_with_sizes", "matmul"}
     assert {row.dtype for row in found.rows} == {"float32", "int64", "bool"}
@@ -188,6 +189,27 @@ def test_values_that_the_optimiser_removed_are_folded_or_listed(written: tuple[W
     assert found.first is None
     row = next(row for row in found.rows if row.layer == "middle")
     assert (row.op, row.includes) == ("conv2d + deform_conv", ("middle.offset",))
+
+
+@pytest.mark.parametrize(
+    ("terms", "dtype", "expected"),
+    [
+        (1, torch.float32, BOUND),
+        (1_000, torch.float32, BOUND),
+        (100_000, torch.float32, 100_000 * 2.0**-24),
+        (9, torch.int64, 0),
+        (9, torch.bool, 0),
+    ],
+)
+def test_the_bound_grows_with_the_terms_of_a_sum(terms: int, dtype: torch.dtype, expected: float):
+    graph = torch.fx.Graph()
+    masks = graph.placeholder("masks")
+    scaled = graph.call_function(torch.ops.aten.mul.Tensor, (masks, 2))
+    areas = graph.call_function(torch.ops.aten.sum.dim_IntList, (scaled, [1]))
+    sizes = {masks.name: (7, terms), scaled.name: (7, terms), areas.name: (7,)}
+    shapes = {name: torch.empty(size, dtype=dtype, device="meta") for name, size in sizes.items()}
+    assert layers._bound(areas, [scaled], shapes) == expected
+    assert layers._bound(scaled, [], shapes) == min(expected, BOUND)
 
 
 CASES = [
