@@ -8,13 +8,14 @@ from types import ModuleType
 from visdeploy.errors import DependencyError
 
 
-def require(module: str, *, extra: str, purpose: str) -> ModuleType:
+def require(module: str, *, extra: str, purpose: str, hint: str = "") -> ModuleType:
     """Import a module that only an extra brings.
 
     Args:
         module: Import name.
         extra: Extra of this package that installs it.
         purpose: What it is needed for, as a noun phrase.
+        hint: What to do instead of installing the extra; for modules that more than one extra brings.
 
     Raises:
         DependencyError: The module, or something it imports, is not installed.
@@ -24,5 +25,5 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     except ModuleNotFoundError as error:
         raise DependencyError(
             f"{purpose} needs the module {error.name!r}, which is not installed",
-            hint=f"Install it with: pip install 'visdeploy[{extra}]'",
+            hint=hint or f"Install it with: pip install 'visdeploy[{extra}]'",
         ) from error
