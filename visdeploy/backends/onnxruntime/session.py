@@ -82,8 +82,9 @@ def cuda_options(manifest: Manifest, number: int, tf32: bool) -> dict[str, str]:
     `cudnn_conv_use_max_workspace` stays as it is, at 1: with cuDNN 9 a convolution takes the workspace that its plan
     names, and with older ones a limit of 32 MB would leave out the fastest algorithms.
     """
-    tensors = [*manifest.inputs, *manifest.outputs, *manifest.state]
-    free = any(not isinstance(size, int) for tensor in tensors for size in tensor.shape)
+    sizes = [size for tensor in (*manifest.inputs, *manifest.outputs) for size in tensor.shape]
+    sizes += [size for state in manifest.state for size in state.shape]
+    free = not all(isinstance(size, int) for size in sizes)
     return {
         "device_id": str(number),
         "arena_extend_strategy": "kSameAsRequested",
