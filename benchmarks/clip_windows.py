@@ -25,11 +25,14 @@ from torchvision.ops import deform_conv2d
 import visdeploy
 import visdeploy_plugins
 from visdeploy.backends import Backend, open_backend
+from visdeploy.streaming.pipeline import Pipeline
+from visdeploy.streaming.windows import Step
 from visdeploy_plugins.torch_ops import ms_deform_attn_fused, ms_deform_attn_fused_reference
 from visdeploy_plugins.torch_ops.multi_level_roi_align_reference import roi_levels
 from visdeploy_training import layers
 from visdeploy_training.methods.defvis import encoder
 from visdeploy_training.methods.tevit import network
+from visdeploy_training.torch_backend import TorchBackend
 
 Run = Callable[[], list[np.ndarray]]
 EAGER, COMPILED, STOCK, OURS = (
@@ -90,36 +93,37 @@ def plain_pytorch(seen: list[tuple[Tensor, ...]]) -> Iterator[None]:
         yield
 
 
-def _in_torch(step: nn.Module, frames: Tensor) -> Run:
-    def run() -> list[np.ndarray]:
-        with torch.inference_mode():
-            return [each.numpy() for each in step(frames)]
-
-    return run
-
-
-def _in_engine(backend: Backend, frames: np.ndarray) -> Run:
-    name = backend.manifest.inputs[0].name
-    return lambda: list(backend.run({name: frames}, backend.initial_state())[0].values())
+def _run(pipeline: Pipeline, window: Step) -> Run:
+    return lambda: list(pipeline.run(window, None, proof=True)[0].values())
 
 
 def time_sides(
-    bundle: visdeploy.Bundle, step: nn.Module, frames: np.ndarray, *, threads: int, rounds: int, compiled: bool
+    bundle: visdeploy.Bundle, module: nn.Module, window: Step, *, threads: int, rounds: int, compiled: bool
 ) -> tuple[dict[str, Seconds], dict[str, float], tuple[Tensor, ...] | None]:
     """Run one window on every side, in turns.
+
+    Args:
+        bundle: The exported network.
+        module: The same network's step in PyTorch.
+        window: What every side computes.
+        threads: Threads of ONNX Runtime.
+        rounds: Timed runs of every side.
+        compiled: Run `torch.compile`, too.
 
     Returns:
         The fastest window of each side, its largest difference from PyTorch in an output, and the inputs of the first
         deformable attention of the window, if there is any.
     """
     seen: list[tuple[Tensor, ...]] = []
+    spec = bundle.manifest
     with plain_pytorch(seen):
-        sides = {EAGER: _in_torch(step, torch.from_numpy(frames))}
+        engines: dict[str, Backend] = {EAGER: TorchBackend(module, spec)}
         if compiled:
-            sides[COMPILED] = _in_torch(torch.compile(step), torch.from_numpy(frames))
+            engines[COMPILED] = TorchBackend(torch.compile(module), spec)
         with patch.object(visdeploy_plugins, "onnxruntime_library", lambda: None):
-            sides[STOCK] = _in_engine(open_backend(bundle, device="cpu", threads=threads), frames)
-        sides[OURS] = _in_engine(open_backend(bundle, device="cpu", threads=threads), frames)
+            engines[STOCK] = open_backend(bundle, device="cpu", threads=threads)
+        engines[OURS] = open_backend(bundle, device="cpu", threads=threads)
+        sides = {name: _run(Pipeline(spec, engine), window) for name, engine in engines.items()}
         # once untimed: compilers compile, and engines grow the memory that they keep (a third of a first window's time)
         expected = {name: run() for name, run in sides.items()}[EAGER]
         times, errors = {name: Seconds() for name in sides}, dict.fromkeys(sides, 0.0)

@@ -22,7 +22,6 @@ import json
 import platform
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +30,15 @@ import torch
 from random_weights import random_checkpoint
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 import visdeploy
-from visdeploy.profiling import Profiler
-from visdeploy.streaming.preprocessing import Preprocessor
+from visdeploy.backends import State
+from visdeploy.manifest import ModelSpec
+from visdeploy.profiling import Profiler, Stage
+from visdeploy.streaming.pipeline import Pipeline
 from visdeploy.video import VideoWriter, open_source
+from visdeploy_training.torch_backend import TorchBackend
 
 HEIGHT, WIDTH = 360, 640
 
@@ -53,17 +56,21 @@ def make_clip(path: Path, frames: int) -> Path:
     return path
 
 
-def time_torch(step: Callable[..., Any], tensors: list[torch.Tensor], first: list[torch.Tensor]) -> float:
-    """Median seconds per frame of a PyTorch step module over prepared frames, after three frames to warm up."""
-    seconds = []
-    state = first
-    with torch.inference_mode():
-        for tensor in tensors:
-            started = time.perf_counter()
-            results = step(tensor, *state)
-            seconds.append(time.perf_counter() - started)
-            state = list(results[-len(first) :])
+def time_torch(module: nn.Module, spec: ModelSpec, frames: list[np.ndarray]) -> float:
+    """Median seconds per prepared frame of a PyTorch step module, after three frames to warm up."""
+    pipeline, seconds = Pipeline(spec, TorchBackend(module, spec)), []
+    state: State | None = None
+    for step in list(pipeline.steps(frames)):
+        started = time.perf_counter()
+        _, state = pipeline.run(step, state)
+        seconds.append(time.perf_counter() - started)
     return float(np.median(seconds[3:]))
+
+
+def read_frames(clip: Path) -> list[np.ndarray]:
+    """All frames of a video, RGB."""
+    with open_source(clip) as source:
+        return [frame.image for frame in source]
 
 
 def main() -> None:
@@ -96,15 +103,10 @@ def main() -> None:
         )
         bundle = visdeploy.export(checkpoint, root / "model.vis")
         figures = measure_runtime(bundle, clip, options.threads, root)
-        step = method.online_step(load_checkpoint(checkpoint)[0].eval())
-        prepare = Preprocessor(bundle.manifest.preprocessing)
-        with open_source(clip) as source:
-            tensors = [torch.from_numpy(prepare(frame.image)) for frame in source]
-        first = list(step.initial_state().values())
-        figures["torch_eager_ms"] = 1e3 * time_torch(step, tensors, first)
+        module, frames = method.online_step(load_checkpoint(checkpoint)[0].eval()), read_frames(clip)
+        figures["torch_eager_ms"] = 1e3 * time_torch(module, bundle.manifest, frames)
         if not options.no_compile:
-            compiled = torch.compile(step)
-            figures["torch_compile_ms"] = 1e3 * time_torch(compiled, tensors, first)
+            figures["torch_compile_ms"] = 1e3 * time_torch(torch.compile(module), bundle.manifest, frames)
     report(console, figures, options)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1))
@@ -122,19 +124,18 @@ def measure_clips(console: Console, options: argparse.Namespace) -> None:
             root / "random.safetensors", options.method, options.variant, frames=options.clip_frames
         )
         bundle = visdeploy.export(checkpoint, root / "model.vis", certify_frames=1)
-        window, prepare = bundle.manifest.window, Preprocessor(bundle.manifest.preprocessing)
-        clip = make_clip(root / "clip.mp4", window.length)
-        with open_source(clip) as source:
-            frames = np.concatenate([prepare(frame.image) for frame in source])
-        step = get_method(options.method).online_step(load_checkpoint(checkpoint)[0].eval())
+        spec = bundle.manifest
+        clip = make_clip(root / "clip.mp4", spec.window.length)
+        module = get_method(options.method).online_step(load_checkpoint(checkpoint)[0].eval())
+        window = next(Pipeline(spec, TorchBackend(module, spec)).steps(read_frames(clip)))
         times, errors, inputs = time_sides(
-            bundle, step, frames, threads=options.threads, rounds=options.rounds, compiled=not options.no_compile
+            bundle, module, window, threads=options.threads, rounds=options.rounds, compiled=not options.no_compile
         )
         figures = measure_runtime(bundle, clip, options.threads, root, warm=False)
         if inputs is not None:
-            layers = step.model.config.encoder_layers
+            layers = module.model.config.encoder_layers
             figures["attention"] = time_attention(inputs, layers, threads=options.threads)
-    figures |= {"window": [*frames.shape], "stride": window.stride}
+    figures |= {"window": [*window.inputs[spec.frames.name].shape], "stride": spec.window.stride}
     figures["sides"] = {n: {"wall_s": t.wall, "cpu_s": t.cpu, "error": errors[n]} for n, t in times.items()}
     report_clips(console, figures, options)
     if options.json:
@@ -181,11 +182,11 @@ def measure_runtime(
     if warm:
         predictor(clip, max_frames=3)
     profiler = Profiler()
-    predictor.profiler = profiler
+    predictor.pipeline.profiler = profiler
     video = predictor(clip)
-    with profiler.stage("writing"):
+    with profiler.stage(Stage.WRITING):
         video.save(root / "results.json", format="ytvis")
-    per_frame = {name: 1e3 * seconds / video.num_frames for name, seconds in profiler.seconds.items()}
+    per_frame = {str(stage): 1e3 * seconds / video.num_frames for stage, seconds in profiler.seconds.items()}
     instances = sum(len(t.masks) for t in video.tracks) / video.num_frames
     return {"stages_ms": per_frame, "instances_per_frame": instances, "frames": video.num_frames}
 
@@ -194,7 +195,7 @@ def report(console: Console, figures: dict[str, Any], options: argparse.Namespac
     """Print stages, shares and ratios."""
     stages = figures["stages_ms"]
     total = sum(stages.values())
-    graph = stages["graph"]
+    graph = stages[str(Stage.GRAPH)]
     figures |= {"total_ms": total, "fps": 1e3 / total, "share_outside_graph": 1 - graph / total}
     table = Table(
         title=f"{options.method} {options.variant}, {options.threads} CPU threads ({platform.machine()}), "

@@ -32,8 +32,9 @@ from rich.table import Table
 
 import visdeploy
 import visdeploy_plugins
-from visdeploy.backends import Backend, open_backend
+from visdeploy.backends import open_backend
 from visdeploy.parity.certificate import Certificate
+from visdeploy.streaming.pipeline import Pipeline
 from visdeploy_export.loading import load_model
 from visdeploy_export.methods import build_step
 from visdeploy_export.proof.certify import compare_engines
@@ -78,13 +79,12 @@ def timed_export(checkpoint: Path, out: Path, clip: Frames | Path, options: argp
     return Cost(time.perf_counter() - wall, time.process_time() - cpu, peak)
 
 
-def compare(bundle: visdeploy.Bundle, reference: Backend, clip: Frames | Path, frames: int, name: str) -> Certificate:
+def compare(bundle: visdeploy.Bundle, reference: Pipeline, clip: Frames | Path, frames: int, name: str) -> Certificate:
     """The certificate of one engine."""
     library = visdeploy_plugins.onnxruntime_library if name == OURS else lambda: None
     with patch.object(visdeploy_plugins, "onnxruntime_library", library):
-        candidate = open_backend(bundle, device="cpu", threads=torch.get_num_threads())
-    names = (f"PyTorch {torch.__version__}", name)
-    return compare_engines(reference, candidate, open_frames(clip, frames), source=str(clip)[:80], names=names)
+        candidate = Pipeline(bundle.manifest, open_backend(bundle, device="cpu", threads=torch.get_num_threads()))
+    return compare_engines(reference, candidate, open_frames(clip, frames), source=str(clip)[:80])
 
 
 def node_counts(path: Path) -> dict[str, int]:
@@ -143,7 +143,7 @@ def main() -> int:
         cost = timed_export(checkpoint, out, clip, options)
         bundle = visdeploy.Bundle.open(out)
         model = load_model(checkpoint, classes=options.classes, overrides=parse_overrides(options.set))
-        reference = TorchBackend(build_step(model).module, bundle.manifest)
+        reference = Pipeline(bundle.manifest, TorchBackend(build_step(model).module, bundle.manifest))
         certificates = {name: compare(bundle, reference, clip, options.frames, name) for name in (OURS, STOCK)}
         size = sum(file.stat().st_size for file in out.iterdir()) / 2**20
         figures = {

@@ -29,7 +29,7 @@ import visdeploy
 from visdeploy.evaluation import evaluate, read_annotations
 from visdeploy.evaluation.annotations import AnnotationSet
 from visdeploy.results import VideoResult
-from visdeploy.streaming.windows import Feeder, steps
+from visdeploy.streaming.windows import steps
 
 COUNTS = ("frames", "objects", "tracks", "borders", "crossed", "broken")
 
@@ -56,9 +56,9 @@ def predict(predictor: visdeploy.VISPredictor, name: str, files: Sequence[Path])
 
 def borders(predictor: visdeploy.VISPredictor, frames: int) -> list[int]:
     """First frame that a later window decides, of each window but the first."""
-    manifest = predictor.bundle.manifest
-    windows = list(steps(Feeder.of(manifest), [np.zeros((1, 3, 1, 1), np.float32)] * frames))
-    return [window.end - manifest.window.overlap // 2 for window in windows[:-1]]
+    feeder = predictor.pipeline.feeder
+    windows = list(steps(feeder, [(np.zeros((1, 3, 1, 1), np.float32), None)] * frames))
+    return [window.end - feeder.window.overlap // 2 for window in windows[:-1]]
 
 
 def above(result: VideoResult, min_score: float) -> VideoResult:

@@ -3,22 +3,23 @@
 TeViT's published results are of whole videos. In windows the messengers' shift goes around the ends of each window, and
 attention and scores see its frames only; this says how much that changes on a video short enough to be one clip.
 
-    python benchmarks/window_difference.py MODEL.vis street.mp4 --frames 60
+    visdeploy export MODEL.safetensors --set window=60
+    python benchmarks/window_difference.py MODEL.vis street.mp4 --frames 60 --length 36 --overlap 12
     python benchmarks/window_difference.py MODEL.safetensors street.mp4 --frames 24 --length 12 --overlap 4
 
-A bundle runs on ONNX Runtime, a checkpoint in PyTorch; windows are the model's own unless given. Raw outputs are
-compared frame by frame where a window and the whole video have the same query and class among their best. Tracks are
-paired one to one by the IoU of their masks through all frames, from 0.5 on.
+A bundle runs on ONNX Runtime, a checkpoint in PyTorch; windows are the model's own unless given. A bundle must have
+been exported for clips as long as the video. Raw outputs are compared frame by frame where a window and the whole
+video have the same query and class among their best. Tracks are paired one to one by the IoU of their masks through
+all frames, from 0.5 on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,12 +27,11 @@ from rich.console import Console
 from rich.table import Table
 
 import visdeploy
-from visdeploy.backends import open_backend
-from visdeploy.manifest import Preprocessing, Window
+from visdeploy.backends import Backend, open_backend
+from visdeploy.manifest import ModelSpec, Window
 from visdeploy.masks import Mask
-from visdeploy.methods import create_decoder
-from visdeploy.streaming.preprocessing import Preprocessor
-from visdeploy.streaming.windows import Feeder, Step, steps
+from visdeploy.streaming.pipeline import Pipeline
+from visdeploy.streaming.windows import Step
 from visdeploy.tracking.stitching import match, tube_overlaps
 from visdeploy.video import open_source
 
@@ -41,15 +41,11 @@ Outputs = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Model:
-    """What runs, and how its frames are made and its outputs read."""
+    """What runs, and the window that it runs in by default."""
 
-    method: str
-    classes: Sequence[str]
-    preprocessing: Preprocessing
+    spec: ModelSpec
+    backend: Backend
     window: Window
-    decode: Mapping[str, Any]
-    tracking: Mapping[str, Any]
-    run: Callable[[np.ndarray], Outputs]
 
 
 @dataclass
@@ -61,43 +57,43 @@ class Run:
     judged: dict[int, tuple[int, float]] = field(default_factory=dict)
 
 
-def open_model(path: Path, threads: int) -> Model:
-    """A bundle in ONNX Runtime, or a checkpoint in PyTorch."""
+def open_model(path: Path, threads: int, frames: int) -> Model:
+    """A bundle in ONNX Runtime, or a checkpoint in PyTorch, that takes clips of all frames."""
     if path.is_dir():
         bundle = visdeploy.Bundle.open(path)
-        backend, m = open_backend(bundle, device="cpu", threads=threads), bundle.manifest
-        if isinstance(m.inputs[0].shape[0], int):
-            raise SystemExit(f"{path} takes clips of {m.inputs[0].shape[0]} frames only, never a whole video")
-        name = m.inputs[0].name
-        run: Callable[[np.ndarray], Outputs] = lambda clip: backend.run({name: clip}, {})[0]  # noqa: E731
-        return Model(m.method, m.classes, m.preprocessing, m.window, m.decode, m.tracking, run)
-    from visdeploy_training import get_method, load_checkpoint
+        found = Model(bundle.manifest, open_backend(bundle, device="cpu", threads=threads), bundle.manifest.window)
+    else:
+        found = _in_torch(path, frames)
+    length = found.spec.frames.shape[0]
+    if isinstance(length, int):
+        raise SystemExit(f"{path} takes clips of {length} frames only, never a whole video")
+    if frames not in found.spec.dims[length]:
+        raise SystemExit(
+            f"{path} takes clips of {found.spec.dims[length]} frames, not of {frames}: "
+            f"export it with --set window={frames}, or take fewer frames"
+        )
+    return found
 
-    network = load_checkpoint(path)[0].eval()
-    method = get_method(network.info.method)
-    settings, step = method.inference(network.config), method.online_step(network)
-    if not settings.any_length:
-        raise SystemExit(f"{path} takes clips of {settings.window.length} frames only, never a whole video")
 
-    def in_torch(clip: np.ndarray) -> Outputs:
-        with torch.inference_mode():
-            return dict(zip(step.output_names, (v.numpy() for v in step(torch.from_numpy(clip))), strict=True))
+def _in_torch(path: Path, frames: int) -> Model:
+    from visdeploy_export.loading import load_model
+    from visdeploy_training.predict import torch_pipeline
+    from visdeploy_training.registry import model_spec
 
-    info = network.info
-    s = settings
-    return Model(info.method, info.classes, s.preprocessing, s.window, s.decode, s.tracking, in_torch)
+    own = model_spec(load_model(path))
+    wider = {} if isinstance(own.frames.shape[0], int) else {"window": max(frames, own.window.length)}
+    pipeline = torch_pipeline(load_model(path, overrides=wider))
+    return Model(pipeline.spec, pipeline.backend, own.window)
 
 
 def predict(model: Model, frames: Sequence[np.ndarray], length: int, overlap: int) -> Run:
     """All frames in windows of `length` frames that share `overlap`."""
-    window, tracking = Window(mode="clip", length=length, stride=length - overlap), {**model.tracking}
-    tracking["overlap"] = overlap
-    decoder = create_decoder(
-        model.method, classes=model.classes, decode=model.decode, tracking=tracking, keep_tracks=True
-    )
-    found, (height, width), results = Run(), frames[0].shape[:2], []
-    for step in steps(Feeder("frames", window, fixed=False), map(Preprocessor(model.preprocessing), frames)):
-        outputs = model.run(step.inputs["frames"])
+    window = Window(mode="clip", length=length, stride=length - overlap)
+    pipeline = Pipeline(model.spec.model_copy(update={"window": window}), model.backend)
+    decoder, found, results = pipeline.decoder(keep_tracks=True), Run(), []
+    height, width = frames[0].shape[:2]
+    for step in pipeline.steps(frames):
+        outputs, _ = pipeline.run(step, None, proof=True)
         found.raw.append((step, outputs))
         results += decoder.decode(outputs, step, height=height, width=width)
     for result in results + decoder.finish():
@@ -160,9 +156,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=None, help="also write the figures")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    model = open_model(options.model, options.threads)
     with open_source(options.video, max_frames=options.frames) as source:
         frames = [frame.image for frame in source]
+    model = open_model(options.model, options.threads, len(frames))
     length = options.length or model.window.length
     overlap = model.window.overlap if options.overlap is None else options.overlap
     if not 0 <= overlap < length < len(frames):

@@ -15,7 +15,7 @@ from rich.table import Table
 
 import visdeploy
 from visdeploy.parity.certificate import certificate_rows
-from visdeploy.profiling import Profiler
+from visdeploy.profiling import Profiler, Stage
 from visdeploy.render import contact_sheet
 from visdeploy.video import open_source
 
@@ -69,7 +69,7 @@ def main() -> None:
     video = predictor(video_path)
     found = [t for t in video.tracks if t.score >= options.min_score and t.masks]
     dropped = len(video.tracks) - len(found)
-    with profiler.stage("writing"):
+    with profiler.stage(Stage.WRITING):
         results = video.save(options.out / "results.json", format="ytvis")
     video.tracks = found
     overlay = video.render(options.out / "overlay.mp4", min_score=options.min_score)
@@ -83,8 +83,8 @@ def main() -> None:
     console.print(table(title, ("track", "score", "frames", "span"), rows))
     total = profiler.total / video.num_frames
     rows = [
-        (name, f"{1e3 * seconds / video.num_frames:.2f}", f"{100 * seconds / profiler.total:.1f} %")
-        for name, seconds in profiler.seconds.items()
+        (str(stage), f"{1e3 * seconds / video.num_frames:.2f}", f"{100 * seconds / profiler.total:.1f} %")
+        for stage, seconds in profiler.seconds.items()
     ]
     title = f"{video.num_frames} frames of {video.width}x{video.height}: {1 / total:.1f} FPS"
     console.print(table(title, ("stage", "ms per frame", "share"), rows))

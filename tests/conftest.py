@@ -3,12 +3,12 @@
 import pytest
 from hypothesis import settings
 
-from tests.bundles import tiny_bundle, tiny_checkpoint
+from tests.bundles import tiny_bundle, tiny_checkpoint, tiny_export
 from tests.processor_time import ProcessorTime
 from tests.processors import Capabilities
 from tests.shared_folder import REPOSITORY, shared, shared_folder
 
-__all__ = ["REPOSITORY", "shared", "shared_folder", "tiny_bundle", "tiny_checkpoint"]
+__all__ = ["REPOSITORY", "shared", "shared_folder", "tiny_bundle", "tiny_checkpoint", "tiny_export"]
 
 settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
 settings.load_profile("no deadline")

@@ -10,6 +10,8 @@ from typing import Any
 
 import onnx
 import torch
+from torch import nn
+from torch.export import ExportedProgram
 
 import visdeploy
 from visdeploy.backends import open_backend
@@ -26,6 +28,7 @@ from visdeploy_export.loading import load_model
 from visdeploy_export.methods import build_step
 from visdeploy_export.proof.certify import compare_engines, record_selftest
 from visdeploy_export.proof.clips import Frames, check_frame_count, check_source, describe, moving_clip, open_frames
+from visdeploy_export.proof.explain import StepWatch, Suspect, explain_failure, free_page
 from visdeploy_export.proof.mini_set import first_video, measure_average_precision
 from visdeploy_training import ModelInfo
 from visdeploy_training.torch_backend import TorchBackend
@@ -55,7 +58,9 @@ def export(
 ) -> Bundle:
     """Turn a checkpoint, ours or an official one, into a bundle with its parity certificate.
 
-    The certificate is measured on the very files that are shipped. Whatever fails, nothing is left on disk.
+    The certificate is measured on the very files that are shipped. Whatever fails, nothing is left on disk, but for one
+    page: when the certificate fails, `NAME.parity.html` beside `out` shows the activations of both engines layer by
+    layer. It replaces an earlier page; where another file has that name, the page's name gets a number.
 
     Args:
         checkpoint: Checkpoint file.
@@ -85,7 +90,8 @@ def export(
         BundleError: `out` exists and may not be replaced, or cannot be written.
         CheckpointError: The checkpoint cannot be read or does not fit.
         ConfigError: An option has a value that cannot work.
-        ExportError: The graph could not be made, or its certificate failed; the message names the tensor.
+        ExportError: The graph could not be made, or its certificate failed; the message names the tensor and the first
+            layer that differs.
         DataError: `ground_truth` is malformed.
         SourceError: `certify_on` cannot be read.
     """
@@ -107,13 +113,17 @@ def export(
             overrides=overrides,
         )
         step, info = build_step(model), model.info
-        custom_ops = write_onnx(step, folder, opset=opset, metadata={"method": info.method, "variant": info.variant})
-        fields = dict(step.spec) | _origin(info, path) | {"custom_ops": custom_ops}
+        written = write_onnx(step, folder, opset=opset, metadata={"method": info.method, "variant": info.variant})
+        fields = dict(step.spec) | _origin(info, path) | {"custom_ops": written.custom_ops}
         fields |= {"opset": opset, "precision": precision, "tolerance": Tolerances(default=tolerance or Tolerance())}
         manifest = seal_bundle(folder, fields).manifest
         reference = Pipeline(manifest, TorchBackend(step.module, manifest))
         (folder / SELFTEST).write_bytes(record_selftest(reference).to_bytes())
-        certificate = _certify(seal_bundle(folder, fields), reference, certify_on, certify_frames, ground_truth)
+        bundle, watch = seal_bundle(folder, fields), StepWatch()
+        certificate = _certify(bundle, reference, certify_on, certify_frames, ground_truth, watch)
+        if not certificate.passed:
+            suspects = watch.suspects(reference.backend)
+            raise _failure(certificate, _explain(step.module, written.program, bundle, suspects, free_page(target)))
         (folder / CERTIFICATE).write_text(certificate.model_dump_json(indent=2) + "\n", encoding="utf-8")
         _prove(seal_bundle(folder, fields))
     return Bundle.open(target)
@@ -156,12 +166,9 @@ def _certify(
     certify_on: str | os.PathLike[str] | Frames | None,
     certify_frames: int,
     ground_truth: str | os.PathLike[str] | None,
+    watch: StepWatch,
 ) -> Certificate:
-    """Measure the certificate of a staged bundle.
-
-    Raises:
-        ExportError: A limit is broken; the message names the worst tensor.
-    """
+    """Measure the certificate of a staged bundle."""
     candidate = Pipeline(bundle.manifest, open_backend(bundle, device="cpu", threads=torch.get_num_threads()))
     precision = None
     if ground_truth is not None:
@@ -173,21 +180,33 @@ def _certify(
     else:
         source = "a synthetic clip" if certify_on is None else describe(certify_on)
     frames = moving_clip(certify_frames, *SYNTHETIC_SIZE) if certify_on is None else certify_on
-    certificate = compare_engines(
+    return compare_engines(
         reference,
         candidate,
         open_frames(frames, certify_frames),
         source=source,
         average_precision=precision,
+        watch=watch,
     )
-    if not certificate.passed:
-        raise ExportError(
-            "the exported graph does not reproduce PyTorch",
-            seen="; ".join(certificate.failures),
-            expected=str(certificate.tolerance),
-            hint="Nothing was written. If these differences are acceptable to you, pass a wider `tolerance`.",
-        )
-    return certificate
+
+
+def _failure(certificate: Certificate, explanation: str) -> ExportError:
+    """The error about a certificate that failed; it names the worst tensor first."""
+    return ExportError(
+        "the exported graph does not reproduce PyTorch",
+        seen="; ".join(certificate.failures),
+        expected=str(certificate.tolerance),
+        hint=f"{explanation} No bundle was written. If these differences are acceptable, pass a wider `tolerance`.",
+    )
+
+
+def _explain(
+    module: nn.Module, program: ExportedProgram, bundle: Bundle, suspects: Sequence[Suspect], page: Path
+) -> str:
+    try:
+        return explain_failure(module, program, bundle, suspects, page)
+    except Exception as error:  # whatever goes wrong here, the failed certificate is what must be reported
+        return f"The layers could not be compared: {type(error).__name__}: {error}."
 
 
 def _prove(bundle: Bundle) -> None:

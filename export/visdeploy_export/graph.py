@@ -7,11 +7,13 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 import torch
 from onnx import helper
+from torch.export import ExportedProgram
 
 from visdeploy.bundle import MODEL, MODEL_DATA
 from visdeploy.errors import ExportError
@@ -26,7 +28,20 @@ SIZE_LIMIT = 2_000_000_000
 """Bytes of weights that a single ONNX file may hold; protobuf itself ends at 2 GiB."""
 
 
-def write_onnx(step: StepGraph, folder: Path, *, opset: int = OPSET, metadata: Mapping[str, str]) -> list[CustomOp]:
+@dataclass(frozen=True)
+class WrittenGraph:
+    """What is known about a graph that was written.
+
+    Attributes:
+        custom_ops: Its custom operators, by name.
+        program: What torch traced; its nodes have the names of the values in the file. It shares the network's weights.
+    """
+
+    custom_ops: list[CustomOp]
+    program: ExportedProgram
+
+
+def write_onnx(step: StepGraph, folder: Path, *, opset: int = OPSET, metadata: Mapping[str, str]) -> WrittenGraph:
     """Export a step graph to `folder/model.onnx`, with its weights beside it where they exceed 2 GB.
 
     Our operators become nodes of the domain `visdeploy`, each with a function of standard operators in the same file.
@@ -37,14 +52,11 @@ def write_onnx(step: StepGraph, folder: Path, *, opset: int = OPSET, metadata: M
         opset: ONNX operator set, at least 20.
         metadata: Properties written into the file.
 
-    Returns:
-        The custom operators of the graph, by name.
-
     Raises:
         ExportError: The exporter fails, the graph's inputs or outputs are not the step's, or the ONNX checker or
             shape inference refuses the file.
     """
-    proto = _trace(step, opset)
+    proto, program = _trace(step, opset)
     _clean(proto)
     _name_shapes(proto, step)
     helper.set_model_props(proto, dict(metadata))
@@ -57,10 +69,10 @@ def write_onnx(step: StepGraph, folder: Path, *, opset: int = OPSET, metadata: M
     except Exception as error:  # checker and shape inference raise different kinds
         raise ExportError("the exported graph is not valid ONNX", seen=str(error).splitlines()[0]) from error
     names = sorted({node.op_type for node in proto.graph.node if node.domain == DOMAIN})
-    return [CustomOp(domain=DOMAIN, name=name, version=VERSION) for name in names]
+    return WrittenGraph([CustomOp(domain=DOMAIN, name=name, version=VERSION) for name in names], program)
 
 
-def _trace(step: StepGraph, opset: int) -> onnx.ModelProto:
+def _trace(step: StepGraph, opset: int) -> tuple[onnx.ModelProto, ExportedProgram]:
     """Run torch's exporter, keeping its chatter off the terminal."""
     with _quiet() as said:
         try:
@@ -83,9 +95,9 @@ def _trace(step: StepGraph, opset: int) -> onnx.ModelProto:
                 seen=f"{type(cause).__name__}: {str(cause).strip()[:500]}",
                 hint=f"The exporter's last words: {said.getvalue().strip()[-300:]}" if said.getvalue() else "",
             ) from error
-    if program is None:
+    if program is None or program.exported_program is None:
         raise ExportError("torch could not export the step graph", seen="no program")
-    return add_function_bodies(program.model_proto)
+    return add_function_bodies(program.model_proto), program.exported_program
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 """The comparison of windows with the whole video sees exactly what differs."""
 
 import importlib
+from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -8,9 +10,12 @@ import numpy as np
 import pytest
 
 from tests.conftest import REPOSITORY
-from visdeploy.manifest import Preprocessing, Window
+from visdeploy.backends.base import Backend, EngineDescription
+from visdeploy.manifest import Dim, ModelSpec, Preprocessing, Window
+from visdeploy_training import create_model, get_method, save_checkpoint
 
 SIZE, FRAMES = 40, 10
+Function = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 @pytest.fixture
@@ -19,11 +24,35 @@ def program(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("window_difference")
 
 
-def model(program: ModuleType, run: Any) -> Any:
+class InPython(Backend):
+    """A function of a clip as an engine."""
+
+    def __init__(self, spec: ModelSpec, function: Function) -> None:
+        super().__init__(spec, EngineDescription("python", "1", "cpu"))
+        self.function = function
+
+    def run(self, inputs: Any, state: Any, outputs: Any = None) -> Any:
+        self.bind_inputs(inputs)
+        found = self.function(inputs["frames"])
+        return {name: found[name] for name in self.check_outputs(outputs)}, {}
+
+    def _place_state(self, arrays: Any) -> Any:
+        return dict(arrays)
+
+
+def model(program: ModuleType, function: Function) -> Any:
+    window = Window(mode="clip", length=4, stride=2)
     preprocessing = Preprocessing(channel_order="rgb", mean=[0] * 3, std=[1] * 3, height=SIZE, width=SIZE)
-    return program.Model(
-        "tevit", ("a", "b"), preprocessing, Window(mode="clip", length=4, stride=2), {}, {"overlap": 2}, run
-    )
+    network = get_method("tevit").inference(get_method("tevit").variants["tiny"])
+    dims = network.dims | {
+        "frames": Dim(minimum=1, typical=4, maximum=FRAMES),
+        "pairs": Dim(minimum=2, typical=2, maximum=2),
+        "height": Dim(minimum=SIZE, typical=SIZE, maximum=SIZE),
+        "width": Dim(minimum=SIZE, typical=SIZE, maximum=SIZE),
+    }
+    fields = dict(network) | {"preprocessing": preprocessing, "window": window, "dims": dims}
+    spec = ModelSpec(**fields, method="tevit", variant="tiny", classes=["a", "b"])
+    return program.Model(spec, InPython(spec, function), window)
 
 
 def clip_function(clip: np.ndarray) -> dict[str, np.ndarray]:
@@ -45,8 +74,8 @@ def frames() -> list[np.ndarray]:
     return [np.full((SIZE, SIZE, 3), 40 + 3 * t, np.uint8) for t in range(FRAMES)]
 
 
-def compare(program: ModuleType, run: Any, frames: list[np.ndarray]) -> dict[str, float]:
-    network = model(program, run)
+def compare(program: ModuleType, function: Function, frames: list[np.ndarray]) -> dict[str, float]:
+    network = model(program, function)
     whole, parts = program.predict(network, frames, FRAMES, 0), program.predict(network, frames, 4, 2)
     assert [(s.first, s.length) for s, _ in parts.raw] == [(0, 4), (2, 4), (4, 4), (6, 4)]
     return program.compare_raw(whole, parts) | program.compare_tracks(whole, parts, FRAMES)
@@ -79,3 +108,19 @@ def test_what_windows_change_is_found(program: ModuleType, frames: list[np.ndarr
     assert (found["tracks, whole"], found["tracks, windows"], found["tracks in common"]) == (2, 2, 1)
     assert found["identical ids"] == 0
     assert found["score difference of common tracks, largest"] == pytest.approx(0.125, rel=1e-3)
+
+
+def test_a_checkpoint_takes_the_whole_video_whatever_its_window(program: ModuleType, tmp_path: Path):
+    network = create_model("tevit", "tiny", num_classes=2, num_queries=4, window=6, clip_overlap=2)
+    path = save_checkpoint(network, tmp_path / "model.safetensors")
+    found = program.open_model(path, 1, 9)
+    assert (found.window.length, found.window.overlap) == (6, 2)
+    assert (found.spec.window.length, found.backend.spec.dims["frames"].maximum) == (9, 9)
+    assert program.open_model(path, 1, 3).spec.window.length == 6
+
+
+def test_clips_of_one_length_only_are_refused(program: ModuleType, tmp_path: Path):
+    network = create_model("defvis", "tiny", num_classes=2, hidden_dim=48, num_heads=4, mask_groups=1)
+    path = save_checkpoint(network, tmp_path / "model.safetensors")
+    with pytest.raises(SystemExit, match="takes clips of 12 frames only"):
+        program.open_model(path, 1, 9)

@@ -164,7 +164,7 @@ def decoded(
     """
     settings = inference_settings(config)
     classes = [f"id {i}" for i in range(config.num_classes + 1)]
-    decoder = DefVISDecoder(classes, decode=settings.decode, tracking=settings.tracking)
+    decoder = DefVISDecoder(classes, window=settings.window, decode=settings.decode, tracking=settings.tracking)
     scores = np.pad(outputs["class_scores"], ((0, 0), (0, 0), (1, 0)))
     found = {}
     for slot in range(config.slots):

@@ -18,7 +18,7 @@ from visdeploy.streaming.preprocessing import Preprocessor
 from visdeploy_training.methods.tevit import ClipStep, TeViT
 from visdeploy_training.methods.tevit.head import refine
 from visdeploy_training.methods.tevit.inference import inference_settings
-from visdeploy_training.methods.tevit.network import content_sizes, roi_features
+from visdeploy_training.methods.tevit.network import roi_features
 
 from .core import Store
 from .recording import Recorder
@@ -54,9 +54,9 @@ def stage(store: Store, key: str, value: Tensor, *, entry_key: str | None = None
 def check_clip(store: Store, clip: Mapping[str, Any], model: TeViT) -> None:
     """Run one clip and compare all that is stored of it."""
     prefix = clip.get("prefix", "")
-    frames = read_clip(store, clip, model, prefix)
-    values, features = network_stages(model, frames)
-    outputs, masks = exported(model, frames)
+    frames, size = read_clip(store, clip, model, prefix)
+    values, features = network_stages(model, frames, size)
+    outputs, masks = exported(model, frames, size)
     values |= masks
     for key in store.keys(re.escape(prefix) + r"(backbone|neck|rpn|head|mask)/.*"):
         stage(store, key, values[key.removeprefix(prefix)])
@@ -65,29 +65,28 @@ def check_clip(store: Store, clip: Mapping[str, Any], model: TeViT) -> None:
         check_unit(store, features)
 
 
-def read_clip(store: Store, clip: Mapping[str, Any], model: TeViT, prefix: str) -> Tensor:
-    """Network input `[T, 3, H, W]`, through the runtime's preprocessing."""
+def read_clip(store: Store, clip: Mapping[str, Any], model: TeViT, prefix: str) -> tuple[Tensor, Tensor]:
+    """Network inputs, through the runtime's preprocessing: frames `[T, 3, H, W]`, rows and columns of their content."""
     height, width = clip["height"], clip["width"]
     video = seeded_frames(clip["name"], clip["num_frames"], height, width)
     spec = inference_settings(model.config).preprocessing
     process = Preprocessor(spec)
     frames = torch.from_numpy(np.concatenate([process(frame) for frame in video]))
+    rows, columns = process.content_size(height, width)
     if f"{prefix}pre/input" in store:
         plain = Preprocessor(spec.model_copy(update={"mean": [0.0] * 3, "std": [1.0] * 3}))
-        rows, columns = process.content_size(height, width)
         resized = np.concatenate([plain(frame) for frame in video])[:, :, :rows, :columns]
         store.exact("pre/resized_rgb_u8", resized.transpose(0, 2, 3, 1).astype(np.uint8))
         stage(store, "pre/input", frames)
-        sizes = content_sizes(frames[None])[0]
-        store.exact("pre/img_shape", np.array([int(sizes[1]), int(sizes[0]), 3]))
+        store.exact("pre/img_shape", np.array([rows, columns, 3]))
         store.exact("pre/pad_shape", np.array([*frames.shape[2:], 3]))
         scale = [columns / width, rows / height] * 2
         stage(store, "pre/scale_factor", torch.tensor(scale, dtype=torch.float32))
-    return frames
+    return frames, torch.tensor([rows, columns])
 
 
 @torch.no_grad()
-def network_stages(model: TeViT, frames: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
+def network_stages(model: TeViT, frames: Tensor, size: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
     """Everything that the goldens store between input and boxes, by their names."""
     count = range(model.config.num_stages)
     heads = [f"roi_head.bbox_head.{s}" for s in count]
@@ -98,7 +97,7 @@ def network_stages(model: TeViT, frames: Tensor) -> tuple[dict[str, Tensor], lis
         blocks = [f"backbone.layers.{i}" for i in range(4)]
         names |= {f"{b}.{part}" for b in blocks for part in ("0", "1.0", "1.1", "1.0.attn", "1.0.ffn")}
     with Recorder(model, names) as recorder:
-        output = model(frames[None])
+        output = model(frames[None], size[None])
     seen = recorder.values
     values = {f"backbone/c{i}": seen["backbone"][f"res{i}"] for i in range(2, 6)}
     for i, name in enumerate(blocks):
@@ -144,12 +143,12 @@ def _block_stages(seen: Mapping[str, Any], name: str) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def exported(model: TeViT, frames: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def exported(model: TeViT, frames: Tensor, size: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Outputs of the exported function, and the stages of its mask head."""
     step = ClipStep(model).eval()
     head = f"model.roi_head.mask_head.{model.config.num_stages - 1}"
     with Recorder(step, {head, f"{head}.instance_interactive_conv", f"{head}.upsample"}) as recorder:
-        outputs = dict(zip(step.output_names, step(frames), strict=True))
+        outputs = dict(zip(step.output_names, step(frames, size), strict=True))
     seen = recorder.values
     return outputs, {
         "mask/roi_feat": seen[f"{head}/inputs"][1],
@@ -170,7 +169,7 @@ def check_final(
     """Section 6, through the exported function and the runtime's decoder."""
     settings = inference_settings(model.config)
     classes = [f"class {i}" for i in range(model.config.num_classes)]
-    decoder = TeViTDecoder(classes, decode=settings.decode, tracking=settings.tracking)
+    decoder = TeViTDecoder(classes, window=settings.window, decode=settings.decode, tracking=settings.tracking)
     height, width, count = clip["height"], clip["width"], clip["num_frames"]
     found = decoder.read({k: v.numpy() for k, v in outputs.items()}, length=count, height=height, width=width)
     judged = [decoder.judge(each.votes.sum(0), count)[:2] for each in found]

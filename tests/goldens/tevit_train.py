@@ -35,13 +35,13 @@ LOSS_ATOL = 1e-6  # the accuracy may be 0
 def check_training(store: Store, details: Mapping[str, Any], model: TeViT) -> None:
     """One forward and backward of two clips of different sizes."""
     config = model.config
-    clips, shapes = read_clips(store, details, model)
+    clips, sizes, shapes = read_clips(store, details, model)
     targets = [read_targets(store, i, details["clip_length"], clips.shape[3:]) for i in range(details["num_clips"])]
     model.train()
     for module in model.backbone.modules():
         if hasattr(module, "rate"):
             module.rate = 0.0
-    output: TeViTOutput = model(clips)
+    output: TeViTOutput = model.forward_padded(clips, sizes)
     store.exact("train/img_shape", np.array([[int(s[1]), int(s[0]), 3] for s in output.sizes]))
     store.exact("train/pad_shape", np.array([[*clip, 3] for clip in shapes]))
     asked: dict[int, Tensor] = {}
@@ -66,22 +66,23 @@ def check_training(store: Store, details: Mapping[str, Any], model: TeViT) -> No
         stage(store, key, model.roi_head.get_buffer(key.removeprefix("train/after/")))
 
 
-def read_clips(store: Store, details: Mapping[str, Any], model: TeViT) -> tuple[Tensor, list[tuple[int, int]]]:
-    """Both clips padded to one size, `[B, T, 3, H, W]`, and their own sizes with padding."""
-    found = []
+def read_clips(store: Store, details: Mapping[str, Any], model: TeViT) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
+    """Both clips padded to one size, `[B, T, 3, H, W]`, rows and columns of their content, and those with padding."""
+    found, sizes = [], []
     for clip in details["clips"]:
         longest, shortest = clip["resize_long_short"]
         config = dataclasses.replace(model.config, longest_edge=longest, shortest_edge=shortest)
         process = Preprocessor(inference_settings(config).preprocessing)
         video = seeded_frames(clip["name"], clip["num_frames"], clip["height"], clip["width"])
         found.append(torch.from_numpy(np.concatenate([process(frame) for frame in video])))
+        sizes.append(process.content_size(clip["height"], clip["width"]))
     shapes = [(x.shape[2], x.shape[3]) for x in found]
     rows, columns = (max(shape[axis] for shape in shapes) for axis in (0, 1))
     clips = torch.zeros(len(found), details["clip_length"], 3, rows, columns)
     for clip, (height, width), x in zip(clips, shapes, found, strict=True):
         clip[..., :height, :width] = x
     stage(store, "train/input", clips)
-    return clips, shapes
+    return clips, torch.tensor(sizes), shapes
 
 
 def read_targets(store: Store, clip: int, frames: int, size: Sequence[int]) -> ObjectTargets:

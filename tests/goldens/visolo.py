@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from visdeploy.manifest import Window
 from visdeploy.methods.visolo import VisoloDecoder, suppress_overlaps
 from visdeploy_training.methods.visolo import VARIANTS, VISOLO, VISOLOConfig
 from visdeploy_training.methods.visolo.postprocess import candidates, select
@@ -150,7 +151,7 @@ def check_tracker(store: Store, case: str, config: VISOLOConfig) -> None:
     vectors = [store.arrays[k] for t in range(frames) if (k := f"{case}/f{t}/class_scores") in store]
     classes = [f"c{i}" for i in range(vectors[0].shape[1] if vectors else 1)]
     tracking = {"affinity_threshold": config.tracking_threshold}
-    decoder = VisoloDecoder(classes, decode={}, tracking=tracking, keep_tracks=True)
+    decoder = VisoloDecoder(classes, window=Window(mode="online"), decode={}, tracking=tracking, keep_tracks=True)
     for t in range(frames):
         frame = f"{case}/f{t}"
         count = int(store.take(f"{frame}/count"))

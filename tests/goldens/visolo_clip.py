@@ -19,6 +19,7 @@ from visdeploy.manifest import Preprocessing
 from visdeploy.methods.visolo import VisoloDecoder
 from visdeploy.streaming.preprocessing import Preprocessor
 from visdeploy_training.methods.visolo import VISOLO, OnlineStep
+from visdeploy_training.methods.visolo.inference import inference_settings
 from visdeploy_training.methods.visolo.online import Memory, grid_weight_slots
 
 from .core import Store
@@ -98,10 +99,11 @@ class ProductRun:
         self.model, self.size = model, size
         self.module = OnlineStep(model).eval()
         self.state = self.module.initial_state()
-        tracking = {"affinity_threshold": model.config.tracking_threshold}
-        decode = {"overlap_threshold": model.config.overlap_threshold}
+        settings = inference_settings(model.config)
         classes = [f"c{i}" for i in range(model.config.num_classes)]
-        self.decoder = VisoloDecoder(classes, decode=decode, tracking=tracking, keep_tracks=True)
+        self.decoder = VisoloDecoder(
+            classes, window=settings.window, decode=settings.decode, tracking=settings.tracking, keep_tracks=True
+        )
         self.previous_query: Tensor | None = None
 
     def step(self, image: Tensor, t: int) -> tuple[dict[str, Any], dict[str, np.ndarray], Any]:

@@ -16,8 +16,8 @@ from visdeploy_training.model import ModelInfo, VISModel
 
 
 def method_names() -> list[str]:
-    """Names of all methods: those of this package, and those of other packages by entry points."""
-    return sorted({*METHODS, *entry_points.names(entry_points.TRAINING_METHODS)})
+    """Names of all methods: those of this package, then those of other packages by entry points."""
+    return [*sorted(METHODS), *(n for n in entry_points.names(entry_points.TRAINING_METHODS) if n not in METHODS)]
 
 
 def get_method(name: str) -> Method:
@@ -25,20 +25,18 @@ def get_method(name: str) -> Method:
 
     Raises:
         ConfigError: There is none.
-        DependencyError: Another package has it, and it cannot be loaded.
+        DependencyError: Another package has it, and it cannot be loaded, or is no method of this name.
     """
     if name in METHODS:
         return METHODS[name]()
-    found = entry_points.load(entry_points.TRAINING_METHODS, name)
+    found: Method | None = entry_points.load(
+        entry_points.TRAINING_METHODS,
+        name,
+        fits=lambda each: isinstance(each, Method) and each.name == name,
+        expected=f"a visdeploy_training.method.Method with the name {name!r}",
+    )
     if found is None:
         raise ConfigError("unknown method", seen=repr(name), expected=" or ".join(method_names()))
-    if not isinstance(found, Method) or found.name != name:
-        raise ConfigError(
-            f"the entry point of the method {name!r} is no method of this name",
-            seen=repr(getattr(found, "name", found))[:80],
-            expected="a visdeploy_training.method.Method",
-            hint="Update the package that brings the method.",
-        )
     return found
 
 

@@ -19,22 +19,20 @@ def decoder_class(method: str) -> type[Decoder]:
 
     Raises:
         BundleError: No installed package has it.
-        DependencyError: A package has it, and it cannot be loaded.
+        DependencyError: A package has it, and it cannot be loaded, or is no decoder.
     """
-    found = DECODERS.get(method) or entry_points.load(entry_points.METHODS, method)
+    found: type[Decoder] | None = DECODERS.get(method) or entry_points.load(
+        entry_points.METHODS,
+        method,
+        fits=lambda each: isinstance(each, type) and issubclass(each, Decoder),
+        expected="a subclass of visdeploy.methods.Decoder",
+    )
     if found is None:
         raise BundleError(
             "manifest.json: field 'method': no installed package has the method",
             seen=repr(method),
             expected=f"one of {sorted({*DECODERS, *entry_points.names(entry_points.METHODS)})}",
             hint="Install a newer visdeploy, or the package that brings the method.",
-        )
-    if not (isinstance(found, type) and issubclass(found, Decoder)):
-        raise BundleError(
-            f"the entry point of the method {method!r} is no decoder",
-            seen=repr(found)[:80],
-            expected="a subclass of visdeploy.methods.Decoder",
-            hint="Update the package that brings the method.",
         )
     return found
 

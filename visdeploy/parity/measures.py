@@ -101,6 +101,8 @@ class Measure(ABC):
         Returns:
             The error of the step.
         """
+        if self.spec.dtype == "bfloat16":
+            reference, candidate = _widened(reference), _widened(candidate)
         if reference.shape != candidate.shape or reference.dtype != candidate.dtype:
             found = Comparison(math.inf, self._limit, False, 1)
         else:
@@ -244,12 +246,12 @@ def find_measure(name: str, own: tuple[type[Measure], ...] = ()) -> type[Measure
 
     Args:
         name: Name as in `TensorSpec.measure`.
-        own: Measures defined by the method.
+        own: Measures defined by the method; they cannot replace those of this module.
 
     Raises:
         BundleError: There is no measure of that name.
     """
-    known = MEASURES | {each.name: each for each in own}
+    known = {each.name: each for each in own} | MEASURES
     if name not in known:
         raise BundleError(
             "manifest.json: field 'outputs': unknown measure of parity",
@@ -272,3 +274,8 @@ def absolute_errors(reference: NDArray[Any], candidate: NDArray[Any]) -> NDArray
 def _magnitude(values: NDArray[Any]) -> float:
     """Return the largest absolute finite value."""
     return float(np.abs(values, dtype=np.float64).max(initial=0, where=np.isfinite(values)))
+
+
+def _widened(bits: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the float32 values of `bfloat16` numbers stored as `uint16`."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)

@@ -76,6 +76,11 @@ class ParityMeter:
         )
         self._frames += step.fresh
 
+    @property
+    def failed(self) -> bool:
+        """Whether an output has exceeded its limit so far."""
+        return not all(measure.result().passed for measure in self._measures.values())
+
     def finish(self) -> None:
         """Compare the results that the decoders still hold; call it after the last step."""
         self._compare(*(decoder.finish() for decoder in self._decoders))

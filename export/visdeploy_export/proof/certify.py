@@ -15,6 +15,7 @@ from visdeploy.parity.certificate import AveragePrecision, Certificate
 from visdeploy.parity.meter import ParityMeter
 from visdeploy.streaming.pipeline import Pipeline
 from visdeploy_export.proof.clips import moving_clip
+from visdeploy_export.proof.explain import StepWatch
 
 SELFTEST_FRAMES, SELFTEST_SIZE = 9, (90, 160)
 """Nine frames: the first key frame that outlives its slot (frame 5) is read by frame 8 as a key frame."""
@@ -48,6 +49,7 @@ def compare_engines(
     *,
     source: str,
     average_precision: AveragePrecision | None = None,
+    watch: StepWatch | None = None,
 ) -> Certificate:
     """Run the same frames through both engines.
 
@@ -57,6 +59,7 @@ def compare_engines(
         frames: RGB frames of one size.
         source: Description of the frames.
         average_precision: AP of both, measured elsewhere.
+        watch: Is told about every step, to explain a failure afterwards.
 
     Raises:
         ExportError: There is no frame.
@@ -71,9 +74,12 @@ def compare_engines(
     before: State | None = None
     after: State | None = None
     for step in candidate.steps(chain([first], ahead)):
-        expected, before = reference.run(step, before, proof=True)
+        start = before
+        expected, before = reference.run(step, start, proof=True)
         outputs, after = candidate.run(step, after, proof=True)
         meter.update(expected, outputs, step)
+        if watch is not None:
+            watch.see(step, start, failed=meter.failed)
     meter.finish()
     return meter.certificate(
         reference=str(reference.backend.description),

@@ -11,6 +11,7 @@ from visdeploy.streaming.preprocessing import Preprocessor
 from visdeploy_training import create_model, get_method
 from visdeploy_training.methods.defvis import ClipStep, DefVIS
 from visdeploy_training.predict import predict_clip
+from visdeploy_training.registry import model_spec
 
 METHOD = get_method("defvis")
 
@@ -57,7 +58,7 @@ def test_prediction_repeats_short_clips(length: int):
     clip = torch.from_numpy(np.concatenate([preprocess(frames[t % length]) for t in range(3)]))
     with torch.inference_mode():
         outputs = {k: v.numpy() for k, v in zip(step.output_names, step(clip), strict=True)}
-    decoder = create_decoder("defvis", classes=model.info.classes, decode=settings.decode, tracking=settings.tracking)
+    decoder = create_decoder(model_spec(model))
     instances = decoder.read(outputs, length=length, height=50, width=70)
     assert [tuple(t.masks.get(i) for i in range(length)) for t in found.tracks] == [i.masks for i in instances]
     assert {t.label for t in found.tracks} == {1}
@@ -89,7 +90,7 @@ def test_published_preprocessing():
 @pytest.mark.parametrize(("frames", "overlap"), [(1, 0), (4, 3), (20, 12)])
 def test_overlap_leaves_a_new_frame_in_every_clip(frames: int, overlap: int):
     settings = METHOD.inference(dataclasses.replace(METHOD.variants["inst_r50"], num_frames=frames))
-    assert settings.window.overlap == settings.tracking["overlap"] == overlap
+    assert (settings.window.length, settings.window.overlap) == (frames, overlap)
 
 
 def test_a_network_of_fixed_multiples_is_fed_its_own_size():

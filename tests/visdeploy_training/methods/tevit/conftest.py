@@ -34,6 +34,12 @@ def clip() -> torch.Tensor:
 
 
 @pytest.fixture
+def sizes() -> torch.Tensor:
+    """Rows and columns of the two clips without padding."""
+    return torch.tensor([[64, 96], [50, 70]])
+
+
+@pytest.fixture
 def targets() -> tuple[ClipTargets, ...]:
     """A clip of two objects, one of them absent from the middle frame; a clip of one."""
     masks = torch.zeros(3, 2, 64, 96, dtype=torch.bool)

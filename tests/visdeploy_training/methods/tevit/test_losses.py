@@ -14,9 +14,9 @@ Build = Callable[..., VISModel]
 NAMES = {f"stage{s}_loss_{kind}" for s in (0, 1) for kind in ("cls", "bbox", "iou", "mask")}
 
 
-def test_every_weight_learns(small: Build, clip: torch.Tensor, targets: Sequence[ClipTargets]):
+def test_every_weight_learns(small: Build, clip: torch.Tensor, sizes: torch.Tensor, targets: Sequence[ClipTargets]):
     model = small().train()
-    losses = tevit_losses(model(clip), targets, model.config)
+    losses = tevit_losses(model(clip, sizes), targets, model.config)
     assert losses.keys() == NAMES
     assert all(torch.isfinite(v) and v > 0 for v in losses.values())
     torch.stack(list(losses.values())).sum().backward()
@@ -24,11 +24,11 @@ def test_every_weight_learns(small: Build, clip: torch.Tensor, targets: Sequence
     assert not without
 
 
-def test_clips_without_objects_teach_background_only(small: Build, clip: torch.Tensor):
+def test_clips_without_objects_teach_background_only(small: Build, clip: torch.Tensor, sizes: torch.Tensor):
     model = small().train()
     empty = [ClipTargets(torch.zeros(3, k, 64, 96, dtype=torch.bool), torch.zeros(3, k).long()) for k in (0, 2)]
     means = {n: b.clone() for n, b in model.named_buffers() if n.endswith("running_mean")}
-    losses = tevit_losses(model(clip), empty, model.config)
+    losses = tevit_losses(model(clip, sizes), empty, model.config)
     assert all(bool(v > 0) is ("cls" in name) for name, v in losses.items())
     torch.stack(list(losses.values())).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
@@ -69,9 +69,11 @@ def test_generalised_iou():
     torch.testing.assert_close(found, torch.tensor([1.0, 0.0, -0.5, 0.0]))
 
 
-def test_targets_of_another_batch_are_refused(small: Build, clip: torch.Tensor, targets: Sequence[ClipTargets]):
+def test_targets_of_another_batch_are_refused(
+    small: Build, clip: torch.Tensor, sizes: torch.Tensor, targets: Sequence[ClipTargets]
+):
     model = small()
-    output = model(clip)
+    output = model(clip, sizes)
     with pytest.raises(DataError, match="do not match"):
         tevit_losses(output, targets[:1], model.config)
     with pytest.raises(DataError, match="out of range"):

@@ -6,7 +6,7 @@ import torch
 from visdeploy.errors import ConfigError
 from visdeploy_training import VISModel, create_model
 from visdeploy_training.methods.tevit.head import refine
-from visdeploy_training.methods.tevit.network import content_sizes
+from visdeploy_training.methods.tevit.network import box_scale
 
 Build = Callable[..., VISModel]
 
@@ -42,15 +42,27 @@ def test_shapes(small: Build, clip: torch.Tensor, backbone: str):
     assert torch.isfinite(masks).all()
 
 
-def test_padding_is_no_picture(clip: torch.Tensor):
-    assert content_sizes(clip).tolist() == [[96, 64, 96, 64], [70, 50, 70, 50]]
-    assert content_sizes(torch.zeros(1, 2, 3, 32, 32)).tolist() == [[1, 1, 1, 1]]
+def test_boxes_are_shares_of_the_content(small: Build, clip: torch.Tensor, sizes: torch.Tensor):
+    assert box_scale(clip, sizes).tolist() == [[96, 64, 96, 64], [70, 50, 70, 50]]
+    assert box_scale(clip.half(), sizes).dtype == torch.float32
+    output = small().forward_padded(clip, sizes)
+    assert output.sizes.tolist() == [[96, 64, 96, 64], [70, 50, 70, 50]]
+
+
+def test_without_sizes_black_pixels_are_content(small: Build, clip: torch.Tensor, sizes: torch.Tensor):
+    """Pixels of the mean's own colour normalise to zero, as padding is; only the sizes tell one from the other."""
+    model = small()
+    assert box_scale(torch.zeros(1, 2, 3, 32, 64), None).tolist() == [[64, 32, 64, 32]]
+    with torch.no_grad():
+        black, whole, padded = (model(clip[1:], size) for size in (None, torch.tensor([[64, 96]]), sizes[1:]))
+    assert torch.equal(black.boxes, whole.boxes)
+    assert (black.boxes - padded.boxes).abs().max() > 1
 
 
 @torch.no_grad()
-def test_clips_of_a_batch_do_not_meet(small: Build, clip: torch.Tensor):
+def test_clips_of_a_batch_do_not_meet(small: Build, clip: torch.Tensor, sizes: torch.Tensor):
     model = small()
-    together, alone = model(clip), model(clip[1:])
+    together, alone = model(clip, sizes), model(clip[1:], sizes[1:])
     torch.testing.assert_close(together.boxes[:, 1:], alone.boxes, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(together.logits[:, 1:], alone.logits, rtol=1e-4, atol=1e-4)
 
@@ -68,9 +80,11 @@ def test_frames_of_a_clip_meet_by_messengers_and_attention(small: Build, clip: t
 
 
 @torch.no_grad()
-def test_without_messengers_the_order_of_frames_only_orders_the_results(small: Build, clip: torch.Tensor):
+def test_without_messengers_the_order_of_frames_only_orders_the_results(
+    small: Build, clip: torch.Tensor, sizes: torch.Tensor
+):
     model, order = small(backbone="efficientnet_lite0"), [2, 0, 1]
-    output, other = model(clip), model(clip[:, order])
+    output, other = model(clip, sizes), model(clip[:, order], sizes)
     torch.testing.assert_close(other.logits, output.logits[:, :, order], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(other.boxes, output.boxes[:, :, order], rtol=1e-4, atol=1e-3)
 
@@ -89,9 +103,12 @@ def test_wrong_size_is_refused(small: Build):
         small()(torch.zeros(1, 2, 3, 64, 90))
 
 
-@pytest.mark.parametrize(
-    "change", [{"backbone": "vgg"}, {"hidden_dim": 15}, {"max_results": 16}, {"width": 100}, {"pixel_mean": (1, 2, 3)}]
-)
+def test_means_of_whole_numbers_are_taken():
+    model = create_model("tevit", "tiny", num_classes=1, num_queries=4, pixel_mean=(1, 2, 3))
+    assert model.config.pixel_mean == (1, 2, 3)
+
+
+@pytest.mark.parametrize("change", [{"backbone": "vgg"}, {"hidden_dim": 15}, {"max_results": 16}, {"width": 100}])
 def test_wrong_configurations_are_refused(change: dict[str, object]):
     with pytest.raises(ConfigError, match=next(iter(change))):
         create_model("tevit", "tiny", num_classes=1, **change)

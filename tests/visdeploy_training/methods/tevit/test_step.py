@@ -12,11 +12,11 @@ Build = Callable[..., VISModel]
 
 
 @torch.no_grad()
-def test_the_best_pairs_of_the_clip(small: Build, clip: torch.Tensor):
+def test_the_best_pairs_of_the_clip(small: Build, clip: torch.Tensor, sizes: torch.Tensor):
     model = small(max_results=4)
     step = ClipStep(model).eval()
-    outputs = dict(zip(step.output_names, step(clip[1]), strict=True))
-    network = model(clip[1:])
+    outputs = dict(zip(step.output_names, step(clip[1], sizes[1]), strict=True))
+    network = model(clip[1:], sizes[1:])
     scores = network.logits[-1, 0].sigmoid()
     mean = scores.mean(dim=0)
     best = sorted(((float(mean[q, k]), q, k) for q in range(5) for k in range(3)), reverse=True)[:4]
@@ -33,7 +33,7 @@ def test_the_best_pairs_of_the_clip(small: Build, clip: torch.Tensor):
 @torch.no_grad()
 @pytest.mark.parametrize("frames", [1, 2, 4])
 def test_clips_of_any_length(small: Build, frames: int):
-    outputs = ClipStep(small(max_results=4)).eval()(torch.randn(frames, 3, 64, 64))
+    outputs = ClipStep(small(max_results=4)).eval()(torch.randn(frames, 3, 64, 64), torch.tensor([64, 64]))
     assert [tuple(x.shape) for x in outputs] == [
         (frames, 4), (4,), (4,), (frames, 4, 4), (frames, 4, 28, 28)
     ]  # fmt: skip

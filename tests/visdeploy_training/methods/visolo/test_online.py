@@ -113,5 +113,5 @@ def test_step_does_not_change_its_inputs(small_model: VISOLO, frames: torch.Tens
         step(frames[0], **state)
     assert all(torch.equal(state[k], kept[k]) for k in state)
     for spec in step.state_specs:
-        assert state[spec.name].shape == spec.shape
-        assert str(state[spec.name].dtype) == f"torch.{spec.dtype}"
+        assert list(state[spec.input].shape) == spec.shape
+        assert str(state[spec.input].dtype) == f"torch.{spec.dtype}"
