@@ -72,10 +72,10 @@ def test_the_state_travels_over_the_host(backend):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda a: a.pop("step"), "does not fit the graph"),
-        (lambda a: a.update(more=a["step"]), "does not fit the graph"),
-        (lambda a: a.update(mem=a["mem"][:1]), "'mem' does not fit"),
-        (lambda a: a.update(step=a["step"].astype(np.int32)), "'step' does not fit"),
+        (lambda a: a.pop("step"), "does not match the graph"),
+        (lambda a: a.update(more=a["step"]), "does not match the graph"),
+        (lambda a: a.update(mem=a["mem"][:1]), "'mem' does not match"),
+        (lambda a: a.update(step=a["step"].astype(np.int32)), "'step' does not match"),
     ],
 )
 def test_a_wrong_state_is_refused(backend, spoil, message):
@@ -89,9 +89,9 @@ def test_a_wrong_state_is_refused(backend, spoil, message):
     ("inputs", "message"),
     [
         ({}, "wrong inputs"),
-        ({"frame": np.zeros((1, 3, HEIGHT, WIDTH))}, "'frame' does not fit"),
-        ({"frame": np.zeros((1, 4, HEIGHT, WIDTH), np.float32)}, "'frame' does not fit"),
-        ({"frame": np.zeros((3, HEIGHT, WIDTH), np.float32)}, "'frame' does not fit"),
+        ({"frame": np.zeros((1, 3, HEIGHT, WIDTH))}, "wrong dtype of graph input 'frame'"),
+        ({"frame": np.zeros((1, 4, HEIGHT, WIDTH), np.float32)}, "wrong shape of graph input 'frame'"),
+        ({"frame": np.zeros((3, HEIGHT, WIDTH), np.float32)}, "wrong shape of graph input 'frame'"),
         ({"frame": np.zeros((1, 3, HEIGHT + 4, WIDTH), np.float32)}, "'height'.*16 to 1024, multiples of 8"),
         ({"frame": np.zeros((1, 3, 8, WIDTH), np.float32)}, "'height'.*seen: 8; expected: 16 to 1024"),
         ({"frame": np.zeros((1, 3, HEIGHT, 1032), np.float32)}, "'width'.*seen: 1032"),
@@ -110,11 +110,11 @@ def renamed(name):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"inputs": [FRAME | {"name": "image"}]}, "inputs are not"),
+        ({"inputs": [FRAME | {"name": "image"}]}, "inputs differ"),
         ({"inputs": [FRAME | {"dtype": "uint8"}]}, "input 'frame'"),
         ({"inputs": [FRAME | {"shape": [1, 3, "height", 48]}]}, "input 'frame'"),
-        ({"outputs": renamed("cell")}, "outputs are not"),
-        ({"state": fields()["state"][:1]}, "inputs are not"),
+        ({"outputs": renamed("cell")}, "outputs differ"),
+        ({"state": fields()["state"][:1]}, "inputs differ"),
         ({"state": [fields()["state"][0] | {"shape": [SLOTS + 1, 3, CELLS]}, fields()["state"][1]]}, "'mem'"),
         ({"state": [fields()["state"][0], fields()["state"][1] | {"dtype": "int32"}]}, "'step'"),
     ],
