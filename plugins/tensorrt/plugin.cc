@@ -98,6 +98,8 @@ int32_t Plugin::getOutputDataTypes(DataType* outputs, int32_t output_count, cons
     check_counts(type_, input_count, output_count);
     std::vector<int32_t> given;
     for (int32_t i = 0; i < input_count; ++i) given.push_back(from_tensorrt(inputs[i]));
+    // Here, where a refusal can say why: from supportsFormatCombination() TensorRT learns no more than that.
+    check_dtypes(type_, given.size(), given);
     for (const int32_t dtype : output_dtypes(type_, given)) *outputs++ = to_tensorrt(dtype);
     return 0;
   });

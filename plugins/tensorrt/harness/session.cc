@@ -185,8 +185,9 @@ Combinations compare_combinations(const Library& library, const Memory& memory, 
   nvinfer1::IPluginV3OneRuntime& runtime = runtime_of(plugin);
   Operands operands(memory, one);
   const size_t tensors = operands.descs.size();
-  require(runtime.onShapeChange(operands.descs.data(), static_cast<int32_t>(tensors - 1), &operands.descs.back(), 1) == 0,
-          "onShapeChange: failed");
+  require(
+      runtime.onShapeChange(operands.descs.data(), static_cast<int32_t>(tensors - 1), &operands.descs.back(), 1) == 0,
+      "onShapeChange: failed");
   Combinations found;
   const auto ask = [&] {
     const bool supported = operands.supported(builder);
