@@ -135,6 +135,6 @@ def _untraced(
     with torch.inference_mode():
         expected, traced = module(*tensors), run_program(program, tensors)
     pairs = zip([value.name for value in model.graph.output], expected, traced, strict=True)
-    found = {name: difference(left, right.numpy()) for name, left, right in pairs}
+    found = {name: difference(left, right.detach().numpy()) for name, left, right in pairs}
     wrong = {name: each for name, each in found.items() if each.share > BOUND or each.note}
     return tuple(f"output {name!r} differs by {each.error:.3g}" for name, each in wrong.items())

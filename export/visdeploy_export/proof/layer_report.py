@@ -59,7 +59,8 @@ class LayerRow:
         return f"{where}, computed together with {', '.join(self.includes)}" if self.includes else where
 
     def __str__(self) -> str:
-        how = self.own.note or f"error {self.own.error:.3g}, {self.own.share:.3g} of its largest value"
+        whole = "its largest value" if "float" in self.dtype else "its entries"
+        how = self.own.note or f"error {self.own.error:.3g}, {self.own.share:.3g} of {whole}"
         return f"{self.place} ({self.op}, node {self.name}, {self.dtype} {list(self.shape)}): {how}"
 
 

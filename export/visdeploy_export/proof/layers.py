@@ -118,7 +118,7 @@ def _is_position(node: Node) -> bool:
 
 def difference(reference: Tensor, engine: Array) -> Difference:
     """Compare two values of one activation; equal infinities and NaN on both sides are equal."""
-    left, right = reference.numpy(), np.asarray(engine)
+    left, right = reference.detach().numpy(), np.asarray(engine)  # a view of a weight still requires a gradient
     if left.shape != right.shape:
         return Difference(np.inf, np.inf, f"shape {list(left.shape)} in PyTorch, {list(right.shape)} in the engine")
     note = "" if left.dtype == right.dtype else f"{left.dtype} in PyTorch, {right.dtype} in the engine"

@@ -115,6 +115,7 @@ def test_a_planted_fault_is_named_and_nothing_before_it(written: tuple[WrittenGr
     assert not found.stopped
     assert all(row.total.share < BOUND for row in found.rows[: first.order])
     assert first.place in str(found)
+    assert ("of its entries" in str(found)) == (first.dtype in ("bool", "int64"))
 
 
 def test_a_fault_grows_in_the_layers_behind_it(written: tuple[WrittenGraph, Path]):

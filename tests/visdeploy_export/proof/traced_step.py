@@ -34,11 +34,13 @@ class Network(nn.Module):
         self.middle = Deformable()
         self.norm = nn.GroupNorm(2, CHANNELS)
         self.project = nn.Linear(CHANNELS, CHANNELS)
+        self.place = nn.Parameter(torch.randn(1, CHANNELS))
         self.head = nn.Sequential(nn.Linear(CHANNELS, 2 * CHANNELS), nn.GELU(), nn.Linear(2 * CHANNELS, 3))
 
     def forward(self, frame: Tensor, memory: Tensor, step: Tensor) -> tuple[Tensor, ...]:
         features = self.norm(self.middle(self.stem(frame)))
         tokens = self.project(features.flatten(2)[0].transpose(0, 1))
+        tokens = tokens + self.place.expand(tokens.shape[0], -1)  # a view of a weight
         attention = (tokens @ memory.transpose(0, 1)).softmax(dim=1)
         left, right = (tokens + attention @ memory).split([CHANNELS // 2, CHANNELS // 2], dim=1)
         scores = self.head(torch.cat([right, left], dim=1)).sigmoid()
