@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
 
-CUDA_PROVIDER, CPU_PROVIDER = "CUDAExecutionProvider", "CPUExecutionProvider"
+from visdeploy.backends.onnxruntime.installation import CPU, CUDA, INSTALL, INSTALL_GPU, installed_builds
 
 
 @dataclass(frozen=True)
@@ -109,16 +109,17 @@ def doctor() -> Diagnosis:
 
 
 def _onnxruntime() -> Engine:
-    install = "pip install onnxruntime, or onnxruntime-gpu for NVIDIA GPUs; one of the two, never both"
-    # The two distributions install the same module.
-    version = _version("onnxruntime-gpu") or _version("onnxruntime")
+    builds = installed_builds()
     module, reason = _import("onnxruntime")
-    if module is None:
-        return Engine("onnxruntime", version, reason, False, install)
+    if module is None or not hasattr(module, "get_available_providers"):
+        version = " and ".join(f"{name} {_version(name)}" for name in builds)
+        return Engine("onnxruntime", version, reason or "installed in part", False, INSTALL)
     providers = module.get_available_providers()
-    hint = "" if CUDA_PROVIDER in providers else "for NVIDIA GPUs: pip install 'visdeploy[gpu]' in place of onnxruntime"
+    hint = "" if CUDA in providers else f"for NVIDIA GPUs: {INSTALL_GPU}"
+    if len(builds) > 1 and not hint:
+        hint = f"{' and '.join(builds)} are both installed: remove one, and install the other again"
     detail = ", ".join(each.removesuffix("ExecutionProvider") for each in providers)
-    return Engine("onnxruntime", module.__version__, detail, CPU_PROVIDER in providers, hint)
+    return Engine("onnxruntime", module.__version__, detail, CPU in providers, hint)
 
 
 _TENSORRT = (
@@ -128,8 +129,8 @@ _TENSORRT = (
 )
 _MODULES = {"tensorrt_lean": ("tensorrt_lean", "tensorrt_lean_bindings")}
 _DISTRIBUTIONS = {
-    "tensorrt": "pip install tensorrt",
-    "tensorrt_rtx": "pip install 'visdeploy[tensorrt]'",
+    "tensorrt": "pip install 'visdeploy[tensorrt]'",
+    "tensorrt_rtx": "pip install 'visdeploy[tensorrt-rtx]'",
     "tensorrt_lean": "pip install tensorrt_lean",
 }
 

@@ -6,6 +6,7 @@ Importing this package loads no library and imports neither torch nor onnx. The 
 - `tensorrt_library()` and `visdeploy_plugins.tensorrt`: the plugins for TensorRT's registry;
 - `visdeploy_plugins.torch_ops`: the operators in PyTorch, under `torch.ops.visdeploy`;
 - `visdeploy_plugins.onnx_functions`: the operators in ONNX files, each with a body of standard operators;
+- `why_no_cuda_kernels(device)`: whether the kernels run on a GPU;
 - `capabilities()` and `python -m visdeploy_plugins`: what was found and what runs where.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 from visdeploy_plugins import native
 from visdeploy_plugins.capability import Capabilities, OpSupport, capabilities
 from visdeploy_plugins.errors import OpError
+from visdeploy_plugins.native import why_no_cuda_kernels
 
 __all__ = [
     "Capabilities",
@@ -25,6 +27,7 @@ __all__ = [
     "onnxruntime_library",
     "operators_library",
     "tensorrt_library",
+    "why_no_cuda_kernels",
 ]
 
 

@@ -53,4 +53,4 @@ def _print(found: Diagnosis) -> None:
         if hint:
             stdout.print(f"{name}: {hint}", highlight=False, markup=False)
     if not found.healthy:
-        stdout.print("No engine can run a bundle here: install onnxruntime.", style="bold red")
+        stdout.print("No engine can run a bundle here: install ONNX Runtime as said above.", style="bold red")

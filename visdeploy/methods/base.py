@@ -5,18 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from visdeploy.errors import BundleError
-from visdeploy.manifest import Window
+from visdeploy.manifest import ModelSpec, Window
 from visdeploy.parity.measures import Measure
 from visdeploy.profiling import OFF, Profiler
 from visdeploy.results import FrameResult
 from visdeploy.streaming.windows import Step
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # in typing from Python 3.11 on
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 ParametersT = TypeVar("ParametersT", bound="Parameters")
@@ -93,6 +96,27 @@ class Decoder(ABC):
         profiler: Profiler = OFF,
     ) -> None:
         self.classes, self.window, self.keep_tracks, self.profiler = tuple(classes), window, keep_tracks, profiler
+
+    @classmethod
+    def of(cls, spec: ModelSpec, *, keep_tracks: bool = False, profiler: Profiler = OFF) -> Self:
+        """Return the decoder of one stream of a model.
+
+        Args:
+            spec: Classes, window, and the parameters of decoder and tracker.
+            keep_tracks: See `Decoder`.
+            profiler: See `Decoder`.
+
+        Raises:
+            BundleError: A parameter is unknown or wrong.
+        """
+        return cls(
+            spec.classes,
+            window=spec.window,
+            decode=spec.decode,
+            tracking=spec.tracking,
+            keep_tracks=keep_tracks,
+            profiler=profiler,
+        )
 
     @abstractmethod
     def decode(self, outputs: Arrays, step: Step, *, height: int, width: int) -> list[FrameResult]:

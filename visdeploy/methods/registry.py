@@ -49,11 +49,4 @@ def create_decoder(spec: ModelSpec, *, keep_tracks: bool = False, profiler: Prof
         BundleError: The method is unknown, or a parameter is unknown or wrong.
         DependencyError: The method's package cannot be loaded.
     """
-    return decoder_class(spec.method)(
-        spec.classes,
-        window=spec.window,
-        decode=spec.decode,
-        tracking=spec.tracking,
-        keep_tracks=keep_tracks,
-        profiler=profiler,
-    )
+    return decoder_class(spec.method).of(spec, keep_tracks=keep_tracks, profiler=profiler)

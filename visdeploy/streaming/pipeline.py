@@ -5,7 +5,7 @@ Prediction, verification, certificates, validation during training and benchmark
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from visdeploy.backends.base import Arrays, Backend, State
 from visdeploy.errors import StreamError
 from visdeploy.manifest import ModelSpec
-from visdeploy.methods import Decoder, create_decoder
+from visdeploy.methods import Decoder, decoder_class
 from visdeploy.profiling import OFF, Profiler, Stage
 from visdeploy.streaming.preprocessing import Preprocessor
 from visdeploy.streaming.windows import Feeder, Step, steps
@@ -52,6 +52,7 @@ class Pipeline:
         self.preprocess = Preprocessor(spec.preprocessing) if preprocess is None else preprocess
         self.feeder = Feeder.of(spec) if feeder is None else feeder
         self._decode = spec.output_names(proof=False)
+        self._decoder_class = decoder_class(spec.method)
         self.decoder()  # raises for a wrong method or parameter now, not at the first stream
 
     @property
@@ -65,7 +66,7 @@ class Pipeline:
         Args:
             keep_tracks: Keep data of every track for `Decoder.summaries`.
         """
-        return create_decoder(self.spec, keep_tracks=keep_tracks, profiler=self.profiler)
+        return self._decoder_class.of(self.spec, keep_tracks=keep_tracks, profiler=self.profiler)
 
     def push(self, feeder: Feeder, frame: npt.NDArray[np.uint8], timestamp: float) -> tuple[Feeder, Step | None]:
         """Preprocess a frame, and add it to the feeder of a stream.
@@ -126,7 +127,7 @@ class Pipeline:
         given = self.preprocess.tensor_size(height, width)
         return {symbol: side for symbol, side in zip(shape[2:], given, strict=True) if isinstance(symbol, str)}
 
-    def load_state(self, arrays: Mapping[str, npt.NDArray[Any]] | Arrays, size: tuple[int, int] | None) -> State | None:
+    def load_state(self, arrays: Arrays, size: tuple[int, int] | None) -> State | None:
         """Copy a saved state to the device.
 
         Args:

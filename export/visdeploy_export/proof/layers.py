@@ -5,7 +5,8 @@ errors of earlier layers do not count, however much later layers enlarge them, a
 is more than rounding is where the fault is.
 
 Neither engine keeps all activations: both go through the graph together. Held at a time are the values that later nodes
-read, of the engine and of two runs in PyTorch, and at most `PART` bytes of the engine's other values.
+read, of the engine and of two runs in PyTorch, at most `PART` bytes of the engine's other values (one value, where it
+is larger), and a few copies of the one that is compared.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def compare_layers(
         reference = free.advance(node)
         try:
             own = forced.advance(node)
-        except (RuntimeError, IndexError) as error:
+        except (RuntimeError, IndexError, ValueError, AssertionError) as error:
             why = f"PyTorch cannot compute {node.name} from the engine's values: {str(error).splitlines()[0]}"
             return LayerReport(tuple(rows), stopped=why)
         if node.name in names:
@@ -90,11 +91,11 @@ class _Values:
 def _row(order: int, node: Node, parts: Sequence[Node], values: tuple[Tensor, Tensor, Array]) -> LayerRow:
     reference, computed_alone, engine = values
     own, layer = difference(computed_alone, engine), layer_of(node)
-    floating = computed_alone.is_floating_point()
-    # equal values may be sorted in any order; where the values are wrong, their own row says so
-    tied = node.target is operator.getitem and node.args[1] == 1 and operation(parts[-1]) in ("topk", "sort")
-    if tied and own.share and not own.note:
-        own = Difference(own.error, own.share, "positions of equal values may differ")
+    wrong = own.share > (BOUND if computed_alone.is_floating_point() else 0)
+    if wrong and not own.note and _is_position(node):
+        own, wrong = Difference(own.error, own.share, "equal values may be sorted in any order"), False
+    else:
+        wrong |= bool(own.note)
     return LayerRow(
         order=order,
         name=node.name,
@@ -105,8 +106,14 @@ def _row(order: int, node: Node, parts: Sequence[Node], values: tuple[Tensor, Te
         dtype=str(reference.dtype).removeprefix("torch."),
         total=difference(reference, engine),
         own=own,
-        differs=not tied and (own.share > (BOUND if floating else 0) or bool(own.note)),
+        differs=wrong,
     )
+
+
+def _is_position(node: Node) -> bool:
+    """Whether a node gives the positions of sorted values; the values themselves have a row of their own."""
+    source = node.args[0] if node.target is operator.getitem else None
+    return isinstance(source, Node) and node.args[1:] == (1,) and operation(source) in ("topk", "sort")
 
 
 def difference(reference: Tensor, engine: Array) -> Difference:

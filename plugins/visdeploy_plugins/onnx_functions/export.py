@@ -80,13 +80,21 @@ def add_function_bodies(model: onnx.ModelProto) -> onnx.ModelProto:
         if key not in overloads:
             # The first body has no overload name: only a model with several bodies of one op needs overloads.
             overloads[key] = variant if any(op.op_type == known for known, _ in overloads) else ""
-            model.functions.append(op.function(node, shapes, opset, overloads[key]))
+            model.functions.append(_with_names(op.function(node, shapes, opset, overloads[key])))
         node.overload = overloads[key]
     if any(overloads.values()):
         model.ir_version = max(model.ir_version, IR_VERSION_WITH_OVERLOADS)
     if not any(each.domain == DOMAIN for each in model.opset_import):
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
     return model
+
+
+def _with_names(function: onnx.FunctionProto) -> onnx.FunctionProto:
+    """Names the nodes of a body, so that engines that inline it can be asked where each of them went."""
+    body = f"{function.name}.{function.overload}" if function.overload else function.name
+    for number, node in enumerate(function.node):
+        node.name = f"{body}/{node.op_type}_{number}"
+    return function
 
 
 def _functions_of_others(model: onnx.ModelProto) -> int:
