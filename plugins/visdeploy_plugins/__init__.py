@@ -32,21 +32,21 @@ __all__ = [
 
 
 def onnxruntime_library() -> Path | None:
-    """The custom-op library for `onnxruntime.SessionOptions.register_custom_ops_library`; None if it was not built.
+    """Return the path of the library for `onnxruntime.SessionOptions.register_custom_ops_library`; None if not built.
 
-    Without it ONNX files that carry function bodies run all the same, slower.
+    Without it, ONNX files that contain function bodies also run, but more slowly.
     """
     return native.library_path(native.ONNXRUNTIME)
 
 
 def operators_library() -> Path | None:
-    """The library behind the PyTorch operators, with the C interface of `visdeploy/c_api.h`; None if not built."""
+    """Return the path of the library for PyTorch, with the C interface of `visdeploy/c_api.h`; None if not built."""
     return native.library_path(native.OPERATORS)
 
 
 def tensorrt_library() -> Path | None:
-    """The plugin library for TensorRT 10, 11 and TensorRT for RTX; None if it was not built (no nvcc).
+    """Return the path of the plugins for TensorRT 10, 11 and TensorRT for RTX; None if not built (without nvcc).
 
-    `visdeploy_plugins.tensorrt.load` loads it into a registry; `trtexec` takes it as `--staticPlugins`.
+    `visdeploy_plugins.tensorrt.load` loads it into a registry; for `trtexec` pass it as `--staticPlugins`.
     """
     return native.library_path(native.TENSORRT)
