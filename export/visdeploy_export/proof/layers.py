@@ -1,11 +1,11 @@
-"""Where two engines begin to differ: the activations of one step in PyTorch and in ONNX Runtime, layer by layer.
+"""Comparison of the activations of one step in PyTorch and in ONNX Runtime, layer by layer.
 
-What counts is a layer's own difference: PyTorch computes it from the values that the engine gave for its inputs. So
-errors of earlier layers do not count, however much later layers enlarge them, and the first layer whose own difference
-is more than rounding is where the fault is.
+The criterion is the own difference of a layer: PyTorch computes the layer from the values of the engine for its inputs,
+and the result is compared. Errors of earlier layers therefore do not count, even if later layers amplify them. The
+fault is in the first layer whose own difference exceeds rounding errors.
 
-Neither engine keeps all activations: both go through the graph together. Held at a time are the values that later nodes
-read, of the engine and of two runs in PyTorch, and at most `PART` bytes of the engine's other values.
+Both engines process the graph together, and neither keeps all activations. At any time, the memory contains the values
+that later nodes read, of the engine and of two runs in PyTorch, and at most `PART` bytes of other values of the engine.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from visdeploy_export.proof.traced import TorchRun, align, computed, folded, lay
 
 Array = npt.NDArray[Any]
 PART = 1 << 28
-"""Bytes of the engine's values that are looked at together."""
+"""Bytes of the values of the engine that are compared together."""
 
 
 def compare_layers(
@@ -42,11 +42,11 @@ def compare_layers(
     """Compare the activations of one step.
 
     Args:
-        program: What torch traced.
-        model: The ONNX graph that was made of it, with its weights.
-        inputs: Graph input → array, the state included.
-        start: Starts the engine under test.
-        limit: Bytes of the engine's values to look at together.
+        program: Program that torch traced.
+        model: ONNX graph that was exported from it, with its weights.
+        inputs: Graph input → array, including the state.
+        start: Function that starts the engine under test.
+        limit: Bytes of the values of the engine to compare together.
     """
     tensors = [torch.from_numpy(np.array(inputs[value.name])) for value in model.graph.input]
     sizes = value_sizes(program, tensors)
@@ -74,14 +74,14 @@ def compare_layers(
 
 
 class _Values:
-    """The engine's values in whatever order they are asked for."""
+    """Values of the engine, in any order."""
 
     def __init__(self, parts: Iterator[dict[str, Array]]) -> None:
         self._parts = parts
         self._held: dict[str, Array] = {}
 
     def take(self, name: str) -> Array:
-        """The value; each is given once."""
+        """Return a value. Each value can be taken once."""
         while name not in self._held:
             self._held |= next(self._parts)
         return self._held.pop(name)
@@ -91,7 +91,7 @@ def _row(order: int, node: Node, parts: Sequence[Node], values: tuple[Tensor, Te
     reference, computed_alone, engine = values
     own, layer = difference(computed_alone, engine), layer_of(node)
     floating = computed_alone.is_floating_point()
-    # equal values may be sorted in any order; where the values are wrong, their own row says so
+    # equal values may be sorted in any order; wrong values are reported in their own row
     tied = node.target is operator.getitem and node.args[1] == 1 and operation(parts[-1]) in ("topk", "sort")
     if tied and own.share and not own.note:
         own = Difference(own.error, own.share, "positions of equal values may differ")
@@ -110,7 +110,7 @@ def _row(order: int, node: Node, parts: Sequence[Node], values: tuple[Tensor, Te
 
 
 def difference(reference: Tensor, engine: Array) -> Difference:
-    """Compare two values of one activation; equal infinities and NaN on both sides are equal."""
+    """Compare two values of one activation. Equal infinities are equal, and so is NaN on both sides."""
     left, right = reference.numpy(), np.asarray(engine)
     if left.shape != right.shape:
         return Difference(np.inf, np.inf, f"shape {list(left.shape)} in PyTorch, {list(right.shape)} in the engine")
@@ -130,7 +130,7 @@ def difference(reference: Tensor, engine: Array) -> Difference:
 
 
 def _without_row(program: ExportedProgram, names: Mapping[str, str]) -> tuple[str, ...]:
-    """Nodes that give a tensor which other nodes read, and that no row covers."""
+    """Return the nodes whose result is a tensor that other nodes read, and that are part of no row."""
     nodes = [node for node in computed(program) if node.op == "call_function"]
     covered = {each.name for node in nodes if node.name in names for each in (node, *folded(node, names))}
     return tuple(n.name for n in nodes if n.name not in covered and n.users and isinstance(n.meta.get("val"), Tensor))
