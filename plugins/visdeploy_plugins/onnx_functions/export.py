@@ -90,7 +90,7 @@ def add_function_bodies(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _with_names(function: onnx.FunctionProto) -> onnx.FunctionProto:
-    """Names the nodes of a body, so that engines that inline it can be asked where each of them went."""
+    """Name the nodes of a body, so that they can be found in engines that inline it."""
     body = f"{function.name}.{function.overload}" if function.overload else function.name
     for number, node in enumerate(function.node):
         node.name = f"{body}/{node.op_type}_{number}"

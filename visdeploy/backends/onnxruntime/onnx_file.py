@@ -1,6 +1,6 @@
-"""The nodes of an ONNX file, read without the onnx package: names, operators and edges, never the weights.
+"""Reader of the nodes of an ONNX file without the onnx package: names, operators and edges, but no weights.
 
-The file is the protobuf message `ModelProto` of the ONNX standard; the field numbers below are that standard's.
+The file is the protobuf message `ModelProto` of the ONNX standard; the field numbers below are those of the standard.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 @dataclass(frozen=True)
 class Node:
-    """A node.
+    """Node of a graph.
 
     Attributes:
-        name: Its name; may be empty.
-        op_type: Its operator.
-        domain: The operator's domain; empty for ONNX's own.
-        overload: Tells functions of one name apart.
-        inputs: Names of the tensors that it reads, empty for one left out.
-        outputs: Names of the tensors that it writes.
-        elements: Number of elements of the tensors among its attributes, as of a Constant.
-        subgraphs: The graphs among its attributes (If, Loop, Scan).
+        name: Name of the node; may be empty.
+        op_type: Name of the operator.
+        domain: Domain of the operator; empty for standard operators.
+        overload: Overload name, which distinguishes functions of the same name.
+        inputs: Names of the input tensors, empty for an omitted optional input.
+        outputs: Names of the output tensors.
+        elements: Number of elements of the tensors in its attributes, for example of a Constant.
+        subgraphs: Graphs in its attributes (If, Loop, Scan).
     """
 
     name: str
@@ -45,13 +45,13 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph, or the body of a function, which has no initializers.
+    """Graph, or body of a function, which has no initializers.
 
     Attributes:
-        inputs: Number of elements of its inputs, by name; None where the file does not say.
-        outputs: Names of its outputs.
-        initializers: Number of elements of each initializer, by name.
-        nodes: Its nodes, each after those whose outputs it reads.
+        inputs: Map from the name of an input to its number of elements; None if the file does not state it.
+        outputs: Names of the outputs.
+        initializers: Map from the name of an initializer to its number of elements.
+        nodes: Nodes in topological order.
     """
 
     inputs: dict[str, int | None]
@@ -62,7 +62,7 @@ class Graph:
 
 @dataclass(frozen=True)
 class Model:
-    """A graph, and the bodies of its functions by (domain, name, overload)."""
+    """Graph of a file, and the bodies of its functions by (domain, name, overload)."""
 
     graph: Graph
     functions: dict[tuple[str, str, str], Graph]
@@ -72,11 +72,11 @@ def read_onnx(path: Path) -> Model:
     """Read the nodes of an ONNX file.
 
     Raises:
-        BundleError: It cannot be read, or is no ONNX file.
+        BundleError: It cannot be read, or is not an ONNX file.
     """
     try:
         with path.open("rb") as file:
-            # mapped, because most of the file is weights, which are skipped
+            # mapped into memory, because most of the file is weights, which are skipped
             return _model(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
     except (OSError, ValueError, IndexError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read as ONNX", seen=str(error), hint="Export the bundle again.") from error
@@ -113,7 +113,7 @@ def _node(view: _Buffer) -> Node:
 
 
 def _value(view: _Buffer) -> tuple[str, int | None]:
-    """Name and number of elements of a graph's input or output; None where a dimension is open."""
+    """Return name and number of elements of an input or output of a graph; None if a dimension is symbolic."""
     fields = _fields(view)
     name, elements = _text(fields[1]), 1
     shapes = [shape for kind in fields[2] for tensor in _fields(kind)[1] for shape in _fields(tensor)[2]]
@@ -128,7 +128,7 @@ def _value(view: _Buffer) -> tuple[str, int | None]:
 
 
 def _tensor(view: _Buffer) -> tuple[str, int]:
-    """Name and number of elements; dimensions come one by one, or packed into one field."""
+    """Return name and number of elements of a tensor; its dimensions are separate fields, or packed into one."""
     dims: list[int] = []
     name = ""
     for number, kind, value, data in _read(view):
@@ -145,7 +145,7 @@ def _tensor(view: _Buffer) -> tuple[str, int]:
 
 
 def _fields(view: _Buffer) -> defaultdict[int, list[_Buffer]]:
-    """The fields of a message that are messages or texts, by number."""
+    """Return the fields of a message that are messages or texts, by number."""
     fields: defaultdict[int, list[_Buffer]] = defaultdict(list)
     for number, kind, _, data in _read(view):
         if kind == _BYTES:
@@ -154,7 +154,7 @@ def _fields(view: _Buffer) -> defaultdict[int, list[_Buffer]]:
 
 
 def _read(view: _Buffer) -> Iterator[tuple[int, int, int, _Buffer]]:
-    """Number, kind, integer value and bytes of every field of a message.
+    """Iterate over number, kind, integer value and bytes of all fields of a message.
 
     Raises:
         ValueError: The message is damaged.
@@ -180,7 +180,7 @@ def _read(view: _Buffer) -> Iterator[tuple[int, int, int, _Buffer]]:
 
 
 def _varint(view: _Buffer, at: int) -> tuple[int, int]:
-    """An integer and the position after it."""
+    """Return an integer, and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         byte = view[at]

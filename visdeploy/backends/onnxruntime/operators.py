@@ -1,4 +1,4 @@
-"""Which library of custom operators a session registers, if any: only one whose kernels run where the session does."""
+"""Choice of the library of custom operators for a session: only one with kernels for the session's device."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ logger = logging.getLogger(__name__)
 
 
 def operator_library(manifest: Manifest, *, cuda_device: int | None) -> Path | None:
-    """The library to register for a graph, or None where its function bodies of standard operators run.
+    """Return the library to register for a graph; None if its function bodies of standard operators are to run.
 
-    ONNX Runtime takes a registered kernel before a function body. On CUDA a library without kernels for that device
-    would take every node of ours to the CPU and its tensors with it, which is slower than the bodies on the GPU.
+    ONNX Runtime prefers a registered kernel to a function body. On CUDA, with a library without kernels for that
+    device, all custom nodes would run on the CPU, with copies of their tensors. This is slower than the bodies on the
+    GPU.
 
     Args:
-        manifest: Of the bundle.
-        cuda_device: Number of the CUDA device that the session runs on; None for the CPU.
+        manifest: Manifest of the bundle.
+        cuda_device: Number of the CUDA device of the session; None for the CPU.
     """
     if not manifest.custom_ops:
         return None

@@ -1,7 +1,7 @@
-"""Which nodes of a CUDA session run on the CPU: shape arithmetic, where ONNX Runtime means it to, and the rest.
+"""Report of the nodes of a CUDA session that run on the CPU: shape arithmetic, as intended, and other nodes.
 
-Sizes of tensors are known on the host, so ONNX Runtime keeps what is computed from them there, on purpose: a handful of
-integers a step. Any other node on the CPU has its tensors copied from the GPU and back, and is worth a warning.
+Sizes of tensors are known on the host, so ONNX Runtime intentionally computes with them there; these are a few integers
+per step. The tensors of any other node on the CPU are copied from the GPU and back, which is reported as a warning.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from visdeploy.backends.onnxruntime.onnx_file import Graph, Model, Node, read_on
 logger = logging.getLogger(__name__)
 
 SMALL = 100
-"""Elements of a constant up to which ONNX Runtime computes with it on the CPU."""
+"""Maximum number of elements of a constant with which ONNX Runtime computes on the CPU."""
 _STANDARD = ("", "ai.onnx")
 _SIZES = frozenset({"Shape", "Size"})
 _ARITHMETIC = re.compile(
@@ -28,15 +28,15 @@ _ARITHMETIC = re.compile(
     "Identity|Less|LessOrEqual|Max|Min|Mod|Mul|Neg|Not|Or|Pow|Reciprocal|ReduceMax|ReduceMin|ReduceProd|ReduceSum|"
     "Reshape|Round|ScatterElements|ScatterND|Sign|Slice|Split|Sqrt|Squeeze|Sub|Sum|Transpose|Unsqueeze|Where|Xor"
 )
-"""Operators whose output is about as small as their inputs. Others (Range, Expand, ConstantOfShape, ...) make large
-tensors of a few sizes; ONNX Runtime has them on the GPU, and one on the CPU is an accident."""
+"""Operators whose outputs are about as small as their inputs. Others (Range, Expand, ConstantOfShape, ...) create large
+tensors from a few sizes; ONNX Runtime runs them on the GPU, so one on the CPU is not intended."""
 _CALL_NUMBER = re.compile(r"(?<=^_inlfunc_)(.+?)_token_\d+(?=_)")
 _OF_AN_OPTIMIZER = re.compile(r"Gather(_token_\d+)?")
-"""The node by which ONNX Runtime permutes a shape when it has moved a Transpose past the tensor; it is in no file."""
+"""Names of nodes that ONNX Runtime itself adds to permute a shape when it moves a Transpose; no file contains them."""
 
 
 class _Value(IntEnum):
-    """What a tensor is: anything, a small constant or input, or computed from sizes and small ones."""
+    """Kind of a tensor: any data, a small constant or input, or computed from sizes and small constants."""
 
     DATA = 0
     SMALL = 1
@@ -44,11 +44,11 @@ class _Value(IntEnum):
 
 
 def report_placement(session: Any, model: Path) -> None:
-    """Log which nodes of a CUDA session run on the CPU; a warning for those that are no shape arithmetic.
+    """Log which nodes of a CUDA session run on the CPU, as a warning for nodes other than shape arithmetic.
 
     Args:
-        session: The `onnxruntime.InferenceSession`; it recorded its assignment.
-        model: The ONNX file that it runs.
+        session: The `onnxruntime.InferenceSession`, which must have recorded its assignment of nodes.
+        model: The ONNX file of the session.
 
     Raises:
         BundleError: The file cannot be read.
@@ -71,18 +71,18 @@ def report_placement(session: Any, model: Path) -> None:
 
 
 def _on_purpose(node: Any, names: frozenset[str]) -> bool:
-    """Whether a node of an assignment is shape arithmetic."""
+    """Return whether a node of an assignment is shape arithmetic."""
     if node.domain in _STANDARD and (node.op_type in _SIZES or _OF_AN_OPTIMIZER.fullmatch(node.name)):
         return True
     return _CALL_NUMBER.sub(r"\1", node.name) in names
 
 
 def shape_arithmetic(model: Model) -> frozenset[str]:
-    """Names of the nodes that compute with sizes of tensors alone, as ONNX Runtime has them.
+    """Return the names, in ONNX Runtime, of the nodes that compute only with sizes of tensors.
 
-    It names the node X of the function F `_inlfunc_F_X` in one call and `_inlfunc_F_token_N_X` in the others; here the
-    former stands for all, and is there when the node computes with sizes in every call. Nodes without a name are not
-    found.
+    ONNX Runtime names the node X of the function F `_inlfunc_F_X` in one call of F and `_inlfunc_F_token_N_X` in the
+    others. The former is returned for all calls, if the node computes with sizes in every call. Nodes without a name
+    are not included.
     """
     search = _Search(model)
     search.walk(model.graph, {}, "")
@@ -90,7 +90,7 @@ def shape_arithmetic(model: Model) -> frozenset[str]:
 
 
 class _Search:
-    """Follows sizes through a graph, by the rules by which ONNX Runtime assigns nodes."""
+    """Search for values computed from sizes in a graph, with the rules by which ONNX Runtime assigns nodes."""
 
     def __init__(self, model: Model) -> None:
         self._functions = model.functions
@@ -98,12 +98,12 @@ class _Search:
         self.with_data: set[str] = set()
 
     def walk(self, graph: Graph, known: Mapping[str, _Value], prefix: str) -> dict[str, _Value]:
-        """What every value of a graph is.
+        """Determine the kind of every value of a graph.
 
         Args:
             graph: The graph, a subgraph or the body of a function.
-            known: Values of the graphs around it, or a function's arguments.
-            prefix: What ONNX Runtime puts before the names of its nodes.
+            known: Values of the enclosing graphs, or the arguments of a function.
+            prefix: Prefix of the names of its nodes in ONNX Runtime.
         """
         values = {name: _constant(elements) for name, elements in (graph.inputs | graph.initializers).items()}
         values |= known
@@ -128,7 +128,7 @@ def _constant(elements: int | None) -> _Value:
 
 
 def _result(node: Node, inputs: Sequence[_Value]) -> _Value:
-    """What a node's outputs are."""
+    """Return the kind of a node's outputs."""
     if node.domain not in _STANDARD:
         return _Value.DATA
     if node.op_type in _SIZES:
