@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -30,12 +31,26 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny_checkpoint, tmp_path_factory) -> Path:
-    """The exported bundle of `tiny_checkpoint`. Do not write into it; `tamper` copies it."""
+def tiny_export(tiny_checkpoint, tmp_path_factory):
+    """The exported bundle of `tiny_checkpoint`, and what `write_onnx` said about its graph."""
     import visdeploy
+    from visdeploy_export import exporter
 
-    out = tmp_path_factory.mktemp("bundle") / "tiny.vis"
-    return visdeploy.export(tiny_checkpoint, out, certify_frames=8).path
+    written, write = [], exporter.write_onnx
+
+    def keep(*arguments, **options):
+        written.append(write(*arguments, **options))
+        return written[-1]
+
+    with patch.object(exporter, "write_onnx", keep):
+        out = tmp_path_factory.mktemp("bundle") / "tiny.vis"
+        return visdeploy.export(tiny_checkpoint, out, certify_frames=8).path, written[-1]
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_export) -> Path:
+    """The exported bundle of `tiny_checkpoint`. Do not write into it; `tamper` copies it."""
+    return tiny_export[0]
 
 
 def tamper(source: Path, target: Path, change: Callable[[Path, dict], None]) -> Path:

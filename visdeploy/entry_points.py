@@ -1,7 +1,8 @@
-"""What other packages add to visdeploy, found through their entry points."""
+"""Methods of other packages, found through their entry points."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -16,19 +17,21 @@ EXPORT_METHODS = "visdeploy_export.methods"
 
 
 def names(group: str) -> list[str]:
-    """The names that installed packages give in a group."""
+    """Return the names that installed packages declare in a group."""
     return sorted({point.name for point in entry_points(group=group)})
 
 
-def load(group: str, name: str) -> Any | None:
-    """The object that an installed package gives under a name; None if there is none.
+def load(group: str, name: str, *, fits: Callable[[Any], bool], expected: str) -> Any | None:
+    """Load the object that an installed package declares under a name. Return None if there is none.
 
     Args:
         group: Group of entry points.
         name: Name in the group.
+        fits: Decides whether an object is of the kind that the group requires.
+        expected: Description of this kind, for the message.
 
     Raises:
-        DependencyError: The object cannot be imported, or several packages give one of this name.
+        DependencyError: The object cannot be imported or is of the wrong kind, or several packages declare the name.
     """
     points = list(entry_points(group=group, name=name))
     if not points:
@@ -40,15 +43,23 @@ def load(group: str, name: str) -> Any | None:
             expected="one package",
             hint="Uninstall all but one of them.",
         )
+    what = f"the entry point {name!r} = {points[0].value!r} of the package {_package(points[0])!r}, group {group!r},"
     try:
-        return points[0].load()
-    except Exception as error:  # whatever the package does when it is imported
+        found = points[0].load()
+    except Exception as error:  # an import can raise anything
         raise DependencyError(
-            f"{name!r} of the package {_package(points[0])!r} cannot be loaded",
+            f"{what} cannot be loaded",
             seen=f"{type(error).__name__}: {str(error)[:200]}",
-            expected=f"the entry point {points[0].value!r} of the group {group!r} to be importable",
             hint="Reinstall or update that package.",
         ) from error
+    if not fits(found):
+        raise DependencyError(
+            f"{what} is not what the group is for",
+            seen=repr(found)[:120],
+            expected=expected,
+            hint="Update that package.",
+        )
+    return found
 
 
 def _package(point: EntryPoint) -> str:

@@ -63,4 +63,4 @@ class VerificationError(VisdeployError):
 
 
 class DependencyError(VisdeployError):
-    """A required optional dependency is not installed."""
+    """A required package is not installed, or an object that a package provides cannot be used."""

@@ -1,4 +1,4 @@
-"""`export`: a checkpoint becomes a bundle that has proved itself, or nothing."""
+"""Export of a checkpoint to a bundle that was compared with PyTorch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 import onnx
 import torch
+from torch import nn
+from torch.export import ExportedProgram
 
 import visdeploy
 from visdeploy.backends import open_backend
@@ -26,6 +28,7 @@ from visdeploy_export.loading import load_model
 from visdeploy_export.methods import build_step
 from visdeploy_export.proof.certify import compare_engines, record_selftest
 from visdeploy_export.proof.clips import Frames, check_frame_count, check_source, describe, moving_clip, open_frames
+from visdeploy_export.proof.explain import StepWatch, Suspect, explain_failure, free_page
 from visdeploy_export.proof.mini_set import first_video, measure_average_precision
 from visdeploy_training import ModelInfo
 from visdeploy_training.torch_backend import TorchBackend
@@ -53,39 +56,43 @@ def export(
     ground_truth: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
 ) -> Bundle:
-    """Turn a checkpoint, ours or an official one, into a bundle with its parity certificate.
+    """Export a checkpoint, own or official, to a bundle with a parity certificate.
 
-    The certificate is measured on the very files that are shipped. Whatever fails, nothing is left on disk.
+    The certificate is measured on the files of the bundle. After an error no bundle is left on disk. If the certificate
+    fails, the page `NAME.parity.html` beside `out` shows the activations of both engines layer by layer. It replaces an
+    earlier page. If another file has that name, a number is added to the name of the page.
 
     Args:
         checkpoint: Checkpoint file.
-        out: Bundle folder to write; by default the checkpoint's name with `.vis`.
-        method: Method of the checkpoint; recognised by default.
-        variant: Variant of the checkpoint; recognised by default.
-        classes: Class names in label order, or the name of a public list such as `ytvis2019`, where the checkpoint has
-            none (official ones have none).
-        precision: Precision of the graph; only `fp32` so far.
-        height: Rows of the network input, in pixels; the variant's by default. For methods that keep the shape of the
-            frames (DefVIS and TeViT as published) the shorter edge.
-        width: Columns of the network input, in pixels; the variant's by default. For those methods the longest edge.
+        out: Bundle folder to write; default: name of the checkpoint with the ending `.vis`.
+        method: Method of the checkpoint; default: recognised.
+        variant: Variant of the checkpoint; default: recognised.
+        classes: Class names in label order, or the name of a public list such as `ytvis2019`, for checkpoints without
+            class names, such as official ones.
+        precision: Precision of the graph; this version supports `fp32`.
+        height: Rows of the network input, in pixels; default: as in the variant. For methods that keep the aspect ratio
+            of the frames (DefVIS and TeViT as published), the shorter edge.
+        width: Columns of the network input, in pixels; default: as in the variant. For these methods, the maximum
+            longer edge.
         opset: ONNX operator set, 20 to 23.
         overrides: Settings of the method to change, for example `{"window": 60, "overlap": 20}`. They are the fields of
-            the method's configuration that no weight depends on; the error about an unknown one lists them.
-        certify_on: Frames for the certificate: a video, a folder of images, or RGB arrays; a synthetic clip by
-            default. With `ground_truth`, the folder that its image names are relative to.
-        certify_frames: Frames of it to compare.
-        tolerance: What the certificate and the self-test allow.
-        ground_truth: YouTube-VIS JSON; AP of PyTorch and of the bundle on it are put into the certificate.
-        overwrite: Replace a bundle that is there already.
+            the configuration that no weight depends on; the error for an unknown setting lists them.
+        certify_on: Frames for the certificate: a video, a folder of images, or RGB arrays; default: a synthetic clip.
+            With `ground_truth`, the folder that its image names are relative to.
+        certify_frames: Number of frames to compare.
+        tolerance: Limits of the certificate and of the self-test.
+        ground_truth: YouTube-VIS JSON; the certificate then contains the AP of PyTorch and of the bundle on it.
+        overwrite: Replace an existing bundle.
 
     Returns:
         The opened bundle.
 
     Raises:
-        BundleError: `out` exists and may not be replaced, or cannot be written.
-        CheckpointError: The checkpoint cannot be read or does not fit.
-        ConfigError: An option has a value that cannot work.
-        ExportError: The graph could not be made, or its certificate failed; the message names the tensor.
+        BundleError: `out` exists and must not be replaced, or cannot be written.
+        CheckpointError: The checkpoint cannot be read or does not match the method.
+        ConfigError: An option has an invalid value.
+        ExportError: The graph cannot be exported, or its certificate failed; the message names the tensor and the first
+            layer that differs.
         DataError: `ground_truth` is malformed.
         SourceError: `certify_on` cannot be read.
     """
@@ -107,20 +114,24 @@ def export(
             overrides=overrides,
         )
         step, info = build_step(model), model.info
-        custom_ops = write_onnx(step, folder, opset=opset, metadata={"method": info.method, "variant": info.variant})
-        fields = dict(step.spec) | _origin(info, path) | {"custom_ops": custom_ops}
+        written = write_onnx(step, folder, opset=opset, metadata={"method": info.method, "variant": info.variant})
+        fields = dict(step.spec) | _origin(info, path) | {"custom_ops": written.custom_ops}
         fields |= {"opset": opset, "precision": precision, "tolerance": Tolerances(default=tolerance or Tolerance())}
         manifest = seal_bundle(folder, fields).manifest
         reference = Pipeline(manifest, TorchBackend(step.module, manifest))
         (folder / SELFTEST).write_bytes(record_selftest(reference).to_bytes())
-        certificate = _certify(seal_bundle(folder, fields), reference, certify_on, certify_frames, ground_truth)
+        bundle, watch = seal_bundle(folder, fields), StepWatch()
+        certificate = _certify(bundle, reference, certify_on, certify_frames, ground_truth, watch)
+        if not certificate.passed:
+            suspects = watch.suspects(reference.backend)
+            raise _failure(certificate, _explain(step.module, written.program, bundle, suspects, free_page(target)))
         (folder / CERTIFICATE).write_text(certificate.model_dump_json(indent=2) + "\n", encoding="utf-8")
         _prove(seal_bundle(folder, fields))
     return Bundle.open(target)
 
 
 def _check_options(precision: str, opset: int, certify_frames: int, tolerance: Tolerance | None) -> None:
-    """Refuse what cannot work before anything is computed."""
+    """Check the options before anything is computed."""
     if precision not in PRECISIONS:
         raise ConfigError(
             "this precision is not supported", seen=repr(precision), expected=f"one of {list(PRECISIONS)}"
@@ -133,7 +144,7 @@ def _check_options(precision: str, opset: int, certify_frames: int, tolerance: T
 
 
 def _origin(info: ModelInfo, checkpoint: Path) -> dict[str, Any]:
-    """The manifest's account of what was exported, and with what."""
+    """Return the fields of the manifest about the origin of the model."""
     provenance = {
         "checkpoint": checkpoint.name,
         "checkpoint_sha256": file_sha256(checkpoint),
@@ -156,12 +167,9 @@ def _certify(
     certify_on: str | os.PathLike[str] | Frames | None,
     certify_frames: int,
     ground_truth: str | os.PathLike[str] | None,
+    watch: StepWatch,
 ) -> Certificate:
-    """Measure the certificate of a staged bundle.
-
-    Raises:
-        ExportError: A limit is broken; the message names the worst tensor.
-    """
+    """Measure the certificate of a staged bundle."""
     candidate = Pipeline(bundle.manifest, open_backend(bundle, device="cpu", threads=torch.get_num_threads()))
     precision = None
     if ground_truth is not None:
@@ -173,28 +181,40 @@ def _certify(
     else:
         source = "a synthetic clip" if certify_on is None else describe(certify_on)
     frames = moving_clip(certify_frames, *SYNTHETIC_SIZE) if certify_on is None else certify_on
-    certificate = compare_engines(
+    return compare_engines(
         reference,
         candidate,
         open_frames(frames, certify_frames),
         source=source,
         average_precision=precision,
+        watch=watch,
     )
-    if not certificate.passed:
-        raise ExportError(
-            "the exported graph does not reproduce PyTorch",
-            seen="; ".join(certificate.failures),
-            expected=str(certificate.tolerance),
-            hint="Nothing was written. If these differences are acceptable to you, pass a wider `tolerance`.",
-        )
-    return certificate
+
+
+def _failure(certificate: Certificate, explanation: str) -> ExportError:
+    """Return the error for a failed certificate. It names the worst tensor first."""
+    return ExportError(
+        "the exported graph does not reproduce PyTorch",
+        seen="; ".join(certificate.failures),
+        expected=str(certificate.tolerance),
+        hint=f"{explanation} No bundle was written. If these differences are acceptable, pass a wider `tolerance`.",
+    )
+
+
+def _explain(
+    module: nn.Module, program: ExportedProgram, bundle: Bundle, suspects: Sequence[Suspect], page: Path
+) -> str:
+    try:
+        return explain_failure(module, program, bundle, suspects, page)
+    except Exception as error:  # the failed certificate must be reported in any case
+        return f"The layers could not be compared: {type(error).__name__}: {error}."
 
 
 def _prove(bundle: Bundle) -> None:
-    """The last look at the staged bundle: its own self-test, as every user will run it.
+    """Run the self-test of the staged bundle.
 
     Raises:
-        ExportError: It fails.
+        ExportError: The self-test fails.
     """
     try:
         verify(bundle.path, device="cpu", threads=torch.get_num_threads())

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import edit_json
-from tests.visdeploy.step_graph import fields, make_bundle
+from tests.visdeploy.step_graph import clip, fields, make_bundle, model_bytes
 from visdeploy.bundle import (
     CERTIFICATE,
     MANIFEST,
     MODEL,
+    MODEL_DATA,
     SELFTEST,
     Bundle,
     SelfTest,
@@ -115,7 +116,7 @@ DAMAGE = {
         r"model\.data \(a symbolic link",
     ),
     "engines is a link": (link_folder, "engines \\(a symbolic link"),
-    "engine not in the index": (lambda b, t: _put(b.path / "engines/sm90.plan"), r"index does not name.*sm90\.plan"),
+    "engine not in the index": (lambda b, t: _put(b.path / "engines/sm90.plan"), r"without an entry.*sm90\.plan"),
     "index of engines is garbage": (lambda b, t: _put(b.path / "engines/index.json"), r"index\.json cannot be read"),
     "visible weights": (lambda b, t: _put(b.path / "model.onnx.data"), r"does not list.*model\.onnx\.data"),
     "results": (lambda b, t: _put(b.path / "clip/00000.png"), "does not list.*clip"),
@@ -213,6 +214,30 @@ def test_a_bundle_of_links_into_a_hubs_cache(bundle, tmp_path):
     flip(tmp_path / "blobs" / MODEL)
     with pytest.raises(BundleError, match=r"model\.onnx does not match.*sha256"):
         Bundle.open(bundle.path)
+
+
+def test_weights_in_a_hubs_cache_are_found_by_the_engine(tmp_path):
+    """ONNX Runtime follows links as long as the weights lie beside the graph in the cache."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_from_string(model_bytes())
+    for tensor in model.graph.initializer:
+        if tensor.dims and tensor.data_type == onnx.TensorProto.FLOAT:  # weights; raw bytes alone are stored elsewhere
+            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor), tensor.name))
+    onnx.save_model(model, tmp_path / MODEL, save_as_external_data=True, location=MODEL_DATA, size_threshold=0)
+    files = FILES | {MODEL: tmp_path / MODEL, MODEL_DATA: tmp_path / MODEL_DATA}
+    made = write_bundle(tmp_path / "a.vis", fields(), files)
+    expected = first_results(made)
+    for number, path in enumerate(sorted(made.path.iterdir())):
+        replace_by_link(path, tmp_path / "blobs" / f"blob{number}")
+    assert expected
+    assert first_results(Bundle.open(made.path)) == expected
+
+
+def first_results(bundle):
+    from visdeploy import VISPredictor
+
+    with VISPredictor(bundle, device="cpu", threads=1).open_stream() as stream:
+        return [(each.track_id, each.label, each.score, each.mask.area) for each in stream.push(clip(1)[0])]
 
 
 def test_a_bundle_in_a_mounted_volume(bundle):

@@ -6,8 +6,10 @@ import shutil
 import sys
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 import visdeploy
 from tests.bundles import CLASSES, OPTIONS
@@ -29,12 +31,13 @@ from visdeploy_export.proof.clips import moving_clip
 
 
 @pytest.fixture
-def quick(monkeypatch, tiny_bundle):
+def quick(monkeypatch, tiny_export):
     """Exports of `tiny_checkpoint` take the graph of `tiny_bundle` instead of tracing it again."""
+    bundle, written = tiny_export
 
     def copy(step, folder, **options):
-        shutil.copy(tiny_bundle / MODEL, folder / MODEL)
-        return []
+        shutil.copy(bundle / MODEL, folder / MODEL)
+        return written
 
     monkeypatch.setattr(exporter, "write_onnx", copy)
 
@@ -166,11 +169,51 @@ def test_an_existing_target_is_refused_before_any_work(tiny_bundle, tmp_path):
         visdeploy.export(tmp_path / "not even there", tiny_bundle)
 
 
-def test_a_broken_limit_names_the_tensor_and_leaves_nothing(quick, tiny_checkpoint, tmp_path):
-    with pytest.raises(ExportError, match=r"output '(scores|mask_logits)': absolute error .* in frame \d"):
-        visdeploy.export(
-            tiny_checkpoint, tmp_path / "out.vis", certify_frames=2, tolerance=Tolerance(atol=1e-12, rtol=0)
-        )
+NARROW = Tolerance(atol=1e-12, rtol=0)
+
+
+def test_a_broken_limit_names_the_tensor_and_leaves_one_page(quick, tiny_checkpoint, tmp_path):
+    """A limit below rounding fails, and no layer is at fault."""
+    with pytest.raises(ExportError, match=r"output '(scores|mask_logits)': absolute error .* in frame \d") as caught:
+        visdeploy.export(tiny_checkpoint, tmp_path / "new" / "out.vis", certify_frames=2, tolerance=NARROW)
+    page = tmp_path / "new" / "out.parity.html"
+    assert list(tmp_path.rglob("*.*")) == [page]
+    assert "no layer differs by more than rounding" in str(caught.value)
+    assert f"All layers: {page}. No bundle was written" in str(caught.value)
+
+
+def test_a_planted_fault_is_named_in_the_error_and_on_the_page(monkeypatch, tiny_export, tiny_checkpoint, tmp_path):
+    bundle, written = tiny_export
+
+    def break_graph(step, folder, **options):
+        model = onnx.load(bundle / MODEL)
+        weight = next(t for t in model.graph.initializer if t.name.endswith("kernel_conv3.weight"))
+        values = numpy_helper.to_array(weight).copy()
+        values[0, 0, 1, 1] += 1
+        weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+        onnx.save(model, folder / MODEL)
+        return written
+
+    monkeypatch.setattr(exporter, "write_onnx", break_graph)
+    (tmp_path / "out.parity.html").write_text("notes of the user")
+    with pytest.raises(ExportError, match="does not reproduce PyTorch") as caught:
+        visdeploy.export(tiny_checkpoint, tmp_path / "out.vis", certify_frames=2)
+    layer = "model.Kernel_branch.conv_layers.kernel_conv3"
+    assert f"In the step from frame 0, the first layer that differs is {layer} (conv2d" in str(caught.value)
+    assert {p.name for p in tmp_path.iterdir()} == {"out.parity.html", "out.parity-2.html"}
+    assert (tmp_path / "out.parity.html").read_text() == "notes of the user"
+    page = (tmp_path / "out.parity-2.html").read_text()
+    assert page.count('id="first"') == page.count('class="differs"') == 1
+    assert "visolo tiny, step from frame 0" in page
+
+
+def test_an_explanation_that_fails_does_not_hide_the_failure(quick, monkeypatch, tiny_checkpoint, tmp_path):
+    def fail(*arguments):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(exporter, "explain_failure", fail)
+    with pytest.raises(ExportError, match=r"in frame \d.*could not be compared: OSError: no space left on device"):
+        visdeploy.export(tiny_checkpoint, tmp_path / "out.vis", certify_frames=1, tolerance=NARROW)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -179,22 +222,20 @@ def test_a_graph_of_other_weights_fails_its_certificate(quick, tiny_checkpoint, 
 
     torch.manual_seed(8)
     other = save_checkpoint(create_model("visolo", "tiny", classes=CLASSES, **OPTIONS), tmp_path / "other.safetensors")
-    with pytest.raises(ExportError, match="does not reproduce PyTorch"):
+    with pytest.raises(ExportError, match=r"does not reproduce PyTorch.*what torch traced is not the network: output"):
         visdeploy.export(other, tmp_path / "out.vis", certify_frames=2)
-    assert [p.name for p in tmp_path.iterdir()] == ["other.safetensors"]
+    assert {p.name for p in tmp_path.iterdir()} == {"other.safetensors", "out.parity.html"}
 
 
 def test_overwrite_keeps_the_old_bundle_until_the_new_one_is_proved(quick, tiny_bundle, tiny_checkpoint, tmp_path):
     out = shutil.copytree(tiny_bundle, tmp_path / "out.vis")
     old = Bundle.open(out).identity
     with pytest.raises(ExportError):
-        visdeploy.export(
-            tiny_checkpoint, out, certify_frames=1, tolerance=Tolerance(atol=1e-12, rtol=0), overwrite=True
-        )
+        visdeploy.export(tiny_checkpoint, out, certify_frames=1, tolerance=NARROW, overwrite=True)
     assert Bundle.open(out).identity == old
     visdeploy.export(tiny_checkpoint, out, certify_frames=1, tolerance=Tolerance(atol=5e-3), overwrite=True)
     assert Bundle.open(out).manifest.tolerance.default.atol == 5e-3
-    assert [p.name for p in tmp_path.iterdir()] == ["out.vis"]
+    assert {p.name for p in tmp_path.iterdir()} == {"out.vis", "out.parity.html"}
 
 
 def test_overrides_reach_the_manifest(quick, tiny_checkpoint, tmp_path):

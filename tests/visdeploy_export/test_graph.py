@@ -71,7 +71,8 @@ def run_onnx(path, *inputs):
 
 def test_a_small_step_end_to_end(tmp_path):
     step = counter_step()
-    assert write_onnx(step, tmp_path, metadata={"method": "counter"}) == []
+    written = write_onnx(step, tmp_path, metadata={"method": "counter"})
+    assert written.custom_ops == []
     path = tmp_path / MODEL
     model = onnx.load(path)
     assert [p.name for p in tmp_path.iterdir()] == [MODEL]
@@ -145,9 +146,9 @@ def test_what_cannot_be_exported_is_an_export_error(tmp_path, make, message, cap
 
 def test_an_invalid_graph_is_an_export_error(tmp_path, monkeypatch):
     def broken(step, opset):
-        proto = trace(step, opset)
+        proto, program = trace(step, opset)
         proto.graph.node[0].op_type = "NoSuchOperator"
-        return proto
+        return proto, program
 
     trace = graph._trace
     monkeypatch.setattr(graph, "_trace", broken)
@@ -183,7 +184,7 @@ def test_height_and_width_are_dynamic(engines, size):
 
 
 def frames_in_memory(last, slots):
-    """Section 6 with the documented bound: key frames 0, 5, ... and the two latest; the oldest key but 0 goes."""
+    """Return key frames 0, 5, ... and the two latest frames; the oldest key frame except 0 is dropped if it is full."""
     keys = list(range(0, last - 1, 5))
     latest = [t for t in (last - 1, last) if t >= 0]
     while len(keys) + len(latest) > slots:

@@ -38,9 +38,9 @@ def test_a_clip_method_takes_another_window_and_overlap(tmp_path):
     made = create_model("tevit", "tiny", num_classes=2, window=8, clip_overlap=3, **NARROW)
     path = save_checkpoint(made, tmp_path / "model.safetensors")
     model = load_model(path, overrides={"window": 60, "overlap": 20, "max_results": 2})
-    step = build_step(model)
-    assert step.window == Window(mode="clip", length=60, stride=40)
-    assert step.tracking == {"overlap": 20}
+    spec = build_step(model).spec
+    assert spec.window == Window(mode="clip", length=60, stride=40)
+    assert spec.dims["frames"].maximum == 60
     assert (model.config.max_results, model.config.hidden_dim) == (2, 32)
     with pytest.raises(
         ConfigError, match=r"clip_overlap has a wrong value \(seen: 3; expected: less than the window, 2"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from visdeploy.atomic import replacing_file
 from visdeploy.errors import CheckpointError, ConfigError
 from visdeploy_training.checkpoint_file import METADATA_KEY
 from visdeploy_training.model import ModelInfo, VISModel
-from visdeploy_training.registry import create_model, get_method
+from visdeploy_training.registry import create_model
 
 FORMAT = 1
 
@@ -154,6 +154,15 @@ def match_keys(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> t
     return fitting, report
 
 
+def _class_tensors(info: ModelInfo) -> set[str]:
+    """Return the names of the tensors whose shape depends on the number of classes."""
+    fewer, more = (
+        shapes(replace(info, classes=tuple(f"class_{i}" for i in range(count))))
+        for count in (len(info.classes), len(info.classes) + 1)
+    )
+    return {name for name, tensor in fewer.items() if tensor.shape != more[name].shape}
+
+
 def start_from(model: VISModel, checkpoint: Checkpoint) -> KeyReport:
     """Load a checkpoint for fine-tuning; class predictors for another number of classes keep their initial weights.
 
@@ -165,8 +174,7 @@ def start_from(model: VISModel, checkpoint: Checkpoint) -> KeyReport:
             "cannot start from a checkpoint of another method", seen=checkpoint.method, expected=model.info.method
         )
     fitting, report = match_keys(model.state_dict(), checkpoint.state)
-    official = get_method(checkpoint.method).official
-    allowed = official.class_tensors if official is not None else ()
+    allowed = _class_tensors(model.info)
     rest = tuple(k for k in report.misshapen if k.split(" ", 1)[0] not in allowed)
     KeyReport(report.loaded, report.missing, report.unexpected, rest).raise_on_problem()
     checkpoint.report.raise_on_problem()

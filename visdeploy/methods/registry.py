@@ -1,4 +1,4 @@
-"""The decoders by method name: those of this package, and those of other packages by entry points."""
+"""Registry of the decoders: those of this package, and those of other packages by entry points."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ DECODERS: dict[str, type[Decoder]] = {"defvis": DefVISDecoder, "tevit": TeViTDec
 
 
 def decoder_class(method: str) -> type[Decoder]:
-    """The decoder of a method.
+    """Return the decoder class of a method.
 
     Raises:
-        BundleError: No installed package has it.
-        DependencyError: A package has it, and it cannot be loaded.
+        BundleError: No installed package provides the method.
+        DependencyError: Another package provides it, but it cannot be loaded or is not a decoder.
     """
-    found = DECODERS.get(method) or entry_points.load(entry_points.METHODS, method)
+    found: type[Decoder] | None = DECODERS.get(method) or entry_points.load(
+        entry_points.METHODS,
+        method,
+        fits=lambda each: isinstance(each, type) and issubclass(each, Decoder),
+        expected="a subclass of visdeploy.methods.Decoder",
+    )
     if found is None:
         raise BundleError(
             "manifest.json: field 'method': no installed package has the method",
@@ -29,18 +34,11 @@ def decoder_class(method: str) -> type[Decoder]:
             expected=f"one of {sorted({*DECODERS, *entry_points.names(entry_points.METHODS)})}",
             hint="Install a newer visdeploy, or the package that brings the method.",
         )
-    if not (isinstance(found, type) and issubclass(found, Decoder)):
-        raise BundleError(
-            f"the entry point of the method {method!r} is no decoder",
-            seen=repr(found)[:80],
-            expected="a subclass of visdeploy.methods.Decoder",
-            hint="Update the package that brings the method.",
-        )
     return found
 
 
 def create_decoder(spec: ModelSpec, *, keep_tracks: bool = False, profiler: Profiler = OFF) -> Decoder:
-    """The decoder of one stream.
+    """Return the decoder of one stream.
 
     Args:
         spec: Method, classes, window, and the parameters of decoder and tracker.
@@ -48,14 +46,7 @@ def create_decoder(spec: ModelSpec, *, keep_tracks: bool = False, profiler: Prof
         profiler: See `Decoder`.
 
     Raises:
-        BundleError: The method is unknown, or a parameter is unknown or wrong.
-        DependencyError: The method's package cannot be loaded.
+        BundleError: The method is unknown, or a parameter is unknown or invalid.
+        DependencyError: The package of the method cannot be loaded.
     """
-    return decoder_class(spec.method)(
-        spec.classes,
-        window=spec.window,
-        decode=spec.decode,
-        tracking=spec.tracking,
-        keep_tracks=keep_tracks,
-        profiler=profiler,
-    )
+    return decoder_class(spec.method).of(spec, keep_tracks=keep_tracks, profiler=profiler)

@@ -1,11 +1,11 @@
-"""The methods that can be exported: network → step graph. One line per method; other packages add theirs."""
+"""Registry of the methods that can be exported: method name → function from a network to a step graph."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from visdeploy import entry_points
-from visdeploy.errors import ConfigError
+from visdeploy.errors import ConfigError, DependencyError
 from visdeploy_export.methods import defvis, tevit, visolo
 from visdeploy_export.step import StepGraph
 from visdeploy_training.model import VISModel
@@ -16,15 +16,28 @@ BUILDERS: dict[str, Builder] = {"defvis": defvis.build, "tevit": tevit.build, "v
 
 
 def build_step(model: VISModel) -> StepGraph:
-    """The step graph of a network.
+    """Return the step graph of a network.
 
     Raises:
-        ConfigError: Its method cannot be exported.
-        DependencyError: Another package exports it, and cannot be loaded.
+        ConfigError: The method cannot be exported.
+        DependencyError: Another package exports it, but cannot be loaded, or returns something else.
     """
     method = model.info.method
-    build: Builder | None = BUILDERS.get(method) or entry_points.load(entry_points.EXPORT_METHODS, method)
+    build: Builder | None = BUILDERS.get(method) or entry_points.load(
+        entry_points.EXPORT_METHODS,
+        method,
+        fits=callable,
+        expected="a function from a network to a visdeploy_export.step.StepGraph",
+    )
     if build is None:
         known = sorted({*BUILDERS, *entry_points.names(entry_points.EXPORT_METHODS)})
         raise ConfigError(f"the method {method!r} cannot be exported", expected=f"one of {known}")
-    return build(model)
+    step = build(model)
+    if not isinstance(step, StepGraph):
+        raise DependencyError(
+            f"the package that exports the method {method!r} gives no step graph",
+            seen=repr(step)[:120],
+            expected="a visdeploy_export.step.StepGraph",
+            hint="Update that package.",
+        )
+    return step

@@ -47,7 +47,7 @@ class Checkpoints(Checkpoint):
     """Write Lightning checkpoints: the last one, some that are kept, and the best one.
 
     They are written right after an optimiser step, never while gradients are accumulated, so that a resumed run loses
-    no gradient. Lightning's own `ModelCheckpoint` writes again after the first batch of a resumed run.
+    no gradient. Lightning's own `ModelCheckpoint` would write again after the first batch of a resumed run.
 
     Args:
         folder: Folder of the files.
