@@ -38,7 +38,8 @@ class TorchBackend(Backend):
         """
         sizes, names = self.bind_inputs(inputs), self.check_outputs(outputs)
         tensors = [_tensor(inputs[t.name], t.dtype).to(self._device) for t in self.spec.inputs]
-        with torch.inference_mode():
+        # a training in lower precision validates what is exported, which is not autocast
+        with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):
             values = self._module(*tensors, *(state[s.input] for s in self.spec.state))
         values = values if isinstance(values, tuple) else (values,)
         count = len(self.spec.outputs)
