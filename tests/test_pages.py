@@ -1,4 +1,4 @@
-"""The pages of the repository: widths, links, pictures, recipes."""
+"""Pages of the repository: widths, leftovers of merges, links, pictures, recipes."""
 
 import re
 import subprocess
@@ -31,6 +31,10 @@ def page(request) -> Path:
 def test_no_line_is_too_wide(page):
     wide = {number: len(line) for number, line in enumerate(page.read_text().splitlines(), 1) if len(line) > WIDEST}
     assert not wide
+
+
+def test_no_merge_was_left_unfinished(page):
+    assert not re.findall(r"^(?:<{7}|>{7}) .*$", page.read_text(), re.MULTILINE)
 
 
 def _anchor(title: str) -> str:
