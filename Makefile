@@ -5,7 +5,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NATIVE := $(shell find plugins -path '*/third_party' -prune -o \( -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh' \) -print)
 
-.PHONY: setup demo test check fix fuzz sanitize clean
+# One thread in each of two workers is faster than two threads in one; `loadfile` keeps a file's fixtures together.
+test test-isa campaign: export OMP_NUM_THREADS = 1
+WORKERS := --numprocesses 2 --dist loadfile
+
+.PHONY: setup demo test test-isa campaign check fix fuzz sanitize clean
 
 setup: $(READY)
 
@@ -18,9 +22,18 @@ $(READY): pyproject.toml setup.py $(wildcard plugins/CMakeLists.txt)
 demo: $(READY)
 	$(BIN)/python examples/demo.py
 
-# One thread in each of two workers is faster than two threads in one; `loadfile` keeps a file's fixtures together.
 test: $(READY) check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not gpu" $(WORKERS) --processor-times 20
+	$(MAKE) test-isa
+
+# The numerically sensitive tests once more, with all libraries held to AVX2 and then to their portable paths.
+test-isa: $(READY)
+	$(BIN)/python -m tests.processors avx2 $(WORKERS)
+	$(BIN)/python -m tests.processors baseline $(WORKERS)
+
+# What takes minutes or hours: the recipes that overfit whole clips.
+campaign: $(READY)
+	$(BIN)/python -m pytest -m campaign --numprocesses 2 --timeout 0 --processor-times 20
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -1,8 +1,8 @@
-"""A clip method window by window: plain PyTorch, compiled, ONNX Runtime without our ops and with them, in one run.
+"""Time of a window of a clip method in PyTorch, torch.compile, and ONNX Runtime without and with our operators.
 
-Plain PyTorch is the network without any kernel of ours: `grid_sample` in the attention, torchvision's deformable
-convolution, torchvision's RoI align on each level. `end_to_end.py --method defvis` (or `tevit`) prints what is measured
-here.
+All are measured in the same run. PyTorch runs the network without kernels of visdeploy: `grid_sample` in the attention,
+and the deformable convolution and RoI align (one call per level) of torchvision. `end_to_end.py --method defvis` (or
+`tevit`) prints the measurements.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ EAGER, COMPILED, STOCK, OURS = (
 
 @dataclass
 class Seconds:
-    """The fastest window of one side: by the clock, and of processor time, all threads together."""
+    """Minimum time of a window on one side: wall-clock time, and processor time summed over all threads."""
 
     wall: float = float("inf")
     cpu: float = float("inf")
@@ -67,7 +67,7 @@ def _per_level(
     sampling_ratio: int,
     finest_scale: float,
 ) -> Tensor:
-    """One call a level on the boxes of that level, the results put back in order."""
+    """Compute RoI align with one call per level for the boxes of that level, and restore the order of the boxes."""
     levels, boxes = roi_levels(rois, len(maps), finest_scale), torch.cat([images[:, None].to(rois.dtype), rois], 1)
     output = maps[0].new_zeros((len(rois), maps[0].shape[1], *output_size))
     for level, (each, scale) in enumerate(zip(maps, spatial_scales, strict=True)):
@@ -78,7 +78,7 @@ def _per_level(
 
 @contextmanager
 def plain_pytorch(seen: list[tuple[Tensor, ...]]) -> Iterator[None]:
-    """Networks without our kernels; the inputs of the first deformable attention, if any, are put into `seen`."""
+    """Run networks without our kernels; append the inputs of the first deformable attention, if any, to `seen`."""
 
     def attention(*inputs: Tensor) -> Tensor:
         if not seen and not torch.compiler.is_compiling():
@@ -104,14 +104,14 @@ def time_sides(
 
     Args:
         bundle: The exported network.
-        module: The same network's step in PyTorch.
-        window: What every side computes.
-        threads: Threads of ONNX Runtime.
-        rounds: Timed runs of every side.
-        compiled: Run `torch.compile`, too.
+        module: Step module of the same network in PyTorch.
+        window: Input of every side.
+        threads: Number of threads of ONNX Runtime.
+        rounds: Number of timed runs of every side.
+        compiled: Also run `torch.compile`.
 
     Returns:
-        The fastest window of each side, its largest difference from PyTorch in an output, and the inputs of the first
+        The minimum time of each side, its largest difference from PyTorch in an output, and the inputs of the first
         deformable attention of the window, if there is any.
     """
     seen: list[tuple[Tensor, ...]] = []
@@ -124,7 +124,7 @@ def time_sides(
             engines[STOCK] = open_backend(bundle, device="cpu", threads=threads)
         engines[OURS] = open_backend(bundle, device="cpu", threads=threads)
         sides = {name: _run(Pipeline(spec, engine), window) for name, engine in engines.items()}
-        # once untimed: compilers compile, and engines grow the memory that they keep (a third of a first window's time)
+        # one untimed run, for compilation and for the memory that engines allocate (a third of the time of a first run)
         expected = {name: run() for name, run in sides.items()}[EAGER]
         times, errors = {name: Seconds() for name in sides}, dict.fromkeys(sides, 0.0)
         for _ in range(rounds):
@@ -139,12 +139,12 @@ def time_sides(
 
 
 def time_attention(inputs: tuple[Tensor, ...], layer_count: int, *, threads: int) -> dict[str, Any]:
-    """Our attention kernel on one layer's inputs, beside what the machine could do at best in the same run."""
+    """Time our attention kernel on the inputs of one layer, with the roofline measured in the same run."""
     value, logits = inputs[0], inputs[5]
     with torch.inference_mode():
         seconds = [time_on_cpu(lambda: ms_deform_attn_fused(*inputs)) for _ in range(3)]
         output = ms_deform_attn_fused(*inputs)
-    # beside the sampling itself about 4 operations a softmax term and 2 a coordinate
+    # in addition to the sampling: about 4 operations per term of the softmax and 2 per coordinate
     work = Work(
         bytes=sum(each.numel() * each.element_size() for each in (*inputs, output)),
         flops=sampling_flops(logits, value) + 8 * logits.numel(),

@@ -1,18 +1,18 @@
-"""Frames per second of a full-size method, stage by stage, beside PyTorch eager and torch.compile in the same run.
+"""Frames per second of a full-size method, by stage, compared with PyTorch eager and torch.compile in the same run.
 
-The three run the same frames of the same 640x360 clip: the exported bundle through `VISPredictor` (with decoding,
+All three process the same frames of a 640x360 clip: the exported bundle with `VISPredictor` (including decoding,
 preprocessing, tracking and writing), and the PyTorch step module on the same preprocessed tensors, eager and compiled.
-Weights are random (a fixed seed) unless a checkpoint is given, with the class bias set so that `--instances` cells of
-an image pass the score threshold: the dense part of the network costs the same whatever the weights, the decoding costs
-by the instance.
+Without a checkpoint, the weights are random with a fixed seed, and the class bias is set so that `--instances` cells of
+an image exceed the score threshold. The time of the dense part of the network does not depend on the weights, but that
+of decoding depends on the number of instances.
 
     python benchmarks/end_to_end.py                       # VISOLO R50 at 352x624
     python benchmarks/end_to_end.py --variant tiny --frames 100
     python benchmarks/end_to_end.py --method defvis --variant inst_r50 --threads 1
     python benchmarks/end_to_end.py --method tevit --variant msgshift --threads 1 --clip-frames 5
 
-A clip method (DefVIS, TeViT) runs one window on every side instead, see `clip_windows.py`. The published windows are of
-36 frames; on a CPU, `--clip-frames` makes them shorter where the weights are random.
+For a clip method (DefVIS, TeViT), one window is run on every side instead, see `clip_windows.py`. The published windows
+have 36 frames; `--clip-frames` sets a shorter length for random weights, for example on a CPU.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ HEIGHT, WIDTH = 360, 640
 
 
 def make_clip(path: Path, frames: int) -> Path:
-    """A 640x360 H.264 clip of drifting textured shapes, the same on every machine."""
+    """Write a 640x360 H.264 clip of moving textured shapes, identical on every machine."""
     rng = np.random.RandomState(0)
     texture = rng.randint(0, 255, (HEIGHT // 8, 2 * WIDTH // 8, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
     with VideoWriter(path, WIDTH, HEIGHT, 25) as writer:
@@ -57,7 +57,7 @@ def make_clip(path: Path, frames: int) -> Path:
 
 
 def time_torch(module: nn.Module, spec: ModelSpec, frames: list[np.ndarray]) -> float:
-    """Median seconds per prepared frame of a PyTorch step module, after three frames to warm up."""
+    """Return the median seconds per preprocessed frame of a PyTorch step module, after three warm-up frames."""
     pipeline, seconds = Pipeline(spec, TorchBackend(module, spec)), []
     state: State | None = None
     for step in list(pipeline.steps(frames)):
@@ -68,13 +68,13 @@ def time_torch(module: nn.Module, spec: ModelSpec, frames: list[np.ndarray]) -> 
 
 
 def read_frames(clip: Path) -> list[np.ndarray]:
-    """All frames of a video, RGB."""
+    """Return all frames of a video, in RGB."""
     with open_source(clip) as source:
         return [frame.image for frame in source]
 
 
 def main() -> None:
-    """Run the three and print the table; `--json` also writes the figures."""
+    """Run all three and print a table; `--json` also writes the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", default="visolo")
     parser.add_argument("--variant", default="r50")
@@ -82,8 +82,8 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=20)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--instances", type=int, default=15)
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
-    parser.add_argument("--clip-frames", type=int, default=None, help="frames of a window, where weights are random")
+    parser.add_argument("--no-compile", action="store_true", help="do not measure torch.compile")
+    parser.add_argument("--clip-frames", type=int, default=None, help="frames of a window, for random weights")
     parser.add_argument("--rounds", type=int, default=1, help="windows timed on each side (clip methods)")
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args()
@@ -113,7 +113,7 @@ def main() -> None:
 
 
 def measure_clips(console: Console, options: argparse.Namespace) -> None:
-    """Time one window of a clip method on every side, the stages of the runtime, and DefVIS's attention by itself."""
+    """Time one window of a clip method on every side, the stages of the runtime, and the attention of DefVIS alone."""
     from clip_windows import time_attention, time_sides
 
     from visdeploy_training import get_method, load_checkpoint
@@ -143,13 +143,13 @@ def measure_clips(console: Console, options: argparse.Namespace) -> None:
 
 
 def report_clips(console: Console, figures: dict[str, Any], options: argparse.Namespace) -> None:
-    """Print the sides, the stages and the attention, if there is one."""
+    """Print the times of the sides, of the stages, and of the attention, if there is one."""
     from clip_windows import EAGER, OURS
 
     (length, _, height, width), stride, sides = figures["window"], figures["stride"], figures["sides"]
     table = Table(
         title=f"{options.method} {options.variant}, {options.threads} CPU threads ({platform.machine()}), windows of "
-        f"{length} frames of {height}x{width}, {stride} new ones each; the fastest of {options.rounds}",
+        f"{length} frames of {height}x{width}, {stride} new ones each; fastest of {options.rounds} runs",
         title_justify="left",
     )
     columns = ("side", "s per window", "CPU s per window", "FPS by CPU time", "x eager by CPU time", "worst error")
@@ -177,7 +177,7 @@ def report_clips(console: Console, figures: dict[str, Any], options: argparse.Na
 def measure_runtime(
     bundle: visdeploy.Bundle, clip: Path, threads: int, root: Path, *, warm: bool = True
 ) -> dict[str, Any]:
-    """Milliseconds per frame of each stage of `VISPredictor`, results written included."""
+    """Measure the milliseconds per frame of each stage of `VISPredictor`, including the writing of results."""
     predictor = visdeploy.VISPredictor(bundle, device="cpu", threads=threads)
     if warm:
         predictor(clip, max_frames=3)
@@ -192,7 +192,7 @@ def measure_runtime(
 
 
 def report(console: Console, figures: dict[str, Any], options: argparse.Namespace) -> None:
-    """Print stages, shares and ratios."""
+    """Print the times of the stages, their shares, and the ratios to PyTorch."""
     stages = figures["stages_ms"]
     total = sum(stages.values())
     graph = stages[str(Stage.GRAPH)]

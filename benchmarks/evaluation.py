@@ -1,9 +1,9 @@
-"""Time of `visdeploy.evaluate` on a synthetic set of the size of YouTube-VIS val, beside a plain loop over pairs.
+"""Time of `visdeploy.evaluate` on a synthetic set of the size of YouTube-VIS val, compared with a loop over pairs.
 
 Run: python benchmarks/evaluation.py [--videos 300] [--predictions 20] [--repeats 3] [--metrics ytvis hota]
 
-The loop merges masks pair by pair and frame by frame, as the benchmark's own program does; both sides run in the
-same process, in turn, and must agree on every track IoU.
+The loop merges masks pair by pair and frame by frame, as in the official evaluation of YouTube-VIS. Both run one after
+the other in the same process, and all track IoUs are compared.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HEIGHT, WIDTH, FRAMES, CATEGORIES, VERTICES = 720, 1280, 27, 40, 60
 
 
 def blob(generator: np.random.Generator, center: np.ndarray, radius: float) -> dict[str, Any]:
-    """A star-shaped mask around a point, as real outlines are: a few hundred runs."""
+    """Create a star-shaped mask around a point, with a few hundred runs, as in real annotations."""
     angles = np.linspace(0, 2 * np.pi, VERTICES, endpoint=False)
     radii = radius * generator.uniform(0.85, 1.15, VERTICES)
     points = center[:, None] + radii * np.stack([np.cos(angles), np.sin(angles)])
@@ -37,12 +37,12 @@ def blob(generator: np.random.Generator, center: np.ndarray, radius: float) -> d
 
 
 def track(generator: np.random.Generator, start: np.ndarray, speed: np.ndarray, radius: float) -> list[Any]:
-    """Masks of a blob that moves at constant speed."""
+    """Create the masks of a blob that moves at constant speed."""
     return [blob(generator, start + frame * speed, radius) for frame in range(FRAMES)]
 
 
 def synthesize(videos: int, per_video: int, seed: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Two objects a video; predictions near the objects, four in five of the right class."""
+    """Create two objects per video, and predictions near the objects, 80 % of them with the correct class."""
     generator = np.random.default_rng(seed)
     truth: dict[str, Any] = {"videos": [], "annotations": []}
     truth["categories"] = [{"id": k + 1, "name": f"class {k + 1}"} for k in range(CATEGORIES)]
@@ -71,7 +71,7 @@ def synthesize(videos: int, per_video: int, seed: int = 0) -> tuple[dict[str, An
 
 
 def plain_loop(truth: AnnotationSet, predictions: list[Prediction]) -> dict[tuple[int, int, int], list[float]]:
-    """Track IoU of all pairs of one class in one video, one merge for each mask pair."""
+    """Compute the track IoU of all pairs of the same class and video, with one merge per pair of masks."""
     found: dict[tuple[int, int, int], list[float]] = {}
     for prediction in predictions:
         for annotation in truth.annotations_by_video[prediction.video_id]:
@@ -90,7 +90,7 @@ def plain_loop(truth: AnnotationSet, predictions: list[Prediction]) -> dict[tupl
 
 
 def own_overlaps(truth: AnnotationSet, predictions: list[Prediction]) -> dict[tuple[int, int, int], list[float]]:
-    """Track IoU of the same pairs from the evaluator's own overlaps."""
+    """Compute the track IoU of the same pairs with the evaluator."""
     return {
         (annotation.video_id, pairs.category_id, annotation.id): pairs.track_iou[:, g].tolist()
         for pairs in class_pairs(truth, predictions)
@@ -100,7 +100,7 @@ def own_overlaps(truth: AnnotationSet, predictions: list[Prediction]) -> dict[tu
 
 
 def seconds(call: Callable[[], Any], repeats: int) -> float:
-    """Median time of a call."""
+    """Measure the median time of a call, in seconds."""
     taken = []
     for _ in range(repeats):
         start = time.perf_counter()

@@ -1,13 +1,13 @@
-"""What an export of a full-size network costs, and how far its graph is from PyTorch with our operators and without.
+"""Time and memory of the export of a full-size network, and differences of its graph from PyTorch.
 
     python benchmarks/exporting.py --method defvis --variant inst_r50 --frames 36
     python benchmarks/exporting.py --method tevit --variant msgshift --set window=60 --set overlap=20 --frames 60
     python benchmarks/exporting.py --seeded shared/goldens/defvis/inst_r50_t36.json --clip CLIP.mp4 --frames 36
     python benchmarks/exporting.py --checkpoint MODEL.safetensors --clip CLIP.mp4 --bundle MODEL.vis
 
-Weights are a checkpoint's, or seeded ones under official names from the list of a golden file (`params` and
-`overrides`), or random ones. Every comparison is the export's own certificate:
-raw outputs, masks and tracks of all frames of the clip. Exits with 1 where one fails.
+The graph runs with our operators and with standard operators. The weights are those of a checkpoint, or generated from
+the seed in a golden file (`params` and `overrides`) under official names, or random. Every comparison is a certificate
+as made by the export: raw outputs, masks and tracks of all frames of the clip. The exit status is 1 if one fails.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ OURS, STOCK = "ONNX Runtime, our operators", "ONNX Runtime, standard operators"
 
 @dataclass
 class Cost:
-    """Of the export, certificate included: seconds by the clock and of processor time, GiB of memory at the most."""
+    """Cost of the export including its certificate: wall-clock and processor time in seconds, peak memory in GiB."""
 
     wall_s: float
     cpu_s: float
@@ -55,7 +55,7 @@ class Cost:
 
 
 def seeded_checkpoint(details: Path, path: Path) -> Path:
-    """The weights that a golden file lists, in the official layout."""
+    """Write the weights described in a golden file, in the official layout."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
     golden = importlib.import_module("tests.goldens.core").Golden(details.parent)
     state = golden.weights(details=json.loads(details.read_text(encoding="utf-8")))
@@ -64,7 +64,7 @@ def seeded_checkpoint(details: Path, path: Path) -> Path:
 
 
 def timed_export(checkpoint: Path, out: Path, clip: Frames | Path, options: argparse.Namespace) -> Cost:
-    """Export with a certificate on the clip."""
+    """Export with a certificate on the clip, and measure the cost."""
     wall, cpu = time.perf_counter(), time.process_time()
     visdeploy.export(
         checkpoint,
@@ -80,7 +80,7 @@ def timed_export(checkpoint: Path, out: Path, clip: Frames | Path, options: argp
 
 
 def compare(bundle: visdeploy.Bundle, reference: Pipeline, clip: Frames | Path, frames: int, name: str) -> Certificate:
-    """The certificate of one engine."""
+    """Create the certificate of one engine."""
     library = visdeploy_plugins.onnxruntime_library if name == OURS else lambda: None
     with patch.object(visdeploy_plugins, "onnxruntime_library", library):
         candidate = Pipeline(bundle.manifest, open_backend(bundle, device="cpu", threads=torch.get_num_threads()))
@@ -88,7 +88,7 @@ def compare(bundle: visdeploy.Bundle, reference: Pipeline, clip: Frames | Path, 
 
 
 def node_counts(path: Path) -> dict[str, int]:
-    """Nodes of the graph, and of the bodies of its functions."""
+    """Count the nodes of the graph, and of the bodies of its functions."""
     model = onnx.load(str(path), load_external_data=False)
     return {"graph": len(model.graph.node)} | {f"{f.domain}::{f.name}": len(f.node) for f in model.functions}
 
@@ -98,12 +98,12 @@ def report(console: Console, figures: dict[str, Any], certificates: dict[str, Ce
     cost = figures["cost"]
     console.print(
         f"{figures['title']}: exported in {cost['wall_s']:.0f} s ({cost['cpu_s']:.0f} s of processor time), "
-        f"{cost['peak_gib']:.1f} GiB at the most; {figures['megabytes']:.0f} MB on disk"
+        f"{cost['peak_gib']:.1f} GiB peak memory; {figures['megabytes']:.0f} MB on disk"
     )
     console.print("nodes: " + ", ".join(f"{name} {count}" for name, count in figures["nodes"].items()))
     table = Table(title=f"against PyTorch, {figures['source']}", title_justify="left")
     for index, column in enumerate(
-        ("engine", "largest errors", "smallest mask IoU", "(frame, track) in both", "verdict")
+        ("engine", "largest errors", "smallest mask IoU", "(frame, track) in both", "result")
     ):
         table.add_column(column, justify="left" if index == 0 else "right")
     for name, certificate in certificates.items():
@@ -122,7 +122,7 @@ def main() -> int:
     parser.add_argument("--variant", default="inst_r50")
     parser.add_argument("--checkpoint", type=Path, default=None)
     parser.add_argument("--seeded", type=Path, default=None, help="golden file that lists seeded weights")
-    parser.add_argument("--classes", default=None, help="of an official checkpoint, which names none")
+    parser.add_argument("--classes", default=None, help="for an official checkpoint, which contains no class names")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="setting of the method")
     parser.add_argument("--clip", type=Path, default=None, help="default: moving boxes, 360x640")
     parser.add_argument("--frames", type=int, default=36)

@@ -1,10 +1,10 @@
-"""Bytes that a step copies to the host, and its processor time, with and without the outputs of certificates.
+"""Bytes that a step copies to the host, and its processor time, with and without outputs for certificates.
 
     python benchmarks/fetching.py BUNDLE
     python benchmarks/fetching.py --seed-method visolo --seed-variant r50
 
-Both sides run the same frames in turns on the same engine. `all outputs` is what every step fetched before outputs had
-roles; `production` is what streams fetch now.
+Both sides run the same frames in turns on the same engine. `all outputs` fetches every output, as for a certificate;
+`production` fetches only those that streams need.
 """
 
 from __future__ import annotations
@@ -29,21 +29,24 @@ SIDES = {"all outputs": True, "production": False}
 
 
 def random_bundle(folder: Path, method: str, variant: str) -> Path:
-    """A bundle of random weights; what is copied does not depend on them, but for the number of detections."""
+    """Export a network with random weights; they affect the copied bytes only through the number of detections."""
     torch.manual_seed(0)
     checkpoint = save_checkpoint(create_model(method, variant), folder / "random.safetensors")
     return visdeploy.export(checkpoint, folder / "random.vis", certify_frames=2).path
 
 
 def one_step(pipeline: Pipeline, step: Step, state: State | None, *, proof: bool) -> tuple[State, int, float]:
-    """The next state, the bytes that came to the host, and seconds of processor time."""
+    """Run a step; return the next state, the bytes copied to the host, and the processor time in seconds."""
     start = time.process_time()
     outputs, state = pipeline.run(step, state, proof=proof)
     return state, sum(value.nbytes for value in outputs.values()), time.process_time() - start
 
 
 def measure(pipeline: Pipeline, frames: np.ndarray) -> dict[str, tuple[float, float]]:
-    """Bytes a frame, and the fastest step's milliseconds of processor time, by side; the first step is not timed."""
+    """Measure bytes per frame and the minimum processor time of a step in milliseconds, for each side.
+
+    The first step is not timed.
+    """
     steps = list(pipeline.steps(frames))
     states: dict[str, State | None] = dict.fromkeys(SIDES)
     copied, seconds = dict.fromkeys(SIDES, 0), {name: [] for name in SIDES}
@@ -57,7 +60,7 @@ def measure(pipeline: Pipeline, frames: np.ndarray) -> dict[str, tuple[float, fl
 
 
 def main() -> int:
-    """Measure and print; 1 if a step of production fetches an output of the role `proof`."""
+    """Measure and print; return 1 if a step in production fetches an output with the role `proof`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path, nargs="?", help="default: random weights of --seed-method")
     parser.add_argument("--seed-method", default="visolo")
@@ -79,13 +82,13 @@ def main() -> int:
     )
     for name, (copied, milliseconds) in found.items():
         print(
-            f"{name:12s} {copied / 1024:10.1f} KiB a frame to the host, step {milliseconds:8.1f} ms of processor time"
+            f"{name:12s} {copied / 1024:10.1f} KiB per frame to the host, step {milliseconds:8.1f} ms of processor time"
         )
     less = found["all outputs"][0] / max(1.0, found["production"][0])
     ratio = found["production"][1] / found["all outputs"][1]
     proof = {t.name for t in bundle.manifest.outputs if t.role == "proof"}
     print(f"{less:.2f} times fewer bytes, {ratio:.3f} times the processor time")
-    print(f"left out: {', '.join(sorted(proof))}")
+    print(f"not fetched: {', '.join(sorted(proof))}")
     return int(bool(fetched & proof))
 
 

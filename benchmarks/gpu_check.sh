@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 # Builds the CUDA parts for this machine's GPU and tries them there: kernels against the CPU, compute-sanitizer, TensorRT
-# plugins, speed. Prints a table, and writes it to $OUT. README.md beside this file says what it needs.
+# plugins, whole bundles, speed. Prints a table, and writes it to $OUT. README.md beside this file says what it needs.
 #
-#   benchmarks/gpu_check.sh [--only PART[,PART...]] [--limit SECONDS]
+#   [BUNDLES=FOLDER] benchmarks/gpu_check.sh [--only PART[,PART...]] [--limit SECONDS]
 #
-# Parts: build tests memcheck racecheck tensorrt bench. Without --only all of them run. Exit status: 0 all that ran is
-# well, 1 something failed, 2 nothing can run here.
+# Parts: build tests memcheck racecheck tensorrt bundles bench. Without --only all of them run. Exit status: 0 all that
+# ran is well, 1 something failed, 2 nothing can run here.
 # shellcheck disable=SC2329  # the parts are called by name
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 
-all_parts=(build tests memcheck racecheck tensorrt bench)
+all_parts=(build tests memcheck racecheck tensorrt bundles bench)
 parts=("${all_parts[@]}")
 limit=570
 python=${PYTHON:-python3}
@@ -138,6 +138,21 @@ part_tensorrt() {
   local harness=$package/visdeploy_tensorrt_harness
   [[ -x $harness ]] || { detail "the build made no TensorRT harness" && return 77; }
   within 60 "$harness" "$package/libvisdeploy_tensorrt.so"
+}
+
+part_bundles() {
+  local folder=${BUNDLES:-$scratch/bundles} options=() program status=0 reason
+  if [[ -z ${BUNDLES:-} ]]; then
+    within 240 "$python" benchmarks/gpu_bundles.py make "$folder" || return $?
+  fi
+  if program=$(first_program compute-sanitizer); then options=(--sanitizer "$program" --seconds 60); fi
+  within 300 "$python" benchmarks/gpu_bundles.py check "$folder" --device cuda "${options[@]}" 2>&1 | tee "$scratch/bundles.log" ||
+    status=$?
+  # The table gets the number of each outcome, and the first thing that failed or else did not run.
+  reason=$(grep -m 1 '^FAILED' "$scratch/bundles.log" || grep -m 1 '^NOT RUN' "$scratch/bundles.log" || true)
+  detail "$(grep -c '^OK ' "$scratch/bundles.log") OK, $(grep -c '^FAILED' "$scratch/bundles.log") FAILED," \
+    "$(grep -c '^NOT RUN' "$scratch/bundles.log") NOT RUN${reason:+: $reason}"
+  return "$status"
 }
 
 part_bench() {

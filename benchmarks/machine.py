@@ -1,4 +1,4 @@
-"""The processor that figures were measured on; figures of two machines are not comparable."""
+"""Description of the processor; measurements on different machines are not comparable."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _SETS = (("avx512f", "AVX-512"), ("avx2", "AVX2"), ("sse4_2", "SSE4.2"))
 
 
 def machine_line() -> str:
-    """Processor, its widest vector instructions, and the cores that this process may use."""
+    """Return the processor, its widest vector instructions, and the number of cores that this process may use."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

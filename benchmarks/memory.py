@@ -1,11 +1,11 @@
-"""Resident memory of a stream that does not end: megabytes after 300 frames, after 3,000, and in between.
+"""Resident memory of a long stream: megabytes after 300 frames, after 3,000, and in between.
 
     python benchmarks/memory.py demo/visolo_tiny.vis
     python benchmarks/memory.py BUNDLE --video street.mp4 --frames 3000
 
-The frames go round in a loop, so the memory of the source stays out of the figures. A clip method gives its results
-window by window, the marks then lie inside a window's. Exits with 1 if the memory after
-the last frame differs from that after the 300th by the limit or more.
+The frames are repeated in a loop, so that the measurement does not include the memory of the source. A clip method
+returns its results window by window, so a mark may be inside a window. The exit status is 1 if the memory after the
+last frame differs from that after the 300th by the limit or more.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FIRST = 300
 
 
 def moving_boxes(count: int, height: int = 180, width: int = 320) -> list[np.ndarray]:
-    """Frames with boxes that move, hide and return."""
+    """Create frames with boxes that move, disappear and reappear."""
     rng = np.random.default_rng(0)
     frames = list(rng.integers(60, 90, (count, height, width, 3), dtype=np.uint8))
     for k in range(5):
@@ -40,7 +40,7 @@ def moving_boxes(count: int, height: int = 180, width: int = 320) -> list[np.nda
 
 
 def measure(predictor: visdeploy.VISPredictor, frames: Iterator[np.ndarray], marks: set[int]) -> dict[int, float]:
-    """Megabytes resident after the marked numbers of frames."""
+    """Measure the resident memory in megabytes after the given numbers of frames."""
     process, found = psutil.Process(), {}
     for result in predictor.stream(frames):
         if result.index + 1 in marks:
@@ -53,7 +53,7 @@ def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--video", type=Path, default=None, help="default: boxes that move, hide and return")
+    parser.add_argument("--video", type=Path, default=None, help="default: boxes that move, disappear and reappear")
     parser.add_argument("--frames", type=int, default=3000)
     parser.add_argument("--limit", type=float, default=5.0, help="megabytes")
     parser.add_argument("--device", default="auto")

@@ -1,12 +1,12 @@
-"""Speed of the operators: ratios against named baselines in the same run, and shares of the machine's roofline.
+"""Speed of the operators: ratios to named baselines in the same run, and shares of the machine's roofline.
 
     python benchmarks/ops.py                              # all ops in ONNX Runtime on the CPU, 1 thread and 1 -> 2
     python benchmarks/ops.py --op ms_deform_attn --targets
     python benchmarks/ops.py --device cuda                # PyTorch operators, float32 and float16, CUDA events
 
-On the CPU, our side is ONNX Runtime with our library, inputs and outputs bound, so that a call is the computation and
-nothing else; the baselines are the same file in a session without the library (it runs the op's function body, or
-ONNX Runtime's own kernel), and PyTorch. Both outputs are compared before anything is timed.
+On the CPU, our side is ONNX Runtime with our library. Inputs and outputs are bound, so that a call consists only of the
+computation. The baselines are the same file in a session without the library, which runs the function body of the op or
+a kernel of ONNX Runtime, and PyTorch. Outputs are compared before the measurement.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CASES: dict[str, Callable[..., Iterator[Case]]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; 0 unless something could not be run."""
+    """Measure and print; return 0."""
     options = _parse(arguments)
     console = Console(soft_wrap=True, width=200)
     schedule = Schedule(rounds=1 if options.small else options.rounds, seconds=0.0 if options.small else 0.3)
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print_rows(console, rows, f"{options.device} ({where})")
     print_roofs(console, roofs, machines)
     if importlib.util.find_spec("deformops") is None:
-        console.print("deformops: not compared, it is not installed here (its kernels need CUDA and Python 3.12)")
+        console.print("deformops: not compared, because it is not installed (its kernels need CUDA and Python 3.12)")
     if options.targets:
         print_targets(console, rows, options.device)
     if options.json:
@@ -69,19 +69,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--op", choices=tuple(CASES), action="append", help="only this one; repeat for several")
+    parser.add_argument("--op", choices=tuple(CASES), action="append", help="measure only this op; repeat for several")
     parser.add_argument(
-        "--threads", type=int, nargs="+", default=[1, 2], help="of both sides, then others to compare with that"
+        "--threads", type=int, nargs="+", default=[1, 2], help="threads of both sides, then others for our side"
     )
-    parser.add_argument("--rounds", type=int, default=5, help="how often the sides take turns")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each side")
     parser.add_argument("--targets", action="store_true", help="print targets, and whether they are met")
-    parser.add_argument("--small", action="store_true", help="tiny inputs: shows that it runs, and nothing about speed")
-    parser.add_argument("--json", type=Path, default=None, help="also write the figures to this file")
+    parser.add_argument("--small", action="store_true", help="tiny inputs, only to check that it runs")
+    parser.add_argument("--json", type=Path, default=None, help="also write the measurements to this file")
     options = parser.parse_args(arguments)
     if min(options.threads) < 1 or options.rounds < 1:
         parser.error("--threads and --rounds must be at least 1")
     if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: PyTorch finds no CUDA device here")
+        parser.error("--device cuda: PyTorch finds no CUDA device")
     return options
 
 

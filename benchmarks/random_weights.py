@@ -1,4 +1,4 @@
-"""Checkpoints of any method with random weights that find objects; what a network costs does not depend on them."""
+"""Checkpoints with random weights that find objects, to measure speed, which does not depend on the weights."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from visdeploy_training import create_model, get_method, save_checkpoint
 
 
 def random_checkpoint(path: Path, method: str, variant: str, *, frames: int | None = None, objects: int = 15) -> Path:
-    """Save a network of a method; the same weights for the same arguments.
+    """Save a network of a method, with the same weights for the same arguments.
 
     Args:
-        path: Where to save.
+        path: File to write.
         method: Name of the method.
         variant: Name of its variant.
-        frames: Frames of a window of a clip method, which share a third; the variant's own by default.
-        objects: Objects in an image, for methods that leave their number open.
+        frames: Frames of a window of a clip method, with an overlap of a third; by default as in the variant.
+        objects: Number of objects in an image, for methods with a variable number.
     """
     found = get_method(method)
     changes = {} if frames is None else {"window": frames, "overlap": frames // 3}

@@ -1,14 +1,13 @@
-"""What a bundle's tracks are worth on annotated videos: AP, identity switches, and how many window borders there were.
+"""Quality of the tracks of a bundle on annotated videos: AP, identity switches, and switches at window borders.
 
     python benchmarks/tracks.py MODEL.vis shared/data/mini_vis_composite/instances.json --only dog_bear_leaves two_dogs
     python benchmarks/tracks.py MODEL.vis shared/data/mini_vis/instances.json --only bear dog
 
-Scores are the project's evaluator's: AP as YouTube-VIS has it, switches (IDSW) and IDF1 by CLEAR and Identity at a mask
-IoU of 0.5, over the tracks of at least --min-score: some methods report so many tracks a clip whatever their scores. AP
-is over all tracks. "crossed" counts the objects that are visible on both sides of a border: what a switch could break;
-"broken" those of them that get another track there, as the evaluator finds when it sees the frame before and the frame
-after as a video of its own, whatever the classes.
-IDSW also counts the switches that the network itself makes within a window.
+The scores are those of `visdeploy.evaluate`: AP of YouTube-VIS over all tracks; identity switches (IDSW) of CLEAR MOT
+and IDF1 at a mask IoU of 0.5 over the tracks with a score of at least --min-score, because some methods report a fixed
+number of tracks per clip whatever their scores. "crossed" counts the objects that are visible on both sides of a window
+border. "broken" counts those of them whose track changes there: the frame before and the frame after the border are
+evaluated as a video of two frames, ignoring classes. IDSW also includes switches within a window.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ COUNTS = ("frames", "objects", "tracks", "borders", "crossed", "broken")
 
 
 def select(path: Path, only: Sequence[str]) -> AnnotationSet:
-    """The annotations of some videos, by the name of their folder; of all where none is named."""
+    """Read the annotations of some videos, given by the names of their folders, or of all videos if none is given."""
     data = json.loads(path.read_text(encoding="utf-8"))
     if only:
         data["videos"] = [v for v in data["videos"] if v["file_names"][0].split("/")[0] in only]
@@ -45,7 +44,7 @@ def select(path: Path, only: Sequence[str]) -> AnnotationSet:
 
 
 def predict(predictor: visdeploy.VISPredictor, name: str, files: Sequence[Path]) -> VideoResult:
-    """One video, its frames pushed one by one."""
+    """Predict one video, with its frames pushed one by one."""
     with predictor.open_stream(collect=True, name=name) as stream:
         for file in files:
             with Image.open(file) as image:
@@ -55,19 +54,19 @@ def predict(predictor: visdeploy.VISPredictor, name: str, files: Sequence[Path])
 
 
 def borders(predictor: visdeploy.VISPredictor, frames: int) -> list[int]:
-    """First frame that a later window decides, of each window but the first."""
+    """Return the window borders: for each window but the first, the first frame whose result it determines."""
     feeder = predictor.pipeline.feeder
     windows = list(steps(feeder, [(np.zeros((1, 3, 1, 1), np.float32), None)] * frames))
     return [window.end - feeder.window.overlap // 2 for window in windows[:-1]]
 
 
 def above(result: VideoResult, min_score: float) -> VideoResult:
-    """The result without weaker tracks."""
+    """Return the result without tracks that have a score below `min_score`."""
     return replace(result, tracks=[track for track in result.tracks if track.score >= min_score])
 
 
 def broken(result: VideoResult, truth: AnnotationSet, start: int) -> int:
-    """Identity switches between the frames `start - 1` and `start`, of the only video of `truth`."""
+    """Count the identity switches between the frames `start - 1` and `start` of the only video of `truth`."""
     (video,), (before, after) = truth.videos, (start - 1, start)
     category = next(c.id for c in truth.categories if c.name == result.classes[0])
     tracks = []
@@ -84,7 +83,7 @@ def broken(result: VideoResult, truth: AnnotationSet, start: int) -> int:
 
 
 def figures_of(results: Sequence[VideoResult], truth: AnnotationSet, min_score: float) -> dict[str, float]:
-    """AP; of the tracks of at least `min_score`: switches, IDF1 and the share of objects that were found."""
+    """Compute AP, and, for tracks with a score of at least `min_score`, identity switches, IDF1 and recall."""
     ids = {v.name: v.id for v in truth.videos}
     precision = evaluate(results, truth, metrics=("ytvis",), video_ids=ids)["ytvis"]
     strong = [above(result, min_score) for result in results]
@@ -102,7 +101,7 @@ def figures_of(results: Sequence[VideoResult], truth: AnnotationSet, min_score: 
 def measure(
     predictor: visdeploy.VISPredictor, path: Path, images: Path, only: Sequence[str], *, min_score: float = 0.0
 ) -> dict[str, Any]:
-    """The figures of each video, and of all of them under "all"."""
+    """Return the measurements of each video by name, and those of all videos under "all"."""
     truth, results, figures = select(path, only), [], {}
     for video in truth.videos:
         results.append(predict(predictor, video.name, [images / name for name in video.file_names]))
@@ -121,15 +120,15 @@ def measure(
 
 
 def main() -> None:
-    """Predict, score, print."""
+    """Predict, evaluate, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("annotations", type=Path)
-    parser.add_argument("--images", type=Path, default=None, help="default: JPEGImages beside the annotations")
-    parser.add_argument("--only", nargs="*", default=[], help="folder names of videos")
-    parser.add_argument("--min-score", type=float, default=0.0, help="of the tracks that are counted")
+    parser.add_argument("--images", type=Path, default=None, help="default: JPEGImages next to the annotations")
+    parser.add_argument("--only", nargs="*", default=[], help="names of the folders of videos")
+    parser.add_argument("--min-score", type=float, default=0.0, help="minimum score of the tracks counted")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path, default=None, help="also write the figures")
+    parser.add_argument("--json", type=Path, default=None, help="also write the measurements")
     options = parser.parse_args()
     predictor = visdeploy.VISPredictor(options.bundle, device="cpu", threads=options.threads)
     images = options.images or options.annotations.parent / "JPEGImages"

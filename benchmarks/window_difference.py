@@ -1,16 +1,17 @@
-"""How far a clip method's results in overlapping windows are from those of the whole video as one clip.
+"""Differences of a clip method between overlapping windows and the whole video as one clip.
 
-TeViT's published results are of whole videos. In windows the messengers' shift goes around the ends of each window, and
-attention and scores see its frames only; this says how much that changes on a video short enough to be one clip.
+The published results of TeViT are computed on whole videos. In windows, the messenger shift wraps around the ends of
+each window, and attention and scores depend only on its frames. This program measures the effect, on a video that is
+short enough to be one clip.
 
     visdeploy export MODEL.safetensors --set window=60
     python benchmarks/window_difference.py MODEL.vis street.mp4 --frames 60 --length 36 --overlap 12
     python benchmarks/window_difference.py MODEL.safetensors street.mp4 --frames 24 --length 12 --overlap 4
 
-A bundle runs on ONNX Runtime, a checkpoint in PyTorch; windows are the model's own unless given. A bundle must have
-been exported for clips as long as the video. Raw outputs are compared frame by frame where a window and the whole
-video have the same query and class among their best. Tracks are paired one to one by the IoU of their masks through
-all frames, from 0.5 on.
+A bundle runs in ONNX Runtime, a checkpoint in PyTorch. By default, the windows are those of the model. A bundle must be
+exported for clips as long as the video. Raw outputs are compared frame by frame, for the pairs of a query and a class
+that are in the results of both the window and the whole video. Tracks are matched one to one by the IoU of their masks
+over all frames, which must be at least 0.5.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ Outputs = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Model:
-    """What runs, and the window that it runs in by default."""
+    """A model with its engine and its default window."""
 
     spec: ModelSpec
     backend: Backend
@@ -50,7 +51,7 @@ class Model:
 
 @dataclass
 class Run:
-    """A video in windows: raw outputs of each, and the masks, the class and the score of every track."""
+    """Results of a video in windows: raw outputs of each window, and masks, class and score of every track."""
 
     raw: list[tuple[Step, Outputs]] = field(default_factory=list)
     masks: dict[int, dict[int, Mask]] = field(default_factory=dict)
@@ -58,7 +59,7 @@ class Run:
 
 
 def open_model(path: Path, threads: int, frames: int) -> Model:
-    """A bundle in ONNX Runtime, or a checkpoint in PyTorch, that takes clips of all frames."""
+    """Open a bundle in ONNX Runtime, or a checkpoint in PyTorch, that accepts clips of all frames."""
     if path.is_dir():
         bundle = visdeploy.Bundle.open(path)
         found = Model(bundle.manifest, open_backend(bundle, device="cpu", threads=threads), bundle.manifest.window)
@@ -66,11 +67,11 @@ def open_model(path: Path, threads: int, frames: int) -> Model:
         found = _in_torch(path, frames)
     length = found.spec.frames.shape[0]
     if isinstance(length, int):
-        raise SystemExit(f"{path} takes clips of {length} frames only, never a whole video")
+        raise SystemExit(f"{path} accepts only clips of {length} frames, not a whole video")
     if frames not in found.spec.dims[length]:
         raise SystemExit(
-            f"{path} takes clips of {found.spec.dims[length]} frames, not of {frames}: "
-            f"export it with --set window={frames}, or take fewer frames"
+            f"{path} accepts clips of {found.spec.dims[length]} frames, not of {frames}: "
+            f"export it with --set window={frames}, or use fewer frames"
         )
     return found
 
@@ -87,7 +88,7 @@ def _in_torch(path: Path, frames: int) -> Model:
 
 
 def predict(model: Model, frames: Sequence[np.ndarray], length: int, overlap: int) -> Run:
-    """All frames in windows of `length` frames that share `overlap`."""
+    """Predict all frames in windows of `length` frames with an overlap of `overlap` frames."""
     window = Window(mode="clip", length=length, stride=length - overlap)
     pipeline = Pipeline(model.spec.model_copy(update={"window": window}), model.backend)
     decoder, found, results = pipeline.decoder(keep_tracks=True), Run(), []
@@ -104,7 +105,7 @@ def predict(model: Model, frames: Sequence[np.ndarray], length: int, overlap: in
 
 
 def compare_raw(whole: Run, parts: Run) -> dict[str, float]:
-    """Frame by frame: pairs of a query and a class that both have, and how their scores, boxes and masks differ."""
+    """Compute the share of common pairs of query and class, and the differences of their scores, boxes and masks."""
     (_, complete), differences, common, total = whole.raw[0], {}, 0, 0
     names = [name for name in ("scores", "boxes", "mask_logits") if name in complete]
     rows = {pair: row for row, pair in enumerate(_pairs(complete))}
@@ -126,7 +127,7 @@ def _pairs(outputs: Outputs) -> list[tuple[int, int]]:
 
 
 def compare_tracks(whole: Run, parts: Run, frames: int) -> dict[str, float]:
-    """Tracks that show the same, the IoU of their masks, their scores, and whether ids and classes are the same."""
+    """Match the tracks, and compare their masks, scores, ids and classes."""
     sides = [[[masks.get(t) for t in range(frames)] for masks in run.masks.values()] for run in (whole, parts)]
     overlaps, ids = tube_overlaps(*sides), [list(run.masks) for run in (whole, parts)]
     pairs = [(ids[0][r], ids[1][c], overlaps[r, c]) for r, c in match(overlaps, SAME)] if overlaps.size else []
@@ -145,15 +146,15 @@ def compare_tracks(whole: Run, parts: Run, frames: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Run both, compare, print."""
+    """Run both, compare, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="bundle folder or checkpoint")
     parser.add_argument("video", help="file or folder of images")
-    parser.add_argument("--frames", type=int, default=60, help="at most; they are one clip of the whole run")
+    parser.add_argument("--frames", type=int, default=60, help="maximum number of frames of the video")
     parser.add_argument("--length", type=int, default=None, help="frames of a window")
-    parser.add_argument("--overlap", type=int, default=None, help="frames that windows share")
+    parser.add_argument("--overlap", type=int, default=None, help="frames of the overlap of two windows")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path, default=None, help="also write the figures")
+    parser.add_argument("--json", type=Path, default=None, help="also write the measurements")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     with open_source(options.video, max_frames=options.frames) as source:
@@ -163,7 +164,7 @@ def main() -> None:
     overlap = model.window.overlap if options.overlap is None else options.overlap
     if not 0 <= overlap < length < len(frames):
         parser.error(
-            f"{len(frames)} frames in windows of {length} that share {overlap}: give more frames or shorter ones"
+            f"{len(frames)} frames in windows of {length} with overlap {overlap}: use more frames or shorter windows"
         )
     whole, parts = predict(model, frames, len(frames), 0), predict(model, frames, length, overlap)
     figures = {"frames": len(frames), "windows": len(parts.raw), "length": length, "overlap": overlap}

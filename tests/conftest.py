@@ -19,6 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "campaign: takes minutes or hours; runs with `make campaign` alone")
     config.addinivalue_line("markers", "isa: numerically sensitive; runs again with the libraries held to less")
     config.addinivalue_line("markers", "needs_isa(name): needs a processor with that instruction set")
     config.pluginmanager.register(Capabilities())

@@ -34,11 +34,15 @@ HELD = {
 }
 
 
+def cpu_info(field: str) -> str:
+    """A line of the first processor in /proc/cpuinfo; empty where there is none such."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.split("\t")[0] == field), "")
+
+
 def instruction_sets() -> list[str]:
     """Those that this processor has, the smallest first; called as our kernels call them."""
-    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    flags = next((line.split(":")[1].split() for line in text.splitlines() if line.startswith("flags")), [])
-    return [name for name, needed in NEEDS.items() if needed <= set(flags)]
+    return [name for name, needed in NEEDS.items() if needed <= set(cpu_info("flags").split())]
 
 
 def each_instruction_set() -> list[Any]:
@@ -47,33 +51,41 @@ def each_instruction_set() -> list[Any]:
 
 
 class Capabilities:
-    """Deselect the tests that this processor cannot run, and state how many they are."""
+    """Deselect the tests that this processor cannot run, and the campaign where it was not asked for; count both."""
 
     def __init__(self) -> None:
-        self.missing: Counter[str] = Counter()
+        self.left_out: Counter[str] = Counter()
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        here, left = instruction_sets(), []
+        here, kept, deselected = instruction_sets(), [], []
         for item in items:
-            needed = [mark.args[0] for mark in item.iter_markers("needs_isa") if mark.args[0] not in here]
-            self.missing.update(needed[:1])
-            if needed:
-                left.append(item)
-        if left:
-            config.hook.pytest_deselected(items=left)
-            items[:] = [item for item in items if item not in left]
+            reasons = [
+                f"this processor has no {mark.args[0]}"
+                for mark in item.iter_markers("needs_isa")
+                if mark.args[0] not in here
+            ]
+            if "campaign" not in config.option.markexpr and any(item.iter_markers("campaign")):
+                reasons.append("left to `make campaign`")
+            self.left_out.update(reasons[:1])
+            (deselected if reasons else kept).append(item)
+        if deselected:
+            config.hook.pytest_deselected(items=deselected)
+            items[:] = kept
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if hasattr(session.config, "workeroutput"):
-            session.config.workeroutput["missing"] = dict(self.missing)
+            session.config.workeroutput["left_out"] = dict(self.left_out)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        self.missing |= Counter(getattr(node, "workeroutput", {}).get("missing", {}))  # all workers collect the same
+        self.left_out |= Counter(getattr(node, "workeroutput", {}).get("left_out", {}))  # all workers collect the same
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        for name, count in self.missing.items():
-            terminalreporter.line(f"{count} tests not run: this processor has no {name}", yellow=True)
+        held = os.environ.get("VISDEPLOY_PLUGINS_ISA")
+        held = f", libraries held to {held}" if held else ""
+        terminalreporter.line(f"processor: {cpu_info('model name')}, {instruction_sets()[-1]}{held}")
+        for reason, count in self.left_out.items():
+            terminalreporter.line(f"{count} tests not run: {reason}", yellow=True)
 
 
 def main(level: str, *options: str) -> int:

@@ -1,4 +1,4 @@
-"""Every command and every program of the README runs as written, on files made here."""
+"""Every command of the README, and every program of the README and of `docs/`, runs as written, on files made here."""
 
 import json
 import re
@@ -13,12 +13,12 @@ from tests.conftest import REPOSITORY
 from tests.support import exit_code, square_video
 from visdeploy.masks import Mask
 
-README = (REPOSITORY / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+BLOCKS = [block for page in PAGES for block in re.findall(r"```(\w+)\n(.*?)```", page.read_text(), flags=re.DOTALL)]
 COMMANDS = [line.split("#")[0].strip() for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
 PROGRAMS = [text for kind, text in BLOCKS if kind == "python"]
 RUN_ELSEWHERE = ("make demo", "make test", "python benchmarks/")
-"""Make targets are what set this run up; benchmarks take minutes each and print speeds, which no test judges."""
+"""Make targets set this run up; benchmarks take minutes each and print speeds, which no test checks."""
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +78,7 @@ def test_commands(workplace, shared, monkeypatch, capsys):
         if command.startswith(RUN_ELSEWHERE):
             continue
         program, *words = shlex.split(command)
-        assert program == "visdeploy", f"the README has a command that no test runs: {command}"
+        assert program == "visdeploy", f"a page has a command that no test runs: {command}"
         words = [word.replace("FOLDER", str(shared / "data")) for word in words]
         if words[0] == "train":
             words += ["iterations=1", "val=[]", "batch_size=1", "workers=0", "output=runs"]
@@ -92,5 +92,5 @@ def test_commands(workplace, shared, monkeypatch, capsys):
 @pytest.mark.parametrize("text", PROGRAMS)
 def test_programs(text, workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
-    exec(compile(text, "README.md", "exec"), {})
+    exec(compile(text, "a page", "exec"), {})
     assert capsys.readouterr().out

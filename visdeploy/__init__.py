@@ -1,7 +1,7 @@
-"""Video instance segmentation from a training checkpoint to a running product.
+"""Training, export and inference of video instance segmentation models.
 
-The names below are the whole public surface. They load on first use, so that `import visdeploy` stays
-fast and never touches torch; only `visdeploy.export` needs the `export` extra.
+The names in `__all__` are the public interface. They are imported on first use, so that `import visdeploy` is fast and
+never imports torch. Only `visdeploy.export` needs the extra `export`.
 """
 
 from __future__ import annotations

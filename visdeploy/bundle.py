@@ -1,4 +1,4 @@
-"""Bundles on disk: opened with every check, read without pickle, written atomically (contract 1)."""
+"""Bundles on disk: opened with all checks, read without pickle, written atomically (see docs/bundle.md)."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ REQUIRED = (MODEL, SELFTEST, CERTIFICATE)
 
 @dataclass(frozen=True)
 class SelfTest:
-    """The clip of a bundle and what PyTorch gave for it at export.
+    """Clip of a bundle with the outputs of PyTorch for it, recorded at export.
 
     Attributes:
         frames: Raw RGB frames, uint8 `[frames, height, width, 3]`, before any preprocessing.
-        outputs: Per step of the graph, output name → array as the graph gives it. A step is one frame, or a clip.
+        outputs: For each step of the graph (one frame or one clip), output name → array as the graph returns it.
     """
 
     frames: NDArray[np.uint8]
     outputs: tuple[dict[str, NDArray[Any]], ...]
 
     def to_bytes(self) -> bytes:
-        """The clip as the bytes of `selftest.npz`."""
+        """Return the content of `selftest.npz`."""
         arrays: dict[str, NDArray[Any]] = {"frames": self.frames}
         for index, outputs in enumerate(self.outputs):
             arrays |= {f"f{index}/{name}": np.asarray(value) for name, value in outputs.items()}
@@ -71,14 +71,14 @@ class SelfTest:
             names: Outputs that every step must have.
 
         Raises:
-            BundleError: It is no npz archive, holds objects, or lacks a step or an output.
+            BundleError: The file is not an npz archive, contains objects, or lacks a step or an output.
         """
         try:
             with np.load(path, allow_pickle=False) as archive:
                 frames = archive["frames"]
                 count = len({name.partition("/")[0] for name in archive.files} - {"frames"})
                 outputs = tuple({name: archive[f"f{i}/{name}"] for name in names} for i in range(count))
-        except Exception as error:  # zipfile, zlib and numpy each raise their own kinds on damaged archives
+        except Exception as error:  # zipfile, zlib and numpy raise different exceptions for damaged archives
             raise BundleError(f"{path} cannot be read", seen=str(error), hint="Export the bundle again.") from error
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
             raise BundleError(
@@ -89,7 +89,7 @@ class SelfTest:
 
 @dataclass(frozen=True)
 class Bundle:
-    """One exported model: the folder and its parsed manifest. Use `Bundle.open`, which checks everything."""
+    """Exported model: a folder and its parsed manifest. Use `Bundle.open`, which checks everything."""
 
     path: Path
     manifest: Manifest
@@ -99,9 +99,9 @@ class Bundle:
         """Open a bundle, checking its manifest, its list of files and every checksum.
 
         Raises:
-            BundleError: The folder is missing or no bundle; the manifest or the engine index is damaged, of a newer
-                schema or has an unknown field; a file is missing, changed, truncated, or not listed and not harmless;
-                the graph reads a file that is not listed; an engine is not in the index.
+            BundleError: The folder is missing or not a bundle; the manifest or the engine index is damaged, has another
+                schema version or an unknown field; a file is missing, changed or truncated; a file is not listed and
+                not harmless; the graph reads a file that is not listed; an engine is not in the index.
         """
         folder = Path(path)
         if not folder.is_dir():
@@ -122,12 +122,12 @@ class Bundle:
 
     @property
     def model_path(self) -> Path:
-        """The ONNX file."""
+        """Path of the ONNX file."""
         return self.path / MODEL
 
     @property
     def identity(self) -> str:
-        """Sha256 of the whole manifest, checksums of all files included: what a saved stream is tied to."""
+        """SHA-256 of the manifest, with the checksums of all files. A saved stream belongs to one identity."""
         text = json.dumps(self.manifest.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -135,7 +135,7 @@ class Bundle:
         """Read the self-test clip.
 
         Raises:
-            BundleError: It is damaged or lacks an output of the manifest.
+            BundleError: The file is damaged or lacks an output of the manifest.
         """
         return SelfTest.load(self.path / SELFTEST, [t.name for t in self.manifest.outputs])
 
@@ -143,7 +143,7 @@ class Bundle:
         """Read the parity certificate made at export.
 
         Raises:
-            BundleError: It is not a JSON object.
+            BundleError: The file is not a JSON object.
         """
         path = self.path / CERTIFICATE
         try:
@@ -162,18 +162,18 @@ def write_bundle(
     *,
     overwrite: bool = False,
 ) -> Bundle:
-    """Write a bundle in one go: all of it appears at `path`, or nothing.
+    """Write a bundle atomically: either all of it appears at `path`, or nothing.
 
     Args:
         path: Folder to create.
-        fields: Manifest fields without `schema_version` and `files`.
-        files: Name inside the bundle → content, or a file to copy; `model.onnx`, `selftest.npz` and
+        fields: Fields of the manifest, without `schema_version` and `files`.
+        files: Name in the bundle → content, or a file to copy; `model.onnx`, `selftest.npz` and
             `certificate.json` are required.
-        overwrite: Replace a bundle that is there already.
+        overwrite: Replace an existing bundle.
 
     Raises:
-        BundleError: The target exists and may not be replaced, a manifest field is wrong, a file is missing, or has a
-            name that bundles ignore.
+        BundleError: The target exists and must not be replaced, a field of the manifest is wrong, a file is missing,
+            or a file has a name that bundles ignore.
     """
     if ignored := sorted(name for name in files if is_hidden(name) or is_clutter(name)):
         raise BundleError(f"{path} cannot hold files of these names", seen=", ".join(ignored), hint="Rename them.")
@@ -191,11 +191,11 @@ def write_bundle(
 
 @contextmanager
 def stage_bundle(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary folder beside `path` that becomes `path` when the block ends well, and vanishes when it does not.
+    """Yield a temporary folder, which is renamed to `path` at the end of the block, or removed after an error.
 
     Raises:
-        BundleError: `path` exists and may not be replaced, its parent cannot be written, or what was staged is not
-            a whole bundle.
+        BundleError: `path` exists and must not be replaced, its parent cannot be written, or the temporary folder is
+            not a complete bundle.
     """
     target = Path(os.path.abspath(path))
     _check_target(target, overwrite=overwrite)
@@ -215,13 +215,13 @@ def stage_bundle(path: str | os.PathLike[str], *, overwrite: bool = False) -> It
         created = []
     finally:
         shutil.rmtree(work, ignore_errors=True)
-        for parent in created:  # innermost first; a folder that someone else has used meanwhile stays
+        for parent in created:  # innermost first; folders that are not empty stay
             with suppress(OSError):
                 parent.rmdir()
 
 
 def seal_bundle(folder: Path, fields: Mapping[str, Any]) -> Bundle:
-    """Write the manifest of a staged folder, with the checksum of every file in it but hidden ones and engines.
+    """Write the manifest of a staged folder, with the checksums of all files except hidden ones and engines.
 
     Raises:
         BundleError: A field is unknown, missing or wrong.
@@ -238,7 +238,7 @@ def seal_bundle(folder: Path, fields: Mapping[str, Any]) -> Bundle:
 
 
 def _check_target(target: Path, *, overwrite: bool) -> None:
-    """Raise unless `target` is free, or a bundle that may be replaced."""
+    """Raise an error if `target` exists, unless it is a bundle that may be replaced."""
     if not os.path.lexists(target):
         return
     if not overwrite:
@@ -258,7 +258,7 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
 
 
 def _check_strays(folder: Path, listed: Mapping[str, FileEntry]) -> None:
-    """Raise if the folder holds something that is neither listed nor harmless."""
+    """Raise an error if the folder contains something that is neither listed nor harmless."""
     strays = find_strays(folder, {MANIFEST, *listed})
     if strays.refused:
         raise BundleError(
@@ -271,7 +271,7 @@ def _check_strays(folder: Path, listed: Mapping[str, FileEntry]) -> None:
 
 
 def _check_weights(folder: Path, listed: Mapping[str, FileEntry]) -> None:
-    """Raise if the graph reads weights from a file whose bytes were not checked, whatever its name."""
+    """Raise an error if the graph reads weights from a file that was not checked, whatever its name."""
     for name in external_files(folder / MODEL):
         if PurePosixPath(name).as_posix() not in listed:
             raise BundleError(

@@ -1,4 +1,4 @@
-"""Files of a bundle folder: which ones may lie there, and whether each has the bytes that were listed."""
+"""Files of a bundle folder: names that are allowed, and comparison with the checksums of the manifest."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from visdeploy.manifest import FileEntry
 
 ENGINES, INDEX = "engines", "engines/index.json"
 _CHUNK = 1 << 20
-# files that file managers leave in every folder that they show
+# files that file managers create in each folder they display
 _CLUTTER = re.compile(r"\.ds_store|\._.*|(eh)?thumbs\.db|desktop\.ini|icon\r", re.IGNORECASE)
-# what a model hub keeps beside a model
+# documents that a model hub stores beside a model
 _DOCUMENT = re.compile(r".*\.md|(readme|licen[cs]e|notice|copying|citation)(\.(txt|rst|cff))?", re.IGNORECASE)
-# plans and their index; of the hidden names those that their writer uses
+# plans, their index, and the hidden names that their writer uses
 _ENGINE_FILE = re.compile(r"engines/(index\.json|[^.].*\.plan|\.lock|\.index-.{8}\.json|\.[^_].*\.plan)")
 
 
 @dataclass(frozen=True)
 class Strays:
-    """Files and folders of a bundle that its manifest does not list, by their names inside the folder.
+    """Files and folders of a bundle that its manifest does not list, by their names in the folder.
 
     Attributes:
-        refused: Things that have no business in a bundle.
-        ignored: Harmless things, which nothing reads: hidden ones, documents, what file managers leave.
+        refused: Names that do not belong in a bundle.
+        ignored: Harmless names, which are never read: hidden files, documents, files of file managers.
     """
 
     refused: list[str]
@@ -37,29 +37,30 @@ class Strays:
 
     @property
     def valuable(self) -> list[str]:
-        """Everything that somebody may miss when the folder is replaced."""
+        """Names that must not be deleted when the folder is replaced."""
         return self.refused + [name for name in self.ignored if not is_clutter(name)]
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a name inside the bundle, or a folder that it is in, begins with a dot."""
+    """Return whether a name in the bundle, or a folder in its path, begins with a dot."""
     return any(part.startswith(".") for part in PurePosixPath(name).parts)
 
 
 def is_clutter(name: str) -> bool:
-    """Whether a name is one that file managers leave behind."""
+    """Return whether a name is that of a file created by file managers."""
     return _CLUTTER.fullmatch(PurePosixPath(name).name) is not None
 
 
 def is_engine_file(name: str) -> bool:
-    """Whether a name is an engine plan, the index of plans, or a hidden file of the index's writer."""
+    """Return whether a name is an engine plan, the index of plans, or a hidden file of the writer of the index."""
     return name.count("/") == 1 and _ENGINE_FILE.fullmatch(name) is not None
 
 
 def find_strays(folder: Path, known: Collection[str]) -> Strays:
-    """Everything in a bundle folder but the files known to belong there and those of engines (`is_engine_file`).
+    """Find everything in a bundle folder except known files and those of engines (`is_engine_file`).
 
-    Links with known names are not strays; `check_file` compares their bytes. Hidden folders are not entered.
+    Links with known names are not reported; `check_file` compares the bytes of their targets. Hidden folders are not
+    searched.
 
     Args:
         folder: The bundle.
@@ -95,10 +96,10 @@ def _scan(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def regular_size(path: Path) -> int:
-    """Size in bytes of a file, through links; everything but a regular file is refused before it is opened.
+    """Return the size of a file in bytes, following links. Anything but a regular file is refused before it is opened.
 
     Raises:
-        BundleError: It is missing, a link to nothing, a folder, a pipe or a device.
+        BundleError: The file is missing, a broken link, a folder, a pipe or a device.
     """
     try:
         status = path.stat()
@@ -111,10 +112,10 @@ def regular_size(path: Path) -> int:
 
 
 def check_file(path: Path, entry: FileEntry) -> None:
-    """Compare a file with its entry in the manifest. A link is as good as a file if its target has the listed bytes.
+    """Compare a file with its entry in the manifest. A link is accepted if its target has the listed bytes.
 
     Raises:
-        BundleError: It is missing, no plain file, or has another size or checksum.
+        BundleError: The file is missing, is not a plain file, or has another size or checksum.
     """
     size, hint = regular_size(path), "The file was changed after export; export it again, or copy it anew."
     if size != entry.size:
@@ -132,7 +133,7 @@ def check_file(path: Path, entry: FileEntry) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """Checksum of a file of any size."""
+    """Compute the SHA-256 of a file of any size."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):

@@ -1,11 +1,10 @@
-"""What this machine can run bundles with: engines, operator libraries, which operator runs where and why not elsewhere.
+"""Report on this installation: engines, operator libraries, and the kernel of each operator in each engine.
 
     import visdeploy
     for engine in visdeploy.doctor().engines:
         print(engine.name, engine.version, engine.hint)
 
-and `visdeploy doctor` on the command line. Nothing needs to be installed beside the runtime itself: what is missing is
-what the report is about.
+On the command line: `visdeploy doctor`. Only the runtime itself must be installed; the report names what is missing.
 """
 
 from __future__ import annotations
@@ -16,19 +15,19 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
 
-CUDA_PROVIDER, CPU_PROVIDER = "CUDAExecutionProvider", "CPUExecutionProvider"
+from visdeploy.backends.onnxruntime.installation import CPU, CUDA, INSTALL, INSTALL_GPU, installed_builds
 
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine that visdeploy knows of.
+    """Engine that visdeploy knows.
 
     Attributes:
         name: Its import name.
-        version: The installed version; empty when it is not installed.
-        detail: What it offers here, such as its providers or devices, or why it does not load.
-        runs_bundles: Whether the runtime can run a bundle on it, here and now.
-        hint: What to install or change to get more of it; empty when nothing is missing.
+        version: Installed version; empty if it is not installed.
+        detail: Providers or devices of this installation, or the reason why it does not load.
+        runs_bundles: Whether the runtime can run bundles on it.
+        hint: What to install or change; empty if nothing is missing.
     """
 
     name: str
@@ -40,13 +39,13 @@ class Engine:
 
 @dataclass(frozen=True)
 class Library:
-    """A compiled operator library.
+    """Compiled operator library.
 
     Attributes:
-        name: What it is for.
-        path: Where it is; empty when it was not built.
-        detail: What it offers.
-        hint: How to get it.
+        name: Engine that it is built for.
+        path: File; empty if it was not built.
+        detail: Kernels that it contains.
+        hint: How to build it.
     """
 
     name: str
@@ -57,14 +56,14 @@ class Library:
 
 @dataclass(frozen=True)
 class Operator:
-    """One custom operator on one engine.
+    """Custom operator in one engine.
 
     Attributes:
         op: Name of the operator.
         engine: Name of the engine and its device.
-        runs: What runs there; empty when nothing can.
-        own_kernel: Whether that is our compiled kernel.
-        why_not: Why it is not, when it is not.
+        runs: Implementation that runs there; empty if there is none.
+        own_kernel: Whether it is the compiled kernel of this project.
+        why_not: Reason if it is not.
     """
 
     op: str
@@ -76,10 +75,10 @@ class Operator:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `doctor` found.
+    """Report of `doctor`.
 
     Attributes:
-        engines: Engines, in the order in which the runtime would want them.
+        engines: Engines, in the order in which the runtime prefers them.
         libraries: Operator libraries.
         operators: One entry per operator and engine.
     """
@@ -94,14 +93,14 @@ class Diagnosis:
         return any(engine.runs_bundles for engine in self.engines)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as plain values, with `healthy`."""
+        """Return the report as plain values, including `healthy`."""
         return {"healthy": self.healthy} | asdict(self)
 
 
 def doctor() -> Diagnosis:
-    """Looks at the engines and operator libraries of this installation.
+    """Inspect the engines and operator libraries of this installation.
 
-    Imports the engines that are installed, to see whether they load; writes nothing.
+    Installed engines are imported, to find out whether they load. Nothing is written.
     """
     engines = (_onnxruntime(), *(_tensorrt(name, purpose) for name, purpose in _TENSORRT), _torch())
     libraries, operators = _plugins()
@@ -109,16 +108,17 @@ def doctor() -> Diagnosis:
 
 
 def _onnxruntime() -> Engine:
-    install = "pip install onnxruntime, or onnxruntime-gpu for NVIDIA GPUs; one of the two, never both"
-    # The two distributions install the same module.
-    version = _version("onnxruntime-gpu") or _version("onnxruntime")
+    builds = installed_builds()
     module, reason = _import("onnxruntime")
-    if module is None:
-        return Engine("onnxruntime", version, reason, False, install)
+    if module is None or not hasattr(module, "get_available_providers"):
+        version = " and ".join(f"{name} {_version(name)}" for name in builds)
+        return Engine("onnxruntime", version, reason or "installed in part", False, INSTALL)
     providers = module.get_available_providers()
-    hint = "" if CUDA_PROVIDER in providers else "for NVIDIA GPUs: pip install 'visdeploy[gpu]' in place of onnxruntime"
+    hint = "" if CUDA in providers else f"for NVIDIA GPUs: {INSTALL_GPU}"
+    if len(builds) > 1 and not hint:
+        hint = f"{' and '.join(builds)} are both installed: remove one, and install the other again"
     detail = ", ".join(each.removesuffix("ExecutionProvider") for each in providers)
-    return Engine("onnxruntime", module.__version__, detail, CPU_PROVIDER in providers, hint)
+    return Engine("onnxruntime", module.__version__, detail, CPU in providers, hint)
 
 
 _TENSORRT = (
@@ -128,14 +128,14 @@ _TENSORRT = (
 )
 _MODULES = {"tensorrt_lean": ("tensorrt_lean", "tensorrt_lean_bindings")}
 _DISTRIBUTIONS = {
-    "tensorrt": "pip install tensorrt",
-    "tensorrt_rtx": "pip install 'visdeploy[tensorrt]'",
+    "tensorrt": "pip install 'visdeploy[tensorrt]'",
+    "tensorrt_rtx": "pip install 'visdeploy[tensorrt-rtx]'",
     "tensorrt_lean": "pip install tensorrt_lean",
 }
 
 
 def _tensorrt(name: str, purpose: str) -> Engine:
-    """The runtime itself runs bundles on ONNX Runtime; engines of these are for programs of the user's own."""
+    """Describe a TensorRT package. The runtime does not run bundles on it; users' programs may use its engines."""
     reason = "not installed"
     for candidate in _MODULES.get(name, (name,)):
         module, said = _import(candidate)
@@ -180,12 +180,12 @@ def _plugins() -> tuple[tuple[Library, ...], tuple[Operator, ...]]:
 
 
 def _import(name: str) -> tuple[Any, str]:
-    """The module, or None and why."""
+    """Import a module. Return None and the reason if this fails."""
     if importlib.util.find_spec(name) is None:
         return None, "not installed"
     try:
         return importlib.import_module(name), ""
-    except Exception as error:  # a broken engine fails in its own way, and the report is to say so
+    except Exception as error:  # a damaged installation can raise anything, and the report shows it
         return None, f"does not load: {type(error).__name__}: {error}".split("\n")[0]
 
 

@@ -1,4 +1,4 @@
-"""What other packages add to visdeploy, found through their entry points."""
+"""Methods of other packages, found through their entry points."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ EXPORT_METHODS = "visdeploy_export.methods"
 
 
 def names(group: str) -> list[str]:
-    """The names that installed packages give in a group."""
+    """Return the names that installed packages declare in a group."""
     return sorted({point.name for point in entry_points(group=group)})
 
 
 def load(group: str, name: str, *, fits: Callable[[Any], bool], expected: str) -> Any | None:
-    """The object that an installed package gives under a name; None if there is none.
+    """Load the object that an installed package declares under a name. Return None if there is none.
 
     Args:
         group: Group of entry points.
         name: Name in the group.
-        fits: Whether an object is what the group is for.
-        expected: The same in words, for the message.
+        fits: Decides whether an object is of the kind that the group requires.
+        expected: Description of this kind, for the message.
 
     Raises:
-        DependencyError: The object cannot be imported or does not fit, or several packages give one of this name.
+        DependencyError: The object cannot be imported or is of the wrong kind, or several packages declare the name.
     """
     points = list(entry_points(group=group, name=name))
     if not points:
@@ -46,7 +46,7 @@ def load(group: str, name: str, *, fits: Callable[[Any], bool], expected: str) -
     what = f"the entry point {name!r} = {points[0].value!r} of the package {_package(points[0])!r}, group {group!r},"
     try:
         found = points[0].load()
-    except Exception as error:  # whatever the package does when it is imported
+    except Exception as error:  # an import can raise anything
         raise DependencyError(
             f"{what} cannot be loaded",
             seen=f"{type(error).__name__}: {str(error)[:200]}",

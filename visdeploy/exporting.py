@@ -1,4 +1,4 @@
-"""The door to export: everything behind it needs torch, nothing in front of it does."""
+"""Public entry to the exporter. It imports torch only when it is called."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from visdeploy.optional import require
 
 
 def export(checkpoint: str | Path, out: str | Path | None = None, **options: Any) -> Bundle:
-    """Turn a checkpoint, ours or an official one, into a bundle with its parity certificate.
+    """Export a checkpoint, own or official, to a bundle with a parity certificate.
 
     Args:
         checkpoint: Checkpoint file.
-        out: Bundle folder to write; by default the checkpoint's name with `.vis`.
+        out: Bundle folder to write; default: name of the checkpoint with the ending `.vis`.
         **options: See `visdeploy_export.export`.
 
     Returns:
@@ -22,8 +22,8 @@ def export(checkpoint: str | Path, out: str | Path | None = None, **options: Any
 
     Raises:
         DependencyError: The `export` extra is not installed.
-        CheckpointError: The checkpoint cannot be read or does not fit.
-        ExportError: The graph could not be made, or its certificate failed.
+        CheckpointError: The checkpoint cannot be read or does not match the method.
+        ExportError: The graph cannot be exported, or its certificate failed.
     """
     bundle: Bundle = require("visdeploy_export", extra="export", purpose="exporting a checkpoint").export(
         checkpoint, out, **options

@@ -1,7 +1,7 @@
-"""Files that an ONNX graph reads its weights from, found without the onnx package.
+"""Names of the files that contain the weights of an ONNX graph, without the onnx package.
 
-An engine opens whatever file a tensor's `external_data` names. The bundle must know these names before it hands the
-graph to an engine. This module walks the few messages of the file that lead to tensors and skips everything else.
+An engine opens every file that the `external_data` of a tensor names. A bundle therefore checks these names before an
+engine reads the graph. This module reads the few protobuf messages that contain tensors, and skips everything else.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from visdeploy.errors import BundleError
 _KEY = b"location"
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
-# message → field number → message of that field: the paths of onnx.proto that lead from a model to its tensors
+# message → field number → message of that field: the paths in onnx.proto from a model to its tensors
 _PATHS: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -29,15 +29,15 @@ _PATHS: dict[str, dict[int, str]] = {
 
 
 def external_files(model: Path) -> tuple[str, ...]:
-    """Names of the files beside an ONNX file that its tensors are stored in, as the file spells them, sorted.
+    """Return the sorted names of the files in which the tensors of an ONNX file are stored, as the file spells them.
 
     Raises:
-        BundleError: The file names such files, but cannot be read to its end.
+        BundleError: The file contains such names, but cannot be read completely.
     """
     if not model.stat().st_size:
         return ()
     with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if data.find(_KEY) < 0:  # protobuf stores texts as they are: without the word there is no location
+        if data.find(_KEY) < 0:  # protobuf stores text unchanged, so without the word there is no location
             return ()
         try:
             return tuple(sorted(_locations(data)))
@@ -58,7 +58,7 @@ def _locations(data: mmap.mmap) -> set[str]:
 
 
 def _location(data: mmap.mmap, start: int, end: int) -> set[str]:
-    """Every value of a key-value message whose key is `location`; a field given twice counts twice."""
+    """Return every value of a key-value message whose key is `location`; repeated fields are all returned."""
     fields = [(inner, data[first:last]) for inner, first, last in _fields(data, "entry", start, end)]
     if ("key", _KEY) not in fields:
         return set()
@@ -66,7 +66,7 @@ def _location(data: mmap.mmap, start: int, end: int) -> set[str]:
 
 
 def _fields(data: mmap.mmap, kind: str, start: int, end: int) -> list[tuple[str, int, int]]:
-    """The fields of one message that are on the way to a tensor: what each is, its first byte and its end."""
+    """Return the fields of a message that lead to a tensor: message type, first byte, and end."""
     paths, found, place = _PATHS[kind], [], start
     while place < end:
         tag, place = _varint(data, place, end)
@@ -89,7 +89,7 @@ def _fields(data: mmap.mmap, kind: str, start: int, end: int) -> list[tuple[str,
 
 
 def _varint(data: mmap.mmap, place: int, end: int) -> tuple[int, int]:
-    """The number at `place`, and the place after it."""
+    """Return the number at `place`, and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         if place >= end:

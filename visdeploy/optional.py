@@ -8,13 +8,14 @@ from types import ModuleType
 from visdeploy.errors import DependencyError
 
 
-def require(module: str, *, extra: str, purpose: str) -> ModuleType:
+def require(module: str, *, extra: str, purpose: str, hint: str = "") -> ModuleType:
     """Import a module of an optional dependency.
 
     Args:
         module: Import name of the module.
         extra: Extra of visdeploy that installs it.
         purpose: Feature that needs the module, as a noun phrase, for the error message.
+        hint: What to do in place of installing the extra, for modules that more than one extra installs.
 
     Raises:
         DependencyError: The module, or something it imports, is not installed.
@@ -24,5 +25,5 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     except ModuleNotFoundError as error:
         raise DependencyError(
             f"{purpose} needs the module {error.name!r}, which is not installed",
-            hint=f"Install it with: pip install 'visdeploy[{extra}]'",
+            hint=hint or f"Install it with: pip install 'visdeploy[{extra}]'",
         ) from error

@@ -1,4 +1,4 @@
-"""The predictor: a bundle, ready to run. The one module that knows every part of the runtime."""
+"""Predictor: a bundle with its engine, for videos and streams."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ class VISPredictor:
 
     Args:
         bundle: Path of the bundle folder, or an opened `Bundle`.
-        device: `auto` (CUDA where it starts, else the CPU; the choice is logged), `cpu`, `cuda` or `cuda:N`.
-        threads: Threads for the CPU's part of the graph; None leaves the choice to the engine.
-        spinning: Let idle threads spin instead of sleep; for machines of one's own.
-        profiler: Collects the time of every stage; none by default.
+        device: `auto` (CUDA if it starts, otherwise the CPU; the choice is logged), `cpu`, `cuda` or `cuda:N`.
+        threads: CPU threads of the engine; None leaves the choice to the engine.
+        spinning: Idle threads spin instead of sleeping; only for machines that are not shared.
+        profiler: Collects the time of every stage; default: none.
 
     Attributes:
         bundle: The opened bundle.
-        pipeline: The bundle's model on its engine.
-        classes: Class names that labels point into.
+        pipeline: The model on its engine.
+        identity: Checksum of the bundle, to which saved streams belong.
+        classes: Class names in the order of the labels.
 
     Raises:
-        BundleError: The bundle is missing, damaged, unsafe, or contradicts itself.
-        ConfigError: `device` or `threads` has no possible value.
-        DependencyError: The device needs a package or a driver that is not there.
+        BundleError: The bundle is missing, damaged, unsafe or inconsistent.
+        ConfigError: `device` or `threads` has an invalid value.
+        DependencyError: A package or a driver for the device is not installed.
         EngineError: The engine cannot start on the device.
 
     Example:
@@ -62,26 +63,26 @@ class VISPredictor:
 
     @property
     def backend(self) -> Backend:
-        """The engine that runs the graph."""
+        """Engine that runs the graph."""
         return self.pipeline.backend
 
     @property
     def device(self) -> str:
-        """Where the graph runs: `cpu` or `cuda:N`."""
+        """Device of the graph: `cpu` or `cuda:N`."""
         return self.backend.device
 
     @property
     def profiler(self) -> Profiler:
-        """What collects the time of every stage."""
+        """Profiler that collects the time of every stage."""
         return self.pipeline.profiler
 
     def stream(self, source: Any, **options: Any) -> Iterator[FrameResult]:
-        """Results frame by frame, as they come, in memory that does not grow with the video.
+        """Yield results frame by frame. The required memory does not grow with the video.
 
-        Methods that see clips give their results late, see `Stream.push`; every frame gets one.
+        Clip methods return results later than they see the frames (`Stream.push`). Every frame has one result.
 
         Args:
-            source: What `visdeploy.video.open_source` takes: a video file, a folder of images, a glob, a URL, a
+            source: As for `visdeploy.video.open_source`: a video file, a folder of images, a glob, a URL, a
                 camera index, or an iterable of RGB arrays.
             **options: Options of `open_source`, such as `max_frames`, `step`, `fps`, `on_error`.
 
@@ -89,7 +90,7 @@ class VISPredictor:
             SourceError: The source cannot be opened or decoded.
             EngineError: The graph failed.
         """
-        # a source that does not open fails here, not at the first frame
+        # opened here, so that an error is raised by this call and not at the first frame
         return self._results(open_source(source, **options))
 
     def _results(self, opened: Source) -> Iterator[FrameResult]:
@@ -102,15 +103,15 @@ class VISPredictor:
     def __call__(
         self, source: Any, *, on_frame: Callable[[int, int | None], None] | None = None, **options: Any
     ) -> VideoResult:
-        """The tracks of a whole video.
+        """Return the tracks of a whole video.
 
         Args:
             source: See `stream`.
-            on_frame: Called after every frame with the number done and the number expected (None where unknown).
+            on_frame: Called after every frame with the number of processed and of expected frames (None if unknown).
             **options: Options of `open_source`.
 
         Raises:
-            SourceError: The source cannot be opened or decoded, or holds no frame.
+            SourceError: The source cannot be opened or decoded, or contains no frame.
             EngineError: The graph failed.
         """
         with open_source(source, **options) as opened, self.open_stream(collect=True, name=opened.name) as stream:
@@ -126,17 +127,17 @@ class VISPredictor:
             return result
 
     def open_stream(self, *, collect: bool = False, name: str = "stream", fps: float = 0.0) -> Stream:
-        """A stream to push frames into; any number of them share this predictor.
+        """Open a stream for frames of your own. Any number of streams can share this predictor.
 
         Args:
-            collect: Keep what `Stream.result` needs; memory then grows with the video.
+            collect: Keep the data for `Stream.result`; memory then grows with the video.
             name: Name of the result.
-            fps: Frame rate; gives frames pushed without a timestamp one.
+            fps: Frame rate, for frames that are pushed without a timestamp.
         """
         return Stream(self.pipeline, identity=self.identity, collect=collect, name=name, fps=fps)
 
     def load_stream(self, path: str | os.PathLike[str]) -> Stream:
-        """Continue a stream that `Stream.save` wrote, as if it had never stopped.
+        """Continue a stream that `Stream.save` wrote. Results are those of an uninterrupted stream.
 
         Args:
             path: The saved stream.

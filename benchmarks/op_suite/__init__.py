@@ -1,1 +1,1 @@
-"""What `benchmarks/ops.py` measures the operators with."""
+"""Cases, timing and reports of `benchmarks/ops.py`."""

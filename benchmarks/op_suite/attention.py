@@ -20,7 +20,7 @@ GEOMETRY = frozenset(NAMES[1:3])
 
 
 def cases(*, small: bool) -> Iterator[Case]:
-    """Locations as encoders produce them, and locations anywhere."""
+    """Yield a case with locations as in trained encoders, and one with uniformly random locations."""
     levels = SMALL_LEVELS if small else LEVELS
     for setting in ("offsets of a few pixels", "uniformly random locations"):
         shapes = torch.tensor(levels)
@@ -41,7 +41,7 @@ def cases(*, small: bool) -> Iterator[Case]:
 
 
 def encoder_inputs(shapes: Tensor) -> dict[str, Tensor]:
-    """Inputs of one layer: every position a query, offsets of a few pixels around its centre."""
+    """Create the inputs of one layer: every position is a query, with offsets of a few pixels around its centre."""
     generator = torch.Generator().manual_seed(0)
     tokens, levels = int(shapes.prod(1).sum()), len(shapes)
     centres, offsets = reference_points(shapes), pixel_offsets(tokens, levels, generator)
@@ -57,7 +57,7 @@ def encoder_inputs(shapes: Tensor) -> dict[str, Tensor]:
 
 
 def reference_points(shapes: Tensor) -> Tensor:
-    """Centre of every pixel of every level, [S, 2] as (x, y) in 0..1."""
+    """Return the centres of all pixels of all levels, [S, 2] as (x, y) in 0..1."""
     points = []
     for height, width in shapes.tolist():
         y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
@@ -66,7 +66,7 @@ def reference_points(shapes: Tensor) -> Tensor:
 
 
 def pixel_offsets(queries: int, levels: int, generator: torch.Generator) -> Tensor:
-    """Offsets in pixels as trained encoders have them: each head looks its own way, each point one step further."""
+    """Create offsets in pixels as in trained encoders: one direction per head, one pixel more per point, and noise."""
     angles = torch.arange(HEADS) * (2 * torch.pi / HEADS)
     ways = torch.stack([angles.cos(), angles.sin()], -1)[None, :, None, None]
     steps = (torch.arange(POINTS) + 1.0)[:, None]
@@ -74,7 +74,7 @@ def pixel_offsets(queries: int, levels: int, generator: torch.Generator) -> Tens
 
 
 def sampling_flops(weights: Tensor, value: Tensor) -> int:
-    """Per point 4 neighbours, one fused operation a channel, and about 20 for coordinates and bilinear weights."""
+    """Count operations: per point one fused operation per channel for each of 4 neighbours, and 20 for coordinates."""
     return weights.numel() * (8 * value.shape[3] + 20)
 
 

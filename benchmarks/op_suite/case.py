@@ -1,4 +1,4 @@
-"""One setting of one op, and the sides that compute it."""
+"""Test cases of operators, and the sides that compute them."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Case:
-    """An op with inputs, in every form that can be compared.
+    """An op with inputs, in all forms that can be compared.
 
     Attributes:
         op: Name of the op.
-        setting: What is special about the inputs.
-        inputs: By the name that the op's ONNX inputs have, in order; float32 on the CPU.
-        nodes: ONNX nodes that compute `output` from the inputs, with our op among them.
+        setting: Description of the inputs.
+        inputs: Map from the name of the ONNX input to the tensor, in order; float32 on the CPU.
+        nodes: ONNX nodes that compute `output` from the inputs, including our op.
         ours: Our PyTorch operator.
-        eager: What to compare with in PyTorch, by name.
-        flops: Operations of one call.
-        baseline_nodes: Other nodes to compare with, run with our library too, by name.
-        constants: Inputs that an exported model knows, as initializers.
-        single: Inputs that stay float32 whatever the value type.
-        touched: Share of an input's elements that the op needs, where that is not all.
-        stock: What a session without our library runs.
+        eager: Baselines in PyTorch, by name.
+        flops: Number of operations of one call.
+        baseline_nodes: Baselines as ONNX nodes, also run with our library, by name.
+        constants: Names of inputs that are initializers in an exported model.
+        single: Names of inputs that are float32 for every value type.
+        touched: Share of an input's elements that the op needs, for inputs that are not read in full.
+        stock: Name of the implementation that a session without our library runs.
     """
 
     op: str
@@ -56,7 +56,7 @@ class Case:
     stock: str = "ORT function body"
 
     def work(self, output: Tensor, element_size: int = 4) -> Work:
-        """Bytes and operations, with floating-point elements of the given size."""
+        """Return bytes and operations, with floating-point elements of the given size."""
         moved = 0.0
         for name, tensor in self.inputs.items():
             size = element_size if self._has_value_type(name) else tensor.element_size()
@@ -64,14 +64,14 @@ class Case:
         return Work(int(moved) + output.numel() * element_size, self.flops)
 
     def inputs_on(self, device: str, dtype: torch.dtype) -> dict[str, Tensor]:
-        """The inputs on a device, floating-point ones in the given type."""
+        """Copy the inputs to a device, and convert floating-point inputs to the given type."""
         return {n: t.to(device, dtype if self._has_value_type(n) else t.dtype) for n, t in self.inputs.items()}
 
     def _has_value_type(self, name: str) -> bool:
         return self.inputs[name].is_floating_point() and name not in self.single
 
     def onnx_model(self, nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
-        """The nodes as a model whose op carries its function body."""
+        """Create a model of the nodes that contains the function body of the op."""
         register_schemas()
         inputs, initializers = [], []
         used = {name for node in nodes for name in node.input}
@@ -91,13 +91,13 @@ class Case:
 
 
 def node(op_type: str, inputs: list[str], *, ours: bool = True, output: str = "output", **attributes: Any) -> Any:
-    """An ONNX node; of our domain unless told otherwise. Attributes that are None are left out."""
+    """Create an ONNX node, by default in our domain. Attributes that are None are omitted."""
     present = {name: value for name, value in attributes.items() if value is not None}
     return onnx.helper.make_node(op_type, inputs, [output], domain=DOMAIN if ours else "", **present)
 
 
 class OnnxRuntimeSide:
-    """A model bound to its inputs and to one output buffer, so that a call is the computation and nothing else."""
+    """A model bound to its inputs and to one output buffer, so that a call consists only of the computation."""
 
     def __init__(self, model: onnx.ModelProto, inputs: Tensors, threads: int, library: Path | None) -> None:
         options = onnxruntime.SessionOptions()
@@ -119,13 +119,13 @@ class OnnxRuntimeSide:
         self._binding.bind_ortvalue_output("output", self._output)
 
     def __call__(self) -> Tensor:
-        """Runs once; the result shares the output buffer."""
+        """Run once; the result shares memory with the output buffer."""
         self._session.run_with_iobinding(self._binding)
         return torch.from_numpy(self._output.numpy())
 
 
 def torch_side(function: Callable[[Tensors], Tensor], inputs: Tensors) -> Call:
-    """A PyTorch function of the inputs, without gradients."""
+    """Return a call of a PyTorch function of the inputs, without gradients."""
 
     def call() -> Tensor:
         with torch.inference_mode():

@@ -17,7 +17,7 @@ CHANNELS, SMALL_CHANNELS, TAPS, ACTIVE = 256, 16, 9, 0.25
 
 
 def deform_conv_cases(*, small: bool) -> Iterator[Case]:
-    """Version 1 (offsets) and 2 (offsets and masks) on every level of the pyramid."""
+    """Yield cases of version 1 (offsets) and 2 (offsets and masks) for every level of the pyramid."""
     channels = SMALL_CHANNELS if small else CHANNELS
     for version in (1, 2):
         for height, width in SMALL_LEVELS if small else LEVELS:
@@ -42,7 +42,7 @@ def _deform_conv(version: int, channels: int, height: int, width: int) -> Case:
         )
         return output
 
-    # Each sample: 4 neighbours with one fused operation, and a mask; coordinates and weights, about 20, per tap.
+    # per sample one fused operation for each of 4 neighbours, and one for the mask; per tap about 20 for coordinates
     sampling = height * width * TAPS * (channels * (8 + version - 1) + 20)
     return Case(
         op="deform_conv",
@@ -60,7 +60,7 @@ def _deform_conv(version: int, channels: int, height: int, width: int) -> Case:
 
 
 def masked_conv_cases(*, small: bool) -> Iterator[Case]:
-    """A quarter of the positions, strewn at random and in blobs, against the dense convolution."""
+    """Yield cases with a quarter of the positions active, at random positions and in blobs."""
     channels = SMALL_CHANNELS if small else CHANNELS
     height, width = (SMALL_LEVELS if small else LEVELS)[0]
     strewn = torch.rand((1, 1, height, width), generator=torch.Generator().manual_seed(2))

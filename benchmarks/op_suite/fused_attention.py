@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention with softmax and location arithmetic inside, against the graph without."""
+"""Fused multi-scale deformable attention, including softmax and locations, compared with the unfused graph."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = (*attention.NAMES[:3], "reference_points", "sampling_offsets", "attentio
 
 
 def cases(*, small: bool) -> Iterator[Case]:
-    """Offsets of a few pixels around the centre of each query."""
+    """Yield one case with offsets of a few pixels around the centre of each query."""
     shapes = torch.tensor(attention.SMALL_LEVELS if small else attention.LEVELS)
     plain = attention.encoder_inputs(shapes)
     tokens, levels = plain["value"].shape[1], len(shapes)
@@ -39,7 +39,7 @@ def cases(*, small: bool) -> Iterator[Case]:
             "PyTorch grid_sample": lambda t: ms_deform_attn_fused_reference(*(t[name] for name in NAMES)),
             "our PyTorch op, unfused": _unfused,
         },
-        # Beside the sampling itself: about 4 operations a softmax term and 2 a coordinate.
+        # in addition to the sampling: about 4 operations per term of the softmax and 2 per coordinate
         flops=attention.sampling_flops(inputs["attention_logits"], plain["value"])
         + 8 * inputs["attention_logits"].numel(),
         baseline_nodes={"ORT kernel, unfused graph": _unfused_nodes(levels, shapes)},
@@ -57,7 +57,7 @@ def _unfused(t: Tensors) -> Tensor:
 
 
 def _unfused_nodes(levels: int, shapes: Tensor) -> list[NodeProto]:
-    """What an exporter writes for `_unfused`, with our kernel for the op itself."""
+    """Return the nodes that an exporter writes for `_unfused`, with our kernel for the attention."""
 
     def step(op_type: str, inputs: list[str], output: str, **attributes: Any) -> NodeProto:
         made: NodeProto = node(op_type, inputs, ours=False, output=output, **attributes)

@@ -1,4 +1,4 @@
-"""Rows as tables."""
+"""Tables of the measurements."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from op_suite.targets import TARGETS
 
 
 def print_rows(console: Console, rows: Sequence[Row], title: str) -> None:
-    """Times of both sides and how many times faster ours is."""
+    """Print the times of both sides, and the speed-up of our side."""
     columns = ("op", "setting", "dtype", "ours", "wall ms", "CPU ms", "baseline", "wall ms", "CPU ms", "wall", "CPU")
     cells = (
         (
@@ -27,7 +27,7 @@ def print_rows(console: Console, rows: Sequence[Row], title: str) -> None:
 
 
 def print_roofs(console: Console, roofs: Sequence[Roof], machines: Iterable[Machine]) -> None:
-    """Achieved rates of our side beside what the machine reaches."""
+    """Print the rates of our side, and those that the machine reaches."""
     for machine in machines:
         console.print(f"machine: {machine.gb_s:.1f} GB/s, {machine.gflop_s:.1f} GFLOP/s ({machine.how})")
     columns = ("op", "setting", "dtype", "MB", "GFLOP", "FLOP/byte", "GB/s", "GFLOP/s", "bound", "of roofline")
@@ -45,7 +45,7 @@ def print_roofs(console: Console, roofs: Sequence[Roof], machines: Iterable[Mach
 
 
 def print_targets(console: Console, rows: Sequence[Row], device: str) -> None:
-    """Each target with the ratio measured for it."""
+    """Print each target with the measured ratio."""
     cells = []
     for target in TARGETS:
         for row in rows:

@@ -1,4 +1,4 @@
-"""Multi-level RoI align as TeViT calls it: 100 boxes in each of 5 frames of 360x640, on four levels of 256 channels."""
+"""Multi-level RoI align as in TeViT: 100 boxes in each of 5 frames of 360x640, on four levels of 256 channels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAPS = [f"feature_{level}" for level in range(len(STRIDES))]
 
 
 def cases(*, small: bool) -> Iterator[Case]:
-    """The two sizes that TeViT takes from the same boxes."""
+    """Yield cases of the two output sizes that TeViT uses for the same boxes."""
     frames, boxes, channels = (2, 4, 8) if small else (5, 100, 256)
     inputs = _inputs(frames, boxes, channels)
     for side in (7, 14):
@@ -40,7 +40,7 @@ def cases(*, small: bool) -> Iterator[Case]:
             ],
             ours=partial(_ours, side=side),
             eager={"torchvision per level": partial(_per_level, side=side)},
-            # 4 neighbours of each of RATIO^2 samples, one fused operation each, and the mean.
+            # one fused operation for each of 4 neighbours of RATIO^2 samples, and the mean
             flops=frames * boxes * channels * side**2 * (8 * RATIO**2 + 1),
             touched=_touched(inputs),
             single=frozenset({"rois"}),
@@ -61,7 +61,7 @@ def _ours(t: Tensors, side: int) -> Tensor:
 
 
 def _per_level(t: Tensors, side: int) -> Tensor:
-    """One call a level on the boxes of that level, the results put back in order."""
+    """Compute RoI align with one call per level for the boxes of that level, and restore the order of the boxes."""
     rois, first = t["rois"], t[MAPS[0]]
     boxes = torch.cat([t["batch_indices"][:, None].to(rois.dtype), rois], 1).to(first.dtype)
     level_of = _levels(rois)
@@ -82,7 +82,7 @@ def _inputs(frames: int, boxes: int, channels: int) -> dict[str, Tensor]:
     count = frames * boxes
     size = torch.tensor([WIDTH, HEIGHT])
     centres = torch.rand((count, 2), generator=generator) * size
-    # Sides from 16 pixels to the whole frame, each doubling as likely as the next, so that every level has boxes.
+    # sides from 16 pixels to the whole frame, uniform on a logarithmic scale, so that every level has boxes
     sides = 16 * 2 ** (torch.rand((count, 2), generator=generator) * 4.5)
     corners = [(centres - sides / 2).clamp(min=0), torch.minimum(centres + sides / 2, size)]
     inputs = {"rois": torch.cat(corners, 1), "batch_indices": torch.arange(frames).repeat_interleave(boxes)}
@@ -93,7 +93,7 @@ def _inputs(frames: int, boxes: int, channels: int) -> dict[str, Tensor]:
 
 
 def _touched(inputs: Tensors) -> dict[str, float]:
-    """Share of each map that lies under a box of its level."""
+    """Compute the share of each map that is covered by boxes of its level."""
     shares, level_of = {}, _levels(inputs["rois"])
     for level, (name, stride) in enumerate(zip(MAPS, STRIDES, strict=True)):
         covered = torch.zeros(inputs[name].shape[0], *inputs[name].shape[2:])

@@ -1,4 +1,4 @@
-"""How fast the machine could be: bytes and operations of a call against the machine's own copy and matrix product."""
+"""Roofline of the machine: minimum time of a call for the rates measured with a copy and a matrix product."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from op_suite.timing import Call, Schedule, Timer, measure
 
 @dataclass(frozen=True)
 class Work:
-    """What a call cannot do without.
+    """Minimum work of a call.
 
     Attributes:
-        bytes: Each input element that is needed read once, each output element written once.
-        flops: Additions and multiplications, a fused one counted as two.
+        bytes: Bytes to read each required input element once, and to write each output element once.
+        flops: Number of additions and multiplications; a fused operation counts as two.
     """
 
     bytes: int
@@ -32,14 +32,14 @@ class Work:
 
 @dataclass(frozen=True)
 class Machine:
-    """What the machine reaches, measured in the same run.
+    """Rates that the machine reaches, measured in the same run.
 
     Attributes:
         gb_s: Bytes read plus bytes written by a copy, in 1e9 per second.
         gflop_s: Operations of a matrix product, in 1e9 per second.
-        clock: "cpu" when rates are per second of processor time, which others on the machine cannot spoil and which
-            one thread on the CPU allows; "wall" otherwise.
-        how: What was run to find out.
+        clock: "cpu" if rates are per second of processor time, which other processes do not affect; this requires a
+            single thread on the CPU. Otherwise "wall".
+        how: Description of the measurement.
     """
 
     gb_s: float
@@ -48,23 +48,23 @@ class Machine:
     how: str
 
     def roof_ms(self, work: Work) -> float:
-        """Milliseconds that the work takes when either limit is reached."""
+        """Return the minimum time of the work in milliseconds."""
         return 1e3 * max(work.bytes / (1e9 * self.gb_s), work.flops / (1e9 * self.gflop_s))
 
     def bound(self, work: Work) -> str:
-        """Which limit the work meets first."""
+        """Return the rate that limits the work: "memory" or "compute"."""
         return "memory" if work.bytes / self.gb_s > work.flops / self.gflop_s else "compute"
 
 
 def measure_machine(timer: Timer, device: str, dtype: torch.dtype, threads: int, *, small: bool = False) -> Machine:
-    """Runs a copy with PyTorch, and a matrix product with PyTorch and on the CPU with ONNX Runtime.
+    """Measure a copy in PyTorch, and a matrix product in PyTorch and, on the CPU, in ONNX Runtime.
 
     Args:
-        timer: Times one call.
-        device: Where to run them.
+        timer: Function that times one call.
+        device: Device of the tensors.
         dtype: Element type of the matrix product.
-        threads: Threads that PyTorch uses, for the description.
-        small: Tiny sizes, whose figures mean nothing.
+        threads: Number of threads of PyTorch, for the description.
+        small: Use tiny sizes, for tests; the rates are meaningless.
     """
     copied, side = (1 << 16, 64) if small else (1 << (28 if device == "cpu" else 30), 512 if device == "cpu" else 8192)
     source = torch.ones(copied, dtype=torch.uint8, device=device)
@@ -73,7 +73,7 @@ def measure_machine(timer: Timer, device: str, dtype: torch.dtype, threads: int,
     product = torch.empty((side, side), dtype=dtype, device=device)
     sides: dict[str, Call] = {"copy": lambda: target.copy_(source), "torch.mm": lambda: torch.mm(a, b, out=product)}
     if device == "cpu":
-        # PyTorch's library leaves part of some processors unused; the roof is what the better of the two reaches.
+        # The library of PyTorch does not use some processors fully, so the roofline is that of the faster of the two.
         sides["ORT MatMul"] = _onnxruntime_product(a, b, threads)
     times = measure(sides, timer, Schedule(rounds=3, seconds=0.0 if small else 0.2))
     where = f"{threads} thread{'s' if threads > 1 else ''}" if device == "cpu" else torch.cuda.get_device_name()

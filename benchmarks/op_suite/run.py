@@ -1,4 +1,4 @@
-"""Measures cases and gives rows: ratios against named baselines, and shares of the machine's roofline."""
+"""Measurement of cases: ratios to named baselines, and shares of the machine's roofline."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ LARGEST_DIFFERENCE = {torch.float32: 1e-3, torch.float16: 5e-2}
 
 @dataclass(frozen=True)
 class Row:
-    """Our side of one case against one baseline.
+    """Comparison of our side with one baseline, for one case.
 
     Attributes:
         op: Name of the op.
-        setting: The case.
+        setting: Description of the inputs.
         dtype: Value type.
-        threads: CPU threads of our side; 0 on CUDA.
-        ours: What ran on our side.
-        baseline: What it is compared with.
-        ours_ms: Its times.
-        baseline_ms: The baseline's times.
-        difference: Largest difference of the two outputs, relative to the largest element where that is above 1.
+        threads: Number of CPU threads of our side; 0 on CUDA.
+        ours: Name of our implementation.
+        baseline: Name of the baseline.
+        ours_ms: Times of our implementation.
+        baseline_ms: Times of the baseline.
+        difference: Largest difference of the two outputs, relative to the largest element if that exceeds 1.
     """
 
     op: str
@@ -43,22 +43,22 @@ class Row:
 
     @property
     def wall_ratio(self) -> float:
-        """How many times faster we are by the clock."""
+        """Ratio of wall-clock times, baseline to ours."""
         return self.baseline_ms.wall_ms / self.ours_ms.wall_ms
 
     @property
     def cpu_ratio(self) -> float:
-        """How many times less processor time we take."""
+        """Ratio of processor times, baseline to ours."""
         return self.baseline_ms.cpu_ms / max(self.ours_ms.cpu_ms, 1e-6)
 
     def as_json(self) -> dict[str, Any]:
-        """All fields and both ratios; times in milliseconds."""
+        """Return all fields and both ratios, with times in milliseconds."""
         return asdict(self) | {"wall_ratio": self.wall_ratio, "cpu_ratio": self.cpu_ratio}
 
 
 @dataclass(frozen=True)
 class Roof:
-    """Where our side of one case stands under the machine's roofline."""
+    """Performance of our side, relative to the machine's roofline, for one case."""
 
     op: str
     setting: str
@@ -68,7 +68,7 @@ class Roof:
     machine: Machine
 
     def as_json(self) -> dict[str, Any]:
-        """Bytes, operations, achieved rates and the share of the roofline."""
+        """Return bytes, operations, rates and the share of the roofline."""
         seconds = self.ours_ms / 1e3
         return {
             "op": self.op,
@@ -87,9 +87,9 @@ class Roof:
 def run_on_cpu(
     case: Case, threads: list[int], library: Path, machine: Machine, schedule: Schedule
 ) -> tuple[list[Row], Roof]:
-    """One case in ONNX Runtime with our library, against everything it can be compared with.
+    """Compare one case in ONNX Runtime with our library to all baselines.
 
-    Baselines run with as many threads as our first side; further numbers of threads are compared with the first.
+    Baselines use the first number of threads. Our side is also run with the other numbers, and compared with the first.
     """
     inputs = case.inputs_on("cpu", torch.float32)
     model = case.onnx_model(case.nodes)
@@ -121,7 +121,7 @@ def run_on_cpu(
 def run_in_torch(
     case: Case, device: str, dtype: torch.dtype, timer: Timer, machine: Machine, schedule: Schedule
 ) -> tuple[list[Row], Roof]:
-    """One case in PyTorch on a device: our operator against the eager forms."""
+    """Compare our operator in PyTorch to the baselines in PyTorch, for one case on one device."""
     inputs = case.inputs_on(device, dtype)
     ours = "our PyTorch op"
     sides: dict[str, Call] = {ours: torch_side(case.ours, inputs)}
@@ -138,7 +138,7 @@ def run_in_torch(
 
 
 def _differences(sides: dict[str, Call], ours: str, case: Case, dtype: torch.dtype) -> dict[str, float]:
-    """How far each side's output is from ours; sides that compute something else are not worth timing."""
+    """Return the difference of each side's output from ours, and exit if a difference is too large."""
     output = sides[ours]().double().clone()
     found = {}
     for name, call in sides.items():

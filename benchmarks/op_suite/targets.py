@@ -1,4 +1,4 @@
-"""What issue and documentation promise, to be printed beside what was measured."""
+"""Target ratios of the operators, printed with the measured ratios."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from op_suite.run import Row
 
 @dataclass(frozen=True)
 class Target:
-    """A ratio to reach.
+    """A target ratio.
 
     Attributes:
         op: Name of the op.
         baseline: Start of the baseline's name.
-        ratio: The least ratio.
+        ratio: Minimum ratio.
         dtype: Value type.
-        device: Where.
-        clock: "cpu" compares processor time, which others on the machine cannot spoil; "wall" the clock.
+        device: Device, "cpu" or "cuda".
+        clock: "cpu" to compare processor times, which other processes do not affect, or "wall" for wall-clock times.
     """
 
     op: str
@@ -28,7 +28,7 @@ class Target:
     clock: str = "cpu"
 
     def reached(self, row: Row, device: str) -> float | None:
-        """The measured ratio, or None when the row is about something else."""
+        """Return the measured ratio; None if the row is not about this target."""
         same = (row.op, row.dtype, device) == (self.op, self.dtype, self.device)
         if not same or not row.baseline.startswith(self.baseline):
             return None

@@ -1,4 +1,4 @@
-"""Times of several ways to compute one thing, measured in turns so that a busy machine is busy for all of them."""
+"""Times of several implementations, measured in turns so that other load on the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Call = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class Times:
-    """The fastest of many single calls.
+    """Minimum times of many single calls.
 
     Attributes:
-        wall_ms: Milliseconds by the clock; on CUDA, between two events of the stream.
-        cpu_ms: Milliseconds of processor time, all threads together.
-        calls: How many calls the minima are of.
+        wall_ms: Wall-clock time in milliseconds; on CUDA, between two events of the stream.
+        cpu_ms: Processor time in milliseconds, summed over all threads.
+        calls: Number of calls.
     """
 
     wall_ms: float
@@ -27,17 +27,17 @@ class Times:
     calls: int
 
     def ms(self, clock: str) -> float:
-        """One of the two: "wall" or "cpu"."""
+        """Return one of the two times: "wall" or "cpu"."""
         return self.cpu_ms if clock == "cpu" else self.wall_ms
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to measure.
+    """Duration of a measurement.
 
     Attributes:
-        rounds: How often the sides take turns.
-        seconds: In its turn, a side is called until this much time has passed, and at least once.
+        rounds: Number of turns of each side.
+        seconds: Minimum duration of a turn; a side is called at least once.
     """
 
     rounds: int
@@ -45,18 +45,18 @@ class Schedule:
 
 
 Timer = Callable[[Call], tuple[float, float]]
-"""Runs a call once and gives its seconds by the clock and of processor time."""
+"""Runs a call once, and returns its wall-clock time and processor time in seconds."""
 
 
 def time_on_cpu(call: Call) -> tuple[float, float]:
-    """One call on the CPU."""
+    """Time one call on the CPU."""
     cpu, wall = time.process_time(), time.perf_counter()
     call()
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def cuda_timer(flush_bytes: int = 256 << 20) -> Timer:
-    """A timer with CUDA events that writes a buffer larger than the L2 cache before each call."""
+    """Create a timer with CUDA events that writes a buffer larger than the L2 cache before each call."""
     buffer = torch.empty(flush_bytes, dtype=torch.uint8, device="cuda")
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
 
@@ -74,12 +74,12 @@ def cuda_timer(flush_bytes: int = 256 << 20) -> Timer:
 
 
 def measure(sides: dict[str, Call], timer: Timer, schedule: Schedule) -> dict[str, Times]:
-    """The fastest call of each side, the sides taking turns, after one round that does not count.
+    """Measure the fastest call of each side, with the sides in turns, after one untimed round.
 
     Args:
-        sides: What to call, by name.
-        timer: Times one call.
-        schedule: How long to measure.
+        sides: Calls by name.
+        timer: Function that times one call.
+        schedule: Duration of the measurement.
     """
     fastest = {name: Times(float("inf"), float("inf"), 0) for name in sides}
     for call in sides.values():

@@ -1,4 +1,4 @@
-"""From a checkpoint to a bundle: graph, self-test, parity certificate. Needs torch."""
+"""Export of checkpoints to bundles: graph, self-test, parity certificate. Requires torch."""
 
 from visdeploy_export.exporter import export
 

@@ -1,4 +1,4 @@
-"""`export`: a checkpoint becomes a bundle that has proved itself, or nothing."""
+"""Export of a checkpoint to a bundle that was compared with PyTorch."""
 
 from __future__ import annotations
 
@@ -56,41 +56,42 @@ def export(
     ground_truth: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
 ) -> Bundle:
-    """Turn a checkpoint, ours or an official one, into a bundle with its parity certificate.
+    """Export a checkpoint, own or official, to a bundle with a parity certificate.
 
-    The certificate is measured on the very files that are shipped. Whatever fails, nothing is left on disk, but for one
-    page: when the certificate fails, `NAME.parity.html` beside `out` shows the activations of both engines layer by
-    layer. It replaces an earlier page; where another file has that name, the page's name gets a number.
+    The certificate is measured on the files of the bundle. After an error no bundle is left on disk. If the certificate
+    fails, the page `NAME.parity.html` beside `out` shows the activations of both engines layer by layer. It replaces an
+    earlier page. If another file has that name, a number is added to the name of the page.
 
     Args:
         checkpoint: Checkpoint file.
-        out: Bundle folder to write; by default the checkpoint's name with `.vis`.
-        method: Method of the checkpoint; recognised by default.
-        variant: Variant of the checkpoint; recognised by default.
-        classes: Class names in label order, or the name of a public list such as `ytvis2019`, where the checkpoint has
-            none (official ones have none).
-        precision: Precision of the graph; only `fp32` so far.
-        height: Rows of the network input, in pixels; the variant's by default. For methods that keep the shape of the
-            frames (DefVIS and TeViT as published) the shorter edge.
-        width: Columns of the network input, in pixels; the variant's by default. For those methods the longest edge.
+        out: Bundle folder to write; default: name of the checkpoint with the ending `.vis`.
+        method: Method of the checkpoint; default: recognised.
+        variant: Variant of the checkpoint; default: recognised.
+        classes: Class names in label order, or the name of a public list such as `ytvis2019`, for checkpoints without
+            class names, such as official ones.
+        precision: Precision of the graph; this version supports `fp32`.
+        height: Rows of the network input, in pixels; default: as in the variant. For methods that keep the aspect ratio
+            of the frames (DefVIS and TeViT as published), the shorter edge.
+        width: Columns of the network input, in pixels; default: as in the variant. For these methods, the maximum
+            longer edge.
         opset: ONNX operator set, 20 to 23.
         overrides: Settings of the method to change, for example `{"window": 60, "overlap": 20}`. They are the fields of
-            the method's configuration that no weight depends on; the error about an unknown one lists them.
-        certify_on: Frames for the certificate: a video, a folder of images, or RGB arrays; a synthetic clip by
-            default. With `ground_truth`, the folder that its image names are relative to.
-        certify_frames: Frames of it to compare.
-        tolerance: What the certificate and the self-test allow.
-        ground_truth: YouTube-VIS JSON; AP of PyTorch and of the bundle on it are put into the certificate.
-        overwrite: Replace a bundle that is there already.
+            the configuration that no weight depends on; the error for an unknown setting lists them.
+        certify_on: Frames for the certificate: a video, a folder of images, or RGB arrays; default: a synthetic clip.
+            With `ground_truth`, the folder that its image names are relative to.
+        certify_frames: Number of frames to compare.
+        tolerance: Limits of the certificate and of the self-test.
+        ground_truth: YouTube-VIS JSON; the certificate then contains the AP of PyTorch and of the bundle on it.
+        overwrite: Replace an existing bundle.
 
     Returns:
         The opened bundle.
 
     Raises:
-        BundleError: `out` exists and may not be replaced, or cannot be written.
-        CheckpointError: The checkpoint cannot be read or does not fit.
-        ConfigError: An option has a value that cannot work.
-        ExportError: The graph could not be made, or its certificate failed; the message names the tensor and the first
+        BundleError: `out` exists and must not be replaced, or cannot be written.
+        CheckpointError: The checkpoint cannot be read or does not match the method.
+        ConfigError: An option has an invalid value.
+        ExportError: The graph cannot be exported, or its certificate failed; the message names the tensor and the first
             layer that differs.
         DataError: `ground_truth` is malformed.
         SourceError: `certify_on` cannot be read.
@@ -130,7 +131,7 @@ def export(
 
 
 def _check_options(precision: str, opset: int, certify_frames: int, tolerance: Tolerance | None) -> None:
-    """Refuse what cannot work before anything is computed."""
+    """Check the options before anything is computed."""
     if precision not in PRECISIONS:
         raise ConfigError(
             "this precision is not supported", seen=repr(precision), expected=f"one of {list(PRECISIONS)}"
@@ -143,7 +144,7 @@ def _check_options(precision: str, opset: int, certify_frames: int, tolerance: T
 
 
 def _origin(info: ModelInfo, checkpoint: Path) -> dict[str, Any]:
-    """The manifest's account of what was exported, and with what."""
+    """Return the fields of the manifest about the origin of the model."""
     provenance = {
         "checkpoint": checkpoint.name,
         "checkpoint_sha256": file_sha256(checkpoint),
@@ -191,7 +192,7 @@ def _certify(
 
 
 def _failure(certificate: Certificate, explanation: str) -> ExportError:
-    """The error about a certificate that failed; it names the worst tensor first."""
+    """Return the error for a failed certificate. It names the worst tensor first."""
     return ExportError(
         "the exported graph does not reproduce PyTorch",
         seen="; ".join(certificate.failures),
@@ -205,15 +206,15 @@ def _explain(
 ) -> str:
     try:
         return explain_failure(module, program, bundle, suspects, page)
-    except Exception as error:  # whatever goes wrong here, the failed certificate is what must be reported
+    except Exception as error:  # the failed certificate must be reported in any case
         return f"The layers could not be compared: {type(error).__name__}: {error}."
 
 
 def _prove(bundle: Bundle) -> None:
-    """The last look at the staged bundle: its own self-test, as every user will run it.
+    """Run the self-test of the staged bundle.
 
     Raises:
-        ExportError: It fails.
+        ExportError: The self-test fails.
     """
     try:
         verify(bundle.path, device="cpu", threads=torch.get_num_threads())

@@ -1,4 +1,4 @@
-"""Step graph → checked ONNX file."""
+"""Export of a step graph to a checked ONNX file."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ from visdeploy_export.step import StepGraph
 from visdeploy_plugins.onnx_functions import DOMAIN, VERSION, add_function_bodies, translation_table
 
 OPSET = 20
-"""Default opset. From 21 on GroupNorm is one node, but ONNX Runtime expands it again: same speed, fewer engines."""
+"""Default opset. From 21, GroupNorm is one node, but ONNX Runtime expands it: the same speed in fewer engines."""
 SIZE_LIMIT = 2_000_000_000
-"""Bytes of weights that a single ONNX file may hold; protobuf itself ends at 2 GiB."""
+"""Maximum size of the weights in a single ONNX file, in bytes; the limit of protobuf is 2 GiB."""
 
 
 @dataclass(frozen=True)
 class WrittenGraph:
-    """What is known about a graph that was written.
+    """Description of a graph that was written.
 
     Attributes:
-        custom_ops: Its custom operators, by name.
-        program: What torch traced; its nodes have the names of the values in the file. It shares the network's weights.
+        custom_ops: Custom operators of the graph, by name.
+        program: Program traced by torch. The names of its nodes are those of the values in the file. It shares the
+            weights of the network.
     """
 
     custom_ops: list[CustomOp]
@@ -42,9 +43,9 @@ class WrittenGraph:
 
 
 def write_onnx(step: StepGraph, folder: Path, *, opset: int = OPSET, metadata: Mapping[str, str]) -> WrittenGraph:
-    """Export a step graph to `folder/model.onnx`, with its weights beside it where they exceed 2 GB.
+    """Export a step graph to `folder/model.onnx`, with its weights in a second file if they exceed 2 GB.
 
-    Our operators become nodes of the domain `visdeploy`, each with a function of standard operators in the same file.
+    Custom operators become nodes of the domain `visdeploy`, with functions of standard operators in the same file.
 
     Args:
         step: The graph.
@@ -53,8 +54,8 @@ def write_onnx(step: StepGraph, folder: Path, *, opset: int = OPSET, metadata: M
         metadata: Properties written into the file.
 
     Raises:
-        ExportError: The exporter fails, the graph's inputs or outputs are not the step's, or the ONNX checker or
-            shape inference refuses the file.
+        ExportError: The exporter fails, the inputs or outputs of the graph are not those of the step, or the ONNX
+            checker or shape inference refuses the file.
     """
     proto, program = _trace(step, opset)
     _clean(proto)
@@ -66,14 +67,14 @@ def write_onnx(step: StepGraph, folder: Path, *, opset: int = OPSET, metadata: M
     onnx.save_model(proto, str(path), save_as_external_data=large, location=MODEL_DATA if large else None)
     try:
         onnx.checker.check_model(str(path), full_check=True)
-    except Exception as error:  # checker and shape inference raise different kinds
+    except Exception as error:  # checker and shape inference raise different exceptions
         raise ExportError("the exported graph is not valid ONNX", seen=str(error).splitlines()[0]) from error
     names = sorted({node.op_type for node in proto.graph.node if node.domain == DOMAIN})
     return WrittenGraph([CustomOp(domain=DOMAIN, name=name, version=VERSION) for name in names], program)
 
 
 def _trace(step: StepGraph, opset: int) -> tuple[onnx.ModelProto, ExportedProgram]:
-    """Run torch's exporter, keeping its chatter off the terminal."""
+    """Run the exporter of torch without its output on the terminal."""
     with _quiet() as said:
         try:
             program = torch.onnx.export(
@@ -88,12 +89,12 @@ def _trace(step: StepGraph, opset: int) -> tuple[onnx.ModelProto, ExportedProgra
                 verbose=False,
                 custom_translation_table=translation_table(),
             )
-        except Exception as error:  # torch, onnxscript and onnx each raise their own kinds
+        except Exception as error:  # torch, onnxscript and onnx raise different exceptions
             cause = _root(error)
             raise ExportError(
                 "torch could not export the step graph",
                 seen=f"{type(cause).__name__}: {str(cause).strip()[:500]}",
-                hint=f"The exporter's last words: {said.getvalue().strip()[-300:]}" if said.getvalue() else "",
+                hint=f"Last output of the exporter: {said.getvalue().strip()[-300:]}" if said.getvalue() else "",
             ) from error
     if program is None or program.exported_program is None:
         raise ExportError("torch could not export the step graph", seen="no program")
@@ -102,7 +103,7 @@ def _trace(step: StepGraph, opset: int) -> tuple[onnx.ModelProto, ExportedProgra
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[io.StringIO]:
-    """Catch what the exporter prints, warns and logs."""
+    """Capture the output, warnings and log messages of the exporter."""
     said = io.StringIO()
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "torch._dynamo")]
     levels = [logger.level for logger in loggers]
@@ -129,7 +130,7 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _clean(proto: onnx.ModelProto) -> None:
-    """Drop stack traces, source paths and intermediate shapes: they tell where the file was made, and serve nobody."""
+    """Remove stack traces, source paths and intermediate shapes, which reveal where the file was made."""
     graphs = [proto.graph, *proto.functions]
     for graph in graphs:
         del graph.value_info[:]
@@ -144,7 +145,7 @@ def _clean(proto: onnx.ModelProto) -> None:
 
 
 def _name_shapes(proto: onnx.ModelProto, step: StepGraph) -> None:
-    """Give the graph's inputs and outputs the manifest's names of sizes, after checking that they agree.
+    """Rename the sizes of the inputs and outputs to those of the manifest, after checking that they agree.
 
     Raises:
         ExportError: A name, a type, a rank or a fixed size differs; the message names the tensor.
@@ -169,12 +170,12 @@ def _name_shapes(proto: onnx.ModelProto, step: StepGraph) -> None:
 
 
 def _next(size: int | str, bound: set[str]) -> int | str:
-    """The name of a size of the next state: one that the inputs do not bind may differ from that of the state."""
+    """Return the name of a size of the next state, which may change if the inputs do not bind it."""
     return size if not is_symbol(size) or size in bound else f"next_{size}"
 
 
 def _name_shape(value: onnx.ValueInfoProto, name: str, dtype: str, shape: Sequence[int | str], *, free: bool) -> None:
-    """`free`: where the step declares a symbol, any size must do; an output may be of a fixed one."""
+    """Rename the sizes of one tensor. With `free`, a size that is declared as a symbol must be dynamic."""
     tensor = value.type.tensor_type
     dims = [d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.shape.dim]
     name_of_type = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()

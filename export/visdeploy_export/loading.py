@@ -1,4 +1,4 @@
-"""Checkpoint → network in evaluation mode, with the options of the export."""
+"""Loading of a checkpoint into a network in evaluation mode, with the options of the export."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def load_model(
     width: int | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> VISModel:
-    """Make the network of a checkpoint.
+    """Create the network of a checkpoint.
 
     Args:
-        path: Checkpoint file, ours or an official one.
-        method: Method of the checkpoint; recognised by default.
-        variant: Variant of the checkpoint; recognised by default.
-        classes: Class names in label order, or the name of a public list, where the checkpoint has none.
+        path: Checkpoint file, own or official.
+        method: Method of the checkpoint; default: recognised.
+        variant: Variant of the checkpoint; default: recognised.
+        classes: Class names in label order, or the name of a public list, for checkpoints without class names.
         height: Rows of the input, see `MethodConfig.input_size`.
         width: Columns of the input.
         overrides: Settings to change, see `MethodConfig.export_settings`.
 
     Raises:
-        CheckpointError: The checkpoint cannot be read or does not fit.
-        ConfigError: An override is unknown, cannot be changed at export, or has a value that cannot work.
+        CheckpointError: The checkpoint cannot be read or does not match the method.
+        ConfigError: An override is unknown, cannot be changed at export, or has an invalid value.
     """
     made = convert_checkpoint(path, method=method, variant=variant, classes=classes)
     made.report.raise_on_problem()

@@ -1,4 +1,4 @@
-"""What a method hands to the exporter: a pure step function, its specification, and how it is traced."""
+"""Interface between a method and the exporter: a pure step function, its description, and how it is traced."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from visdeploy.manifest.sizes import evaluate, is_symbol, symbols
 
 @dataclass(frozen=True)
 class StepGraph:
-    """A step function `outputs, state' = step(inputs, state)`, ready to be exported (contract 2).
+    """Step function `outputs, state' = step(inputs, state)`, ready to be exported (see docs/bundle.md).
 
     Attributes:
-        module: Takes the inputs of `spec` then its state, gives its outputs then the next state, all as positional
-            tensors.
+        module: Module that takes the inputs of `spec`, then its state, and returns its outputs, then the next state,
+            all as positional tensors.
         spec: Inputs, outputs, state and sizes of the module, and how it is run.
-        traced: Symbol → value in the example that the graph is traced with, in place of the typical one.
+        traced: Symbol → value in the example for tracing; default: the typical value.
     """
 
     module: nn.Module
@@ -31,16 +31,16 @@ class StepGraph:
 
     @property
     def input_names(self) -> list[str]:
-        """All graph inputs in order."""
+        """Names of all graph inputs, in order."""
         return [t.name for t in self.spec.inputs] + [s.input for s in self.spec.state]
 
     @property
     def output_names(self) -> list[str]:
-        """All graph outputs in order."""
+        """Names of all graph outputs, in order."""
         return [t.name for t in self.spec.outputs] + [s.output for s in self.spec.state]
 
     def example(self) -> tuple[Tensor, ...]:
-        """One tensor per input and state, of typical sizes; the same in every call."""
+        """Return one tensor of typical size for each input and state; the same in every call."""
         sizes = {name: dim.typical for name, dim in self.spec.dims.items()} | dict(self.traced)
         generator = torch.Generator().manual_seed(0)
         found = []
@@ -56,7 +56,7 @@ class StepGraph:
         return tuple(found)
 
     def dynamic_shapes(self) -> tuple[dict[int, Any], ...]:
-        """Per input and state, axis → what `torch.onnx.export` takes for a size that is not fixed."""
+        """Return the argument `dynamic_shapes` of `torch.onnx.export`: axis → size, for each input and state."""
         units: dict[str, Any] = {}
         shapes = [t.shape for t in self.spec.inputs] + [s.shape for s in self.spec.state]
         return tuple(
@@ -65,7 +65,7 @@ class StepGraph:
         )
 
     def _dynamic(self, size: str, units: dict[str, Any]) -> Any:
-        """A symbol as a multiple of its unit; an expression over one symbol that is linear in the same way."""
+        """Return a symbol, or a linear expression over one symbol, as a multiple of the unit of the symbol."""
         names = symbols(size)
         if len(names) > 1:
             return torch.export.Dim.DYNAMIC
@@ -85,7 +85,7 @@ class StepGraph:
 
 
 def _linear(size: str, name: str, multiple: int) -> tuple[int, int] | None:
-    """Factor and offset of an expression as a function of its symbol's unit; None where it is no whole line."""
+    """Return factor and offset of an expression in the unit of its symbol; None if they are no whole numbers."""
     try:
         values = [Fraction(evaluate(size, {name: multiple * unit})) for unit in (8, 9, 16)]
     except SizeError:

@@ -19,7 +19,7 @@ void check(const char* what, int device, cudaError_t status) {
   (void)cudaGetLastError();  // or the next launch would report it once more
   fail("visdeploy_plugins", std::string(what) + std::to_string(device), cudaGetErrorString(status),
        std::string("one that runs kernels for compute capability ") + VD_CUDA_ARCHITECTURES +
-           " or PTX of the last, with a driver for CUDA " + std::to_string(CUDART_VERSION / 1000));
+           " or PTX of the first or last of them, with a driver for CUDA " + std::to_string(CUDART_VERSION / 1000));
 }
 
 }  // namespace

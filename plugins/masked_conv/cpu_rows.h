@@ -2,6 +2,7 @@
 // file.
 #pragma once
 
+#include <type_traits>
 #include <utility>
 
 #include "core/gemm_tile.h"
@@ -11,11 +12,23 @@ namespace {
 
 VD_HD int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
+// The lanes of a, and after them those of b, that are named. GCC has Clang's builtin from version 12 on; its own takes
+// the numbers as a vector of integers as wide as the values.
+template <int... kFrom, typename T>
+VD_HD Vector<T> choose_lanes(const Vector<T>& a, const Vector<T>& b, T) {
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 12
+  using Number = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;
+  return __builtin_shuffle(a, b, Vector<Number>{kFrom...});
+#else
+  return __builtin_shufflevector(a, b, kFrom...);
+#endif
+}
+
 template <int kStep, typename T, int... kLane>
 VD_HD void swap_halves(Vector<T>& a, Vector<T>& b, std::integer_sequence<int, kLane...>) {
   constexpr int kAll = kLanes<T>;
-  const Vector<T> first = __builtin_shufflevector(a, b, (kLane & kStep ? kAll + kLane - kStep : kLane)...);
-  b = __builtin_shufflevector(a, b, (kLane & kStep ? kAll + kLane : kLane + kStep)...);
+  const Vector<T> first = choose_lanes<(kLane & kStep ? kAll + kLane - kStep : kLane)...>(a, b, T());
+  b = choose_lanes<(kLane & kStep ? kAll + kLane : kLane + kStep)...>(a, b, T());
   a = first;
 }
 

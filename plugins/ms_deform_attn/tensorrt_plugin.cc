@@ -75,7 +75,8 @@ const trt::OpType& ms_deform_attn_fused_tensorrt() {
       {{"value", 4, trt::value_dtypes()},
        {"spatial_shapes", 2, trt::index_dtypes()},
        {"level_start_index", 1, {}, kSpatialShapes},
-       {"reference_points", 4, trt::value_dtypes()},
+       // Offsets are a few pixels and may be halves; references are shares of the whole map and may not.
+       {"reference_points", 4, {VD_FLOAT32}},
        {"sampling_offsets", 6, {VD_FLOAT32}, kValue},
        {"attention_logits", 5, {}, kOffsets}},
       6,

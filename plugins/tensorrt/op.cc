@@ -32,11 +32,33 @@ std::vector<Dims> infer_shapes(const OpType& type, const Op& op, std::vector<Dim
   return op.output_shapes(inputs, arithmetic);
 }
 
+namespace {
+
+const TensorSpec& tensor_at(const OpType& type, size_t inputs, size_t position) {
+  return position < inputs ? type.inputs.at(position) : type.outputs.at(position - inputs);
+}
+
+}  // namespace
+
 bool accepts_dtype(const OpType& type, size_t inputs, size_t position, const std::vector<int32_t>& dtypes) {
-  const TensorSpec& tensor = position < inputs ? type.inputs.at(position) : type.outputs.at(position - inputs);
+  const TensorSpec& tensor = tensor_at(type, inputs, position);
   const int32_t dtype = dtypes.at(position);
   if (tensor.like_input >= 0 && dtype == dtypes.at(static_cast<size_t>(tensor.like_input))) return true;
   return std::find(tensor.dtypes.begin(), tensor.dtypes.end(), dtype) != tensor.dtypes.end();
+}
+
+void check_dtypes(const OpType& type, size_t inputs, const std::vector<int32_t>& dtypes) {
+  for (size_t position = 0; position < dtypes.size(); ++position) {
+    if (accepts_dtype(type, inputs, position, dtypes)) continue;
+    const TensorSpec& tensor = tensor_at(type, inputs, position);
+    std::string expected;
+    for (const int32_t dtype : tensor.dtypes) expected += (expected.empty() ? "" : " or ") + dtype_text(dtype);
+    if (tensor.like_input >= 0) {
+      const TensorSpec& like = type.inputs.at(static_cast<size_t>(tensor.like_input));
+      expected += (expected.empty() ? "that of " : " or that of ") + like.name;
+    }
+    fail(type.name, "tensor " + tensor.name + " has the wrong type", dtype_text(dtypes[position]), expected);
+  }
 }
 
 std::vector<int32_t> output_dtypes(const OpType& type, const std::vector<int32_t>& inputs) {

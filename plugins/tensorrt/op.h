@@ -80,6 +80,10 @@ std::vector<Dims> infer_shapes(const OpType& type, const Op& op, std::vector<Dim
 // Whether the tensor at a position, inputs first, may have the dtype when those before it have the given ones.
 bool accepts_dtype(const OpType& type, size_t inputs, size_t position, const std::vector<int32_t>& dtypes);
 
+// Throws OpError naming the first tensor, inputs first, whose dtype accepts_dtype() does not take. Also asked where the
+// op runs: an op's own checks are made for every engine, and may take more than the builder was told.
+void check_dtypes(const OpType& type, size_t inputs, const std::vector<int32_t>& dtypes);
+
 // dtypes of all outputs, from those of the inputs.
 std::vector<int32_t> output_dtypes(const OpType& type, const std::vector<int32_t>& inputs);
 

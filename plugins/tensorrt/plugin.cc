@@ -43,6 +43,22 @@ class TensorRtDims final : public DimArithmetic {
   nvinfer1::IExprBuilder& builder_;
 };
 
+// What supportsFormatCombination() let the builder choose must be what arrives.
+void check_types(const OpType& type, const nvinfer1::PluginTensorDesc* inputs, size_t input_count,
+                 const nvinfer1::PluginTensorDesc* outputs) {
+  std::vector<int32_t> dtypes;
+  const auto add = [&](const nvinfer1::PluginTensorDesc& desc) {
+    if (desc.format != nvinfer1::TensorFormat::kLINEAR) {
+      fail(type.name, "format of tensor " + std::to_string(dtypes.size()),
+           std::to_string(static_cast<int32_t>(desc.format)), "linear");
+    }
+    dtypes.push_back(from_tensorrt(desc.type));
+  };
+  for (size_t i = 0; i < input_count; ++i) add(inputs[i]);
+  for (size_t i = 0; i < type.outputs.size(); ++i) add(outputs[i]);
+  check_dtypes(type, input_count, dtypes);
+}
+
 // A tensor of a call, and the address that it must not outlive: the dimensions in desc.
 vd_tensor tensor_view(const nvinfer1::PluginTensorDesc& desc, const void* data) {
   return {const_cast<void*>(data), desc.dims.d, nullptr, desc.dims.nbDims, from_tensorrt(desc.type)};
@@ -82,6 +98,8 @@ int32_t Plugin::getOutputDataTypes(DataType* outputs, int32_t output_count, cons
     check_counts(type_, input_count, output_count);
     std::vector<int32_t> given;
     for (int32_t i = 0; i < input_count; ++i) given.push_back(from_tensorrt(inputs[i]));
+    // Here, where a refusal can say why: from supportsFormatCombination() TensorRT learns no more than that.
+    check_dtypes(type_, given.size(), given);
     for (const int32_t dtype : output_dtypes(type_, given)) *outputs++ = to_tensorrt(dtype);
     return 0;
   });
@@ -147,6 +165,7 @@ int32_t Plugin::enqueue(const nvinfer1::PluginTensorDesc* input_descs, const nvi
                         const void* const* inputs, void* const* outputs, void*, cudaStream_t stream) noexcept {
   return logged(1, [&] {
     if (inputs_ == 0) fail(type_.name, "enqueue", "no shapes yet", "a call of onShapeChange first");
+    check_types(type_, input_descs, inputs_, output_descs);
     std::vector<vd_tensor> tensors;
     tensors.reserve(inputs_ + type_.outputs.size());  // their addresses are kept
     Call call = {{}, {}, stream};

@@ -1,4 +1,4 @@
-"""`python -m visdeploy_plugins`: which libraries were found, what they offer, which op runs where and why."""
+"""Command `python -m visdeploy_plugins`: report the libraries found, their capabilities, and where each op runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from visdeploy_plugins.capability import Capabilities, capabilities
 
 
 def report(found: Capabilities) -> str:
-    """The report as text, one fact a line."""
+    """Format the report as text, one item per line."""
     lines = [
         f"operators library    {found.operators_library or 'not built'}",
         f"ONNX Runtime library {found.onnxruntime_library or 'not built'}",

@@ -66,12 +66,12 @@ class Capabilities:
 def capabilities() -> Capabilities:
     """Finds the libraries and says which kernel each op runs on.
 
-    Imports no engine. Where CUDA kernels were built it makes CUDA device 0 ready, to ask whether they run there.
+    Imports no engine. Where CUDA kernels were built, CUDA device 0 is asked whether they run there.
     """
     library, reason = native.load()
     isa = library.vd_cpu_isa().decode() if library else ""
     cuda = tuple(library.vd_cuda_architectures().decode().split()) if library else ()
-    why_no_cuda = native.set_cuda_device(0)
+    why_no_cuda = native.why_no_cuda_kernels(0)
     return Capabilities(
         operators_library=native.library_path(native.OPERATORS),
         onnxruntime_library=native.library_path(native.ONNXRUNTIME),

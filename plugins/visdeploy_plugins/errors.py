@@ -1,15 +1,15 @@
-"""The error of this package. It stands alone: plugins import nothing of the rest of the project."""
+"""Exception of this package, which is independent of the other packages of visdeploy."""
 
 from __future__ import annotations
 
 
 class OpError(ValueError):
-    """An operator was given tensors that it cannot take, or cannot run where it was asked to.
+    """The arguments of an operator are invalid, or it cannot run on the given device.
 
     Args:
-        what: The op and the tensor that is wrong.
-        seen: What was found there.
-        expected: What would have been right.
+        what: The op, and the invalid tensor or parameter.
+        seen: The value found.
+        expected: The values allowed.
     """
 
     def __init__(self, what: str, *, seen: str = "", expected: str = "") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,6 +175,21 @@ def set_cuda_device(device: int) -> str:
     if not library.vd_cuda_architectures():
         return "built without nvcc"
     return library.vd_last_error().decode() if library.vd_cuda_set_device(device) else ""
+
+
+def why_no_cuda_kernels(device: int = 0) -> str:
+    """Why our kernels cannot run on a CUDA device; empty when they can.
+
+    Asks in a thread of its own, because a thread's current CUDA device changes with the question.
+
+    Args:
+        device: Number of the device, as CUDA counts those that are visible.
+    """
+    answers: list[str] = []
+    asking = threading.Thread(target=lambda: answers.append(set_cuda_device(device)))
+    asking.start()
+    asking.join()
+    return answers[0]
 
 
 def call(

@@ -1,6 +1,7 @@
 """The script for GPU machines, as far as it goes without one."""
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -98,3 +99,35 @@ def test_time_runs_out(pretended):
     done = check("--only", "bench", "--limit", "6", **pretended("sleep 60"))
     assert done.returncode == 1
     assert "took longer than it may" in done.stdout
+
+
+BUNDLE_LINES = "OK       demo: verify: fine\nNOT RUN  demo: compute-sanitizer: none here"
+
+
+@pytest.mark.parametrize(
+    ("lines", "status", "row"),
+    [
+        (BUNDLE_LINES, 0, "pass 1 OK, 0 FAILED, 1 NOT RUN: NOT RUN demo: compute-sanitizer: none here"),
+        (f"{BUNDLE_LINES}\nFAILED   tevit: verify: wrong", 1, "FAIL 1 OK, 1 FAILED, 1 NOT RUN: FAILED tevit: verify"),
+        (
+            "NOT RUN  demo: verify: no provider",
+            77,
+            "NOT RUN 0 OK, 0 FAILED, 1 NOT RUN: NOT RUN demo: verify: no provider",
+        ),
+    ],
+)
+def test_bundles_are_summed_up(pretended, tmp_path, lines, status, row):
+    (tmp_path / "lines").write_text(f"{lines}\n")
+    asked = f"benchmarks/gpu_bundles.py check {tmp_path}/made --device cuda"
+    environment = pretended(f'[[ "$*" == "{asked}"* ]] && cat {tmp_path}/lines; exit {status}')
+    done = check("--only", "bundles", BUNDLES=f"{tmp_path}/made", **environment)
+    assert done.returncode == (status == 1)
+    shown = re.sub(r" \d+ s ", " ", " ".join(done.stdout.splitlines()[-1].split()))
+    assert shown.startswith(f"bundles {row}")
+
+
+def test_bundles_are_made_where_none_are_given(pretended, tmp_path):
+    environment = pretended('echo "NOT RUN  make: no exporter"; exit 77')
+    done = check("--only", "bundles", **environment)
+    assert done.returncode == 0
+    assert "NOT RUN  make: no exporter" in done.stdout.splitlines()[-1]

@@ -122,5 +122,5 @@ def test_a_checkpoint_takes_the_whole_video_whatever_its_window(program: ModuleT
 def test_clips_of_one_length_only_are_refused(program: ModuleType, tmp_path: Path):
     network = create_model("defvis", "tiny", num_classes=2, hidden_dim=48, num_heads=4, mask_groups=1)
     path = save_checkpoint(network, tmp_path / "model.safetensors")
-    with pytest.raises(SystemExit, match="takes clips of 12 frames only"):
+    with pytest.raises(SystemExit, match="accepts only clips of 12 frames"):
         program.open_model(path, 1, 9)

@@ -1,4 +1,4 @@
-"""DefVIS's goldens (spec section 8): clips of both layouts, losses with gradients, criterion cases."""
+"""Golden data of DefVIS: clips of both layouts, losses with gradients, criterion cases."""
 
 from __future__ import annotations
 

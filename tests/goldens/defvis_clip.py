@@ -178,7 +178,7 @@ def decoded(
 def check_results(
     store: Store, details: Mapping[str, Any], case: Mapping[str, Any], model: DefVIS, frames: Tensor
 ) -> None:
-    """Section 4, through the exported function and the runtime's decoder."""
+    """Check the post-processing with the exported function and the decoder of the runtime."""
     clip, config = details["clip"], model.config
     step = ClipStep(model).eval()
     outputs = {k: v.numpy() for k, v in zip(step.output_names, step(frames[0]), strict=True)}

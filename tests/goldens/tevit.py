@@ -1,4 +1,4 @@
-"""TeViT's goldens (spec section 11): clips of both temporal layouts, RoI unit case, losses with gradients."""
+"""Golden data of TeViT: clips of both temporal layouts, RoI unit case, losses with gradients."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def check_final(
     values: Mapping[str, Tensor],
     prefix: str,
 ) -> None:
-    """Section 6, through the exported function and the runtime's decoder."""
+    """Check the post-processing with the exported function and the decoder of the runtime."""
     settings = inference_settings(model.config)
     classes = [f"class {i}" for i in range(model.config.num_classes)]
     decoder = TeViTDecoder(classes, window=settings.window, decode=settings.decode, tracking=settings.tracking)

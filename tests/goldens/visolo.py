@@ -1,4 +1,4 @@
-"""VISOLO's goldens (spec section 13): clips, training, post-processing cases, tracker cases."""
+"""Golden data of VISOLO: clips, training, post-processing cases, tracker cases."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def run(golden: Golden) -> None:
 
 @torch.no_grad()
 def check_postprocess(store: Store, case: str, config: VISOLOConfig) -> None:
-    """Section 7 alone, on synthetic maps."""
+    """Check the post-processing alone, on synthetic maps."""
     limits = store.golden.tolerance["postprocess_cases"]
     values = json.loads(str(store.take(f"{case}/params_json")))
     config = dataclasses.replace(config, **_case_options(values))
@@ -142,7 +142,7 @@ def _case_options(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_tracker(store: Store, case: str, config: VISOLOConfig) -> None:
-    """Sections 8 and 9 alone, through the runtime's decoder; detections are given, so nothing is suppressed."""
+    """Check tracking and class decision alone, with the decoder of the runtime and given detections."""
     limits = store.golden.tolerance["tracker_cases"]
     query, reference = store.take(f"{case}/q"), store.take(f"{case}/r")
     frames = int(store.take(f"{case}/T"))
@@ -162,7 +162,7 @@ def check_tracker(store: Store, case: str, config: VISOLOConfig) -> None:
             scores = store.take(f"{frame}/class_scores")
             packed = store.take(f"{frame}/masks")
             masks = np.unpackbits(packed, axis=1, count=height * width).reshape(count, height, width)
-            # per-frame label and score do not enter tracks (sections 7 and 9)
+            # the label and score of single frames do not affect tracks
             store.take(f"{frame}/label"), store.take(f"{frame}/score")
         outputs = {
             "masks": masks, "overlaps": np.diag(np.ones(count, np.float32)), "cells": cells, "class_scores": scores,

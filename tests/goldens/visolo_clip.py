@@ -42,7 +42,7 @@ def stage_value(recorder: Recorder, stage: str) -> Tensor | None:
 
 
 def memory_frames(t: int) -> list[int]:
-    """Section 6, from its closed form."""
+    """Return the frames in the memory, from the closed form of the update rule."""
     return list(range(t)) if t < 2 else sorted({*range(0, t - 2, 5), t - 2, t - 1})
 
 

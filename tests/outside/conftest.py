@@ -42,7 +42,7 @@ def trained(site, tmp_path_factory) -> Path:
         "data_root": str(folder / "data"),
         "train": [part],
         "val": [part | {"only": ["clip1"]}],
-        "augment": {"style": "window"},
+        "augment": [{"moving_window": {}}, {"flip": {}}],
         "optim": {"lr": 1.0e-2, "clip_norm": 1.0},
         "batch_size": 2,
         "iterations": 1,

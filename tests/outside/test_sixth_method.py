@@ -210,7 +210,7 @@ def saved(sixth, tmp_path):
 def test_a_resumed_stream_takes_frames_of_its_size_only(sixth, saved):
     with (
         sixth.load_stream(saved) as stream,
-        pytest.raises(StreamError, match=r"another size.*seen: 60x90; expected: 90x60"),
+        pytest.raises(StreamError, match=r"size of frame.*seen: 60x90; expected: 90x60"),
     ):
         stream.push(clip(1, size=TALL)[0])
 

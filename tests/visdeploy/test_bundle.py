@@ -116,7 +116,7 @@ DAMAGE = {
         r"model\.data \(a symbolic link",
     ),
     "engines is a link": (link_folder, "engines \\(a symbolic link"),
-    "engine not in the index": (lambda b, t: _put(b.path / "engines/sm90.plan"), r"index does not name.*sm90\.plan"),
+    "engine not in the index": (lambda b, t: _put(b.path / "engines/sm90.plan"), r"without an entry.*sm90\.plan"),
     "index of engines is garbage": (lambda b, t: _put(b.path / "engines/index.json"), r"index\.json cannot be read"),
     "visible weights": (lambda b, t: _put(b.path / "model.onnx.data"), r"does not list.*model\.onnx\.data"),
     "results": (lambda b, t: _put(b.path / "clip/00000.png"), "does not list.*clip"),

@@ -44,7 +44,8 @@ def test_the_runtime_alone_is_healthy(modules, capsys):
     assert engine(found, "onnxruntime").version == onnxruntime.__version__
     assert "CPU" in engine(found, "onnxruntime").detail
     assert "visdeploy[export]" in engine(found, "torch").hint
-    assert "visdeploy[tensorrt]" in engine(found, "tensorrt_rtx").hint
+    assert "visdeploy[tensorrt-rtx]" in engine(found, "tensorrt_rtx").hint
+    assert "visdeploy[tensorrt]" in engine(found, "tensorrt").hint
     assert [each.path for each in found.libraries] == [""]
     assert "standard ones" in found.libraries[0].hint
     assert not found.operators
@@ -60,9 +61,29 @@ def test_without_onnxruntime_nothing_runs(modules, capsys, broken):
     assert (found.healthy, seen.runs_bundles) == (False, False)
     assert seen.detail.startswith("not installed" if broken is None else f"does not load: {type(broken).__name__}: ")
     assert "\n" not in seen.detail
-    assert "pip install onnxruntime" in seen.hint
+    assert "visdeploy[cpu]" in seen.hint
+    assert "visdeploy[gpu]" in seen.hint
     assert exit_code("doctor") == 1
     assert "No engine can run a bundle here" in capsys.readouterr().out
+
+
+def test_half_an_onnxruntime_is_none(modules):
+    """What is left after one of its two builds was uninstalled: a folder that can be imported and holds nothing."""
+    modules["onnxruntime"] = SimpleNamespace()
+    seen = engine(visdeploy.doctor(), "onnxruntime")
+    assert (seen.runs_bundles, seen.detail) == (False, "installed in part")
+    assert "visdeploy[cpu]" in seen.hint
+
+
+@pytest.mark.parametrize("builds", [["onnxruntime"], ["onnxruntime", "onnxruntime-gpu"]])
+def test_both_builds_at_once_are_named(modules, monkeypatch, builds):
+    monkeypatch.setattr(diagnosis, "installed_builds", lambda: builds)
+    modules["onnxruntime"] = SimpleNamespace(
+        __version__="9.9", get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    hint = engine(visdeploy.doctor(), "onnxruntime").hint
+    both = "onnxruntime and onnxruntime-gpu are both installed: remove one, and install the other again"
+    assert hint == (both if len(builds) > 1 else "")
 
 
 def test_providers_and_devices_are_named(modules):

@@ -184,7 +184,7 @@ def test_height_and_width_are_dynamic(engines, size):
 
 
 def frames_in_memory(last, slots):
-    """Section 6 with the documented bound: key frames 0, 5, ... and the two latest; the oldest key but 0 goes."""
+    """Return key frames 0, 5, ... and the two latest frames; the oldest key frame except 0 is dropped if it is full."""
     keys = list(range(0, last - 1, 5))
     latest = [t for t in (last - 1, last) if t >= 0]
     while len(keys) + len(latest) > slots:

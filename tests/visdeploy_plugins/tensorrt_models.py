@@ -98,9 +98,20 @@ SPECS = {
         "MSDeformAttnFused",
         (
             *_PYRAMID,
-            Input("reference_points", ("n", "q", 2, 4)),
+            Input("reference_points", ("n", "q", 2, 4), FLOAT),
             Input("sampling_offsets", ("n", "q", 4, 2, 3, 2)),
             Input("attention_logits", ("n", "q", 4, 2, 3)),
+        ),
+        _QUERIES,
+        [-1, -1, 32],
+    ),
+    "ms_deform_attn_fused_float_points": Spec(
+        "MSDeformAttnFused",
+        (
+            *_PYRAMID,
+            Input("reference_points", ("n", "q", 2, 2), FLOAT),
+            Input("sampling_offsets", ("n", "q", 4, 2, 3, 2), FLOAT),
+            Input("attention_logits", ("n", "q", 4, 2, 3), FLOAT),
         ),
         _QUERIES,
         [-1, -1, 32],

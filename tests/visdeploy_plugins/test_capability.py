@@ -1,10 +1,12 @@
 """What the package says about itself."""
 
+import ctypes.util
 import importlib.machinery
 import importlib.util
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,26 @@ def test_cuda_kernels_are_claimed_only_where_the_device_takes_them(operators, mo
         support = {each.engine: each for each in capabilities().ops}["PyTorch CUDA"]
         assert (support.own_kernel, support.why_not) == (not answer, answer)
         assert support.runs == ("reference (plain PyTorch)" if answer else "kernel")
+
+
+def test_the_question_leaves_the_threads_own_device_alone(operators, monkeypatch):
+    """CUDA keeps a current device for each thread, and asking about another one changes it."""
+    asked = []
+
+    def set_cuda_device(device):
+        asked.append((device, threading.get_ident()))
+        return "no CUDA driver"
+
+    monkeypatch.setattr(native, "set_cuda_device", set_cuda_device)
+    assert visdeploy_plugins.why_no_cuda_kernels(3) == "no CUDA driver"
+    ((device, thread),) = asked
+    assert (device, thread != threading.get_ident()) == (3, True)
+
+
+def test_without_a_device_there_is_a_reason(operators):
+    if ctypes.util.find_library("cuda"):
+        pytest.skip("there is a CUDA driver: the GPU tests show that the kernels run")
+    assert visdeploy_plugins.why_no_cuda_kernels()
 
 
 @pytest.mark.parametrize("provider", [False, True])

@@ -20,7 +20,7 @@ def arrays(shared, name):
 
 
 def block(x, gate, parameter):
-    """The gated residual block in its evaluation form (specs/tpr.md, 5.3)."""
+    """Compute the gated residual block of Temporal Pyramid Routing (Li et al., TPAMI 2023) in its evaluation form."""
     near = torch.nn.functional.max_pool2d(gate, 3, stride=1, padding=1)[:, 0]
     here, h = gate[:, 0], x
     for layer, mask in (("conv1", near), ("conv2", here)):

@@ -37,29 +37,47 @@ def test_libraries_are_held(operators, level):
 
 
 class Item:
-    """A collected test, which needs an instruction set or nothing."""
+    """A collected test with marks: `name` or `name:argument`."""
 
-    def __init__(self, needed):
-        self.needed = needed
+    def __init__(self, *marks):
+        self.marks = [mark.split(":") for mark in marks]
 
     def iter_markers(self, name):
-        return [SimpleNamespace(args=(self.needed,))] if name == "needs_isa" and self.needed else []
+        return [SimpleNamespace(args=tuple(args)) for found, *args in self.marks if found == name]
+
+
+def collect(expression, *collected):
+    """What is kept of collected tests, how many are deselected, and what the summary says about them."""
+    items, deselected, lines, capabilities = list(collected), [], [], Capabilities()
+    hook = SimpleNamespace(pytest_deselected=lambda items: deselected.extend(items))
+    config = SimpleNamespace(hook=hook, option=SimpleNamespace(markexpr=expression))
+    capabilities.pytest_collection_modifyitems(config, items)
+    capabilities.pytest_terminal_summary(SimpleNamespace(line=lambda text, **_: lines.append(text)))
+    assert lines[0].startswith("processor: ")
+    return items, len(deselected), lines[1:]
 
 
 def test_tests_that_cannot_run_are_deselected_and_counted(monkeypatch):
     monkeypatch.setattr(processors, "instruction_sets", lambda: ["baseline", "avx2"])
-    deselected, lines, capabilities = [], [], Capabilities()
-    config = SimpleNamespace(hook=SimpleNamespace(pytest_deselected=lambda items: deselected.extend(items)))
-    collected = [Item(name) for name in (None, "baseline", "avx512", "avx2", "avx512")]
-    kept = [collected[k] for k in (0, 1, 3)]
-    capabilities.pytest_collection_modifyitems(config, collected)
-    assert collected == kept
-    assert len(deselected) == 2
-    workers = [SimpleNamespace(workeroutput={"missing": {"avx512": 2}}), SimpleNamespace()]  # one of them crashed
-    for each in workers:
-        capabilities.pytest_testnodedown(each)
-    capabilities.pytest_terminal_summary(SimpleNamespace(line=lambda text, **_: lines.append(text)))
-    assert lines == ["2 tests not run: this processor has no avx512"]
+    isa = [Item(f"needs_isa:{name}") for name in ("baseline", "avx512", "avx2", "avx512")]
+    kept = [Item(), isa[0], isa[2]]
+    seen = collect("not gpu", kept[0], *isa)
+    assert seen == (kept, 2, ["2 tests not run: this processor has no avx512"])
+    assert collect("not gpu", *kept) == (kept, 0, [])
+
+
+def test_the_campaign_is_deselected_unless_it_is_asked_for():
+    short, long = Item("slow"), Item("slow", "campaign")
+    assert collect("not gpu", short, long) == ([short], 1, ["1 tests not run: left to `make campaign`"])
+    assert collect("campaign", long) == ([long], 0, [])
+
+
+def test_workers_of_which_one_crashed_count_once():
+    capabilities = Capabilities()
+    for node in (SimpleNamespace(workeroutput={"left_out": {"no avx512": 2}}), SimpleNamespace()):
+        capabilities.pytest_testnodedown(node)
+    capabilities.pytest_testnodedown(SimpleNamespace(workeroutput={"left_out": {"no avx512": 2}}))
+    assert capabilities.left_out == {"no avx512": 2}
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,20 @@ def test_every_plugin_runs_and_agrees_with_the_cpu_kernels(tensorrt_plugins, ten
     assert summary == f"{len(lines)} of {len(lines)} cases right, {len(PLUGINS)} of {len(PLUGINS)} plugins covered"
 
 
+def test_the_build_accepts_what_the_run_accepts_and_nothing_else(tensorrt_plugins, tensorrt_emulation):
+    """Every combination of element types was given to each plugin in both phases; the count says what was accepted.
+
+    Attention: values, offsets or locations and weights in the type of the values or, beside halves, in float32: five
+    combinations, times two types of index tensors. The fused form doubles none of them: its references are float32.
+    """
+    lines = harness(tensorrt_emulation, "--host").stdout.splitlines()
+    found = {line.split()[0]: line.split()[2:5] for line in lines if " combinations of types" in line}
+    assert set(found) == set(PLUGINS)
+    assert found["MSDeformAttn"][:2] == ["10", "of"]
+    assert found["MSDeformAttnFused"][:2] == ["10", "of"]
+    assert int(found["MSDeformAttnFused"][2]) >= 5**7
+
+
 def test_other_libraries_and_words_are_refused(tensorrt_emulation):
     assert harness().returncode == 2
     assert harness(tensorrt_emulation, "--elsewhere").returncode == 2

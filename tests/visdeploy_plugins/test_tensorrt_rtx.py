@@ -100,6 +100,19 @@ def test_bad_node_is_refused_with_a_message(tensorrt_plugins, tmp_path, name, ch
     assert any(f"ERROR: {spec.op_type}: {message}" in line for line in found["log"]), errors(found)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_references_in_half_precision_are_refused(tensorrt_plugins, tmp_path, dtype):
+    """Half a unit in the last place near 1 is a tenth of a pixel or more: no engine is built that would be wrong."""
+    spec = SPECS["ms_deform_attn_fused"]
+    model = spec.model(dtype)
+    (references,) = [value for value in model.graph.input if value.name == "reference_points"]
+    references.type.tensor_type.elem_type = DTYPES[dtype]
+    found = build(tmp_path, model, spec.profile())
+    assert found["plan"] == 0
+    message = f"MSDeformAttnFused: tensor reference_points has the wrong type (seen: {dtype}; expected: float32)"
+    assert any(message in line for line in errors(found)), errors(found)
+
+
 def test_wrong_rank_is_refused_with_a_message(tensorrt_plugins, tmp_path):
     spec = SPECS["ms_deform_attn"]
     model = spec.model("float32")

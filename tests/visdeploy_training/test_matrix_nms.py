@@ -14,7 +14,7 @@ def test_descending_order_is_a_stable_sort(values: list[float]):
 
 
 def plain_decay(iou: np.ndarray, labels: np.ndarray, kernel: str, sigma: float) -> np.ndarray:
-    """The specification's words as loops, NaN included."""
+    """Compute the decay with loops, including NaN, as in the published implementation."""
     n = len(labels)
     d = np.zeros((n, n))
     for i in range(n):

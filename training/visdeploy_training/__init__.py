@@ -1,4 +1,4 @@
-"""The methods as torch modules, their losses, data sets and recipes."""
+"""Methods as PyTorch modules, their losses, data sets and recipes."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def match_keys(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> t
 
 
 def _class_tensors(info: ModelInfo) -> set[str]:
-    """Names of the tensors whose shape depends on the number of classes."""
+    """Return the names of the tensors whose shape depends on the number of classes."""
     fewer, more = (
         shapes(replace(info, classes=tuple(f"class_{i}" for i in range(count))))
         for count in (len(info.classes), len(info.classes) + 1)

@@ -1,4 +1,4 @@
-"""What the configurations of all methods have in common: checks that name the field, and settings of an export."""
+"""Base class of the configurations of all methods: checks that name the field, and settings of an export."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 from visdeploy.errors import ConfigError
 
 RUN_TIME = {"run_time": True}
-"""Metadata of fields that say how a trained network is run: no weight depends on them, an export may change them."""
+"""Metadata of fields that affect only how a trained network is run, not its weights; an export may change them."""
 CALLED, WHY_FIXED = "called", "why_fixed"
-"""Keys of metadata: a field's second name, the same in all methods; why an export cannot change it, as a sentence."""
+"""Keys of metadata: a second name of the field, common to all methods; the reason why an export cannot change it."""
 
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """Base of the frozen dataclasses that describe one network each; they check themselves in `__post_init__`.
+    """Base class of configurations, frozen dataclasses that each describe one network and check their own values.
 
     Attributes:
         method: Name of the method, for messages.
@@ -28,27 +28,27 @@ class MethodConfig:
     method: ClassVar[str]
 
     def __post_init__(self) -> None:
-        """Make tuples of what JSON and YAML give as lists, and check the type of every value."""
+        """Convert lists, as read from JSON and YAML, to tuples, and check the type of every value."""
         for name, hint in _types(type(self)).items():
             if get_origin(hint) is tuple and isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
             self.check(name, _is_a(getattr(self, name), hint), _describe(hint))
 
     def input_size(self, height: int | None, width: int | None) -> dict[str, int]:
-        """What to change so that inputs are of another size; None leaves a side as it is.
+        """Return the fields to change for another input size, with their values; None keeps a side.
 
-        Networks that keep the shape of the frames scale them into a shorter and a longer edge: these are meant then.
+        For networks that keep the aspect ratio of frames, the fields are the shorter and the longer edge.
         """
         return {name: side for name, side in (("height", height), ("width", width)) if side is not None}
 
     def named(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The same values by the names of the fields.
+        """Replace second names of fields by their names.
 
         Args:
-            values: By the name of a field, or by its second name (`window`, `overlap`).
+            values: Map from the name or the second name (`window`, `overlap`) of a field to its value.
 
         Raises:
-            ConfigError: There is no such field, or one is given twice.
+            ConfigError: A field is unknown or given twice.
         """
         if not isinstance(values, Mapping):
             raise ConfigError(
@@ -73,13 +73,13 @@ class MethodConfig:
         return found
 
     def export_settings(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
-        """What an export changes of a trained network's configuration, by the names of the fields.
+        """Return the fields that an export changes in the configuration of a trained network, with their values.
 
         Args:
-            overrides: Values of fields that are marked with `RUN_TIME`, by any name that `named` takes.
+            overrides: Map from any name that `named` accepts to the value, for fields marked with `RUN_TIME`.
 
         Raises:
-            ConfigError: A field is unknown, given twice, or one that an export cannot change.
+            ConfigError: A field is unknown, given twice, or cannot be changed by an export.
         """
         found = self.named(overrides)
         for field in dataclasses.fields(self):
@@ -93,53 +93,53 @@ class MethodConfig:
                 f"{self.method}: {_spell(field)} cannot be changed at export",
                 seen=repr(seen),
                 expected=f"{own!r}, as in the checkpoint",
-                hint=f"{hint} What can be changed: {self._settings()}.",
+                hint=f"{hint} An export can change {self._settings()}.",
             )
         return found
 
     def check_given(self, given: Collection[str]) -> None:
-        """Refuse chosen values that would be cut. Defaults of a variant may be cut, as its user did not choose them.
+        """Raise an error for values chosen by the user that would be reduced; defaults may be reduced silently.
 
         Args:
-            given: Names of the fields that were chosen.
+            given: Names of the fields chosen by the user.
 
         Raises:
-            ConfigError: One of them would be cut.
+            ConfigError: The value of one of these fields would be reduced.
         """
 
     def check(self, field: str, good: bool, expected: str) -> None:
-        """Refuse a field's value.
+        """Raise an error unless the value of a field is `good`.
 
         Raises:
-            ConfigError: It is not `good`.
+            ConfigError: The value is not `good`; the message names the field and the `expected` values.
         """
         if not good:
             seen = repr(getattr(self, field))
             raise ConfigError(f"{self.method}: {field} has a wrong value", seen=seen, expected=expected)
 
     def check_least(self, least: int, *fields: str) -> None:
-        """Nothing smaller than `least`."""
+        """Raise a `ConfigError` if a field is less than `least`."""
         for field in fields:
             self.check(field, getattr(self, field) >= least, f"at least {least}")
 
     def check_share(self, *fields: str) -> None:
-        """At least 0 and less than 1."""
+        """Raise a `ConfigError` unless each field is at least 0 and less than 1."""
         for field in fields:
             self.check(field, 0 <= getattr(self, field) < 1, f"0 <= {field} < 1")
 
     def check_threshold(self, *fields: str) -> None:
-        """From 0 to 1, both included."""
+        """Raise a `ConfigError` unless each field is from 0 to 1 inclusive."""
         for field in fields:
             self.check(field, 0 <= getattr(self, field) <= 1, f"0 <= {field} <= 1")
 
     def check_multiple(self, multiple: int, *fields: str) -> None:
-        """Positive multiples of a number."""
+        """Raise a `ConfigError` unless each field is a positive multiple of `multiple`."""
         for field in fields:
             value = getattr(self, field)
             self.check(field, value > 0 and value % multiple == 0, f"a positive multiple of {multiple}")
 
     def _settings(self) -> str:
-        """The fields that an export may change, as messages list them."""
+        """Return the names of the fields that an export may change, as text for messages."""
         return ", ".join(sorted(_spell(f) for f in dataclasses.fields(self) if _is_run_time(f)))
 
 
@@ -148,7 +148,7 @@ def _is_run_time(field: dataclasses.Field[Any]) -> bool:
 
 
 def _spell(field: dataclasses.Field[Any]) -> str:
-    """A field's name, and its second one."""
+    """Return the name of a field, with its second name in brackets if it has one."""
     return f"{field.name} ({field.metadata[CALLED]})" if CALLED in field.metadata else field.name
 
 
@@ -158,7 +158,10 @@ def _types(config: type[MethodConfig]) -> dict[str, Any]:
 
 
 def _is_a(value: object, hint: Any) -> bool:
-    """Whether a value is of a field's type: a number, a boolean, a choice, or a tuple of such; a float may be whole."""
+    """Return whether a value is of a field's type: a number, a boolean, a choice, or a tuple of these.
+
+    Integers are accepted for floats.
+    """
     if get_origin(hint) is Literal:
         return value in get_args(hint)
     if get_origin(hint) is tuple:

@@ -1,4 +1,4 @@
-"""Ranges of sizes that a method's graph takes, from its preprocessing."""
+"""Ranges of the input sizes of a method's graph, derived from its preprocessing."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from visdeploy.manifest import Dim, Preprocessing
 from visdeploy.streaming.preprocessing import Preprocessor
 
 MAX_SIDE = 2048
-"""Largest side of an input that is scaled to one size, in pixels; the graph takes others up to this, too."""
+"""Maximum side in pixels accepted by graphs whose frames are normally scaled to one size."""
 TYPICAL = (720, 1280)
-"""Rows and columns of a typical frame of a video."""
+"""Height and width of a typical video frame."""
 
 
 def frame_dims(preprocessing: Preprocessing, *, multiple: int, smallest: int) -> dict[str, Dim]:
-    """Ranges of `height` and `width` of a graph's frames.
+    """Return the ranges of `height` and `width` of a graph's frames.
 
     Args:
-        preprocessing: How frames are scaled.
-        multiple: Both are multiples of this.
-        smallest: Smallest side that the network takes, in pixels.
+        preprocessing: Scaling and padding of the frames.
+        multiple: Number of which both sizes are multiples.
+        smallest: Smallest side that the network accepts, in pixels.
     """
     largest = MAX_SIDE if preprocessing.resize == "exact" else preprocessing.width
     typical = Preprocessor(preprocessing).tensor_size(*TYPICAL)
@@ -30,10 +30,10 @@ def frame_dims(preprocessing: Preprocessing, *, multiple: int, smallest: int) ->
 
 
 def fixed(size: int) -> Dim:
-    """The range of a symbol that has one value."""
+    """Return the range of a symbol with a fixed value."""
     return Dim(minimum=size, typical=size, maximum=size)
 
 
 def _up(size: int, multiple: int) -> int:
-    """The next multiple."""
+    """Round up to a multiple."""
     return -(-size // multiple) * multiple

@@ -1,4 +1,4 @@
-"""What a method exposes to the rest of the project."""
+"""Interface of a method to the rest of the project."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ StateDict = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class OfficialLayout:
-    """How the upstream project of a method names its weights.
+    """Names and shapes of the weights in the official checkpoints of a method.
 
     Attributes:
-        recognise: Whether a state dict (without a leading `module.`) is of this layout.
-        rename: Upstream names to ours; drops what is a duplicate.
-        variant: Which variant such a state dict belongs to.
-        num_classes: Number of classes, read from a shape.
-        class_tensors: Names (ours) of the tensors whose shape depends on the number of classes.
-        spare_rows: Rows of these tensors beyond the classes, for example for no object.
-        overrides: Fields of the variant's configuration that the shapes tell.
+        recognise: Returns whether a state dict (without a leading `module.`) has this layout.
+        rename: Converts official names to those of visdeploy, and drops duplicates.
+        variant: Returns the variant of such a state dict.
+        num_classes: Returns the number of classes, read from a shape.
+        class_tensors: Names, in visdeploy, of the tensors whose shape depends on the number of classes.
+        spare_rows: Number of rows of these tensors in addition to the classes, for example for "no object".
+        overrides: Returns the fields of the variant's configuration that follow from the shapes.
     """
 
     recognise: Callable[[StateDict], bool]
@@ -40,20 +40,22 @@ class OfficialLayout:
 
 @dataclass(frozen=True)
 class Method:
-    """What a method exposes to the rest of the project; each method's package holds one as `METHOD`.
+    """Interface of a method to the rest of the project; the package of each method defines one as `METHOD`.
 
     Attributes:
-        name: Its name in recipes, checkpoints and bundles.
-        variants: Named configurations, frozen dataclasses with a field `num_classes`.
-        build: Configuration to an untrained network.
-        load_backbone: Puts ImageNet weights in; the path is None for weights that a package ships.
-        official: Layout of official checkpoints; None where there are none.
-        losses: Training output, targets of each clip and configuration to weighted losses by name.
-        online_step: Network to the pure step function that is exported; its inputs, outputs and state are those of
-            `inference`, in that order.
-        inference: Configuration to the exported graph's inputs, outputs and state, and how it is run.
-        show_objects: Changes fresh weights in place so that a network in evaluation mode finds objects, about as many
-            as asked for where the method leaves their number open: for benchmarks and tests without a checkpoint.
+        name: Name of the method in recipes, checkpoints and bundles.
+        variants: Configurations by name, frozen dataclasses with a field `num_classes`.
+        build: Creates an untrained network from a configuration.
+        load_backbone: Loads ImageNet weights into the backbone; the path is None for weights included in a package.
+        official: Layout of official checkpoints; None if there are none.
+        losses: Computes weighted losses by name from the training output, the targets of each clip and the
+            configuration.
+        online_step: Creates the pure step function to export from a network; its inputs, outputs and state are those of
+            `inference`, in the same order.
+        inference: Returns the description of the exported graph for a configuration.
+        show_objects: Modifies initial weights in place so that a network in evaluation mode finds objects, for
+            benchmarks and tests without a checkpoint. Their number is approximately the given one, if the method has a
+            variable number of objects.
     """
 
     name: str

@@ -38,9 +38,9 @@ class VISModel(nn.Module):
     config: Any
 
     def forward_padded(self, clips: Tensor, sizes: Tensor) -> Any:
-        """The training forward of clips that were padded to one size.
+        """Compute the training output of clips that were padded to a common size.
 
-        Networks that must know where a clip ends override this; to the others padding is image.
+        Networks that need the size without padding override this method; for all others padding is part of the image.
 
         Args:
             clips: Normalised RGB, float, `[B, T, 3, H, W]`, padded with zeros at the right and bottom.

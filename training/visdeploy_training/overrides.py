@@ -1,4 +1,4 @@
-"""`key=value` on a command line: fields of a recipe, settings of an export."""
+"""Overrides `key=value` on the command line, for fields of a recipe and settings of an export."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from visdeploy.errors import ConfigError
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Split `key=value`; the value is YAML: a number, true or false, text, or a list in brackets.
+    """Parse `key=value`; the value is YAML: a number, true or false, text, or a list in brackets.
 
     Raises:
-        ConfigError: There is no key, no sign, or the value is not YAML.
+        ConfigError: There is no key or no `=`, or the value is not YAML.
     """
     key, sign, value = text.partition("=")
     key = key.strip()
@@ -27,10 +27,10 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
-    """Several overrides by their keys.
+    """Parse several overrides, and return their values by key.
 
     Raises:
-        ConfigError: One is malformed, or a key is given twice.
+        ConfigError: An override is malformed, or a key is given twice.
     """
     found: dict[str, Any] = {}
     for text in texts:
@@ -42,7 +42,7 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-4 as text; people mean the number."""
+    """Convert text such as 1e-4 to a number; YAML 1.1 does not recognise it as one."""
     if isinstance(value, str):
         try:
             return float(value)

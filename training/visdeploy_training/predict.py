@@ -1,4 +1,4 @@
-"""Prediction in PyTorch through the runtime's own pipeline: validation, and the reference for every export."""
+"""Prediction in PyTorch with the pipeline of the runtime, for validation and as the reference of every export."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from visdeploy_training.torch_backend import TorchBackend
 
 
 def torch_pipeline(model: VISModel) -> Pipeline:
-    """A network in eager PyTorch, run as its exported graph is.
+    """Create a pipeline that runs a network in eager PyTorch in the same way as its exported graph.
 
     Args:
-        model: Network made by `create_model` or `load_checkpoint`, in evaluation mode.
+        model: Network created by `create_model` or `load_checkpoint`, in evaluation mode.
     """
     spec = model_spec(model)
     return Pipeline(spec, TorchBackend(get_method(spec.method).online_step(model), spec))
@@ -31,22 +31,22 @@ def torch_pipeline(model: VISModel) -> Pipeline:
 def predict_clip(
     model: VISModel, frames: Iterable[npt.NDArray[np.uint8]], *, name: str = "clip", fps: float = 0.0
 ) -> VideoResult:
-    """Run a network over a video as the exported graph does: frame by frame, or in overlapping clips.
+    """Run a network on a video in the same way as the exported graph: frame by frame, or in overlapping clips.
 
     Args:
-        model: Network made by `create_model` or `load_checkpoint`; its mode is restored afterwards.
-        frames: RGB uint8 `[h, w, 3]`, all of one size.
+        model: Network created by `create_model` or `load_checkpoint`; its mode is restored afterwards.
+        frames: RGB uint8 `[h, w, 3]`, all of the same size.
         name: Name of the result.
         fps: Frame rate of the result.
 
     Raises:
-        DataError: There is no frame.
+        DataError: There are no frames.
         StreamError: The size of the frames changes.
     """
     ahead = iter(frames)
     first = next(ahead, None)
     if first is None:
-        raise DataError(f"the clip {name!r} has no frame")
+        raise DataError(f"the clip {name!r} has no frames")
     with _evaluation(model):
         return whole_video(torch_pipeline(model), chain([first], ahead), name=name, fps=fps)
 

@@ -1,4 +1,4 @@
-"""The methods by name, and `create_model`."""
+"""Registry of the methods, and `create_model`."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from visdeploy_training.model import ModelInfo, VISModel
 
 
 def method_names() -> list[str]:
-    """Names of all methods: those of this package, then those of other packages by entry points."""
+    """Return the names of all methods: those of this package, then those of other packages (entry points)."""
     return [*sorted(METHODS), *(n for n in entry_points.names(entry_points.TRAINING_METHODS) if n not in METHODS)]
 
 
 def get_method(name: str) -> Method:
-    """The method called `name`.
+    """Return the method called `name`.
 
     Raises:
-        ConfigError: There is none.
-        DependencyError: Another package has it, and it cannot be loaded, or is no method of this name.
+        ConfigError: There is no such method.
+        DependencyError: The entry point of another package cannot be loaded, or is not a method of this name.
     """
     if name in METHODS:
         return METHODS[name]()
@@ -49,22 +49,22 @@ def create_model(
     pretrained: bool | str | Path = False,
     **overrides: Any,
 ) -> VISModel:
-    """Make a network with fresh weights.
+    """Create a network with newly initialised weights.
 
     Args:
         method: Name of a method, for example `visolo`.
         variant: Name of one of its variants, for example `r50` or `tiny`.
         classes: Class names in label order.
-        num_classes: Their number; enough when the names do not matter. Default: the variant's own.
-        pretrained: Start the backbone from ImageNet: True for weights that a package ships, or the path of
-            a torchvision file.
-        overrides: Fields of the variant's configuration.
+        num_classes: Number of classes, sufficient if their names do not matter; by default that of the variant.
+        pretrained: Initialise the backbone with ImageNet weights: True for weights included in a package, or the path
+            of a torchvision file.
+        overrides: Changed fields of the variant's configuration.
 
     Returns:
-        The network, in training mode, with `.info` and `.config` set.
+        The network, in training mode, with `info` and `config` set.
 
     Raises:
-        ConfigError: A name is unknown, or a value cannot work.
+        ConfigError: A name is unknown, or a value is invalid.
     """
     found = get_method(method)
     if variant not in found.variants:
@@ -76,7 +76,7 @@ def create_model(
         raise ConfigError(
             f"{method}: unknown option {unknown[0]!r}",
             expected=", ".join(sorted(allowed)),
-            hint="Give the number of classes as classes or num_classes." if "num_classes" in unknown else "",
+            hint="Pass the number of classes as classes or num_classes." if "num_classes" in unknown else "",
         )
     names = _class_names(classes, num_classes, base.num_classes)
     changed = {k: v for k, v in overrides.items() if getattr(base, k) != v}
@@ -93,10 +93,10 @@ def create_model(
 
 
 def model_spec(model: VISModel) -> ModelSpec:
-    """What a pipeline needs to know about a network: its graph, its decoder's parameters, its classes.
+    """Return the description of a network for a pipeline: its graph, the parameters of its decoder, its classes.
 
     Args:
-        model: Network made by `create_model` or `load_checkpoint`.
+        model: Network created by `create_model` or `load_checkpoint`.
     """
     info = model.info
     graph = get_method(info.method).inference(model.config)
@@ -111,7 +111,7 @@ def _class_names(classes: Sequence[str] | None, num_classes: int | None, default
         return tuple(f"class_{i}" for i in range(count))
     names = tuple(classes)
     if not names or len(set(names)) != len(names):
-        raise ConfigError("class names must be there and differ", seen=repr(names)[:200])
+        raise ConfigError("there are no class names, or they are not distinct", seen=repr(names)[:200])
     if num_classes is not None and num_classes != len(names):
         raise ConfigError("classes and num_classes disagree", seen=f"{len(names)} names", expected=str(num_classes))
     return names

@@ -1,4 +1,4 @@
-"""PyTorch behind the runtime's engine interface: what validates networks, and the reference of every certificate."""
+"""PyTorch backend of the runtime, for validation during training and as the reference of every certificate."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from visdeploy.manifest import GraphSpec
 
 
 class TorchBackend(Backend):
-    """A step module in eager PyTorch, on the device of its weights.
+    """Backend that runs a step module in eager PyTorch, on the device of its weights.
 
     Args:
-        module: Takes the inputs of `spec`, then its state; gives its outputs, then the next state.
+        module: Module whose arguments are the inputs of `spec`, then its state. It returns the outputs, then the next
+            state.
         spec: Inputs, outputs and state of the module.
     """
 
@@ -30,14 +31,15 @@ class TorchBackend(Backend):
     def run(
         self, inputs: Arrays, state: State, outputs: Collection[str] | None = None
     ) -> tuple[dict[str, npt.NDArray[Any]], State]:
-        """One step, see `Backend.run`.
+        """Run one step, see `Backend.run`.
 
         Raises:
-            EngineError: An input does not fit the graph.
+            EngineError: An input does not match the graph.
         """
         sizes, names = self.bind_inputs(inputs), self.check_outputs(outputs)
         tensors = [_tensor(inputs[t.name], t.dtype).to(self._device) for t in self.spec.inputs]
-        with torch.inference_mode():
+        # a training in lower precision validates what is exported, which is not autocast
+        with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):
             values = self._module(*tensors, *(state[s.input] for s in self.spec.state))
         values = values if isinstance(values, tuple) else (values,)
         count = len(self.spec.outputs)
@@ -47,7 +49,7 @@ class TorchBackend(Backend):
         return {name: _array(given[name]) for name in names}, kept
 
     def state_to_host(self, state: State) -> dict[str, npt.NDArray[Any]]:
-        """See `Backend.state_to_host`."""
+        """Copy a state to arrays, see `Backend.state_to_host`."""
         return {name: np.array(_array(value)) for name, value in state.items()}
 
     def _place_state(self, arrays: Arrays) -> State:
@@ -61,7 +63,7 @@ def _tensor(array: npt.NDArray[Any], dtype: str) -> Tensor:
 
 
 def _array(value: Tensor) -> npt.NDArray[Any]:
-    """On the host, in standard order, so that a transposed view is not stored as such."""
+    """Copy a tensor to the host as a contiguous array, so that a transposed view is not stored as such."""
     value = value.detach().cpu()
     if value.dtype == torch.bfloat16:
         value = value.contiguous().view(torch.uint16)

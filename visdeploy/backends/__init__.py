@@ -1,4 +1,4 @@
-"""The engines that run a bundle's graph, behind one small interface."""
+"""Engines that run the graph of a bundle, behind a common interface."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def open_backend(
 
     Args:
         bundle: The opened bundle.
-        device: `auto` takes CUDA where it really starts and the CPU otherwise, and logs which; `cpu`, `cuda`, `cuda:N`
-            take just that.
-        threads: Threads for the CPU's part of the graph; None leaves the choice to the engine.
-        spinning: Let idle threads spin instead of sleep: a little faster on a machine of one's own, wasteful on a
-            shared one.
+        device: `auto` selects CUDA if it can be started and otherwise the CPU, and logs the choice; `cpu`, `cuda` and
+            `cuda:N` select exactly that device.
+        threads: Number of threads for the part of the graph that runs on the CPU; None leaves it to the engine.
+        spinning: Let idle threads spin instead of sleeping. This is slightly faster, but occupies the cores, so use it
+            only on a machine that runs nothing else.
 
     Raises:
         BundleError: The graph does not load, or contradicts the manifest.
-        ConfigError: `device` or `threads` has no possible value.
-        DependencyError: The device needs a package or a driver that is not there.
+        ConfigError: `device` or `threads` has an invalid value.
+        DependencyError: The device requires a package or a driver that is not installed.
         EngineError: The engine cannot start on the device.
     """
     from visdeploy.backends.onnxruntime import OnnxRuntimeBackend

@@ -1,13 +1,15 @@
-"""Engine plans on disk: added, removed and read so that a reader never meets a plan that it cannot check.
+"""Engine plans on disk: written, removed and read so that a reader never finds a plan without an index entry.
 
-Two invariants hold between any two steps of a writer, so that a writer may be killed anywhere and readers need no lock:
+Two invariants hold between any two steps of a writer. Therefore a writer can be killed at any point, and readers need
+no lock:
 
-* every visible plan is named by the index;
-* the bytes of every entry are in the file that it names, or in a hidden one beside it (`_hidden`).
+* every visible plan has an entry in the index;
+* the bytes of every entry are in the file that it names, or in a hidden file of the same folder (`_hidden`).
 
-A plan therefore appears hidden, is named by the index, and only then takes its own name; a plan that is removed is
-hidden, no longer named, and only then deleted. Writers wait for each other at a lock file, which the system frees when
-its holder ends; the next writer finishes or removes what a killed one left.
+A new plan is written under its hidden name, then added to the index, then renamed to its visible name. A plan to remove
+is renamed to its hidden name, then removed from the index, then deleted. Writers exclude each other with a lock file,
+which the operating system releases when its holder ends; the next writer completes or removes the files of one that was
+killed.
 """
 
 from __future__ import annotations
@@ -32,18 +34,19 @@ LOCK = ".lock"
 
 
 def write_entry(folder: Path, entry: EngineEntry, plan: Path | bytes) -> EngineIndex:
-    """Add an engine to a bundle. One of the same file name is replaced.
+    """Add an engine to a bundle, replacing an engine with the same file name.
 
     Args:
         folder: The bundle.
-        entry: What the plan is.
+        entry: Description of the plan.
         plan: The serialised engine, or a file to copy.
 
     Returns:
-        The index with the new entry, which is its last.
+        The index, with the new entry at its end.
 
     Raises:
-        BundleError: `plan` is not what the entry says, the index is damaged, or the bundle cannot be written.
+        BundleError: Size or checksum of `plan` differs from the entry, the index is damaged, or the bundle cannot be
+            written.
     """
     with _writing(folder) as engines:
         index = _index(folder, [each for each in read_index(folder).entries if each.file != entry.file] + [entry])
@@ -56,7 +59,7 @@ def write_entry(folder: Path, entry: EngineEntry, plan: Path | bytes) -> EngineI
             seen = (temporary.stat().st_size, file_sha256(temporary))
             if seen != (entry.size, entry.sha256):
                 raise BundleError(
-                    f"the plan of {entry.file} is not the one that its entry describes",
+                    f"the plan of {entry.file} does not match its entry",
                     seen=f"{seen[0]} B, sha256 {seen[1][:12]}…",
                     expected=f"{entry.size} B, sha256 {entry.sha256[:12]}…",
                 )
@@ -66,22 +69,22 @@ def write_entry(folder: Path, entry: EngineEntry, plan: Path | bytes) -> EngineI
 
 
 def remove_entry(folder: Path, file: str) -> EngineIndex:
-    """Remove an engine, by the name of its plan in `engines/`.
+    """Remove an engine, given the file name of its plan in `engines/`.
 
     Returns:
-        The index without it.
+        The index without the engine.
 
     Raises:
-        BundleError: The index does not name it or is damaged, or the bundle cannot be written.
+        BundleError: The index has no entry of that name or is damaged, or the bundle cannot be written.
     """
     with _writing(folder) as engines:
         entries = read_index(folder).entries
         entry = next((each for each in entries if each.file == file), None)
         if entry is None:
             known = ", ".join(each.file for each in entries) or "no engine"
-            raise BundleError(f"{folder / INDEX} does not name this engine", seen=file, expected=known)
+            raise BundleError(f"{folder / INDEX} has no entry for this engine", seen=file, expected=known)
         hidden = engines / _hidden(entry)
-        with suppress(FileNotFoundError):  # deleted by hand; the entry goes all the same
+        with suppress(FileNotFoundError):  # deleted by hand; the entry is removed nevertheless
             os.replace(engines / file, hidden)
         index = _index(folder, [each for each in entries if each is not entry])
         _write_index(folder, index)
@@ -90,15 +93,19 @@ def remove_entry(folder: Path, file: str) -> EngineIndex:
 
 
 def checked_plan(folder: Path, entry: EngineEntry) -> bytes:
-    """Read a plan, compare size and checksum, and give the very bytes that were compared, ready to be deserialised.
+    """Read a plan and check its size and checksum.
+
+    Returns:
+        The bytes that were checked, ready to be deserialised; reading the file again could return other bytes.
 
     Raises:
-        BundleError: The plan is missing, no plain file (links are refused), or not the one that the entry describes.
+        BundleError: The plan is missing, is not a plain file (symbolic links are refused), or does not match its
+            entry.
     """
     engines = folder / ENGINES
     if engines.is_symlink():
         raise BundleError(f"{engines} is a symbolic link", hint="Links are refused; copy the folder.")
-    # the writer renames from the hidden name to the visible one, and the other way round when it removes an engine
+    # a concurrent writer renames from the hidden name to the visible one, or, when it removes an engine, back
     names = (entry.file, _hidden(entry), entry.file)
     faults = []
     for name in names:
@@ -110,17 +117,17 @@ def checked_plan(folder: Path, entry: EngineEntry) -> bytes:
             faults.append(error)
     if faults:
         raise faults[0]
-    raise BundleError(f"{engines / entry.file} is missing", seen="its entry in the index alone", hint=REBUILD)
+    raise BundleError(f"{engines / entry.file} is missing", seen="only its entry in the index", hint=REBUILD)
 
 
 def check_engines(folder: Path) -> EngineIndex:
-    """Check that the index is readable and names every visible plan.
+    """Check that the index is readable and has an entry for every visible plan.
 
     Returns:
         The index.
 
     Raises:
-        BundleError: The index is damaged, or a plan is not in it.
+        BundleError: The index is damaged, or has no entry for a plan.
     """
     index = read_index(folder)
     while True:
@@ -128,9 +135,9 @@ def check_engines(folder: Path) -> EngineIndex:
         before, index = index, read_index(folder)
         if not strays:
             return index
-        if _named(index) == _named(before):  # otherwise a writer was at work between the two looks
+        if _named(index) == _named(before):  # otherwise a writer changed the index meanwhile
             raise BundleError(
-                f"{folder / ENGINES} holds engines that its index does not name",
+                f"{folder / ENGINES} contains engines without an entry in its index",
                 seen=", ".join(strays[:5]),
                 hint="Remove them, or build them with visdeploy.build_engine.",
             )
@@ -147,7 +154,7 @@ def _plans(folder: Path) -> set[str]:
 
 
 def _hidden(entry: EngineEntry) -> str:
-    """The name of an entry's plan before it is visible, and after; it changes with the plan's content."""
+    """Return the hidden file name of an entry's plan; it depends on the content of the plan."""
     return f".{entry.file}.{entry.sha256[:16]}.plan"
 
 
@@ -176,7 +183,7 @@ def _read_checked(path: Path, entry: EngineEntry) -> bytes:
 
 
 def _mismatch(path: Path, seen: str, expected: str) -> BundleError:
-    hint = f"If it was replaced just now, open the bundle again. Otherwise it is damaged. {REBUILD}"
+    hint = f"If it has just been replaced, open the bundle again. Otherwise it is damaged. {REBUILD}"
     return BundleError(f"{path} does not match the engine index", seen=seen, expected=expected, hint=hint)
 
 
@@ -193,7 +200,7 @@ def _write_index(folder: Path, index: EngineIndex) -> None:
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[Path]:
-    """The folder of engines, locked against other writers and cleaned of what a killed one left."""
+    """Yield the folder of engines, locked against other writers and without leftovers of a killed writer."""
     engines = folder / ENGINES
     try:
         if engines.is_symlink():
@@ -209,7 +216,7 @@ def _writing(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Wait for the lock file. It stays behind: deleting it would let two writers hold two files of one name."""
+    """Hold the lock file. It is never deleted, because two writers could then lock two files of the same name."""
     import fcntl  # not on every system that reads bundles
 
     while True:
@@ -224,7 +231,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _recover(folder: Path, engines: Path) -> None:
-    """Give plans that the index names their visible names, and delete the other hidden files of a killed writer."""
+    """Rename hidden plans that have an entry to their visible names, and delete all other hidden files."""
     for entry in read_index(folder).entries:
         with suppress(FileNotFoundError):
             os.replace(engines / _hidden(entry), engines / entry.file)

@@ -1,7 +1,7 @@
-"""The index of the engines that were built for a bundle: `engines/index.json` (contract 1).
+"""Index of the engines that were built for a bundle: `engines/index.json` (contract 1).
 
-Nothing is deserialised that the index does not name, and no byte of it before its checksum was compared
-(`visdeploy.backends.engine_files`).
+A plan is deserialised only if it has an entry in the index and its checksum matches, see
+`visdeploy.backends.engine_files`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Strict(BaseModel):
 
 
 class SizeRange(_Strict):
-    """Sizes of one symbol that an engine accepts; it is tuned for the typical one."""
+    """Range of sizes of one symbol that an engine accepts; the engine is optimised for the typical size."""
 
     minimum: Annotated[int, Field(ge=0)]
     typical: Annotated[int, Field(ge=0)]
@@ -47,7 +47,7 @@ class SizeRange(_Strict):
     @model_validator(mode="after")
     def _ordered(self) -> SizeRange:
         if not self.minimum <= self.typical <= self.maximum:
-            raise ValueError("minimum, typical and maximum do not rise")
+            raise ValueError("minimum, typical and maximum must be in ascending order")
         return self
 
     def __contains__(self, size: int) -> bool:
@@ -56,16 +56,16 @@ class SizeRange(_Strict):
 
 @dataclass(frozen=True)
 class Target:
-    """The machine and the run that an engine is wanted for.
+    """Requirements on an engine: the runtime, the GPU, the precision and the sizes.
 
     Attributes:
         engine: Runtime that is to execute the engine.
         version: Version of that runtime.
-        gpu: Name of the GPU, as the driver gives it.
-        compute_capability: Of that GPU, such as `9.0`.
-        precision: Precision that was asked for.
+        gpu: Name of the GPU, as reported by the driver.
+        compute_capability: Compute capability of that GPU, for example `9.0`.
+        precision: Requested precision.
         model_sha256: Checksum of the bundle's `model.onnx`.
-        sizes: Symbol → size of the run; symbols whose sizes are not known yet are left out.
+        sizes: Map from symbol to size; symbols whose size is not known yet are omitted.
     """
 
     engine: str
@@ -83,20 +83,20 @@ class EngineEntry(_Strict):
     Attributes:
         file: Name of the plan inside `engines/`.
         sha256: Checksum of the plan.
-        size: Bytes of the plan.
-        engine: Runtime that executes it.
+        size: Size of the plan in bytes.
+        engine: Runtime that executes the engine.
         engine_version: Version of the builder.
-        gpu: Name of the GPU that it was built and certified on.
-        compute_capability: Of that GPU, such as `9.0`.
-        driver_version: Driver of that machine; informative.
-        precision: What was read back from the engine, not what was asked for.
+        gpu: Name of the GPU on which the engine was built and certified.
+        compute_capability: Compute capability of that GPU, for example `9.0`.
+        driver_version: Driver version of that machine, for information only.
+        precision: Precision reported by the engine itself, which may differ from the requested one.
         hardware_compatibility: Other GPUs that it was built for: `none`, those of the `same_compute_capability`, or
-            all from compute capability 8.0 on (`ampere_plus`).
-        version_compatible: Whether later versions of the runtime, of the same major version, execute it as well.
-        profile: Symbol → sizes that it accepts.
-        created: When it was built, with time zone.
-        model_sha256: Checksum of the `model.onnx` that it was built from.
-        certificate: The parity certificate measured on it.
+            all with compute capability 8.0 or higher (`ampere_plus`).
+        version_compatible: Whether later versions of the runtime with the same major version can also execute it.
+        profile: Map from symbol to the range of sizes that the engine accepts.
+        created: Time of the build, with time zone.
+        model_sha256: Checksum of the `model.onnx` from which it was built.
+        certificate: Parity certificate of this engine.
     """
 
     file: PlanName
@@ -116,7 +116,7 @@ class EngineEntry(_Strict):
     certificate: Certificate
 
     def obstacles(self, target: Target) -> list[str]:
-        """Why this engine cannot serve `target`: one clause per reason, none where it can."""
+        """Return the reasons why this engine cannot be used for `target`, one clause each; empty if it can be used."""
         checks = (
             (self.model_sha256 == target.model_sha256, "it was built from another model.onnx"),
             (self.certificate.passed, f"its certificate failed ({'; '.join(self.certificate.failures)})"),
@@ -128,7 +128,7 @@ class EngineEntry(_Strict):
         return [reason for fits, reason in checks if not fits] + list(self._wrong_sizes(target.sizes))
 
     def distance(self, sizes: Mapping[str, int]) -> float:
-        """How far sizes are from the typical ones that the engine is tuned for, over all symbols; 0 is nearest."""
+        """Return the distance of `sizes` from the typical sizes of the engine, summed over all symbols; at least 0."""
         known = [(size, self.profile[symbol].typical) for symbol, size in sizes.items() if symbol in self.profile]
         return sum(abs(math.log((size + 1) / (typical + 1))) for size, typical in known)
 
@@ -149,7 +149,7 @@ class EngineEntry(_Strict):
         others = {
             "none": "",
             "same_compute_capability": f" and others of compute capability {self.compute_capability}",
-            "ampere_plus": " and others from compute capability 8.0",
+            "ampere_plus": " and others with compute capability 8.0 or higher",
         }
         return self.gpu + others[self.hardware_compatibility]
 
@@ -169,8 +169,8 @@ class Found:
     """Engines for a target.
 
     Attributes:
-        usable: Those that can serve it, the one tuned for the nearest sizes first, of equals the newest.
-        refused: For each of the others a sentence for the log.
+        usable: Engines that can be used, in ascending order of their distance from the sizes, then newest first.
+        refused: One sentence for the log for each engine that cannot be used.
     """
 
     usable: tuple[EngineEntry, ...]
@@ -178,7 +178,7 @@ class Found:
 
 
 class EngineIndex(_Strict):
-    """Every engine of a bundle, in the order in which they were added."""
+    """Entries of all engines of a bundle, in the order in which they were added."""
 
     schema_version: Literal[1] = 1
     entries: list[EngineEntry] = []
@@ -192,7 +192,7 @@ class EngineIndex(_Strict):
         return entries
 
     def find(self, target: Target) -> Found:
-        """The engines that can serve a target, and why the others cannot."""
+        """Return the engines that can be used for a target, and the reasons against the others."""
         usable, refused = [], []
         for entry in reversed(self.entries):
             if obstacles := entry.obstacles(target):

@@ -38,7 +38,7 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> 
 
 
 def words(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
-    """Return a table of a name and sentences per row. Sentences are wrapped instead of cut, names are not."""
+    """Return a table with a name and sentences in each row. Sentences are wrapped, names are not."""
     made = Table(title=title, title_justify="left", show_lines=False)
     for index, column in enumerate(columns):
         made.add_column(column, overflow="fold", no_wrap=index == 0)

@@ -1,4 +1,4 @@
-"""The command that tells what this machine can run bundles with."""
+"""The command `doctor`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
+    """Add the command of this module to the application."""
     app.command()(doctor)
 
 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Tell which engines and operator libraries are here, what runs where, and what to install for more.
+    """Print the installed engines and operator libraries, what runs where, and what is missing.
 
-    Exit code 0 when a bundle can run on at least one engine, 1 otherwise.
+    The exit code is 0 if bundles can run on at least one engine, 1 otherwise.
     """
     from visdeploy.diagnosis import doctor as run
 
@@ -53,4 +53,4 @@ def _print(found: Diagnosis) -> None:
         if hint:
             stdout.print(f"{name}: {hint}", highlight=False, markup=False)
     if not found.healthy:
-        stdout.print("No engine can run a bundle here: install onnxruntime.", style="bold red")
+        stdout.print("No engine can run a bundle here: install ONNX Runtime as said above.", style="bold red")

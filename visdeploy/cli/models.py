@@ -1,4 +1,4 @@
-"""Commands about models: train, convert, export, verify, info."""
+"""The commands `train`, `convert`, `export`, `verify` and `info`."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folde
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Classes = Annotated[
     str | None,
-    typer.Option(help="Class names in label order (a,b,c) or a public list (ytvis2019); official files have none."),
+    typer.Option(help="Class names in label order (a,b,c) or a public list (ytvis2019), if the file has none."),
 ]
 Threads = Annotated[int | None, typer.Option(help="CPU threads of the engine; default: all cores.", min=1)]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
+    """Add the commands of this module to the application."""
     for command in (train, convert, export, verify, info):
         app.command()(command)
 
 
 def train(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="Recipe: a YAML file, or the name of a shipped one.")],
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="Recipe: YAML file, or name of a shipped one.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe fields.")] = None,
 ) -> None:
-    """Train a method from a recipe; KEY=VALUE changes single fields (optim.lr=1e-4)."""
+    """Train a method as described by a recipe. KEY=VALUE changes single fields (optim.lr=1e-4)."""
     training = require("visdeploy_training", extra="train", purpose="training")
     written = training.train(config, overrides or [])
     stdout.print(f"wrote {written}", highlight=False)
 
 
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(help="Official checkpoint, or one of ours.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint, official or own.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write (.safetensors).")] = None,
     method: Annotated[str | None, typer.Option(help="Method; default: recognised from the layout.")] = None,
     variant: Annotated[str | None, typer.Option(help="Variant; default: recognised from the layout.")] = None,
     classes: Classes = None,
 ) -> None:
-    """Convert a checkpoint to our layout and report every missing, unexpected and misshapen key."""
+    """Convert a checkpoint to the layout of visdeploy, and report missing, unexpected and misshapen keys."""
     training = require("visdeploy_training", extra="train", purpose="converting a checkpoint")
     made = training.convert_checkpoint(checkpoint, method=method, variant=variant, classes=_names(classes))
     report = made.report
@@ -62,7 +62,7 @@ def convert(
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint, ours or an official one.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint, own or official.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Bundle folder; default: NAME.vis.")] = None,
     method: Annotated[str | None, typer.Option(help="Method; default: recognised.")] = None,
     variant: Annotated[str | None, typer.Option(help="Variant; default: recognised.")] = None,
@@ -74,11 +74,11 @@ def export(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Setting of the method (window=60); may be given repeatedly."),
     ] = None,
-    certify_on: Annotated[str | None, typer.Option(help="Video to prove parity on, besides the self-test.")] = None,
-    certify_frames: Annotated[int, typer.Option(help="Frames of that video.", min=1)] = 30,
+    certify_on: Annotated[str | None, typer.Option(help="Video for the certificate; default: synthetic clip.")] = None,
+    certify_frames: Annotated[int, typer.Option(help="Number of frames for the certificate.", min=1)] = 30,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
 ) -> None:
-    """Export a checkpoint to a bundle, and prove it against PyTorch."""
+    """Export a checkpoint to a bundle, and compare the bundle with PyTorch."""
     from visdeploy.exporting import export as run
 
     bundle = run(
@@ -100,7 +100,7 @@ def export(
 
 
 def verify(bundle: BundlePath, device: Device = "auto", threads: Threads = None) -> None:
-    """Re-run the bundle's self-test on this machine and compare with what PyTorch gave."""
+    """Run the self-test of a bundle on this machine, and compare with the outputs of PyTorch."""
     from visdeploy.parity.verification import verify as run
 
     report = run(bundle, device=device, threads=threads)
@@ -108,7 +108,7 @@ def verify(bundle: BundlePath, device: Device = "auto", threads: Threads = None)
 
 
 def info(bundle: BundlePath) -> None:
-    """Show what a bundle is: method, classes, inputs, state, provenance, certificate."""
+    """Print the description of a bundle: method, classes, tensors, provenance, certificate."""
     from visdeploy.bundle import Bundle
 
     opened = Bundle.open(bundle)
@@ -140,12 +140,12 @@ def info(bundle: BundlePath) -> None:
 
 
 def _names(classes: str | None) -> str | list[str] | None:
-    """What `--classes` means: names with commas between them, or the name of a public list."""
+    """Parse `--classes`: names separated by commas, or the name of a public list."""
     return [name.strip() for name in classes.split(",")] if classes and "," in classes else classes
 
 
 def _settings(texts: list[str] | None) -> dict[str, Any]:
-    """What `--set` means."""
+    """Parse the values of `--set`."""
     if not texts:
         return {}
     module = require("visdeploy_training.overrides", extra="export", purpose="exporting a checkpoint")

@@ -1,4 +1,4 @@
-"""The manifest of a bundle (contract 1): what a graph takes and gives, how it is run, what parity allows."""
+"""The manifest of a bundle (contract 1): inputs, outputs and state of a graph, how it is run, and its tolerances."""
 
 from visdeploy.manifest.manifest import (
     SCHEMA_VERSION,

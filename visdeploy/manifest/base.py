@@ -1,4 +1,4 @@
-"""The base of every part of the manifest: unknown fields are errors, values are frozen and finite."""
+"""Base class of all parts of the manifest: unknown fields are errors, values are immutable and finite."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Strict(BaseModel):
-    """Refuse unknown fields and numbers that are not finite."""
+    """Immutable model that rejects unknown fields and numbers that are not finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

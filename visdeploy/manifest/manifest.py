@@ -1,6 +1,6 @@
-"""The bundle manifest: everything the runtime needs to know about a graph (contract 1).
+"""The bundle manifest: the complete description of a graph for the runtime (contract 1).
 
-A field that is unknown, missing or inconsistent is an error that names the field, never a guess.
+A field that is unknown, missing or inconsistent raises an error that names the field; no value is guessed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SCHEMA_VERSION = 2
 
 
 class Provenance(Strict):
-    """Where the bundle came from."""
+    """Origin of a bundle: the checkpoint, the time of the export, and the versions of the software."""
 
     checkpoint: str
     checkpoint_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -33,7 +33,7 @@ class Provenance(Strict):
 
 
 class CustomOp(Strict):
-    """One custom operator of the graph; its standard body travels as a local function of the file."""
+    """One custom operator of the graph; the ONNX file contains its body of standard operators as a local function."""
 
     domain: str
     name: str
@@ -48,15 +48,15 @@ class FileEntry(Strict):
 
 
 class GraphSpec(Strict):
-    """A graph and how it is run: what follows from a method's configuration.
+    """A graph and how it is run, as determined by the configuration of a method.
 
     Attributes:
-        preprocessing: How frames become the input of the role `frames`.
+        preprocessing: Conversion of frames to the input with the role `frames`.
         window: Frames of one step.
         dims: The range of every symbol.
-        inputs: Inputs that are not state, in the graph's order.
-        outputs: Outputs that are not state, in the graph's order.
-        state: The memory, in the graph's order.
+        inputs: Inputs that are not state, in the order of the graph.
+        outputs: Outputs that are not state, in the order of the graph.
+        state: State tensors, in the order of the graph.
         decode: Parameters of the method's decoder, checked by the method.
         tracking: Parameters of the method's tracker, checked by the method.
     """
@@ -83,7 +83,7 @@ class GraphSpec(Strict):
         for name, symbol in missing.items():
             raise ValueError(f"dims: no range of {symbol!r}, a size of {name!r}")
         if unused := sorted(set(self.dims) - {s for shape in shapes.values() for size in shape for s in symbols(size)}):
-            raise ValueError(f"dims: {unused[0]!r} is no size of any tensor")
+            raise ValueError(f"dims: {unused[0]!r} is not a size of any tensor")
         return self
 
     @model_validator(mode="after")
@@ -112,27 +112,31 @@ class GraphSpec(Strict):
 
     @property
     def frames(self) -> TensorSpec:
-        """The input that takes the frames."""
+        """The input with the role `frames`."""
         return next(t for t in self.inputs if t.role == "frames")
 
     @property
     def size(self) -> TensorSpec | None:
-        """The input that takes the size of the frames' content, if the graph has one."""
+        """The input with the role `size`, the size of the frames without padding; None if the graph has none."""
         return next((t for t in self.inputs if t.role == "size"), None)
 
     def output_names(self, *, proof: bool = True) -> tuple[str, ...]:
-        """Names of the outputs that are not state, with or without those that only certificates compare."""
+        """Return the names of the outputs that are not state.
+
+        Args:
+            proof: Include the outputs with the role `proof`, which only certificates compare.
+        """
         return tuple(t.name for t in self.outputs if proof or t.role != "proof")
 
 
 class ModelSpec(GraphSpec):
-    """A graph and what its outputs mean: all that a pipeline needs to know.
+    """A graph and the meaning of its outputs: the complete description of a model for a pipeline.
 
     Attributes:
-        method: Name of the method; says which decoder reads the outputs.
-        variant: Name of the variant, for people.
+        method: Name of the method, which selects the decoder of the outputs.
+        variant: Name of the variant, for display only.
         classes: Class names in label order.
-        tolerance: What parity allows.
+        tolerance: Tolerances of parity.
     """
 
     method: str
@@ -157,7 +161,7 @@ class Manifest(ModelSpec):
         opset: ONNX operator set of the graph.
         custom_ops: Custom operators of the graph.
         precision: Precision of the graph's weights and arithmetic.
-        files: Every other file of the bundle.
+        files: All other files of the bundle.
     """
 
     schema_version: Literal[2] = 2
@@ -181,13 +185,14 @@ class Manifest(ModelSpec):
         """Parse and check a manifest.
 
         Raises:
-            BundleError: It is not JSON, is of a newer schema, or a field is unknown, missing or wrong.
+            BundleError: It is not JSON, its schema is older or newer than this version's, or a field is unknown,
+                missing or wrong.
         """
         try:
             data = json.loads(text)
         except (ValueError, UnicodeDecodeError, RecursionError) as error:
             raise BundleError(
-                f"{where} is not valid JSON", seen=str(error), hint="The file is damaged; copy the bundle anew."
+                f"{where} is not valid JSON", seen=str(error), hint="The file is damaged; copy the bundle again."
             ) from error
         version = data.get("schema_version") if isinstance(data, dict) else None
         if isinstance(version, int) and version < SCHEMA_VERSION:
@@ -213,7 +218,7 @@ class Manifest(ModelSpec):
 
 
 def describe_errors(error: ValidationError) -> str:
-    """Every complaint of pydantic in one line: field, problem, value seen."""
+    """Return all errors found by pydantic in one line: field, problem and value seen of each."""
     parts = []
     for item in error.errors():
         field = ".".join(str(p) for p in item["loc"]) or "manifest"

@@ -1,4 +1,4 @@
-"""How frames become inputs: preprocessing and the window of a step."""
+"""Conversion of frames to inputs: preprocessing and the window of a step."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from visdeploy.manifest.base import Strict
 
 
 class Preprocessing(Strict):
-    """From an RGB uint8 frame to the `frame` input: resize, order channels, `(x - mean) / std`, pad.
+    """Conversion of an RGB uint8 frame to the graph input: resize, reorder channels, `(x - mean) / std`, pad.
 
     Attributes:
         channel_order: Order of the channels in the tensor.
-        mean: Per channel, in tensor order, on the 0..255 scale.
-        std: Per channel, in tensor order, on the 0..255 scale.
-        resize: `exact` scales straight to `height` x `width`; `shortest_edge` keeps the aspect ratio.
-        rounding: How `shortest_edge` rounds the sides: to the `nearest` number, halves up, or `down`.
-        interpolation: On uint8: `pil_bilinear` is Pillow's antialiased bilinear filter, `opencv_bilinear` is OpenCV's,
-            which is not antialiased.
-        height: Target height (`exact`) or target of the shorter edge (`shortest_edge`).
-        width: Target width (`exact`) or largest longer edge (`shortest_edge`).
-        pad_divisor: Zero padding at the right and bottom up to a multiple of this.
+        mean: Mean of each channel, in tensor order, on the scale 0..255.
+        std: Standard deviation of each channel, in tensor order, on the scale 0..255.
+        resize: `exact` scales to `height` x `width`; `shortest_edge` keeps the aspect ratio.
+        rounding: Rounding of the sides by `shortest_edge`: to the `nearest` integer (halves up), or `down`.
+        interpolation: Filter, applied to uint8 pixels: `pil_bilinear` is the bilinear filter of Pillow, which is
+            antialiased; `opencv_bilinear` is that of OpenCV, which is not.
+        height: Target height (`exact`), or target length of the shorter edge (`shortest_edge`).
+        width: Target width (`exact`), or maximum length of the longer edge (`shortest_edge`).
+        pad_divisor: The right and bottom edges are padded with zeros to a multiple of this.
     """
 
     channel_order: Literal["rgb", "bgr"]
@@ -37,7 +37,7 @@ class Preprocessing(Strict):
 
 
 class Window(Strict):
-    """How many frames one step takes: one (`online`), or clips of `length` frames every `stride` frames."""
+    """Frames of one step: a single frame (`online`), or a clip of `length` frames every `stride` frames (`clip`)."""
 
     mode: Literal["online", "clip"]
     length: Annotated[int, Field(ge=1)] = 1

@@ -18,10 +18,10 @@ _MAX_LENGTH = 100
 
 
 class SizeError(ValueError):
-    """A size does not fit.
+    """A size is not allowed, or contradicts another size.
 
     Args:
-        what: Which tensor, axis or symbol.
+        what: The tensor, axis or symbol.
         seen: The size found.
         expected: The sizes allowed.
     """
@@ -33,10 +33,10 @@ class SizeError(ValueError):
 
 @lru_cache(maxsize=1024)
 def _parse(text: str) -> ast.expr:
-    """The syntax tree of an expression: whole numbers, symbols, `+ - * /`, `ceil(…)` and `floor(…)`.
+    """Return the syntax tree of an expression of integers, symbols, `+ - * /`, `ceil(…)` and `floor(…)`.
 
     Raises:
-        ValueError: It holds anything else.
+        ValueError: The expression contains anything else.
     """
     if len(text) > _MAX_LENGTH:
         raise ValueError(f"a size of {len(text)} characters")
@@ -65,34 +65,34 @@ Size = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^[a-z]"), Af
 
 
 def is_symbol(size: int | str) -> bool:
-    """Whether a size is a symbol by itself."""
+    """Return whether a size is a single symbol, not a number or an expression."""
     return isinstance(size, str) and size.isidentifier()
 
 
 @lru_cache(maxsize=1024)
 def symbols(size: int | str) -> frozenset[str]:
-    """The symbols that a size depends on.
+    """Return the symbols that a size depends on.
 
     Raises:
-        ValueError: It is not an expression over sizes.
+        ValueError: The size is not a valid expression, or contains no symbol.
     """
     if isinstance(size, int):
         return frozenset()
     found = {node.id for node in ast.walk(_parse(size)) if isinstance(node, ast.Name)} - set(_FUNCTIONS)
     if not found:
-        raise ValueError(f"{size!r} names no symbol; write the number")
+        raise ValueError(f"{size!r} contains no symbol; write the number")
     return frozenset(found)
 
 
 def evaluate(size: int | str, sizes: Mapping[str, int]) -> int:
-    """The number that a size stands for.
+    """Compute the value of a size.
 
     Args:
         size: Number, symbol or expression.
         sizes: Value of every symbol in it.
 
     Raises:
-        SizeError: A symbol has no value, or the result is negative or not whole.
+        SizeError: A symbol has no value, or the result is negative or not an integer.
     """
     if isinstance(size, int):
         return size
@@ -126,11 +126,11 @@ def _evaluate(node: ast.expr, sizes: Mapping[str, int]) -> Fraction:
 
 
 class Dim(Strict):
-    """The sizes that a symbol stands for.
+    """Range of the sizes that a symbol may have.
 
     Attributes:
         minimum: Smallest size.
-        typical: Size that engines are tuned for.
+        typical: Size for which engines are optimised.
         maximum: Largest size.
         multiple: Every size is a multiple of this.
     """
@@ -143,13 +143,13 @@ class Dim(Strict):
     @model_validator(mode="after")
     def _ordered(self) -> Dim:
         if not self.minimum <= self.typical <= self.maximum:
-            raise ValueError("minimum, typical and maximum must rise")
+            raise ValueError("minimum, typical and maximum must be in ascending order")
         if any(size % self.multiple for size in (self.minimum, self.typical, self.maximum)):
             raise ValueError(f"minimum, typical and maximum must be multiples of {self.multiple}")
         return self
 
     def __contains__(self, size: int) -> bool:
-        """Whether a size is allowed."""
+        """Return whether a size is allowed."""
         return self.minimum <= size <= self.maximum and size % self.multiple == 0
 
     def __str__(self) -> str:
@@ -160,7 +160,7 @@ class Dim(Strict):
 
 
 class Shaped(NamedTuple):
-    """A tensor to be bound: its name, the sizes declared, the sizes seen."""
+    """A tensor whose shape is checked: its name, the declared sizes, and the sizes seen."""
 
     name: str
     declared: Sequence[int | str]
@@ -168,18 +168,18 @@ class Shaped(NamedTuple):
 
 
 def bind(tensors: Iterable[Shaped], dims: Mapping[str, Dim], known: Mapping[str, int] | None = None) -> dict[str, int]:
-    """Find the value of every symbol, and check that all sizes agree with it and with the ranges.
+    """Determine the value of every symbol, and check that all sizes agree with the values and the ranges.
 
     Args:
-        tensors: What is declared and what was seen.
+        tensors: Tensors with their declared and actual sizes.
         dims: The range of every symbol.
-        known: Values of symbols that are bound already.
+        known: Values of symbols that are already bound.
 
     Returns:
-        Symbol → value, those of `known` included.
+        Map from symbol to value, including those in `known`.
 
     Raises:
-        SizeError: A rank or a size differs, two tensors disagree, or a value is out of its range.
+        SizeError: A rank or a size differs, two tensors contradict each other, or a value is out of its range.
     """
     sizes, tensors = dict(known or {}), list(tensors)
     for tensor in tensors:
@@ -204,11 +204,11 @@ def _misfit(tensor: Shaped, sizes: Mapping[str, int] | None = None) -> SizeError
 
 
 def initial_sizes(shape: Sequence[int | str], sizes: Mapping[str, int], dims: Mapping[str, Dim]) -> list[int]:
-    """The shape of a state before the first step: symbols that the inputs do not bind start at their minimum.
+    """Return the shape of a state before the first step; symbols not bound by the inputs start at their minimum.
 
     Args:
         shape: Declared shape.
-        sizes: Values that the inputs bind.
+        sizes: Values of the symbols bound by the inputs.
         dims: The range of every symbol.
 
     Raises:

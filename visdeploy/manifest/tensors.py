@@ -15,7 +15,7 @@ Role = Literal["frames", "size", "decode", "proof"]
 
 
 def host_dtype(dtype: str) -> np.dtype[Any]:
-    """The NumPy type that carries a tensor on the host; `bfloat16` travels as `uint16`, its bits unchanged."""
+    """Return the NumPy type that holds a tensor on the host: `uint16` with the same bits for `bfloat16`."""
     return np.dtype("uint16" if dtype == "bfloat16" else dtype)
 
 
@@ -26,10 +26,10 @@ class TensorSpec(Strict):
         name: Name in the graph.
         dtype: Element type.
         shape: Sizes; a string is a symbol, or an expression over symbols.
-        role: What the tensor is for. Inputs: `frames`, or `size`, the rows and columns of the frames' content before
-            padding, int64 `[2]`. Outputs: `decode`, needed to make results, or `proof`, compared by certificates only.
-        measure: How two engines' values of an output are compared: a name known to `visdeploy.parity.measures`, or one
-            that the method brings.
+        role: Purpose of the tensor. Inputs: `frames`, or `size`, the height and width of the frames before padding,
+            int64 `[2]`. Outputs: `decode`, needed to compute results, or `proof`, compared by certificates only.
+        measure: Name of the measure that compares the values of an output from two engines: one of
+            `visdeploy.parity.measures`, or one defined by the method.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -40,15 +40,15 @@ class TensorSpec(Strict):
 
 
 class StateSpec(Strict):
-    """One tensor of memory: what `output` gives in one step goes into `input` of the next.
+    """One state tensor: the value of `output` in one step is passed to `input` in the next step.
 
     Attributes:
         input: Name of the graph input.
-        output: Name of the graph output, `next_` and the input's name: sorted names pair.
+        output: Name of the graph output: `next_` followed by the name of the input.
         dtype: Element type.
-        shape: Sizes; symbols of the inputs have the inputs' values, others start at their minimum and may change from
-            step to step, up to their maximum.
-        initial: Value that fills the tensor before the first step.
+        shape: Sizes. Symbols of the inputs have the values bound by the inputs; others start at their minimum and may
+            change from step to step, up to their maximum.
+        initial: Value of all elements before the first step.
     """
 
     input: Annotated[str, Field(min_length=1)]

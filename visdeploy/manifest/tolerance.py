@@ -1,4 +1,4 @@
-"""What parity allows, by engine and precision."""
+"""Tolerances of parity, by engine and precision."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8"]
 
 
 class Tolerance(Strict):
-    """What the parity certificate and the self-test allow.
+    """Limits of the parity certificate and of the self-test.
 
     Attributes:
         atol: Largest absolute error of an output that is compared by `absolute`.
-        rtol: The same as a share of the reference's largest value in that run of the graph; the larger of both counts.
-            Rounding grows with the values: with the defaults it begins to count where logits pass 10.
-        mask_iou: Smallest IoU of a mask (two pixels are always granted: rounding at the border of a small mask).
-        agreement: Smallest share of detections, and of (frame, track) entries, that both engines have.
+        rtol: Largest error of such an output relative to the largest value of the reference in that step; the larger of
+            the two limits applies. Rounding errors grow with the values: with the defaults, `rtol` applies to values
+            above 10.
+        mask_iou: Smallest IoU of a mask. Two pixels of any mask may always differ, because rounding at the border of a
+            small mask changes its IoU considerably.
+        agreement: Smallest share of detections, and of (frame, track) entries, common to both engines.
     """
 
     atol: Annotated[float, Field(gt=0)] = 1e-3
@@ -33,12 +35,12 @@ class Tolerance(Strict):
 
 
 class EngineTolerance(Strict):
-    """The tolerance of one engine in one precision.
+    """Tolerance for one engine at one precision.
 
     Attributes:
         engine: Name of the engine, as in `EngineDescription.engine`.
-        precision: Precision that the engine computes in.
-        tolerance: What is allowed there.
+        precision: Precision of the engine's arithmetic.
+        tolerance: Tolerance for this engine and precision.
     """
 
     engine: Annotated[str, Field(min_length=1)]
@@ -47,10 +49,10 @@ class EngineTolerance(Strict):
 
 
 class Tolerances(Strict):
-    """What is allowed, with exceptions by engine and precision.
+    """Default tolerance, with exceptions by engine and precision.
 
     Attributes:
-        default: Where nothing else is said.
+        default: Tolerance of all engines and precisions without an exception.
         engines: Exceptions, at most one for each pair of engine and precision.
     """
 
@@ -65,6 +67,6 @@ class Tolerances(Strict):
         return self
 
     def of(self, engine: str, precision: str) -> Tolerance:
-        """The tolerance of an engine in a precision."""
+        """Return the tolerance for an engine at a precision."""
         found = (e.tolerance for e in self.engines if (e.engine, e.precision) == (engine, precision))
         return next(found, self.default)

@@ -1,4 +1,4 @@
-"""The methods' decoders: raw outputs of a graph → instances with an identity."""
+"""Decoders of the methods: raw outputs of a graph to instances with track ids."""
 
 from visdeploy.methods.base import Decoder, OnlineDecoder, Parameters, TrackSummary, read_parameters, take_output
 from visdeploy.methods.clip import ClipDecoder, ClipInstance

@@ -1,4 +1,4 @@
-"""What turns a graph's raw outputs into instances with an identity. One decoder per stream."""
+"""Base classes of the decoders, which convert raw outputs of a graph to instances with track ids."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ ParametersT = TypeVar("ParametersT", bound="Parameters")
 
 
 class Parameters(BaseModel):
-    """Base of the small models that check the manifest's `decode` and `tracking` fields."""
+    """Base of the models that validate the fields `decode` and `tracking` of a manifest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def read_parameters(model: type[ParametersT], values: Mapping[str, Any], *, field: str) -> ParametersT:
-    """Check one free-form field of the manifest against the method's own model.
+    """Validate the field `decode` or `tracking` of a manifest by the model of the method.
 
     Raises:
-        BundleError: An entry is unknown or has a wrong value; the message names it.
+        BundleError: An entry is unknown or has an invalid value; the message names it.
     """
     try:
         return model.model_validate(dict(values))
@@ -52,14 +52,14 @@ def read_parameters(model: type[ParametersT], values: Mapping[str, Any], *, fiel
 
 @dataclass(frozen=True)
 class TrackSummary:
-    """What a track is, decided over all frames in which it was present.
+    """Label and score of a track over all frames in which it was present.
 
     Attributes:
-        track_id: Identity within the stream.
+        track_id: Track id in the stream.
         label: Index into the classes.
         score: Confidence in 0..1.
         class_scores: One score per class.
-        presence: Number of frames decided over.
+        presence: Number of these frames.
     """
 
     track_id: int
@@ -70,20 +70,20 @@ class TrackSummary:
 
 
 class Decoder(ABC):
-    """Raw outputs of consecutive steps → frame results. Holds the tracks of one stream.
+    """Converter of raw outputs to frame results, with the tracks of one stream.
 
     Args:
         classes: Class names of the bundle.
         window: Frames of one step.
-        decode: The manifest's `decode` field, which a subclass reads with `read_parameters`.
-        tracking: The manifest's `tracking` field, likewise.
-        keep_tracks: Remember every track for `summaries`. Without it, tracks that can never come back are forgotten,
-            so that memory stays bounded on endless streams.
-        profiler: Takes the time of the stages `decode of outputs` and `tracking`.
+        decode: Field `decode` of the manifest, which a subclass validates with `read_parameters`.
+        tracking: Field `tracking` of the manifest.
+        keep_tracks: Keep every track for `summaries`. Otherwise, tracks that cannot continue are deleted, so that
+            memory is bounded on endless streams.
+        profiler: Measures the stages `decode of outputs` and `tracking`.
     """
 
     measures: ClassVar[tuple[type[Measure], ...]] = ()
-    """Measures of parity that the method brings, beside those of `visdeploy.parity.measures`."""
+    """Measures of parity that the method adds to those of `visdeploy.parity.measures`."""
 
     def __init__(
         self,
@@ -120,7 +120,9 @@ class Decoder(ABC):
 
     @abstractmethod
     def decode(self, outputs: Arrays, step: Step, *, height: int, width: int) -> list[FrameResult]:
-        """The results that a step makes final, in frame order. If this raises, the tracks stand as before.
+        """Return the results that are final after a step, in frame order.
+
+        The tracks do not change if an error is raised.
 
         Args:
             outputs: The graph's non-state outputs.
@@ -133,36 +135,36 @@ class Decoder(ABC):
         """
 
     def finish(self) -> list[FrameResult]:
-        """The results still held back when no step will follow; the last ones of the stream."""
+        """Return the remaining results after the last step of a stream."""
         return []
 
     @abstractmethod
     def summaries(self) -> list[TrackSummary]:
-        """Every remembered track by rising id (all of the stream with `keep_tracks`)."""
+        """Return the remembered tracks in ascending order of id; with `keep_tracks`, all of the stream."""
 
     @abstractmethod
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Everything remembered, as arrays that `load_state` takes back."""
+        """Return the state of the decoder as arrays, to be restored by `load_state`."""
 
     @abstractmethod
     def load_state(self, arrays: Arrays) -> None:
-        """Take back what `state` gave.
+        """Restore the state returned by `state`.
 
         Raises:
-            StreamError: The arrays are incomplete or contradict each other.
+            StreamError: The arrays are incomplete or inconsistent.
         """
 
 
 class OnlineDecoder(Decoder):
-    """A decoder of a graph that takes one frame per step. It holds tracks, never frames or masks."""
+    """Decoder of a graph that processes one frame in each step. It keeps tracks, but no frames and no masks."""
 
     def decode(self, outputs: Arrays, step: Step, *, height: int, width: int) -> list[FrameResult]:
-        """The result of the step's one frame, see `Decoder.decode`."""
+        """Return the result of the frame of the step, see `Decoder.decode`."""
         return [self.step(outputs, index=step.first, timestamp=step.timestamps[0], height=height, width=width)]
 
     @abstractmethod
     def step(self, outputs: Arrays, *, index: int, timestamp: float, height: int, width: int) -> FrameResult:
-        """The result of the next frame. If this raises, the tracks stand as before.
+        """Return the result of the next frame. The tracks do not change if an error is raised.
 
         Args:
             outputs: The graph's non-state outputs.
@@ -177,16 +179,16 @@ class OnlineDecoder(Decoder):
 
 
 def take_output(outputs: Arrays, name: str, shape: tuple[int | None, ...], dtype: str) -> npt.NDArray[Any]:
-    """One raw output, checked.
+    """Return a raw output after checking its dtype and shape.
 
     Args:
         outputs: The graph's outputs.
-        name: Name of the wanted one.
-        shape: Its shape; None where any size is right.
-        dtype: Name of its dtype.
+        name: Name of the output.
+        shape: Expected shape; None allows any size.
+        dtype: Expected dtype.
 
     Raises:
-        BundleError: It is missing or of another dtype or shape.
+        BundleError: The output is missing, or has another dtype or shape.
     """
     array = outputs.get(name)
     wanted = f"{dtype} {['any' if s is None else s for s in shape]}"

@@ -1,8 +1,9 @@
-"""What the decoders of clip methods share: overlapping clips become one sequence of frames with lasting identities.
+"""Base class of the decoders of clip methods: joins overlapping clips to one sequence of frames with track ids.
 
-A clip names its instances for all of its frames. The frames that two clips share are used twice: to find out which
-instances are the same (`visdeploy.tracking.stitching`), and so that every frame is taken from the clip that saw more of
-its surroundings: the first half of an overlap from the earlier clip, the second from the later one.
+The result of a clip has the same instances in all of its frames. Frames that two clips share serve two purposes. The
+masks in them show which instances of the clips are the same (`visdeploy.tracking.stitching`). And every frame is taken
+from the clip that contains more of its neighbours: the first half of an overlap from the earlier clip, the second half
+from the later one.
 """
 
 from __future__ import annotations
@@ -30,19 +31,19 @@ from visdeploy.tracking.stitching import match, tube_overlaps
 logger = logging.getLogger(__name__)
 Votes = npt.NDArray[np.float64]
 _NO_SLOT = -1
-"""Stands for no slot in saved streams."""
+"""Value in saved streams if there is no slot."""
 Decoding = TypeVar("Decoding", bound=Parameters)
 
 
 class StitchParameters(Parameters):
-    """The manifest's `tracking` field of a clip method.
+    """Field `tracking` of the manifest of a clip method.
 
     Attributes:
-        iou_threshold: Smallest IoU, over the shared frames, that continues a track.
-        label_bonus: Added to the IoU of a pair above the threshold whose labels agree: decides between instances of
-            one mask.
-        slot_bonus: The same where both are of one slot: decides between instances of one mask and one label, which
-            rounding would else.
+        iou_threshold: Minimum IoU over the shared frames to continue a track.
+        label_bonus: Added to the IoU of a pair above the threshold if the labels are equal. It decides between
+            instances with nearly equal masks.
+        slot_bonus: Added to the IoU of a pair above the threshold if the slots are equal. It decides between instances
+            with nearly equal masks and equal labels, which would otherwise be decided by rounding.
     """
 
     iou_threshold: Annotated[float, Field(gt=0, le=1)] = 0.1
@@ -52,12 +53,13 @@ class StitchParameters(Parameters):
 
 @dataclass(frozen=True)
 class ClipInstance:
-    """One object through the frames of a clip.
+    """Object in the frames of a clip.
 
     Attributes:
-        masks: Mask in every frame; None where the object is absent.
-        votes: float64 `[frames, values]`, what each frame says about label and score. `ClipDecoder.judge` reads sums.
-        slot: Number of the network's slot or query that it comes from; None where the method has none.
+        masks: Mask in every frame; None if the object is absent.
+        votes: float64 `[frames, values]`, contribution of each frame to label and score. `ClipDecoder.judge` reads
+            their sum.
+        slot: Slot or query of the network; None if the method has none.
     """
 
     masks: tuple[Mask | None, ...]
@@ -73,7 +75,7 @@ class _Track:
 
 @dataclass(frozen=True)
 class _Clip:
-    """The last clip: which track each instance is, and from which frame on nothing has been given out."""
+    """Last clip, with the track of each instance and the first frame whose result has not been returned."""
 
     first: int
     timestamps: tuple[float, ...]
@@ -84,24 +86,24 @@ class _Clip:
 
 
 class ClipDecoder(Decoder, Generic[Decoding]):
-    """Outputs of overlapping clips → frame results. See `Decoder` for the common arguments.
+    """Decoder of overlapping clips. See `Decoder` for the common arguments.
 
     Args:
         classes: Class names.
-        window: Frames of a clip, and the frames that consecutive clips share.
-        decode: The manifest's `decode` field, see the method's `parameters`.
-        tracking: The manifest's `tracking` field, see `StitchParameters`.
-        keep_tracks: Remember every track for `summaries`.
-        profiler: Takes the time of the stages.
+        window: Length of a clip and overlap of consecutive clips.
+        decode: Field `decode` of the manifest, see `parameters`.
+        tracking: Field `tracking` of the manifest, see `StitchParameters`.
+        keep_tracks: Keep every track for `summaries`.
+        profiler: Measures the stages.
 
     Raises:
-        BundleError: A parameter is unknown or wrong.
+        BundleError: A parameter is unknown or invalid.
     """
 
     parameters: type[Decoding]
-    """What the method takes from the manifest's `decode` field."""
+    """Model of the field `decode` of the manifest."""
     extra_values: ClassVar[int] = 0
-    """Values of an instance's vote beside one for each class."""
+    """Number of values in the vote of an instance, in addition to one for each class."""
 
     def __init__(
         self,
@@ -125,11 +127,11 @@ class ClipDecoder(Decoder, Generic[Decoding]):
 
     @abstractmethod
     def read(self, outputs: Arrays, *, length: int, height: int, width: int) -> list[ClipInstance]:
-        """The instances of one clip.
+        """Return the instances of one clip.
 
         Args:
             outputs: The graph's non-state outputs.
-            length: Real frames of the clip; what the graph gives beyond them is filling.
+            length: Number of frames of the clip, without repetitions that fill a fixed input.
             height: Rows of the original frames.
             width: Columns of the original frames.
 
@@ -139,15 +141,15 @@ class ClipDecoder(Decoder, Generic[Decoding]):
 
     @abstractmethod
     def judge(self, total: Votes, frames: int) -> tuple[int, float, tuple[float, ...]]:
-        """Label, score and class scores of a track.
+        """Return label, score and class scores of a track.
 
         Args:
             total: Sum of the votes of its frames.
-            frames: Number of those frames, at least 1.
+            frames: Number of these frames, at least 1.
         """
 
     def decode(self, outputs: Arrays, step: Step, *, height: int, width: int) -> list[FrameResult]:
-        """The frames that this clip makes final: up to the middle of the overlap with the next one."""
+        """Return the results that are final after this clip: up to the middle of the overlap with the next one."""
         with self.profiler.stage(Stage.OUTPUTS):
             instances = self.read(outputs, length=step.length, height=height, width=width)
         with self.profiler.stage(Stage.TRACKING):
@@ -161,7 +163,7 @@ class ClipDecoder(Decoder, Generic[Decoding]):
         return results
 
     def finish(self) -> list[FrameResult]:
-        """The second half of the last clip's overlap, for which no later clip comes."""
+        """Return the results of the last frames, which no later clip contains."""
         if self._last is None:
             return []
         end = self._last.first + len(self._last.timestamps)
@@ -170,7 +172,7 @@ class ClipDecoder(Decoder, Generic[Decoding]):
         return results
 
     def _identify(self, instances: Sequence[ClipInstance], step: Step) -> tuple[tuple[int, ...], int]:
-        """Track id of every instance, and the next new one."""
+        """Return the track id of every instance, and the next new id."""
         ids: dict[int, int] = {}
         last, shared = self._last, step.length - step.fresh
         if last is not None and shared:
@@ -187,7 +189,7 @@ class ClipDecoder(Decoder, Generic[Decoding]):
         return chosen, self._next_id + len(instances) - len(ids)
 
     def _report_lost(self, ids: Mapping[int, int], step: Step) -> None:
-        """Log what was visible where the last clip ends and no instance of this one goes on with."""
+        """Log the tracks that are visible where the previous clip ends if no instance in this clip matches."""
         if self._last is None:
             return
         seen = {i for i, each in zip(self._last.track_ids, self._last.instances, strict=True) if each.masks[-1]}
@@ -198,12 +200,12 @@ class ClipDecoder(Decoder, Generic[Decoding]):
         return self.judge(instance.votes.sum(0), max(len(instance.votes), 1))[0]
 
     def _give_out(self, clip: _Clip, until: int) -> tuple[list[FrameResult], dict[int, _Track]]:
-        """Results of the pending frames before `until`, and the tracks with their votes added."""
+        """Return the results of the pending frames before `until`, and the tracks with the votes of these frames."""
         tracks, judged, (height, width) = dict(self._tracks), [], clip.size
         here, there = clip.pending - clip.first, until - clip.first
         for track_id, each in zip(clip.track_ids, clip.instances, strict=True):
             known = tracks.get(track_id, _Track(np.zeros(self.values), 0))
-            # a clip has seen all of its frames: they share one decision, the frames not yet given out included
+            # all frames of a clip are known, so they share one decision, including frames that are still pending
             seen = _Track(known.total + each.votes[here:].sum(0), known.frames + len(each.votes) - here)
             judged.append(self.judge(seen.total, seen.frames)[:2] if seen.frames else (0, 0.0))
             if there > here:
@@ -219,11 +221,11 @@ class ClipDecoder(Decoder, Generic[Decoding]):
         return results, tracks
 
     def _keep(self, tracks: dict[int, _Track], ids: Sequence[int]) -> None:
-        """Remember the tracks; only those of the last clip can come back."""
+        """Store the tracks; only those of the last clip can continue."""
         self._tracks = tracks if self.keep_tracks else {i: t for i, t in tracks.items() if i in set(ids)}
 
     def summaries(self) -> list[TrackSummary]:
-        """Every remembered track by rising id, judged over all of its frames."""
+        """Return the remembered tracks in ascending order of id, decided over all of their frames."""
         found = []
         for track_id, track in sorted(self._tracks.items()):
             label, score, scores = self.judge(track.total, track.frames)
@@ -231,7 +233,7 @@ class ClipDecoder(Decoder, Generic[Decoding]):
         return found
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Tracks and the last clip as arrays, see `Decoder.state`."""
+        """Return the tracks and the last clip as arrays, see `Decoder.state`."""
         ids = sorted(self._tracks)
         total = np.array([self._tracks[i].total for i in ids], np.float64).reshape(len(ids), self.values)
         arrays: dict[str, npt.NDArray[Any]] = {
@@ -251,10 +253,10 @@ class ClipDecoder(Decoder, Generic[Decoding]):
         return arrays
 
     def load_state(self, arrays: Arrays) -> None:
-        """Take back what `state` gave, see `Decoder.load_state`.
+        """Restore the state returned by `state`.
 
         Raises:
-            StreamError: The arrays are incomplete or contradict each other.
+            StreamError: The arrays are incomplete or inconsistent.
         """
         try:
             ids, frames, total = (arrays[f"tracks.{name}"] for name in ("ids", "frames", "total"))
@@ -284,7 +286,7 @@ class ClipDecoder(Decoder, Generic[Decoding]):
 def _same(
     of: Callable[[ClipInstance], int | None], first: Sequence[ClipInstance], second: Sequence[ClipInstance]
 ) -> npt.NDArray[np.bool_]:
-    """Which pairs agree in a number; those without one agree with nothing."""
+    """Return for each pair whether both have the same number. None equals nothing."""
     left, right = ([of(each) for each in side] for side in (first, second))
     pairs = [[a is not None and a == b for b in right] for a in left]
     return np.array(pairs, np.bool_).reshape(len(left), len(right))

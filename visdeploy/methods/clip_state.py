@@ -1,4 +1,4 @@
-"""Instances of a clip as flat arrays, for saved streams."""
+"""Conversion of the instances of a clip to flat arrays, for saved streams."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy.typing as npt
 from visdeploy.masks import Mask
 
 Packed = tuple[tuple[Mask | None, ...], npt.NDArray[np.float64]]
-"""Masks per frame and votes `[frames, values]` of one instance."""
+"""Masks in each frame, and votes `[frames, values]`, of one instance."""
 
 
 def pack_instances(instances: Sequence[Packed], values: int) -> dict[str, npt.NDArray[Any]]:
-    """Arrays that `unpack_instances` takes back.
+    """Return instances as arrays, to be restored by `unpack_instances`.
 
     Args:
         instances: Masks and votes of each instance.
@@ -33,18 +33,18 @@ def pack_instances(instances: Sequence[Packed], values: int) -> dict[str, npt.ND
 def unpack_instances(
     arrays: Mapping[str, npt.NDArray[Any]], number: int, frames: int, size: tuple[int, int], values: int
 ) -> list[Packed]:
-    """The inverse of `pack_instances`, every mask checked.
+    """Restore instances from the arrays of `pack_instances`, and check every mask.
 
     Args:
-        arrays: The arrays.
+        arrays: Arrays of `pack_instances`.
         number: Number of instances.
-        frames: Frames of the clip.
+        frames: Number of frames of the clip.
         size: Rows and columns of the masks.
         values: Length of a vote.
 
     Raises:
         KeyError: An array is missing.
-        ValueError: The arrays contradict each other.
+        ValueError: The arrays are inconsistent.
         DataError: A mask is damaged.
     """
     lengths, counts, votes = arrays["clip.lengths"], arrays["clip.counts"].tobytes(), arrays["clip.votes"]

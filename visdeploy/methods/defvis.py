@@ -1,4 +1,7 @@
-"""DefVIS's light half: slots of a clip → instances (specification section 4). Nothing competes: a slot is a track."""
+"""Decoder of DefVIS: converts the slots of a clip to instances.
+
+As in the published implementation, each slot is a track. Slots do not suppress each other.
+"""
 
 from __future__ import annotations
 
@@ -14,32 +17,32 @@ from visdeploy.methods.clip import ClipDecoder, ClipInstance, Votes
 
 
 class DecodeParameters(Parameters):
-    """The manifest's `decode` field.
+    """Field `decode` of the manifest.
 
     Attributes:
-        frame_score_threshold: A frame whose best class probability is lower shows no mask.
+        frame_score_threshold: Minimum probability of the best class in a frame with a mask.
     """
 
     frame_score_threshold: Annotated[float, Field(ge=0, le=1)] = 0.001
 
 
 class DefVISDecoder(ClipDecoder[DecodeParameters]):
-    """Slots of consecutive clips → tracks. See `ClipDecoder` and `Decoder` for the common arguments.
+    """Decoder of DefVIS. See `ClipDecoder` and `Decoder` for the arguments.
 
-    Each frame votes for its best id and with that id's probability: a track has the id with most votes, and the mean
-    of the probabilities as its score. Id 0 is no class; a slot whose best id it is shows nothing.
+    The vote of a frame consists of its best id and the probability of this id. The label of a track is the most
+    frequent id, its score is the mean probability. Id 0 is not a class: a slot with this id is not an instance.
     """
 
     parameters = DecodeParameters
     extra_values = 2
 
     def read(self, outputs: Arrays, *, length: int, height: int, width: int) -> list[ClipInstance]:
-        """The slots that show anything, see `ClipDecoder.read`.
+        """Return the slots that contain an object, see `ClipDecoder.read`.
 
         Args:
             outputs: `class_scores` float32 `[slots, frames, classes + 1]`, probabilities of the ids, and `mask_logits`
                 float32 `[slots, frames, h, w]`.
-            length: Real frames of the clip.
+            length: Number of frames of the clip.
             height: Rows of the original frames.
             width: Columns of the original frames.
 
@@ -64,6 +67,6 @@ class DefVISDecoder(ClipDecoder[DecodeParameters]):
         return found
 
     def judge(self, total: Votes, frames: int) -> tuple[int, float, tuple[float, ...]]:
-        """The id with most votes, the smallest on a tie; the mean probability; the share of votes per class."""
+        """Return the id with most votes (the smallest after a tie), the mean probability, and the votes as shares."""
         counts = total[1:-1]
         return int(counts.argmax()), float(total[-1] / frames), tuple((counts / frames).tolist())

@@ -1,4 +1,4 @@
-"""The decoders by method name: those of this package, and those of other packages by entry points."""
+"""Registry of the decoders: those of this package, and those of other packages by entry points."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ DECODERS: dict[str, type[Decoder]] = {"defvis": DefVISDecoder, "tevit": TeViTDec
 
 
 def decoder_class(method: str) -> type[Decoder]:
-    """The decoder of a method.
+    """Return the decoder class of a method.
 
     Raises:
-        BundleError: No installed package has it.
-        DependencyError: A package has it, and it cannot be loaded, or is no decoder.
+        BundleError: No installed package provides the method.
+        DependencyError: Another package provides it, but it cannot be loaded or is not a decoder.
     """
     found: type[Decoder] | None = DECODERS.get(method) or entry_points.load(
         entry_points.METHODS,
@@ -38,7 +38,7 @@ def decoder_class(method: str) -> type[Decoder]:
 
 
 def create_decoder(spec: ModelSpec, *, keep_tracks: bool = False, profiler: Profiler = OFF) -> Decoder:
-    """The decoder of one stream.
+    """Return the decoder of one stream.
 
     Args:
         spec: Method, classes, window, and the parameters of decoder and tracker.
@@ -46,7 +46,7 @@ def create_decoder(spec: ModelSpec, *, keep_tracks: bool = False, profiler: Prof
         profiler: See `Decoder`.
 
     Raises:
-        BundleError: The method is unknown, or a parameter is unknown or wrong.
-        DependencyError: The method's package cannot be loaded.
+        BundleError: The method is unknown, or a parameter is unknown or invalid.
+        DependencyError: The package of the method cannot be loaded.
     """
     return decoder_class(spec.method).of(spec, keep_tracks=keep_tracks, profiler=profiler)

@@ -1,4 +1,4 @@
-"""TeViT's light half: pairs of a query and a class → instances with masks on the frames (specification section 6)."""
+"""Decoder of TeViT: converts pairs of a query and a class to instances with masks in the frames."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from visdeploy.methods.clip import ClipDecoder, ClipInstance, Votes
 
 
 class DecodeParameters(Parameters):
-    """The manifest's `decode` field.
+    """Field `decode` of the manifest.
 
     Attributes:
-        mask_threshold: A pixel of at least this probability is inside.
+        mask_threshold: Minimum probability of a pixel inside a mask.
     """
 
     mask_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
 
 class TeViTDecoder(ClipDecoder[DecodeParameters]):
-    """Pairs of consecutive clips → tracks. See `ClipDecoder` and `Decoder` for the common arguments.
+    """Decoder of TeViT. See `ClipDecoder` and `Decoder` for the arguments.
 
-    Each frame votes for the pair's class with its probability there: the score of a track is the mean over its frames.
-    Where clips disagree about the class, the one with the larger sum wins, still divided by all frames.
+    The vote of a frame is the probability of the pair's class. The score of a track is the mean over its frames. If the
+    classes of several clips differ, the label is the class with the largest sum, which is still divided by the number
+    of all frames.
     """
 
     parameters = DecodeParameters
 
     def read(self, outputs: Arrays, *, length: int, height: int, width: int) -> list[ClipInstance]:
-        """Every pair of the clip, see `ClipDecoder.read`; where its mask is empty, it is absent.
+        """Return every pair of the clip, see `ClipDecoder.read`. It is absent from frames in which its mask is empty.
 
         Args:
             outputs: `scores` float32 `[frames, pairs]`, `labels` and `queries` int64 `[pairs]`, `boxes` float32
-                `[frames, pairs, 4]` as shares of the frame, `mask_logits` float32 `[frames, pairs, h, w]` within the
-                boxes.
-            length: Real frames of the clip.
+                `[frames, pairs, 4]` relative to the frame, `mask_logits` float32 `[frames, pairs, h, w]` in the boxes.
+            length: Number of frames of the clip.
             height: Rows of the original frames.
             width: Columns of the original frames.
 
@@ -75,6 +75,6 @@ class TeViTDecoder(ClipDecoder[DecodeParameters]):
         return Mask.encode(paste_mask(values, box, height, width) >= np.float32(self._decode.mask_threshold))
 
     def judge(self, total: Votes, frames: int) -> tuple[int, float, tuple[float, ...]]:
-        """The class with the largest sum, the smallest on a tie; means over the frames."""
+        """Return the class with the largest sum (the smallest after a tie), and the means over the frames."""
         label = int(total.argmax())
         return label, float(total[label] / frames), tuple((total / frames).tolist())

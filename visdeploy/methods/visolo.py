@@ -1,6 +1,7 @@
-"""VISOLO's light half: overlap suppression, tracking, class decision (specification sections 7 to 9).
+"""Decoder of VISOLO: suppression of overlapping masks, tracking, and the class of a track.
 
-The graph ends with the sorted detections of a frame; from there on everything is a handful of small arrays.
+The graph returns the detections of a frame in descending order of score. The steps in this module follow the published
+implementation of VISOLO (Han et al., CVPR 2022). They process a few small arrays.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ Unit = Annotated[float, Field(ge=0, le=1)]
 
 
 class DecodeParameters(Parameters):
-    """The manifest's `decode` field.
+    """Field `decode` of the manifest.
 
     Attributes:
-        overlap_threshold: A detection disappears if more than this part of its mask lies in a better one.
+        overlap_threshold: Fraction of a mask covered by a mask with a higher score above which it is suppressed.
     """
 
     overlap_threshold: Unit = 0.5
 
 
 class TrackingParameters(Parameters):
-    """The manifest's `tracking` field.
+    """Field `tracking` of the manifest.
 
     Attributes:
-        affinity_threshold: Smallest affinity that continues a track.
-        max_lost: Lost tracks remembered; the reference has no limit.
+        affinity_threshold: Minimum affinity to continue a track.
+        max_lost: Maximum number of lost tracks kept; the published implementation has no limit.
     """
 
     affinity_threshold: Unit = 0.1
@@ -49,11 +50,11 @@ class TrackingParameters(Parameters):
 
 @dataclass(frozen=True)
 class VisoloStep:
-    """What the last step decided, for inspection.
+    """Decisions of the last step, for inspection.
 
     Attributes:
-        kept: int64 `[k]`, rows of the graph's outputs that survive overlap suppression, best first.
-        association: Their tracks, and what became of the earlier ones.
+        kept: int64 `[k]`, rows of the outputs of the graph that were not suppressed, in descending order of score.
+        association: Result of their association with tracks.
     """
 
     kept: npt.NDArray[np.int64]
@@ -62,7 +63,7 @@ class VisoloStep:
 
 @dataclass
 class _Votes:
-    """Running class decision of one track: sum of the raw class vectors over the frames where it is present."""
+    """Sum of the class vectors of a track over the frames in which it is present."""
 
     total: npt.NDArray[np.float64]
     presence: int = 0
@@ -72,17 +73,18 @@ class _Votes:
 
 
 def suppress_overlaps(overlaps: npt.NDArray[np.float32], threshold: float = 0.5) -> npt.NDArray[np.int64]:
-    """Class-agnostic mask suppression, steps 9 and 10 of section 7.
+    """Suppress masks that are covered by masks with higher scores, independently of their classes.
 
-    From the best detection on, each one that is still there removes the worse ones of which more than `threshold`
-    lies inside it. (The reference empties their masks; an empty mask neither removes nor survives.)
+    In descending order of score, each remaining detection removes those below it of which more than the fraction
+    `threshold` is covered by it. Empty masks remove nothing and are removed.
 
     Args:
-        overlaps: float32 `[n, n]`, common pixels of every pair of masks, areas on the diagonal; rows by falling score.
-        threshold: Largest part of the worse mask that may be covered.
+        overlaps: float32 `[n, n]`, common pixels of every pair of masks, areas on the diagonal; rows in descending
+            order of score.
+        threshold: Maximum fraction of a mask that may be covered.
 
     Returns:
-        int64 `[k]`, the surviving rows in order.
+        int64 `[k]`, the remaining rows in order.
     """
     areas = np.diagonal(overlaps)
     alive = areas > 0
@@ -93,21 +95,21 @@ def suppress_overlaps(overlaps: npt.NDArray[np.float32], threshold: float = 0.5)
 
 
 class VisoloDecoder(OnlineDecoder):
-    """Detections of consecutive frames → tracks. See `Decoder` for the common arguments.
+    """Decoder of VISOLO. See `Decoder` for the common arguments.
 
     Args:
         classes: Class names.
         window: Frames of one step, here one.
-        decode: The manifest's `decode` field, see `DecodeParameters`.
-        tracking: The manifest's `tracking` field, see `TrackingParameters`.
-        keep_tracks: Remember every track for `summaries`.
-        profiler: Takes the time of the stages.
+        decode: Field `decode` of the manifest, see `DecodeParameters`.
+        tracking: Field `tracking` of the manifest, see `TrackingParameters`.
+        keep_tracks: Keep every track for `summaries`.
+        profiler: Measures the stages.
 
     Attributes:
-        last: What the last step decided; None before the first.
+        last: Decisions of the last step; None before the first step.
 
     Raises:
-        BundleError: A parameter is unknown or wrong.
+        BundleError: A parameter is unknown or invalid.
     """
 
     def __init__(
@@ -130,11 +132,11 @@ class VisoloDecoder(OnlineDecoder):
         self._votes: dict[int, _Votes] = {}
 
     def step(self, outputs: Arrays, *, index: int, timestamp: float, height: int, width: int) -> FrameResult:
-        """The result of the next frame, see `OnlineDecoder.step`.
+        """Return the result of the next frame, see `OnlineDecoder.step`.
 
         Args:
             outputs: `masks` uint8 `[n, h, w]`, `overlaps` float32 `[n, n]`, `cells` int64 `[n]`, `class_scores`
-                float32 `[n, classes]`, `query` and `reference` float32 `[n, d]`; rows by falling score.
+                float32 `[n, classes]`, `query` and `reference` float32 `[n, d]`; rows in descending order of score.
             index: Position of the frame in its source.
             timestamp: Seconds from the start of the source.
             height: Rows of the original frame.
@@ -162,9 +164,9 @@ class VisoloDecoder(OnlineDecoder):
     def _vote(
         self, association: Association, class_scores: npt.NDArray[np.float32], masks: Sequence[Mask]
     ) -> tuple[Instance, ...]:
-        """Add the frame's class vectors to their tracks; the instances with the decision so far, best first.
+        """Add the class vectors of the frame to their tracks; return the instances in descending order of score.
 
-        A mask that vanished when it was scaled down counts for its track but is no instance of the frame.
+        A mask that is empty after it was scaled down counts for its track, but is not an instance of the frame.
         """
         instances = []
         for track_id, scores, mask in zip(association.track_ids.tolist(), class_scores, masks, strict=True):
@@ -181,7 +183,7 @@ class VisoloDecoder(OnlineDecoder):
         return tuple(sorted(instances, key=lambda i: (-i.score, i.track_id)))
 
     def summaries(self) -> list[TrackSummary]:
-        """Every remembered track by rising id, decided by the mean of its class vectors (section 9)."""
+        """Return the remembered tracks in ascending order of id. Label and score follow from the mean class vector."""
         found = []
         for track_id, votes in sorted(self._votes.items()):
             mean = votes.mean()
@@ -190,7 +192,7 @@ class VisoloDecoder(OnlineDecoder):
         return found
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Tracks and votes as arrays, see `Decoder.state`."""
+        """Return tracks and votes as arrays, see `Decoder.state`."""
         ids = sorted(self._votes)
         arrays = {f"tracker.{name}": array for name, array in self.tracker.state().items()}
         arrays["votes.track_ids"] = np.array(ids, dtype=np.int64)
@@ -199,10 +201,10 @@ class VisoloDecoder(OnlineDecoder):
         return arrays
 
     def load_state(self, arrays: Arrays) -> None:
-        """Take back what `state` gave, see `Decoder.load_state`.
+        """Restore the state returned by `state`.
 
         Raises:
-            StreamError: The arrays are incomplete or contradict each other.
+            StreamError: The arrays are incomplete or inconsistent.
         """
         try:
             ids, presence, total = (arrays[f"votes.{name}"] for name in ("track_ids", "presence", "total"))

@@ -1,1 +1,1 @@
-"""Parity of two engines: how outputs are compared, what a certificate says, and `verify`."""
+"""Parity of two engines: measures that compare outputs, certificates, and `verify`."""

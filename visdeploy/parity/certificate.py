@@ -1,4 +1,4 @@
-"""The parity certificate: how far apart two engines are on the same frames, and whether that is allowed."""
+"""The parity certificate: the differences of two engines on the same frames, and whether they are within the limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from visdeploy.manifest import Tolerance
 
 PIXEL_SLACK = 2
-"""Pixels of a mask that may differ whatever its IoU: one rounding in a mask of 500 pixels is an IoU of 0.998."""
+"""Pixels of a mask that may differ whatever its IoU: one differing pixel of 500 already gives an IoU of 0.998."""
 
 
 class _Record(BaseModel):
@@ -19,18 +19,18 @@ class _Record(BaseModel):
 
 
 class OutputParity(_Record):
-    """How one output fared over all frames.
+    """Comparison of one output over all frames.
 
     Attributes:
-        name: Output of the graph.
-        measure: How it was compared (see `TensorSpec.measure`).
-        quantity: What the error is, for people.
-        worst: Error nearest to its limit, or furthest beyond: the largest one where all frames have one limit.
-        limit: What is allowed, there.
-        frame: Frame of the worst value, the first one of its clip for clip methods; none where nothing was compared.
-        compared: Number of elements (masks: of masks) compared.
-        passed: Whether every frame kept the limit.
-        note: What the measure says beside the numbers.
+        name: Name of the output of the graph.
+        measure: Name of the measure that compared it (see `TensorSpec.measure`).
+        quantity: Description of the error, for display.
+        worst: Error with the largest ratio to its limit: the largest error if the limit is the same in all frames.
+        limit: Limit of that error.
+        frame: Frame of that error, for clip methods the first frame of its clip; None if nothing was compared.
+        compared: Number of elements compared, for masks the number of masks.
+        passed: Whether the error was within its limit in every frame.
+        note: Remark of the measure, in addition to the numbers.
     """
 
     name: str
@@ -45,18 +45,19 @@ class OutputParity(_Record):
 
     @property
     def share(self) -> float:
-        """How much of its limit the worst error takes."""
+        """Ratio of the worst error to its limit."""
         return share_of_limit(self.worst, self.limit)
 
 
 class Agreement(_Record):
-    """Two sets counted against each other: detections, or (frame, track) entries.
+    """Sizes of two sets, of detections or of (frame, track) entries, and of their intersection.
 
     Attributes:
-        reference: Members of the reference's set.
-        candidate: Members of the candidate's set.
-        matched: Members of both.
-        tied: Members of one set that stand for one of the other: nearly tied for last (`visdeploy.parity.rows`).
+        reference: Number of members of the reference's set.
+        candidate: Number of members of the candidate's set.
+        matched: Number of members of both.
+        tied: Number of unmatched members, the same in both sets, that are near-ties for the last place (see
+            `visdeploy.parity.rows`).
     """
 
     reference: int = 0
@@ -66,14 +67,14 @@ class Agreement(_Record):
 
     @property
     def ratio(self) -> float:
-        """Matched or tied members over members of either set; 1 where both are empty."""
+        """Ratio of matched or tied members to the size of the union; 1 if both sets are empty."""
         common = self.matched + self.tied
         union = self.reference + self.candidate - common
         return common / union if union else 1.0
 
 
 class AveragePrecision(_Record):
-    """Mask AP of both engines on a small annotated set."""
+    """Mask AP of both engines on a small annotated data set."""
 
     reference: float
     candidate: float
@@ -81,24 +82,24 @@ class AveragePrecision(_Record):
 
 
 class Certificate(_Record):
-    """The parity proof: what was compared, how far apart the engines are, and whether that is allowed.
+    """Parity certificate: what was compared, the differences of the engines, and the limits that were exceeded.
 
     Attributes:
-        reference: The engine taken as right.
-        candidate: The engine under test.
-        source: The frames' origin.
+        reference: Description of the engine taken as correct.
+        candidate: Description of the engine under test.
+        source: Origin of the frames.
         frames: Number of frames compared.
-        height: Rows of a frame as it came from the source, in pixels.
-        width: Columns of a frame as it came from the source, in pixels.
-        tolerance: What was allowed.
+        height: Height of the frames of the source, in pixels.
+        width: Width of the frames of the source, in pixels.
+        tolerance: Limits of the comparison.
         outputs: One entry per output of the graph.
         detections: Raw detections of both engines, matched by the `identity` outputs.
-        tracks: (frame, track id) entries of the decoded results; matched where label and mask agree too.
+        tracks: (frame, track id) entries of the decoded results; entries match if label and mask agree too.
         track_ids: Distinct track ids of both engines.
-        smallest_mask_iou: Over all instances of the decoded results; none without a common instance.
-        mean_mask_iou: Over all instances of the decoded results; none without a common instance.
-        average_precision: AP of both engines, where ground truth was given.
-        failures: One sentence per broken limit, worst first; empty when passed.
+        smallest_mask_iou: Minimum over all common instances of the decoded results; None if there are none.
+        mean_mask_iou: Mean over all common instances of the decoded results; None if there are none.
+        average_precision: AP of both engines, if ground truth was given.
+        failures: One sentence per exceeded limit, worst first; empty if the certificate passed.
     """
 
     schema_version: Literal[2] = 2
@@ -120,36 +121,39 @@ class Certificate(_Record):
 
     @property
     def passed(self) -> bool:
-        """Whether every limit was kept."""
+        """Whether all errors are within their limits."""
         return not self.failures
 
     @property
     def worst(self) -> OutputParity | None:
-        """The output furthest beyond, or nearest to, its limit; the first of `failures` where an output failed."""
+        """The output with the largest ratio of error to limit; outputs that failed come first, as in `failures`."""
         ranked = worst_first(self.outputs)
         return ranked[0] if ranked else None
 
 
 def share_of_limit(error: float, limit: float) -> float:
-    """How much of its limit an error takes; without a limit any error is infinitely too much."""
+    """Return the ratio of an error to its limit; infinite for any error if the limit is 0."""
     if limit:
         return error / limit
     return math.inf if error else 0.0
 
 
 def worst_first(outputs: Iterable[OutputParity]) -> list[OutputParity]:
-    """Outputs that failed before those that passed, each furthest beyond, or nearest to, their limits first."""
+    """Sort outputs: those that failed first, then in descending order of the ratio of error to limit."""
     return sorted(outputs, key=lambda output: (output.passed, -output.share))
 
 
 def certificate_rows(certificate: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """A certificate as a table for people: what was checked, what was found, what is allowed.
+    """Format a certificate as a table for display.
 
     Args:
         certificate: A `Certificate` (or a `Report`) as a dictionary.
+
+    Returns:
+        Rows of what was checked, the value found, and the limit.
     """
     tolerance = certificate["tolerance"]
-    rows = [("verdict", "failed" if certificate["failures"] else "passed", "passed")]
+    rows = [("result", "failed" if certificate["failures"] else "passed", "passed")]
     rows += [("engines", f"{certificate['candidate']} against {certificate['reference']}", "")]
     size = f"{certificate['height']}x{certificate['width']}"
     rows += [("frames", f"{certificate['frames']} of {size}, {certificate['source']}", "")]

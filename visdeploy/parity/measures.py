@@ -1,4 +1,4 @@
-"""How two engines' values of an output are compared: a registry of measures, to which methods add their own."""
+"""Measures that compare the values of an output from two engines, and their registry; methods can add their own."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ Rows = NDArray[np.intp]
 
 @dataclass
 class StepContext:
-    """One step of both engines, for measures that look at more than their own output.
+    """One step of both engines, for measures that depend on more than one output.
 
     Attributes:
         frame: Position of the step's first frame.
-        reference: All outputs of the reference, as its graph gave them.
-        candidate: All outputs of the candidate.
-        reference_rows: Rows of the reference's outputs that the candidate has too (`visdeploy.parity.rows`).
-        candidate_rows: The candidate's row of each.
-        mask_error: Largest error of the step's masks; measures of a later `phase` than masks see it.
+        reference: All raw outputs of the reference.
+        candidate: All raw outputs of the candidate.
+        reference_rows: Rows of the reference's outputs that the candidate also has (`visdeploy.parity.rows`).
+        candidate_rows: The corresponding rows of the candidate's outputs.
+        mask_error: Largest error of the step's masks, set before measures with a higher `phase` than masks run.
     """
 
     frame: int
@@ -41,12 +41,12 @@ class StepContext:
 
 
 class Comparison(NamedTuple):
-    """How an output fared in one step.
+    """Comparison of an output in one step.
 
     Attributes:
-        error: Its error.
-        limit: The error that is allowed.
-        passed: Whether the step is within its limit, slack included.
+        error: Error of the output.
+        limit: Largest allowed error.
+        passed: Whether the error is within the limit, after deduction of any slack.
         compared: Number of elements compared.
     """
 
@@ -57,19 +57,19 @@ class Comparison(NamedTuple):
 
 
 class Measure(ABC):
-    """The running worst value of one output. A method lists its own measures in `Decoder.measures`.
+    """Worst error of one output over the steps seen so far. A method lists its own measures in `Decoder.measures`.
 
     Args:
-        spec: The output.
-        tolerance: What is allowed.
+        spec: Description of the output.
+        tolerance: Limits of the comparison.
     """
 
     name: ClassVar[str]
     """Name in `TensorSpec.measure`."""
     quantity: ClassVar[str] = "largest error"
-    """What the error is, in a certificate's table."""
+    """Description of the error in the table of a certificate."""
     phase: ClassVar[int] = 1
-    """Measures of a lower phase are compared first in every step."""
+    """Position in a step: measures with a lower phase run first."""
 
     def __init__(self, spec: TensorSpec, tolerance: Tolerance) -> None:
         self.spec, self.tolerance = spec, tolerance
@@ -78,7 +78,7 @@ class Measure(ABC):
         self._compared, self._passed = 0, True
 
     def least_limit(self) -> float:
-        """The limit where nothing has been compared."""
+        """Return the limit to report if nothing has been compared."""
         return self.tolerance.atol
 
     @abstractmethod
@@ -86,17 +86,17 @@ class Measure(ABC):
         """Compare the output of one step.
 
         Args:
-            reference: The reference's value, with the rows that both engines have.
-            candidate: The candidate's value, of the same shape and dtype.
-            context: The whole step.
+            reference: Value of the reference, restricted to the rows that both engines have.
+            candidate: Value of the candidate, of the same shape and dtype.
+            context: All outputs of the step.
         """
 
     def note(self) -> str:
-        """What a reader of the certificate should know beside the numbers, for example how much slack was granted."""
+        """Return a remark for the certificate in addition to the numbers, for example the slack that was used."""
         return ""
 
     def update(self, reference: NDArray[Any], candidate: NDArray[Any], context: StepContext) -> float:
-        """Take over one step; different shapes are an infinite error.
+        """Compare one step, and keep the worst error; a different shape or dtype is an infinite error.
 
         Returns:
             The error of the step.
@@ -115,7 +115,7 @@ class Measure(ABC):
         return float(found.error)
 
     def result(self) -> OutputParity:
-        """The summary over all steps."""
+        """Return the comparison over all steps."""
         return OutputParity(
             name=self.spec.name,
             measure=self.name,
@@ -130,7 +130,7 @@ class Measure(ABC):
 
 
 class Absolute(Measure):
-    """Largest absolute difference; the limit grows with the reference's largest value in the step."""
+    """Largest absolute difference, with a limit that grows with the largest value of the reference in the step."""
 
     name = "absolute"
 
@@ -144,7 +144,7 @@ class Absolute(Measure):
 
 
 class Ranking(Absolute):
-    """`absolute`; the output's mean over all axes but that of the rows decided which detections are rows."""
+    """`absolute`, for the output by which the graph selects its rows: its mean over all other axes."""
 
     name = "ranking"
 
@@ -166,15 +166,15 @@ class Exact(Measure):
 
 
 class Identity(Exact):
-    """`exact`; the output says which detection each row of every output with its symbol is."""
+    """`exact`, for outputs that identify the detection in each row of all outputs with the same symbol."""
 
     name = "identity"
 
 
 class Score(Measure):
-    """Largest absolute difference beyond what differing pixels of the step's masks explain.
+    """Largest absolute difference, minus the difference that follows from differing mask pixels in the same step.
 
-    A score is a mean over the pixels of a mask, decayed by IoU: one pixel of a small mask moves it.
+    A score is a mean over the pixels of a mask, decayed by IoU: one pixel of a small mask changes it.
     """
 
     name = "score"
@@ -188,10 +188,10 @@ class Score(Measure):
 
 
 class MaskIoU(Measure):
-    """1 - smallest IoU over the last two axes; a few pixels of any mask may differ."""
+    """1 - smallest IoU of masks in the last two axes; a few pixels of any mask may differ (`PIXEL_SLACK`)."""
 
     name = "mask"
-    quantity = f"1 - IoU, {PIXEL_SLACK} px granted"
+    quantity = f"1 - IoU, {PIXEL_SLACK} px tolerated"
     phase = 0
 
     def least_limit(self) -> float:
@@ -199,7 +199,7 @@ class MaskIoU(Measure):
         return 1 - self.tolerance.mask_iou
 
     def compare(self, reference: NDArray[Any], candidate: NDArray[Any], context: StepContext) -> Comparison:
-        """See `Measure.compare`; one mask at a time."""
+        """See `Measure.compare`. Masks are compared one at a time."""
         size, limit = reference.shape[-2:], self.least_limit()
         worst, passed = 0.0, True
         left, right = reference.reshape(-1, *size), candidate.reshape(-1, *size)
@@ -211,24 +211,24 @@ class MaskIoU(Measure):
         return Comparison(worst, limit, passed, len(left))
 
     def update(self, reference: NDArray[Any], candidate: NDArray[Any], context: StepContext) -> float:
-        """See `Measure.update`; tells the later measures how far apart the masks are."""
+        """See `Measure.update`. Also stores the error of the masks in `context`, for measures of a later phase."""
         error = super().update(reference, candidate, context)
         context.mask_error = max(context.mask_error, error)
         return error
 
 
 class Area(Measure):
-    """Difference of a matrix of overlaps, relative to the smaller mask of each pair; some pixels are granted."""
+    """Largest difference of a matrix of overlaps, relative to the smaller mask of each pair, minus a few pixels."""
 
     name = "area"
-    quantity = f"relative area error, {PIXEL_SLACK} px granted"
+    quantity = f"relative area error, {PIXEL_SLACK} px tolerated"
 
     def least_limit(self) -> float:
         """See `Measure.least_limit`."""
         return 1 - self.tolerance.mask_iou
 
     def compare(self, reference: NDArray[Any], candidate: NDArray[Any], context: StepContext) -> Comparison:
-        """See `Measure.compare`; the areas are on the reference's diagonal."""
+        """See `Measure.compare`. The areas of the masks are the diagonal of the reference."""
         areas = np.diagonal(np.asarray(context.reference[self.spec.name], np.float64))[context.reference_rows]
         smaller, limit = np.maximum(np.minimum(areas[:, None], areas[None, :]), 1), self.least_limit()
         errors = absolute_errors(reference, candidate)
@@ -242,19 +242,19 @@ MEASURES: dict[str, type[Measure]] = {
 
 
 def find_measure(name: str, own: tuple[type[Measure], ...] = ()) -> type[Measure]:
-    """The measure called `name`.
+    """Return the measure called `name`.
 
     Args:
-        name: As in `TensorSpec.measure`.
-        own: Measures that the method brings; they cannot replace those of this module.
+        name: Name as in `TensorSpec.measure`.
+        own: Measures defined by the method; they cannot replace those of this module.
 
     Raises:
-        BundleError: There is none.
+        BundleError: There is no measure of that name.
     """
     known = {each.name: each for each in own} | MEASURES
     if name not in known:
         raise BundleError(
-            "manifest.json: field 'outputs': this version does not know a measure of parity",
+            "manifest.json: field 'outputs': unknown measure of parity",
             seen=repr(name),
             expected=f"one of {sorted(known)}",
             hint="Install a newer visdeploy, or export the bundle again.",
@@ -263,7 +263,7 @@ def find_measure(name: str, own: tuple[type[Measure], ...] = ()) -> type[Measure
 
 
 def absolute_errors(reference: NDArray[Any], candidate: NDArray[Any]) -> NDArray[np.float64]:
-    """|difference|, infinite where only one side is finite or the infinities differ; equal NaN are equal."""
+    """Compute |difference|: infinite if only one value is finite or the infinities differ, 0 for two NaN."""
     left, right = reference.astype(np.float64), candidate.astype(np.float64)
     with np.errstate(invalid="ignore"):
         errors = np.abs(left - right)
@@ -272,10 +272,10 @@ def absolute_errors(reference: NDArray[Any], candidate: NDArray[Any]) -> NDArray
 
 
 def _magnitude(values: NDArray[Any]) -> float:
-    """The largest absolute value, of the finite ones."""
+    """Return the largest absolute finite value."""
     return float(np.abs(values, dtype=np.float64).max(initial=0, where=np.isfinite(values)))
 
 
 def _widened(bits: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the float32 values of `bfloat16` numbers that came as `uint16`."""
+    """Return the float32 values of `bfloat16` numbers stored as `uint16`."""
     return (bits.astype(np.uint32) << 16).view(np.float32)

@@ -1,7 +1,7 @@
-"""Parity of two engines: one comparison for the certificate at export and for `verify` on any machine.
+"""Comparison of two engines, used for the certificate at export and by `verify`.
 
-Both runs give the raw outputs of the same frames. Every output is compared by the measure its `TensorSpec` names, and
-both runs go through a decoder of the method, so that masks and track ids are compared as a user would see them.
+Both engines process the same frames. Every raw output is compared by the measure in its `TensorSpec`. In addition, both
+runs are decoded by the decoder of the method, so that masks and track ids are compared as users see them.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from visdeploy.streaming.windows import Step
 
 
 class ParityMeter:
-    """Takes the raw outputs of two engines step by step and ends in a `Certificate`. Keeps no dense array.
+    """Compares the raw outputs of two engines step by step and creates a `Certificate`. Keeps no dense arrays.
 
     Args:
-        spec: Outputs, tolerance, and how to decode.
-        height: Rows of a frame as it came from the source, in pixels.
-        width: Columns of a frame as it came from the source, in pixels.
-        tolerance: Limits; the specification's default where none are given.
+        spec: Outputs, tolerance and decoder of the model.
+        height: Height of the frames of the source, in pixels.
+        width: Width of the frames of the source, in pixels.
+        tolerance: Limits; by default the default tolerance of `spec`.
 
     Raises:
         BundleError: A measure is unknown, or the outputs that identify rows contradict each other.
@@ -56,9 +56,9 @@ class ParityMeter:
         """Compare the next step.
 
         Args:
-            reference: Outputs of the engine taken as right.
+            reference: Outputs of the engine taken as correct.
             candidate: Outputs of the engine under test.
-            step: The frames that both got.
+            step: Input of both engines.
         """
         both, matched = (reference, candidate), self._matcher.match(reference, candidate)
         self._detections += matched.counts
@@ -69,7 +69,7 @@ class ParityMeter:
             self._measures[spec.name].update(left, right, context)
         height, width = self._size
         if self._matcher.ranked:
-            # ids follow the order of rows, which rounding decides where they are nearly tied
+            # track ids depend on the order of rows, which is decided by rounding if they are nearly tied
             both = (self._rows_of(reference, rows[0]), self._rows_of(candidate, rows[1]))
         self._compare(
             *(d.decode(o, step, height=height, width=width) for d, o in zip(self._decoders, both, strict=True))
@@ -78,7 +78,7 @@ class ParityMeter:
 
     @property
     def failed(self) -> bool:
-        """Whether an output has broken its limit so far."""
+        """Whether an output has exceeded its limit so far."""
         return not all(measure.result().passed for measure in self._measures.values())
 
     def finish(self) -> None:
@@ -97,10 +97,10 @@ class ParityMeter:
         source: str,
         average_precision: AveragePrecision | None = None,
     ) -> Certificate:
-        """Everything seen so far, judged.
+        """Create the certificate of all steps seen so far.
 
         Args:
-            reference: Description of the engine taken as right.
+            reference: Description of the engine taken as correct.
             candidate: Description of the engine under test.
             source: Description of the frames.
             average_precision: AP of both engines, measured elsewhere.
@@ -130,7 +130,7 @@ class ParityMeter:
         return {spec.name: self._matcher.take(spec, outputs[spec.name], rows) for spec in self._specs}
 
     def _compare_results(self, reference: FrameResult, candidate: FrameResult) -> None:
-        """Count the (frame, track) entries of both and those that agree in id, label and mask."""
+        """Count the (frame, track) entries of both engines, and those that agree in id, label and mask."""
         others = {i.track_id: i for i in candidate}
         matched = 0
         for instance in reference:
@@ -146,7 +146,7 @@ class ParityMeter:
 
 
 def _mask_iou(reference: Instance, candidate: Instance) -> tuple[float, int]:
-    """IoU of two encoded masks and the number of pixels in which they differ."""
+    """Compute the IoU of two encoded masks, and the number of pixels that differ."""
     from pycocotools import mask as coco
 
     first, second = reference.mask.to_coco(), candidate.mask.to_coco()
@@ -162,7 +162,7 @@ def _agreement(counts: NDArray[np.int64]) -> Agreement:
 def _failures(
     outputs: Sequence[OutputParity], detections: Agreement, tracks: Agreement, tolerance: Tolerance
 ) -> list[str]:
-    """One sentence per broken limit, the worst tensor first."""
+    """Return one sentence per exceeded limit, the worst output first."""
     broken = [output for output in worst_first(outputs) if not output.passed]
     found = [
         f"output {o.name!r}: {o.measure} error {o.worst:.3g} in frame {o.frame}, allowed {o.limit:.3g}" for o in broken

@@ -1,4 +1,4 @@
-"""Which rows of two engines' outputs are the same detection, and which differ by a tie only."""
+"""Matching of rows of two engines' outputs that are the same detection, and detection of near-ties."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from visdeploy.parity.measures import Outputs, Rows
 
 @dataclass(frozen=True)
 class RowMatch:
-    """The rows that two engines have in common.
+    """Rows that two engines have in common.
 
     Attributes:
-        reference: Rows of the reference, rising.
-        candidate: The candidate's row of each.
-        counts: Rows of the reference, of the candidate, of both, and pairs of rows that are tied for the last place.
+        reference: Rows of the reference, in ascending order.
+        candidate: The corresponding rows of the candidate.
+        counts: Number of rows of the reference, of the candidate, in common, and of pairs tied for the last place.
     """
 
     reference: Rows
@@ -30,22 +30,23 @@ class RowMatch:
 
 
 class RowMatcher:
-    """Pairs rows by the outputs that the manifest marks as `identity`.
+    """Matches rows by the outputs with the measure `identity` in the manifest.
 
-    A graph that gives its best few of many detections ranks them by an output marked `ranking`. Engines round
-    differently, so where the last place is nearly tied each may take another detection for it. Such rows are counted
-    as tied, not as a disagreement, if on either side none ranks above that side's last place by more than the
-    tolerance, and the last places are as close; they must be fewer than the rows in common, which are what is compared.
+    A graph that returns the best k of many detections ranks them by the output with the measure `ranking`. If several
+    detections are nearly tied for the last place, engines may select different ones because of rounding. Rows that only
+    one engine has are therefore counted as tied, not as a disagreement, under these conditions: on each side, none of
+    them exceeds the last place of that side by more than the tolerance; the last places of both sides differ by no more
+    than the tolerance; and they are fewer than the common rows. Only common rows are compared.
 
     Args:
-        outputs: The manifest's outputs.
-        atol: Largest difference of a tie.
+        outputs: Outputs in the manifest.
+        atol: Largest difference of a near-tie.
 
     Raises:
         BundleError: The outputs that identify or rank the rows contradict each other.
 
     Attributes:
-        ranked: Whether the graph ranks: the order of rows then means nothing.
+        ranked: Whether the graph ranks its rows; if so, their order may differ between engines because of rounding.
     """
 
     def __init__(self, outputs: Sequence[TensorSpec], atol: float) -> None:
@@ -57,7 +58,7 @@ class RowMatcher:
         self.ranked = self._ranking is not None
 
     def match(self, reference: Outputs, candidate: Outputs) -> RowMatch:
-        """Pair the rows of one step."""
+        """Match the rows of one step."""
         if not self._identity:
             return RowMatch(np.arange(0), np.arange(0), (0, 0, 0, 0))
         left, right = (self._keys(outputs) for outputs in (reference, candidate))
@@ -69,7 +70,7 @@ class RowMatcher:
         return RowMatch(pairs[:, 0], pairs[:, 1], (len(left), len(right), len(pairs), tied))
 
     def take(self, spec: TensorSpec, value: NDArray[Any], rows: Rows) -> NDArray[Any]:
-        """Some rows of an output: every axis with the symbol of the identity outputs is picked from."""
+        """Select rows of an output, along every axis with the symbol of the `identity` outputs."""
         for axis, size in enumerate(spec.shape):
             if isinstance(size, str) and size == self._symbol:
                 value = np.take(value, rows, axis=axis)
@@ -87,7 +88,7 @@ class RowMatcher:
         return all(bool(each <= self._atol) for each in beyond)
 
     def _ranks(self, outputs: Outputs, ranking: TensorSpec) -> NDArray[np.float64]:
-        """What the rows are ranked by: the mean over all other axes."""
+        """Compute the value by which the rows are ranked, the mean over all other axes."""
         axis = ranking.shape.index(str(self._symbol))
         values = np.moveaxis(np.asarray(outputs[ranking.name], np.float64), axis, 0)
         means: NDArray[np.float64] = values.reshape(len(values), -1).mean(axis=1)
@@ -95,22 +96,23 @@ class RowMatcher:
 
 
 def check_rows(outputs: Sequence[TensorSpec]) -> None:
-    """Refuse outputs whose measures `identity` and `ranking` do not say which rows they are about.
+    """Check that the outputs with the measures `identity` and `ranking` are consistent.
 
     Raises:
-        BundleError: The outputs of `identity` have no common symbol, or those of `ranking` do not fit them.
+        BundleError: The `identity` outputs have no common symbol, there is more than one `ranking` output, or it does
+            not have that symbol.
     """
     rows = [t.shape for t in outputs if t.measure == "identity"]
     ranked = [t.shape for t in outputs if t.measure == "ranking"]
     if any(shape != rows[0] or len(shape) != 1 or not isinstance(shape[0], str) for shape in rows):
         raise BundleError(
-            "manifest.json: field 'outputs': the measure 'identity' contradicts itself",
+            "manifest.json: field 'outputs': inconsistent shapes of the outputs with the measure 'identity'",
             seen=str(rows),
-            expected="outputs with one common symbol as their shape",
+            expected="one common symbol as the shape of all of them",
         )
     if len(ranked) > 1 or any(not rows or shape.count(rows[0][0]) != 1 for shape in ranked):
         raise BundleError(
             "manifest.json: field 'outputs': the measure 'ranking' contradicts 'identity'",
             seen=str(ranked),
-            expected="one output at most, with the symbol of those of the measure 'identity'",
+            expected="at most one such output, with the symbol of the 'identity' outputs as one of its sizes",
         )

@@ -1,4 +1,4 @@
-"""`verify`: a bundle proves on this machine's engine that it still gives what PyTorch gave at export. No torch."""
+"""`verify`: compare a bundle on this machine with the outputs of PyTorch stored at export. Does not need PyTorch."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from visdeploy.streaming.pipeline import Pipeline
 
 
 class Report(Certificate):
-    """What `verify` found: the comparison with the outputs stored at export, and where it was made.
+    """Result of `verify`: the comparison with the outputs stored at export, and the device.
 
     Attributes:
         bundle: Path of the bundle.
         identity: Identity of the bundle (`Bundle.identity`).
-        device: Device the graph ran on.
+        device: Device that ran the graph.
         milliseconds: Median time of a step of the graph.
     """
 
@@ -39,20 +39,21 @@ def verify(
     *,
     raise_on_failure: bool = True,
 ) -> Report:
-    """Run the self-test clip of a bundle on this machine and compare with PyTorch's outputs at export.
+    """Run the self-test clip of a bundle on this machine, and compare with the outputs of PyTorch at export.
 
-    The frames go through the bundle's own preprocessing, engine and decoder, with the state fed from step to step.
+    The frames are processed by the preprocessing, the engine and the decoder of the bundle, with the state passed from
+    step to step.
 
     Args:
         path: The bundle folder.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        threads: Threads of the engine; default: the engine's choice.
-        raise_on_failure: Raise when a limit is broken; otherwise return the failed report.
+        threads: Number of threads of the engine; by default chosen by the engine.
+        raise_on_failure: Raise an error if a limit is exceeded; otherwise return the failed report.
 
     Raises:
-        BundleError: The bundle is damaged, or its graph does not fit its manifest.
+        BundleError: The bundle is damaged, or its graph does not match its manifest.
         EngineError: The engine cannot start, or fails.
-        VerificationError: The bundle runs, but does not reproduce its outputs; the message names the worst tensor.
+        VerificationError: The bundle runs, but does not reproduce its outputs; the message names the worst output.
     """
     bundle = Bundle.open(path)
     selftest = bundle.selftest()
@@ -83,9 +84,9 @@ def verify(
     )
     if raise_on_failure and not report.passed:
         raise VerificationError(
-            f"{bundle.path} does not reproduce the outputs it was exported with",
+            f"{bundle.path} does not reproduce the outputs stored at export",
             seen="; ".join(report.failures),
             expected=str(report.tolerance),
-            hint="The bundle was changed, or this engine computes it wrongly; export it again or try device='cpu'.",
+            hint="The bundle was changed, or this engine computes it incorrectly; export it again or try device='cpu'.",
         )
     return report

@@ -1,4 +1,4 @@
-"""Time per stage of the runtime."""
+"""Measurement of the time per stage of the runtime."""
 
 from visdeploy.profiling.profiler import OFF, Profiler, StageTime
 from visdeploy.profiling.stages import Stage

@@ -1,4 +1,4 @@
-"""Where the time of a frame goes: seconds per stage, collected only when asked for."""
+"""Profiler: seconds per stage of the runtime, measured only if a profiler is passed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class StageTime:
 
     Attributes:
         seconds: Sum over all calls.
-        calls: How often the stage ran.
+        calls: Number of calls.
     """
 
     seconds: float = 0.0
@@ -35,12 +35,12 @@ class StageTime:
 
 
 class Profiler:
-    """Wall time per stage, added up over all threads that share the profiler.
+    """Wall time per stage, summed over all threads that share the profiler.
 
-    Stages do not nest in each other, so in one thread their sum is the time accounted for.
+    Stages are not nested, so for a single thread their sum is the time measured.
 
     Attributes:
-        stages: Stage → time, in the order in which the stages first ran.
+        stages: Map from stage to time, in the order in which the stages first ran.
 
     Example:
         >>> profiler = Profiler()
@@ -71,13 +71,13 @@ class Profiler:
 
     @property
     def seconds(self) -> dict[Stage, float]:
-        """Stage → seconds over all calls."""
+        """Map from stage to its seconds over all calls."""
         with self._lock:
             return {stage: each.seconds for stage, each in self.stages.items()}
 
     @property
     def total(self) -> float:
-        """Seconds of all stages together."""
+        """Sum of the seconds of all stages."""
         return sum(self.seconds.values())
 
     def stage(self, stage: Stage) -> AbstractContextManager[None]:
@@ -85,7 +85,7 @@ class Profiler:
         return self._timed(stage)
 
     def iterate(self, stage: Stage, items: Iterable[T]) -> Iterator[T]:
-        """Pass the items on, timing how long each one takes to arrive."""
+        """Yield the items of an iterable, and count the time to get each one as a call of the stage."""
         iterator = iter(items)
         while True:
             start = time.perf_counter()
@@ -98,7 +98,7 @@ class Profiler:
 
 
 class _Off(Profiler):
-    """The profiler that measures nothing, so that the hot path needs no condition."""
+    """Profiler that measures nothing, so that the code of a step needs no condition."""
 
     def stage(self, stage: Stage) -> AbstractContextManager[None]:
         return _NOTHING

@@ -1,4 +1,4 @@
-"""The stages of the runtime that are timed."""
+"""Stages of the runtime that are timed."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from enum import Enum
 
 
 class Stage(str, Enum):
-    """A stage of a frame's way through the runtime. Stages do not nest in each other."""
+    """Stage of the processing of a frame. Stages are not nested."""
 
     DECODE = "decode"
-    """Reading and decoding of a source."""
+    """Reading and decoding of a video source."""
     PREPROCESS = "preprocess"
-    """From RGB pixels to the network's input."""
+    """Conversion of RGB pixels to the network's input."""
     GRAPH = "graph"
-    """One step of the graph, copies to and from the device included."""
+    """One step of the graph, including copies to and from the device."""
     OUTPUTS = "decode of outputs"
-    """From raw outputs to instances."""
+    """Conversion of raw outputs to instances."""
     TRACKING = "tracking"
-    """Identities of instances."""
+    """Assignment of track ids to instances."""
     WRITING = "writing"
     """Writing of results and overlays."""
 

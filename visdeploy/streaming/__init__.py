@@ -1,1 +1,1 @@
-"""From frames to results: preprocessing, windows, the pipeline around an engine, streams and their saved form."""
+"""Processing of frames to results: preprocessing, windows, the pipeline around an engine, streams, saved streams."""

@@ -1,4 +1,7 @@
-"""The way from frames to raw outputs: preprocessing, windows, steps of the graph, its state. All code paths take it."""
+"""Pipeline from frames to raw outputs: preprocessing, windows, steps of the graph and its state.
+
+Prediction, verification, certificates, validation during training and benchmarks all use it.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +23,17 @@ Outputs = dict[str, npt.NDArray[Any]]
 
 
 class Pipeline:
-    """One model on one engine. Holds nothing of a stream, so any number of streams share it.
+    """One model on one engine. It keeps no state of a stream, so any number of streams can share it.
 
-    Prediction, verification, certificates, validation during training and benchmarks all run through a pipeline, so a
-    number measured in one of them is the number of the others.
+    Because all code paths use the same pipeline, a number measured in one of them, such as the AP during training, also
+    applies to the others.
 
     Args:
-        spec: The graph and what its outputs mean: a bundle's manifest, or what training says about a network.
+        spec: Description of the graph and its outputs: the manifest of a bundle, or that of a network in training.
         backend: The engine.
-        preprocess: From frames to inputs; by default as `spec` says.
-        feeder: From inputs to steps, empty; by default as `spec` says.
-        profiler: Takes the time of every stage; none by default.
+        preprocess: Conversion of frames to inputs; by default as described in `spec`.
+        feeder: Empty feeder that groups inputs into steps; by default as described in `spec`.
+        profiler: Measures the time of every stage; by default nothing is measured.
 
     Raises:
         BundleError: The method is unknown, or one of its parameters is unknown or wrong.
@@ -50,34 +53,34 @@ class Pipeline:
         self.feeder = Feeder.of(spec) if feeder is None else feeder
         self._decode = spec.output_names(proof=False)
         self._decoder_class = decoder_class(spec.method)
-        self.decoder()  # a wrong method or parameter fails now, not at the first stream
+        self.decoder()  # raises for a wrong method or parameter now, not at the first stream
 
     @property
     def latency(self) -> int:
-        """Frames between a push and the result of the same frame; 0 for online methods."""
+        """Number of frames by which the result of a frame is delayed; 0 for online methods."""
         return self.feeder.window.length - 1
 
     def decoder(self, *, keep_tracks: bool = False) -> Decoder:
-        """A decoder for one stream.
+        """Create a decoder for one stream.
 
         Args:
-            keep_tracks: Remember every track for `Decoder.summaries`.
+            keep_tracks: Keep data of every track for `Decoder.summaries`.
         """
         return self._decoder_class.of(self.spec, keep_tracks=keep_tracks, profiler=self.profiler)
 
     def push(self, feeder: Feeder, frame: npt.NDArray[np.uint8], timestamp: float) -> tuple[Feeder, Step | None]:
-        """Preprocess a frame and hand it to a stream's feeder.
+        """Preprocess a frame, and add it to the feeder of a stream.
 
         Args:
-            feeder: The stream's frames so far.
+            feeder: Feeder with the frames of the stream so far.
             frame: RGB pixels, uint8 `[height, width, 3]`.
-            timestamp: Seconds.
+            timestamp: Timestamp in seconds.
 
         Returns:
-            The feeder with the frame, and the step that it completes, if any.
+            The feeder with the frame, and the step that is now complete, if any.
 
         Raises:
-            SourceError: The frame has another dtype or shape.
+            SourceError: The frame has a wrong dtype or shape.
         """
         tensor, content = self._prepare(frame)
         return feeder.push(tensor, timestamp, content)
@@ -87,10 +90,10 @@ class Pipeline:
             return self.preprocess(frame), self.preprocess.content_size(*frame.shape[:2])
 
     def steps(self, frames: Iterable[npt.NDArray[np.uint8]]) -> Iterator[Step]:
-        """The steps of a whole video, the last one included.
+        """Iterate over all steps of a video, including the last one.
 
         Args:
-            frames: RGB pixels, uint8 `[height, width, 3]`, all of one size.
+            frames: RGB pixels, uint8 `[height, width, 3]`, all of the same size.
         """
         return steps(self.feeder, map(self._prepare, frames))
 
@@ -98,15 +101,15 @@ class Pipeline:
         """Run one step of the graph.
 
         Args:
-            step: Its inputs.
-            state: What the step before gave; None before the first one.
-            proof: Fetch also the outputs that only certificates compare.
+            step: The step with its inputs.
+            state: State returned by the previous step; None for the first step.
+            proof: Also fetch the outputs that only certificates compare.
 
         Returns:
             The outputs on the host, and the next state.
 
         Raises:
-            EngineError: The frames' size does not suit the graph, or the engine failed.
+            EngineError: The graph does not accept the size of the frames, or the engine failed.
         """
         with self.profiler.stage(Stage.GRAPH):
             if state is None:
@@ -114,31 +117,32 @@ class Pipeline:
             return self.backend.run(step.inputs, state, None if proof else self._decode)
 
     def sizes(self, height: int, width: int) -> dict[str, int]:
-        """The symbols that frames of one size bind, the number of frames in a step aside.
+        """Return the values of the symbols bound by the size of the frames, without the number of frames of a step.
 
         Args:
-            height: Rows of a frame as it comes from the source, in pixels.
-            width: Columns of such a frame.
+            height: Height of the frames of the source, in pixels.
+            width: Width of the frames of the source, in pixels.
         """
         shape = self.spec.frames.shape
         given = self.preprocess.tensor_size(height, width)
         return {symbol: side for symbol, side in zip(shape[2:], given, strict=True) if isinstance(symbol, str)}
 
     def load_state(self, arrays: Arrays, size: tuple[int, int] | None) -> State | None:
-        """Place a saved state on the device.
+        """Copy a saved state to the device.
 
         Args:
-            arrays: Graph input name → array; empty where the stream had made no step.
-            size: Rows and columns of the stream's frames; None where it had seen none.
+            arrays: Map from the name of a graph input to its array; empty if the stream was saved before its first
+                step.
+            size: Height and width of the stream's frames; None if it was saved before its first frame.
 
         Returns:
             The state; None before the first step.
 
         Raises:
-            StreamError: An array is missing, unknown, or of another dtype or size.
+            StreamError: An array is missing or unknown, or has a wrong dtype or size.
         """
         if not arrays or size is None:
             if arrays:
-                raise StreamError("the saved state contradicts itself", seen="a state without a frame")
+                raise StreamError("the saved state is inconsistent", seen="a state without a frame")
             return None
         return self.backend.state_from_host(arrays, self.sizes(*size))

@@ -1,4 +1,4 @@
-"""From a decoded frame to the graph's `frame` input, exactly as at training time."""
+"""Conversion of a decoded frame to the graph input, exactly as during training."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from visdeploy.manifest import Preprocessing
 
 
 class Preprocessor:
-    """Resize, order channels, normalise, pad, as the manifest says.
+    """Resizes, reorders channels, normalises and pads frames as described in the manifest.
 
     Args:
-        spec: The manifest's `preprocessing` field.
+        spec: Field `preprocessing` of the manifest.
 
     Example:
         >>> spec = Preprocessing(channel_order="rgb", mean=[0, 0, 0], std=[255, 255, 255], height=4, width=6)
@@ -30,23 +30,23 @@ class Preprocessor:
         self._channels = (0, 1, 2) if spec.channel_order == "rgb" else (2, 1, 0)
 
     def content_size(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns that a frame of this size is scaled to, before padding."""
+        """Return the height and width to which a frame of this size is scaled, before padding."""
         if self.spec.resize == "exact":
             return self.spec.height, self.spec.width
         short, long = min(height, width), max(height, width)
-        # the scale as a fraction: whole results must not fall below themselves when they are rounded down
+        # the scale is a fraction of integers, so that rounding down does not decrease a result that is an integer
         target, source = min((self.spec.height, short), (self.spec.width, long), key=lambda f: f[0] / f[1])
         extra = 0.5 if self.spec.rounding == "nearest" else 0.0
         return max(1, int(height * target / source + extra)), max(1, int(width * target / source + extra))
 
     def tensor_size(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the tensor made from a frame of this size, padding included."""
+        """Return the height and width of the tensor of a frame of this size, including padding."""
         divisor = self.spec.pad_divisor
         rows, columns = self.content_size(height, width)
         return -(-rows // divisor) * divisor, -(-columns // divisor) * divisor
 
     def __call__(self, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """The tensor of one frame.
+        """Convert one frame to a tensor.
 
         Args:
             frame: RGB pixels, uint8 `[h, w, 3]`; need not be contiguous.
@@ -55,7 +55,7 @@ class Preprocessor:
             float32 `[1, 3, H, W]`, contiguous.
 
         Raises:
-            SourceError: The frame has another dtype or shape.
+            SourceError: The frame has a wrong dtype or shape.
         """
         check_frame(frame)
         content = self._resize(frame, *self.content_size(*frame.shape[:2]))
@@ -69,7 +69,7 @@ class Preprocessor:
         return tensor
 
     def _resize(self, frame: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
-        """With the library that the network's authors used: each gives other pixels."""
+        """Resize with the library used by the authors of the network, because the results differ between libraries."""
         if frame.shape[:2] == (height, width):
             return frame
         if self.spec.interpolation == "opencv_bilinear":
@@ -83,10 +83,10 @@ class Preprocessor:
 
 
 def check_frame(frame: Any) -> None:
-    """Accept RGB frames only.
+    """Raise an error unless a frame is an RGB image.
 
     Raises:
-        SourceError: It is no array, or one of another dtype or shape; the hint says how to convert it.
+        SourceError: It is not an array, or has a wrong dtype or shape; the hint says how to convert it.
     """
     from visdeploy.video.arrays import check_image
 

@@ -1,4 +1,4 @@
-"""A saved stream on disk: one npz archive without pickle, tied to its bundle."""
+"""Saved streams on disk: one npz archive without pickle per stream, tied to its bundle."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 
 
 class _Header(BaseModel):
-    """What the archive says about itself, as JSON."""
+    """Header of the archive, stored as JSON."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -40,21 +40,21 @@ class _Header(BaseModel):
 
 @dataclass
 class SavedStream:
-    """Everything a stream remembers.
+    """Complete state of a stream.
 
     Attributes:
-        bundle: Identity of the bundle that the stream runs on.
-        name: Name of its result.
-        fps: Its frame rate, 0 where unknown.
-        num_frames: Frames pushed.
-        num_results: Results given out.
-        size: Rows and columns of its frames; None before the first.
-        graph: The graph's state, by input name; empty before the first step.
-        decoder: The decoder's state.
-        waiting: Frames that wait for a clip to be complete.
-        ready: Results that have not been given out; their class names are left out.
-        masks: Track id → frame index → mask, where the stream collects; else None.
-        timestamps: Seconds of every result given out, where the stream collects.
+        bundle: Identity of the bundle of the stream.
+        name: Name of the result of the stream.
+        fps: Frame rate, 0 if unknown.
+        num_frames: Number of frames pushed.
+        num_results: Number of results returned.
+        size: Height and width of the frames; None before the first frame.
+        graph: State of the graph, by input name; empty before the first step.
+        decoder: State of the decoder.
+        waiting: State of the feeder: frames of a clip that is not yet complete.
+        ready: Results that have not been returned yet, without class names.
+        masks: Map from track id to frame index to mask, if the stream collects results; otherwise None.
+        timestamps: Timestamps in seconds of all returned results, if the stream collects results.
     """
 
     bundle: str
@@ -71,7 +71,7 @@ class SavedStream:
     timestamps: list[float]
 
     def write(self, path: Path) -> Path:
-        """Write the archive; it appears complete or not at all.
+        """Write the archive atomically: the file is complete or absent.
 
         Raises:
             StreamError: The file cannot be written.
@@ -109,7 +109,7 @@ class SavedStream:
 
         Args:
             path: The file.
-            bundle: Identity of the bundle that shall continue the stream.
+            bundle: Identity of the bundle that is to continue the stream.
 
         Raises:
             StreamError: The file is missing, damaged, of a newer schema, or was saved with another bundle.
@@ -117,9 +117,9 @@ class SavedStream:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-        except Exception as error:  # zipfile, zlib and numpy each raise their own kinds on damaged archives
+        except Exception as error:  # zipfile, zlib and numpy raise different exceptions for damaged archives
             raise StreamError(
-                f"{path} is no saved stream", seen=str(error)[:200], expected="a file made by Stream.save"
+                f"{path} is not a saved stream", seen=str(error)[:200], expected="a file written by Stream.save"
             ) from error
         header = _read_header(path, arrays.pop("header", None))
         if header.bundle != bundle:
@@ -127,7 +127,7 @@ class SavedStream:
                 f"{path} was saved with another bundle",
                 seen=f"bundle {header.bundle[:12]}…",
                 expected=f"{bundle[:12]}…",
-                hint="Continue it with the bundle it was saved with; states of different models do not mix.",
+                hint="Continue it with the bundle it was saved with; the state of one model does not fit another.",
             )
         size = None if header.height is None or header.width is None else (header.height, header.width)
         collected = _group(arrays, "collected/")
@@ -163,15 +163,15 @@ def _read_header(path: Path, array: Array | None) -> _Header:
         header = _Header.model_validate(data)
     except (ValueError, AttributeError, RecursionError) as error:
         seen = f"{error.error_count()} wrong fields" if isinstance(error, ValidationError) else str(error)[:200]
-        raise StreamError(f"{path} is no saved stream", seen=seen, expected="a file made by Stream.save") from error
-    if (header.format, header.schema_version) != (FORMAT, SCHEMA_VERSION):
-        raise StreamError(f"{path} is no saved stream", seen=header.format, expected=f"{FORMAT} {SCHEMA_VERSION}")
-    if header.num_results > header.num_frames:
         raise StreamError(
-            f"{path} contradicts itself", seen=f"{header.num_results} results of {header.num_frames} frames"
-        )
+            f"{path} is not a saved stream", seen=seen, expected="a file written by Stream.save"
+        ) from error
+    if (header.format, header.schema_version) != (FORMAT, SCHEMA_VERSION):
+        raise StreamError(f"{path} is not a saved stream", seen=header.format, expected=f"{FORMAT} {SCHEMA_VERSION}")
+    if header.num_results > header.num_frames:
+        raise StreamError(f"{path} is inconsistent", seen=f"{header.num_results} results of {header.num_frames} frames")
     if (header.num_frames > 0) != (header.height is not None and header.width is not None):
-        raise StreamError(f"{path} contradicts itself", seen=f"{header.num_frames} frames, height {header.height}")
+        raise StreamError(f"{path} is inconsistent", seen=f"{header.num_frames} frames, height {header.height}")
     return header
 
 
@@ -180,7 +180,7 @@ def _group(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
 
 
 def _pack(masks: Mapping[int, Mapping[int, Mask]], timestamps: Sequence[float]) -> dict[str, Array]:
-    """Collected masks as flat arrays: one row per mask, and the run lengths of all of them end to end."""
+    """Convert collected masks to flat arrays: one row per mask, and the concatenated run lengths of all masks."""
     rows = [(track, frame, mask.counts) for track, frames in masks.items() for frame, mask in frames.items()]
     return {
         "rows": np.array([(track, frame, len(counts)) for track, frame, counts in rows], dtype=np.int64).reshape(-1, 3),
@@ -192,7 +192,7 @@ def _pack(masks: Mapping[int, Mapping[int, Mask]], timestamps: Sequence[float]) 
 def _unpack(
     path: Path, arrays: Mapping[str, Array], size: tuple[int, int] | None, num_results: int
 ) -> tuple[dict[int, dict[int, Mask]], list[float]]:
-    """The inverse of `_pack`, every mask checked.
+    """Convert the arrays of `_pack` back to masks and timestamps, and check every mask.
 
     Raises:
         StreamError: The arrays are missing or contradict each other.
@@ -210,12 +210,12 @@ def _unpack(
             rle = {"size": size, "counts": counts[end - length : end]}
             masks.setdefault(track, {})[frame] = Mask.from_coco(rle)
     except (KeyError, ValueError, TypeError, IndexError, DataError) as error:
-        raise StreamError(f"{path} holds damaged masks", seen=str(error)[:200]) from error
+        raise StreamError(f"{path} contains damaged masks", seen=str(error)[:200]) from error
     return masks, stamps
 
 
 def _pack_results(results: Sequence[FrameResult]) -> dict[str, Array]:
-    """Results that wait to be given out, as flat arrays: one row per instance."""
+    """Convert results that have not been returned yet to flat arrays with one row per instance."""
     rows = [(r.index, i.track_id, i.label, len(i.mask.counts)) for r in results for i in r]
     return {
         "timestamps": np.array([r.timestamp for r in results], dtype=np.float64),
@@ -228,7 +228,7 @@ def _pack_results(results: Sequence[FrameResult]) -> dict[str, Array]:
 def _unpack_results(
     path: Path, arrays: Mapping[str, Array], size: tuple[int, int] | None, header: _Header
 ) -> list[FrameResult]:
-    """The inverse of `_pack_results`, every mask checked.
+    """Convert the arrays of `_pack_results` back to results, and check every mask.
 
     Raises:
         StreamError: The arrays are missing or contradict each other.
@@ -253,4 +253,4 @@ def _unpack_results(
             for index, stamp in enumerate(stamps.tolist(), first)
         ]
     except (KeyError, ValueError, TypeError, IndexError, DataError) as error:
-        raise StreamError(f"{path} holds damaged results", seen=str(error)[:200]) from error
+        raise StreamError(f"{path} contains damaged results", seen=str(error)[:200]) from error

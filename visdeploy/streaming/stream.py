@@ -1,4 +1,4 @@
-"""One stream of frames through a predictor: push a frame, get its instances; save, resume, collect."""
+"""Streams of frames through a predictor: push a frame, get its instances; save, resume, collect."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ from visdeploy.streaming.windows import Feeder, Step
 
 @dataclass
 class Collected:
-    """What a collecting stream has gathered for its `VideoResult`: run-length encoded masks and timestamps."""
+    """Data collected by a stream for its `VideoResult`: run-length encoded masks and timestamps."""
 
     masks: dict[int, dict[int, Mask]] = field(default_factory=dict)
     timestamps: list[float] = field(default_factory=list)
 
     def add(self, frame: FrameResult) -> None:
-        """Take over one frame."""
+        """Add the result of one frame."""
         self.timestamps.append(frame.timestamp)
         for instance in frame:
             self.masks.setdefault(instance.track_id, {})[frame.index] = instance.mask
 
 
 class Stream:
-    """Frames of one video or camera, in order. Made by `VISPredictor.open_stream` and `load_stream`.
+    """Stream of the frames of one video or camera, in order. Created by `VISPredictor.open_stream` and `load_stream`.
 
-    Methods that see one frame at a time answer every push with that frame's result. Methods that see clips answer late:
-    results come out in order, one per push once the first clip is complete, and `flush` gives the rest.
+    Online methods return the result of a frame from the push of that frame. Clip methods return results with a delay:
+    one result per push, in order, once the first clip is complete; `flush` returns the remaining results.
 
-    A push that raises leaves the stream as it was, so the next good frame continues the tracks. A stream is used by
-    one thread at a time; different streams of one predictor may run in different threads.
+    A push that raises an error leaves the stream unchanged, so the next valid frame continues the tracks. A stream may
+    be used by one thread at a time; different streams of a predictor may run in different threads.
 
     Args:
         pipeline: The model on its engine.
-        identity: Identity of the bundle, to which a saved stream is tied; empty where there is no bundle.
-        collect: Keep what `result` needs. Memory then grows with the video by its run-length encoded masks; without
-            it, it stays flat for ever.
+        identity: Identity of the bundle, to which a saved stream is tied; empty without a bundle.
+        collect: Keep the data for `result`. Memory then grows with the run-length encoded masks of the video; otherwise
+            it stays constant.
         name: Name of the result.
-        fps: Frame rate; gives frames pushed without a timestamp one.
+        fps: Frame rate, from which the timestamps of frames pushed without one are computed.
 
     Example:
         >>> with predictor.open_stream() as stream:  # doctest: +SKIP
@@ -62,15 +62,15 @@ class Stream:
         ...     late = stream.flush()
 
     Attributes:
-        num_frames: Frames pushed.
-        num_results: Results given out.
+        num_frames: Number of frames pushed.
+        num_results: Number of results returned.
     """
 
     def __init__(
         self, pipeline: Pipeline, *, identity: str = "", collect: bool = False, name: str = "stream", fps: float = 0.0
     ) -> None:
         if not (math.isfinite(fps) and fps >= 0):
-            raise StreamError("wrong frame rate of a stream", seen=str(fps), expected="frames per second, or 0")
+            raise StreamError("invalid frame rate of a stream", seen=str(fps), expected="frames per second, or 0")
         self.name, self.fps = name, float(fps)
         self.num_frames = self.num_results = 0
         self._pipeline, self._identity, self._closed, self._flushed = pipeline, identity, False, False
@@ -83,7 +83,7 @@ class Stream:
 
     @property
     def latency(self) -> int:
-        """Frames between a push and the result of the same frame; 0 for online methods."""
+        """Number of frames by which the result of a frame is delayed; 0 for online methods."""
         return self._pipeline.latency
 
     def push(self, frame: npt.NDArray[np.uint8], timestamp: float | None = None) -> FrameResult | None:
@@ -91,26 +91,26 @@ class Stream:
 
         Args:
             frame: RGB pixels, uint8 `[height, width, 3]`, of the same size in every call.
-            timestamp: Seconds from the start of the stream; by default from `fps`, or 0 without one.
+            timestamp: Seconds since the start of the stream; by default computed from `fps`, or 0 if `fps` is 0.
 
         Returns:
-            The next result: that of this frame for online methods; of an earlier one, or None as long as none is
-            final, for methods that see clips.
+            The next result: for online methods that of this frame; for clip methods that of an earlier frame, or None
+            while no result is final.
 
         Raises:
-            SourceError: The frame is no RGB image; the hint says how to convert it.
-            StreamError: The stream is closed or flushed, the size differs from the frames before, or the timestamp is
-                no number.
+            SourceError: The frame is not an RGB image; the hint says how to convert it.
+            StreamError: The stream is closed or flushed, the size differs from that of earlier frames, or the timestamp
+                is not finite.
             EngineError: The graph failed.
         """
         self._check_open("push a frame")
         if self._flushed:
-            raise StreamError("the stream is flushed, cannot push a frame", hint="Open a new one with open_stream().")
+            raise StreamError("cannot push a frame: the stream is flushed", hint="Open a new one with open_stream().")
         check_frame(frame)
         height, width = frame.shape[:2]
         if self._size is not None and self._size != (height, width):
             raise StreamError(
-                f"frame {self.num_frames} has another size than the frames before",
+                f"the size of frame {self.num_frames} differs from that of earlier frames",
                 seen=f"{width}x{height}",
                 expected=f"{self._size[1]}x{self._size[0]}",
                 hint="Resize it, or open a new stream.",
@@ -118,7 +118,7 @@ class Stream:
         if timestamp is None:
             timestamp = self.num_frames / self.fps if self.fps else 0.0
         if not math.isfinite(timestamp):
-            raise StreamError(f"frame {self.num_frames} has no usable timestamp", seen=str(timestamp))
+            raise StreamError(f"invalid timestamp of frame {self.num_frames}", seen=str(timestamp))
         feeder, step = self._pipeline.push(self._feeder, frame, float(timestamp))
         if step is not None:
             self._run(step, (height, width))
@@ -127,16 +127,16 @@ class Stream:
         return self._next()
 
     def flush(self) -> list[FrameResult]:
-        """Process what is waiting and end the stream's input.
+        """End the input of the stream, and process the frames of the last clip.
 
         Returns:
-            The results that have not come out yet, in frame order; none for online methods.
+            The remaining results, in frame order; none for online methods.
 
         Raises:
             StreamError: The stream is closed.
-            EngineError: The graph failed; the frames are still waiting.
+            EngineError: The graph failed; the frames are kept, so that `flush` can be called again.
         """
-        self._check_open("flush it")
+        self._check_open("flush")
         if not self._flushed:
             feeder, step = self._feeder.finish()
             if step is not None and self._size is not None:
@@ -146,13 +146,13 @@ class Stream:
         return list(iter(self._next, None))
 
     def _run(self, step: Step, size: tuple[int, int]) -> None:
-        """One step of the graph. Only the decoder's last act changes the stream."""
+        """Run one step of the graph. An error leaves the stream unchanged."""
         outputs, state = self._pipeline.run(step, self._state)
         self._ready.extend(self.decoder.decode(outputs, step, height=size[0], width=size[1]))
         self._state = state
 
     def _next(self) -> FrameResult | None:
-        """The next result, if one is final."""
+        """Return the next result; None if none is final."""
         if not self._ready:
             return None
         result = self._ready.popleft()
@@ -162,14 +162,14 @@ class Stream:
         return result
 
     def result(self) -> VideoResult:
-        """The tracks over the results that have come out, each with its label and score; `flush` first for all.
+        """Return the tracks in all results returned so far, with labels and scores; call `flush` first for all frames.
 
         Raises:
-            StreamError: The stream was not opened with `collect=True`, or has seen no frame.
+            StreamError: The stream was not opened with `collect=True`, or has returned no result.
         """
         if self._collected is None:
             raise StreamError(
-                "this stream keeps no result", hint="Open it with collect=True, or use the result of every push."
+                "this stream does not collect results", hint="Open it with collect=True, or use the results of push()."
             )
         if self._size is None or not self.num_results:
             raise StreamError(
@@ -191,17 +191,17 @@ class Stream:
         )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write everything needed to continue later, in another process or on another device of the same bundle.
+        """Write the state of the stream, to be continued later in another process or on another device.
 
         Args:
-            path: File to write (npz, no pickle); it appears complete or not at all.
+            path: File to write (npz, no pickle), complete or absent.
 
         Raises:
             StreamError: The stream is closed, or the file cannot be written.
         """
-        self._check_open("save it")
+        self._check_open("save")
         if self._flushed:
-            raise StreamError("the stream is flushed, cannot save it", hint="Save it before its end.")
+            raise StreamError("cannot save the stream: it is flushed", hint="Save it before the call of flush().")
         if not self._identity:
             raise StreamError("this stream cannot be saved", seen="no bundle", expected="a stream of a VISPredictor")
         saved = SavedStream(
@@ -240,12 +240,12 @@ class Stream:
         return stream
 
     def close(self) -> None:
-        """Free the state. `result` still works; pushing, flushing and saving no longer do."""
+        """Free the state. `result` still works afterwards, but `push`, `flush` and `save` raise an error."""
         self._closed, self._state, self._feeder = True, None, self._pipeline.feeder
 
     def _check_open(self, action: str) -> None:
         if self._closed:
-            raise StreamError(f"the stream is closed, cannot {action}", hint="Open a new one with open_stream().")
+            raise StreamError(f"cannot {action}: the stream is closed", hint="Open a new one with open_stream().")
 
     def __enter__(self) -> Stream:
         return self
@@ -259,17 +259,17 @@ class Stream:
 def whole_video(
     pipeline: Pipeline, frames: Iterable[npt.NDArray[np.uint8]], *, name: str, fps: float = 0.0
 ) -> VideoResult:
-    """The tracks of all frames of a video.
+    """Compute the tracks of all frames of a video.
 
     Args:
         pipeline: The model on its engine.
-        frames: RGB pixels, uint8 `[height, width, 3]`, all of one size.
+        frames: RGB pixels, uint8 `[height, width, 3]`, all of the same size.
         name: Name of the result.
-        fps: Frame rate of the result, 0 where unknown.
+        fps: Frame rate of the result, 0 if unknown.
 
     Raises:
-        StreamError: There is no frame, or one is of another size.
-        SourceError: A frame is no RGB image.
+        StreamError: There are no frames, or their sizes differ.
+        SourceError: A frame is not an RGB image.
         EngineError: The graph failed.
     """
     with Stream(pipeline, collect=True, name=name, fps=fps) as stream:

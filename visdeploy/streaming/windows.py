@@ -1,4 +1,4 @@
-"""From single frames to steps of the graph: one frame each, or overlapping clips, as the manifest's window says."""
+"""Grouping of frames into steps of the graph: single frames or overlapping clips, as described by `Window`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ class Step:
     """One run of the graph.
 
     Attributes:
-        inputs: The graph's inputs that are not state, by name: the frames along the first axis, and the rows and
-            columns of their content, int64 `[2]`, where the graph takes them.
+        inputs: Graph inputs that are not state, by name: the frames along the first axis and, if the graph has such an
+            input, the height and width of the frames without padding, int64 `[2]`.
         first: Position of the first frame in its stream.
-        timestamps: Seconds of each frame; their number is that of the real frames, without repetitions that fill a
-            short clip.
-        fresh: How many of the frames, the last ones, no earlier step has seen.
+        timestamps: Timestamps in seconds, one for each actual frame; frames repeated to fill a short clip have none.
+        fresh: Number of frames, at the end, that were not part of an earlier step.
     """
 
     inputs: Mapping[str, npt.NDArray[Any]]
@@ -35,7 +34,7 @@ class Step:
 
     @property
     def length(self) -> int:
-        """Number of real frames."""
+        """Number of actual frames, without repetitions that fill a short clip."""
         return len(self.timestamps)
 
     @property
@@ -46,22 +45,23 @@ class Step:
 
 @dataclass(frozen=True)
 class Feeder:
-    """Collects frames until a step is complete. Immutable, so that a failed step leaves a stream as it was.
+    """Collects frames until a step is complete. It is immutable, so that a failed step leaves a stream unchanged.
 
-    A clip is complete with `window.length` frames, the next one `window.stride` frames later; `finish` gives the last
-    frames as one more clip that reaches back as far as it can. A graph with a fixed number of frames gets a shorter
-    video repeated from its start, as the published clip methods do.
+    The first clip is complete after `window.length` frames, each further one after `window.stride` more frames.
+    `finish` returns the last `window.length` frames as a final clip, so it may overlap the previous one further. If a
+    video is shorter than a clip and the graph has a fixed number of frames, the video is repeated from its start, as in
+    the published clip methods.
 
     Attributes:
-        name: Graph input that takes the frames.
+        name: Graph input for the frames.
         window: Frames per step.
-        fixed: Whether the graph takes exactly `window.length` frames.
-        size_name: Graph input that takes the size of the frames' content; none by default.
-        content: Rows and columns of the frames' content, without padding.
+        fixed: Whether the graph requires exactly `window.length` frames.
+        size_name: Graph input for the size of the frames without padding; by default there is none.
+        content: Height and width of the frames without padding.
         frames: The last preprocessed frames, float32 `[1, 3, height, width]` each; at most `window.length`.
-        timestamps: Seconds of each.
-        count: Frames seen.
-        done: Frames that have been part of a step.
+        timestamps: Timestamps of these frames in seconds.
+        count: Number of frames seen.
+        done: Number of frames that have been part of a step.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Feeder:
 
     @classmethod
     def of(cls, spec: GraphSpec) -> Feeder:
-        """An empty feeder for a graph."""
+        """Create an empty feeder for a graph."""
         size = spec.size
         fixed = isinstance(spec.frames.shape[0], int)
         return cls(spec.frames.name, spec.window, fixed, None if size is None else size.name)
@@ -84,15 +84,15 @@ class Feeder:
     def push(
         self, frame: FrameArray, timestamp: float, content: tuple[int, int] | None = None
     ) -> tuple[Feeder, Step | None]:
-        """Take the next frame.
+        """Add the next frame.
 
         Args:
-            frame: Preprocessed, float32 `[1, 3, height, width]`.
-            timestamp: Seconds.
-            content: Rows and columns of its content; all of it by default.
+            frame: Preprocessed frame, float32 `[1, 3, height, width]`.
+            timestamp: Timestamp in seconds.
+            content: Height and width of the frame without padding; by default there is no padding.
 
         Returns:
-            The feeder with it, and the step that it completes, if any.
+            The feeder with the frame, and the step that is now complete, if any.
         """
         length = self.window.length
         after = replace(
@@ -106,7 +106,7 @@ class Feeder:
         return after._step() if over >= 0 and over % self.window.stride == 0 else (after, None)
 
     def finish(self) -> tuple[Feeder, Step | None]:
-        """The frames that no step has seen yet, as one more step, if there are any."""
+        """Return the final step, if there are frames that were not part of a step."""
         return self._step() if self.count > self.done else (self, None)
 
     def _step(self) -> tuple[Feeder, Step]:
@@ -122,7 +122,7 @@ class Feeder:
         return replace(self, done=self.count), step
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """What is waiting, as arrays that `restore` takes back; nothing where steps are single frames."""
+        """Return the frames that are waiting, as arrays for `restore`; empty if each step is a single frame."""
         if self.window.length == 1:
             return {}
         frames = np.concatenate(self.frames) if self.frames else np.zeros((0, 3, 1, 1), np.float32)
@@ -135,11 +135,11 @@ class Feeder:
         }
 
     def restore(self, arrays: Mapping[str, npt.NDArray[Any]], count: int) -> Feeder:
-        """This feeder with a saved state.
+        """Return this feeder with a saved state.
 
         Args:
-            arrays: What `state` gave.
-            count: Frames that the saved stream had seen.
+            arrays: Arrays returned by `state`.
+            count: Number of frames that the saved stream had seen.
 
         Raises:
             StreamError: The arrays are incomplete or contradict each other.
@@ -170,11 +170,11 @@ class Feeder:
 
 
 def steps(feeder: Feeder, frames: Iterable[tuple[FrameArray, tuple[int, int] | None]]) -> Iterator[Step]:
-    """The steps of a whole video, the last one included.
+    """Iterate over all steps of a video, including the last one.
 
     Args:
         feeder: An empty feeder.
-        frames: Preprocessed frames, float32 `[1, 3, height, width]`, each with the rows and columns of its content.
+        frames: Preprocessed frames, float32 `[1, 3, height, width]`, each with its height and width without padding.
     """
     for frame, content in frames:
         feeder, step = feeder.push(frame, 0.0, content)

@@ -1,4 +1,4 @@
-"""Association of instances between frames and between clips, in numpy."""
+"""Association of instances between frames and between clips, in NumPy."""
 
 from visdeploy.tracking.affinity import AffinityTracker, Association, sigmoid
 

@@ -1,4 +1,4 @@
-"""The methods that can be exported: network → step graph. One line per method; other packages add theirs."""
+"""Registry of the methods that can be exported: method name → function from a network to a step graph."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ BUILDERS: dict[str, Builder] = {"defvis": defvis.build, "tevit": tevit.build, "v
 
 
 def build_step(model: VISModel) -> StepGraph:
-    """The step graph of a network.
+    """Return the step graph of a network.
 
     Raises:
-        ConfigError: Its method cannot be exported.
-        DependencyError: Another package exports it, and cannot be loaded, or gives something else.
+        ConfigError: The method cannot be exported.
+        DependencyError: Another package exports it, but cannot be loaded, or returns something else.
     """
     method = model.info.method
     build: Builder | None = BUILDERS.get(method) or entry_points.load(

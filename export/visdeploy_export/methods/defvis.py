@@ -1,4 +1,4 @@
-"""DefVIS's step graph: one clip in, raw results of all slots out."""
+"""Step graph of DefVIS: from one clip to the raw results of all slots."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from visdeploy_training.model import VISModel
 
 
 def build(model: VISModel) -> StepGraph:
-    """The step graph of a DefVIS network in evaluation mode; the number of frames is the weights' own."""
+    """Return the step graph of a DefVIS network in evaluation mode. The number of frames is fixed by the weights."""
     return StepGraph(METHOD.online_step(model), METHOD.inference(model.config))

@@ -1,4 +1,4 @@
-"""TeViT's step graph: one clip of any length in, raw results of its best pairs out."""
+"""Step graph of TeViT: from one clip of any length to the raw results of its best pairs of query and class."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from visdeploy_training.methods.tevit import METHOD
 from visdeploy_training.model import VISModel
 
 TRACED_FRAMES = 3
-"""Frames of the clip that the graph is traced with; short, as all lengths give the same graph."""
+"""Frames of the clip for tracing. It is short, because the graph does not depend on the length."""
 
 
 def build(model: VISModel) -> StepGraph:
-    """The step graph of a TeViT network in evaluation mode; frames, rows and columns are free."""
+    """Return the step graph of a TeViT network in evaluation mode. Frames, rows and columns are dynamic."""
     frames = min(TRACED_FRAMES, model.config.window)
     return StepGraph(METHOD.online_step(model), METHOD.inference(model.config), traced={"frames": frames})

@@ -1,4 +1,4 @@
-"""VISOLO's step graph: one frame and the memory in, detections and the next memory out."""
+"""Step graph of VISOLO: from one frame and the memory to detections and the next memory."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from visdeploy_training.model import VISModel
 
 
 def build(model: VISModel) -> StepGraph:
-    """The step graph of a VISOLO network in evaluation mode; rows and columns are free."""
+    """Return the step graph of a VISOLO network in evaluation mode. Rows and columns are dynamic."""
     return StepGraph(METHOD.online_step(model), METHOD.inference(model.config))

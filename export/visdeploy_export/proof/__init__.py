@@ -1,1 +1,1 @@
-"""The proof at the end of an export: frames, engines side by side, average precision."""
+"""Parity check at the end of an export: frames, comparison of engines, average precision."""

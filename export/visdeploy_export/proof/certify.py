@@ -1,4 +1,4 @@
-"""The proof at the end of an export: PyTorch and the shipped artefact on the same frames."""
+"""Comparison of PyTorch with the exported graph on the same frames."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from visdeploy_export.proof.clips import moving_clip
 from visdeploy_export.proof.explain import StepWatch
 
 SELFTEST_FRAMES, SELFTEST_SIZE = 9, (90, 160)
-"""Nine frames: the first key frame that outlives its slot (frame 5) is read by frame 8 as a key frame."""
+"""Nine frames: frame 8 is the first in which VISOLO reads a key frame (5) that is not one of the two latest frames."""
 
 
 def record_selftest(reference: Pipeline) -> SelfTest:
@@ -54,15 +54,15 @@ def compare_engines(
     """Run the same frames through both engines.
 
     Args:
-        reference: The engine taken as correct.
-        candidate: The engine under test.
+        reference: Engine taken as correct.
+        candidate: Engine under test.
         frames: RGB frames of one size.
         source: Description of the frames.
-        average_precision: AP of both, measured elsewhere.
-        watch: Is told about every step, to explain a failure afterwards.
+        average_precision: AP of both engines, measured elsewhere.
+        watch: Receives every step, to explain a failure later.
 
     Raises:
-        ExportError: There is no frame.
+        ExportError: There are no frames.
     """
     ahead = iter(frames)
     first = next(ahead, None)

@@ -1,4 +1,4 @@
-"""Frames to prove parity on: a synthetic clip, or what the caller gave."""
+"""Frames for the parity certificate: a synthetic clip, or frames of the caller."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Frames = Iterable[NDArray[np.uint8]]
 
 
 def moving_clip(num_frames: int, height: int, width: int, *, seed: int = 0) -> NDArray[np.uint8]:
-    """A clip of textured shapes that cross a smooth background; the same for the same arguments everywhere.
+    """Synthesise a clip of textured shapes that move over a smooth background. It depends on the arguments only.
 
     Args:
         num_frames: Number of frames.
         height: Rows, in pixels.
         width: Columns, in pixels.
-        seed: Another clip for another number.
+        seed: Seed of the random numbers.
 
     Returns:
         RGB, uint8 `[num_frames, height, width, 3]`.
     """
-    rng = np.random.RandomState(seed)  # its stream is frozen by NumPy's compatibility policy
+    rng = np.random.RandomState(seed)  # NumPy keeps the numbers of `RandomState` unchanged
     y, x = np.mgrid[0:height, 0:width].astype(np.float64) / max(height, width)
     slope, phase = rng.uniform(-9, 9, (3, 2)), rng.uniform(0, 6.28, 3)
     background = np.stack([100 + 60 * np.sin(a * y + b * x + p) for (a, b), p in zip(slope, phase, strict=True)], -1)
@@ -49,10 +49,10 @@ def moving_clip(num_frames: int, height: int, width: int, *, seed: int = 0) -> N
 
 
 def open_frames(source: str | os.PathLike[str] | Frames, limit: int) -> Iterator[NDArray[np.uint8]]:
-    """The first frames of a video, folder or iterable of RGB arrays.
+    """Yield the first frames of a video, a folder, or an iterable of RGB arrays.
 
     Raises:
-        SourceError: It cannot be read, is empty, or changes its size.
+        SourceError: The source cannot be read, is empty, or changes its size.
     """
     if not isinstance(source, str | os.PathLike):
         yield from _of_one_size(source, limit)
@@ -79,10 +79,10 @@ def _of_one_size(frames: Frames, limit: int) -> Iterator[NDArray[np.uint8]]:
 
 
 def check_source(source: str | os.PathLike[str] | Frames | None) -> None:
-    """Open a video or folder and close it again, so that a wrong one is known before the long work.
+    """Open and close a video or folder, so that an invalid one is reported before the export.
 
     Raises:
-        SourceError: It cannot be read.
+        SourceError: The source cannot be read.
     """
     if isinstance(source, str | os.PathLike):
         from visdeploy.video import open_source
@@ -92,17 +92,17 @@ def check_source(source: str | os.PathLike[str] | Frames | None) -> None:
 
 
 def describe(source: object) -> str:
-    """A short name for the certificate, without folders: they say where it was made."""
+    """Return a short name for the certificate, without folders, which reveal where it was made."""
     if isinstance(source, str | os.PathLike):
         return Path(source).name
     return "frames given by the caller"
 
 
 def check_frame_count(count: int) -> None:
-    """Refuse a certificate over nothing.
+    """Check the number of frames of a certificate.
 
     Raises:
-        ConfigError: The count is not positive.
+        ConfigError: The number is not positive.
     """
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ConfigError("certify_frames has a wrong value", seen=repr(count), expected="a number from 1")

@@ -1,4 +1,4 @@
-"""What an export says about a certificate that failed: the first layer that differs, and a page with all of them."""
+"""Explanation of a failed certificate: the first layer that differs, and a page with all layers."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from visdeploy_export.proof.traced import run_program
 
 @dataclass(frozen=True)
 class Suspect:
-    """A step in which the engines may begin to differ.
+    """Step in which the engines may begin to differ.
 
     Attributes:
-        first: Its first frame.
-        inputs: Graph input → array, with the state that PyTorch had before the step.
+        first: First frame of the step.
+        inputs: Graph input → array, including the state of PyTorch before the step.
     """
 
     first: int
@@ -42,7 +42,7 @@ class Suspect:
 
 
 class StepWatch:
-    """Keeps the first step in which an output breaks its limit, and the step before it."""
+    """Recorder of the first step in which an output exceeds its limit, and of the step before it."""
 
     def __init__(self) -> None:
         self._steps: list[tuple[Step, State | None]] = []
@@ -53,17 +53,17 @@ class StepWatch:
 
         Args:
             step: The step.
-            state: PyTorch's state before it; None at the start.
-            failed: Whether an output has broken its limit in it, or before.
+            state: State of PyTorch before it; None at the start.
+            failed: Whether an output has exceeded its limit in this step or before.
         """
         if not self._failed:
             self._steps, self._failed = [*self._steps[-1:], (step, state)], failed
 
     def suspects(self, reference: Backend) -> list[Suspect]:
-        """The step that failed, then the one before it, whose state may be where the fault shows first.
+        """Return the step that failed, then the one before it, whose state may show the fault first.
 
         Args:
-            reference: PyTorch, whose states were seen.
+            reference: PyTorch, whose states were recorded.
         """
         found = []
         for step, state in reversed(self._steps):
@@ -76,17 +76,17 @@ class StepWatch:
 def explain_failure(
     module: nn.Module, program: ExportedProgram, bundle: Bundle, suspects: Sequence[Suspect], page: Path
 ) -> str:
-    """Look for the layer with which a failure begins, and write a page with all layers.
+    """Find the layer with which a failure begins, and write a page with all layers.
 
     Args:
-        module: The step function.
-        program: What torch traced of it.
-        bundle: The staged bundle that failed.
-        suspects: Steps to look at, the likeliest first; the page is about the first one in which a layer differs.
+        module: Step function.
+        program: Program that torch traced from it.
+        bundle: Staged bundle that failed.
+        suspects: Steps to examine, the most probable first; the page shows the first one in which a layer differs.
         page: File to write.
 
     Returns:
-        One sentence: the layer, and where the page is.
+        Two sentences that name the layer and the page.
     """
     model = onnx.load(str(bundle.model_path))
 
@@ -110,9 +110,9 @@ def explain_failure(
 
 
 def free_page(target: Path) -> Path:
-    """Where the page about a bundle goes: `NAME.parity.html` beside `NAME.vis`.
+    """Return the path of the page about a bundle: `NAME.parity.html` beside `NAME.vis`.
 
-    An earlier page is replaced. Any other file of that name stays, and the page's name gets a number.
+    An earlier page is replaced. If any other file has that name, a number is added to the name of the page.
     """
     stem = f"{target.name.removesuffix('.vis')}.parity"
     names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
@@ -130,7 +130,7 @@ def _is_page(path: Path) -> bool:
 def _untraced(
     module: nn.Module, program: ExportedProgram, model: onnx.ModelProto, inputs: Mapping[str, npt.NDArray[Any]]
 ) -> tuple[str, ...]:
-    """Outputs in which the traced program differs from the network itself."""
+    """Describe the outputs in which the traced program differs from the network."""
     tensors = [torch.from_numpy(np.array(inputs[value.name])) for value in model.graph.input]
     with torch.inference_mode():
         expected, traced = module(*tensors), run_program(program, tensors)

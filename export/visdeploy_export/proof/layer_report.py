@@ -1,25 +1,26 @@
-"""The activations of one step in two engines, and the first one that differs."""
+"""Report on the activations of one step in two engines, and the first one that differs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 ROUNDING = 2.0**-24
-"""Largest error of one rounding to float32, as a share of the value."""
+"""Maximum error of one rounding to float32, relative to the value."""
 BOUND = 1e-4
-"""Largest own error of a layer, as a share of its largest value. Kernels that sum in another order are a few roundings
-apart (1.3e-6 at most in the networks here); 1e-4 are 1,700 of them. A value that sums more terms than that, such as the
-pixels of a mask, may be off by one rounding for each."""
+"""Maximum own error of a layer, relative to its largest value. Kernels that sum in another order differ by a few
+roundings, by 1.3e-6 at most in the networks here; 1e-4 are 1,700 of them. A value that sums more terms than that, such
+as the pixels of a mask, may differ by one rounding for each."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far an array of the engine is from PyTorch's.
+    """Difference between an array of the engine and that of PyTorch.
 
     Attributes:
-        error: Largest difference; infinite where only one side has a number, or the shapes differ.
-        share: The same as a share of PyTorch's largest value; of whole numbers and booleans, the share that differs.
-        note: What these numbers cannot say.
+        error: Largest absolute difference; infinite if a value is finite on one side only, or the shapes differ.
+        share: The same relative to the largest value in PyTorch; for whole numbers and booleans, the fraction of
+            entries that differ.
+        note: Explanation that the numbers do not give.
     """
 
     error: float
@@ -29,7 +30,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One activation in both engines.
+    """Activation in both engines.
 
     Attributes:
         order: Position among the compared activations.
@@ -39,9 +40,9 @@ class LayerRow:
         includes: Paths of other modules whose operators are among them.
         shape: Shape in PyTorch.
         dtype: Element type in PyTorch.
-        total: Difference of the engines where both start from the inputs of the step.
-        own: Difference of this layer alone: PyTorch computes it from the engine's values of its inputs.
-        differs: Whether the own difference is more than rounding.
+        total: Difference of the engines if both start from the inputs of the step.
+        own: Difference of this layer alone: PyTorch computes it from the values of the engine for its inputs.
+        differs: Whether the own difference exceeds rounding errors.
     """
 
     order: int
@@ -57,7 +58,7 @@ class LayerRow:
 
     @property
     def place(self) -> str:
-        """Where in the network it is."""
+        """Location in the network."""
         where = self.layer or "the step function"
         return f"{where}, computed together with {', '.join(self.includes)}" if self.includes else where
 
@@ -69,13 +70,13 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class LayerReport:
-    """All activations of one step.
+    """Comparison of all activations of one step.
 
     Attributes:
-        rows: What could be compared, in the order in which it is computed.
-        unaligned: Nodes of the traced program without a counterpart in the ONNX graph that are part of no row.
-        untraced: Outputs in which the traced program itself differs from the network; empty where it does not.
-        stopped: Why the comparison ended before the last node; empty where it did not.
+        rows: Activations that could be compared, in the order of computation.
+        unaligned: Nodes of the traced program that have no counterpart in the ONNX graph and are part of no row.
+        untraced: Outputs in which the traced program differs from the network; empty if there are none.
+        stopped: Reason if the comparison ended before the last node; otherwise empty.
     """
 
     rows: tuple[LayerRow, ...]
@@ -85,7 +86,7 @@ class LayerReport:
 
     @property
     def first(self) -> LayerRow | None:
-        """The first layer that differs."""
+        """First layer that differs; None if no layer does."""
         return next((row for row in self.rows if row.differs), None)
 
     def __str__(self) -> str:

@@ -1,8 +1,8 @@
-"""Where two engines begin to differ: the activations of one step in PyTorch and in ONNX Runtime, layer by layer.
+"""Comparison of the activations of one step in PyTorch and in ONNX Runtime, layer by layer.
 
-What counts is a layer's own difference: PyTorch computes it from the values that the engine gave for its inputs. So
-errors of earlier layers do not count, however much later layers enlarge them, and the first layer whose own difference
-is more than rounding is where the fault is.
+The criterion is the own difference of a layer: PyTorch computes the layer from the values of the engine for its inputs,
+and the result is compared. Errors of earlier layers therefore do not count, even if later layers amplify them. The
+fault is in the first layer whose own difference exceeds rounding errors.
 
 Neither engine keeps all activations: both go through the graph together. Held at a time are the values that later nodes
 read, of the engine and of two runs in PyTorch, at most `PART` bytes of the engine's other values (one value, where it
@@ -29,7 +29,7 @@ from visdeploy_export.proof.traced import TorchRun, align, computed, folded, lay
 
 Array = npt.NDArray[Any]
 PART = 1 << 28
-"""Bytes of the engine's values that are looked at together."""
+"""Bytes of the values of the engine that are compared together."""
 
 
 def compare_layers(
@@ -43,11 +43,11 @@ def compare_layers(
     """Compare the activations of one step.
 
     Args:
-        program: What torch traced.
-        model: The ONNX graph that was made of it, with its weights.
-        inputs: Graph input → array, the state included.
-        start: Starts the engine under test.
-        limit: Bytes of the engine's values to look at together.
+        program: Program that torch traced.
+        model: ONNX graph that was exported from it, with its weights.
+        inputs: Graph input → array, including the state.
+        start: Function that starts the engine under test.
+        limit: Bytes of the values of the engine to compare together.
     """
     tensors = [torch.from_numpy(np.array(inputs[value.name])) for value in model.graph.input]
     shapes = value_shapes(program, tensors)
@@ -77,14 +77,14 @@ def compare_layers(
 
 
 class _Values:
-    """The engine's values in whatever order they are asked for."""
+    """Values of the engine, in any order."""
 
     def __init__(self, parts: Iterator[dict[str, Array]]) -> None:
         self._parts = parts
         self._held: dict[str, Array] = {}
 
     def take(self, name: str) -> Array:
-        """The value; each is given once."""
+        """Return a value. Each value can be taken once."""
         while name not in self._held:
             self._held |= next(self._parts)
         return self._held.pop(name)
@@ -148,7 +148,7 @@ def difference(reference: Tensor, engine: Array) -> Difference:
 
 
 def _without_row(program: ExportedProgram, names: Mapping[str, str]) -> tuple[str, ...]:
-    """Nodes that give a tensor which other nodes read, and that no row covers."""
+    """Return the nodes whose result is a tensor that other nodes read, and that are part of no row."""
     nodes = [node for node in computed(program) if node.op == "call_function"]
     covered = {each.name for node in nodes if node.name in names for each in (node, *folded(node, names))}
     return tuple(n.name for n in nodes if n.name not in covered and n.users and isinstance(n.meta.get("val"), Tensor))

@@ -1,4 +1,4 @@
-"""The activations of both engines as one HTML page that needs nothing else."""
+"""HTML page with the activations of both engines, without external files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from html import escape
 from visdeploy_export.proof.layer_report import BOUND, Difference, LayerReport, LayerRow
 
 MARK = "<!doctype html>\n<!-- visdeploy: activations of a failed export -->\n"
-"""Start of every page, by which an earlier one is recognised."""
+"""First lines of every page, by which earlier pages are recognised."""
 _STYLE = """
 body { font: 14px/1.4 system-ui, sans-serif; margin: 2em auto; max-width: 110em; padding: 0 1em; color: #1b1b1b; }
 table { border-collapse: collapse; width: 100%; }
@@ -26,11 +26,11 @@ _HEAD = ("#", "layer", "operators", "type and shape", "error", "of the largest",
 
 
 def layers_page(report: LayerReport, *, title: str) -> str:
-    """Write a report as a page.
+    """Return a report as an HTML page.
 
     Args:
-        report: The activations.
-        title: The model and the step.
+        report: Comparison of the activations.
+        title: Name of the model and of the step.
     """
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
     rows = "".join(_row(row, first=row is report.first) for row in report.rows)

@@ -1,4 +1,4 @@
-"""Average precision of two engines on a small annotated set."""
+"""Average precision of two engines on a small annotated data set."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from visdeploy.streaming.stream import whole_video
 def measure_average_precision(
     reference: Pipeline, candidate: Pipeline, ground_truth: Path, images: Path
 ) -> AveragePrecision:
-    """Run both engines over every video of a set and score both.
+    """Evaluate both engines on all videos of a data set.
 
     Args:
-        reference: The engine taken as correct.
-        candidate: The engine under test.
+        reference: Engine taken as correct.
+        candidate: Engine under test.
         ground_truth: YouTube-VIS JSON.
         images: Folder that its image names are relative to.
 
@@ -40,7 +40,7 @@ def measure_average_precision(
 
 
 def first_video(ground_truth: Path, images: Path) -> Iterator[NDArray[np.uint8]]:
-    """Frames of the first video of a set.
+    """Yield the frames of the first video of a data set.
 
     Raises:
         DataError: The annotations are malformed.

@@ -1,4 +1,4 @@
-"""An ONNX graph run part by part, so that every intermediate value can be looked at and few are held at a time."""
+"""Execution of an ONNX graph in parts, which gives access to every intermediate value in bounded memory."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Array = npt.NDArray[Any]
 
 
 class Session(Protocol):
-    """What is needed of `onnxruntime.InferenceSession`."""
+    """Interface of `onnxruntime.InferenceSession` that is used here."""
 
     def run(self, output_names: list[str], input_feed: dict[str, Array]) -> list[Array]:
-        """Values of the outputs."""
+        """Return the values of the outputs."""
 
 
 class StartSession(Protocol):
-    """Starts the engine under test on an ONNX file."""
+    """Function that starts the engine under test on an ONNX file."""
 
     def __call__(self, path: Path, /) -> Session:
-        """The session, with the options and operators of the engine under test."""
+        """Return a session with the options and operators of the engine under test."""
 
 
 @dataclass
@@ -42,17 +42,17 @@ class _Part:
 def run_parts(
     model: onnx.ModelProto, inputs: Mapping[str, Array], sizes: Mapping[str, int], limit: int, start: StartSession
 ) -> Iterator[dict[str, Array]]:
-    """Run a graph in parts and give the values that are asked for, part by part in topological order.
+    """Run a graph in parts, and yield the requested values of each part in topological order.
 
-    Each node runs once; values that later parts read are kept. The engine cannot fuse two nodes where the value between
-    them is looked at.
+    Each node runs once, and values that later parts read are kept. The engine cannot fuse two nodes if the value
+    between them is requested.
 
     Args:
-        model: The graph, its weights included.
+        model: Graph with its weights.
         inputs: Values of its inputs.
-        sizes: The values to look at, with the bytes that each is expected to take.
-        limit: Bytes of these values that one part may have; a single larger value is a part of its own.
-        start: Starts the engine.
+        sizes: Name of each requested value → its expected size in bytes.
+        limit: Maximum size of the requested values of a part, in bytes; a larger single value is a part of its own.
+        start: Function that starts the engine.
     """
     last_use = {name: i for i, node in enumerate(model.graph.node) for name in _reads(node)}
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -116,7 +116,7 @@ def _describe(name: str, value: Array) -> onnx.ValueInfoProto:
 
 
 def _reads(node: onnx.NodeProto) -> set[str]:
-    """Values that a node reads, those of the graphs inside it (the branches of an `If`) included."""
+    """Return the values that a node reads, including those of graphs in its attributes (branches of an `If`)."""
     names = {name for name in node.input if name}
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):

@@ -1,4 +1,4 @@
-"""The program that torch traced: run node by node, and matched with the values of the ONNX graph by name."""
+"""Program that torch traced: execution node by node, and matching with the values of the ONNX graph by name."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from visdeploy.errors import ExportError
 
 
 class TorchRun(Interpreter):
-    """One run of a program in PyTorch, a node at a time. Values are dropped after their last use.
+    """Run of a program in PyTorch, one node at a time. Values are deleted after their last use.
 
     Args:
-        program: The program.
-        inputs: Values of its own inputs, in order; weights and constants are the program's.
+        program: Program with its weights and constants.
+        inputs: Values of its other inputs, in order.
     """
 
     def __init__(self, program: ExportedProgram, inputs: Sequence[Tensor]) -> None:
@@ -29,34 +29,34 @@ class TorchRun(Interpreter):
         self.args_iter = iter(_arguments(program, inputs))
 
     def advance(self, node: Node) -> Any:
-        """Compute the next node; nodes are taken in the order of the graph."""
+        """Compute the next node, in the order of the graph."""
         with torch.inference_mode():
             self.env[node] = self.run_node(node)
         return self.env[node]
 
     def replace(self, node: Node, value: Tensor) -> None:
-        """Let the following nodes read another value of this one."""
+        """Replace the value of a node for the nodes that follow."""
         self.env[node] = value
 
     def forget(self, node: Node) -> None:
-        """Drop the values that no node after this one reads."""
+        """Delete the values that no node after this one reads."""
         for last in self.user_to_last_uses.get(node, ()):
             self.env.pop(last, None)
 
 
 def computed(program: ExportedProgram) -> Iterator[Node]:
-    """All nodes in order, but the output."""
+    """Iterate over all nodes in order, except the output."""
     return (node for node in program.graph_module.graph.nodes if node.op != "output")
 
 
 def run_program(program: ExportedProgram, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Outputs of a program; weights and constants are its own."""
+    """Run a program with its weights and constants, and return its outputs."""
     outputs: Sequence[Tensor] = Interpreter(program.graph_module).run(*_arguments(program, inputs))
     return outputs
 
 
 def value_shapes(program: ExportedProgram, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Run the program and keep a tensor without data for each of its values, by the name of its node."""
+    """Run a program, and return a tensor without data for each of its values, by the name of its node."""
     run, found = TorchRun(program, inputs), {}
     for node in computed(program):
         value = run.advance(node)
@@ -69,11 +69,11 @@ def value_shapes(program: ExportedProgram, inputs: Sequence[Tensor]) -> dict[str
 def align(program: ExportedProgram, model: onnx.ModelProto) -> dict[str, str]:
     """Find the ONNX value of every node that has one.
 
-    The exporter gives a value the name of its node, also where its optimiser fuses or replaces what computes it. Values
-    that the optimiser made superfluous are not there.
+    The exporter gives a value the name of its node, even if its optimiser fuses or replaces the operators that compute
+    it. Values that the optimiser removed have no counterpart.
 
     Returns:
-        Name of the node → name of the ONNX value; each value is there once.
+        Name of the node → name of the ONNX value, each value once.
     """
     values = {name for node in model.graph.node for name in node.output}
     results = program.graph_signature.output_specs
@@ -93,9 +93,9 @@ def align(program: ExportedProgram, model: onnx.ModelProto) -> dict[str, str]:
 
 
 def folded(node: Node, aligned: Collection[str]) -> list[Node]:
-    """The operations between a node and the nearest aligned values before it, in the order of the graph.
+    """Return the operations between a node and the nearest aligned values before it, in the order of the graph.
 
-    Only operations on tensors: arithmetic with sizes belongs to no layer.
+    Only operations on tensors are returned; arithmetic with sizes belongs to no layer.
     """
     found: dict[Node, None] = {}
     ahead = list(node.all_input_nodes)
@@ -109,22 +109,22 @@ def folded(node: Node, aligned: Collection[str]) -> list[Node]:
 
 
 def layer_of(node: Node) -> str:
-    """Path of the module that a node comes from; empty for the step function itself."""
+    """Return the path of the module that a node belongs to; empty for the step function."""
     stack: Mapping[str, tuple[str, Any]] = node.meta.get("nn_module_stack") or {}
     return next((path for path, _ in reversed(list(stack.values())) if path), "")
 
 
 def operation(node: Node) -> str:
-    """Name of a node's operator, without namespace and overload."""
+    """Return the name of the operator of a node, without namespace and overload."""
     target = node.target
     return target.__name__.split(".")[0] if callable(target) and hasattr(target, "__name__") else str(target)
 
 
 def _arguments(program: ExportedProgram, inputs: Sequence[Tensor]) -> list[Any]:
-    """Everything that the traced graph takes, in order.
+    """Return all arguments of the traced graph, in order.
 
     Raises:
-        ExportError: It takes something that is neither a tensor of the network nor an input.
+        ExportError: An argument is neither a tensor of the network nor an input.
     """
     own, found = iter(inputs), []
     for spec in program.graph_signature.input_specs:

@@ -121,7 +121,7 @@ struct RoiTap {
 template <typename Real>
 VD_HD RoiTap<Real> roi_tap(Real position, int32_t size) {
   const bool inside = (position >= Real(-1)) & (position <= Real(size));
-  position = inside & (position > Real(0)) ? position : Real(0);
+  position = (inside & (position > Real(0))) ? position : Real(0);
   const int32_t low = static_cast<int32_t>(position);
   const bool last = low >= size - 1;
   RoiTap<Real> tap;

@@ -1,7 +1,7 @@
 // Runs every plugin of a library against the CPU kernels on the same numbers, in every dtype:
 //   visdeploy_tensorrt_harness libvisdeploy_tensorrt.so            on the current CUDA device
 //   visdeploy_tensorrt_harness libvisdeploy_tensorrt_emulation.so --host
-// One line per case; the exit status is 1 when any is wrong.
+// and asks it for every combination of types. One line per case; the exit status is 1 when any is wrong.
 
 #include <algorithm>
 #include <cmath>
@@ -81,13 +81,29 @@ bool run_case(const Library& library, const Memory& memory, const Case& one, con
   }
 }
 
+bool run_combinations(const Library& library, const Memory& memory, const Case& one) {
+  try {
+    const Combinations found = compare_combinations(library, memory, one);
+    std::printf("%s takes %lld of %lld combinations of types, in the build and in the run  ok\n", one.op.c_str(),
+                static_cast<long long>(found.taken), static_cast<long long>(found.asked));
+    return found.taken > 0;
+  } catch (const std::exception& error) {
+    std::printf("%s combinations FAILED: %s\n", one.op.c_str(), error.what());
+    return false;
+  }
+}
+
 int run(const char* path, bool on_host) {
   const Library library(path);
   const Memory memory(on_host);
   int wrong = 0, total = 0;
   std::vector<std::string> covered;
   for (const Case& one : all_cases()) {
-    if (std::find(covered.begin(), covered.end(), one.op) == covered.end()) covered.push_back(one.op);
+    if (std::find(covered.begin(), covered.end(), one.op) == covered.end()) {
+      covered.push_back(one.op);
+      wrong += run_combinations(library, memory, one) ? 0 : 1;
+      ++total;
+    }
     for (const Precision& precision : kPrecisions) {
       wrong += run_case(library, memory, one, precision) ? 0 : 1;
       ++total;

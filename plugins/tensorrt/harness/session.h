@@ -24,6 +24,16 @@ class Library {
   int32_t count_ = 0;
 };
 
+// Combinations of element types that a plugin was asked about.
+struct Combinations {
+  int64_t asked = 0, taken = 0;
+};
+
+// Gives the plugin every combination of types on the tensors of a case, and each tensor once in another format:
+// supportsFormatCombination() must take those that enqueue() takes, and no others. Throws std::runtime_error naming a
+// combination on which the two differ.
+Combinations compare_combinations(const Library& library, const Memory& memory, const Case& one);
+
 // The output of the plugin for the inputs of a case as they are. Throws std::runtime_error saying which step failed.
 Tensor run_plugin(const Library& library, const Memory& memory, const Case& one, int32_t dtype);
 

@@ -1,10 +1,10 @@
-"""The operators in ONNX files: custom nodes that carry a function body of standard operators.
+"""Operators in ONNX files: custom nodes with a function body of standard operators.
 
     register_schemas()
     program = torch.onnx.export(model, args, dynamo=True, custom_translation_table=translation_table())
     onnx.save(add_function_bodies(program.model_proto), path)
 
-A stock runtime runs the bodies; ONNX Runtime with our library takes the kernels instead.
+A runtime without custom operators runs the bodies; ONNX Runtime with the library of visdeploy runs the kernels instead.
 """
 
 from visdeploy_plugins.onnx_functions.deform_conv import deform_conv_function

@@ -1,4 +1,4 @@
-"""Schema and function body of the ONNX op `visdeploy::DeformConv`: the standard op, with the bias always written."""
+"""Schema and function body of the ONNX op `visdeploy::DeformConv`: the standard op, with the bias always present."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DEFAULTS: dict[str, int | list[int]] = {
 
 
 def deform_conv_schema() -> onnx.defs.OpSchema:
-    """The op's schema, which exporters and checkers ask for."""
+    """Return the schema of the op, required by exporters and checkers."""
     parameter = onnx.defs.OpSchema.FormalParameter
     attribute = onnx.defs.OpSchema.Attribute
     optional = onnx.defs.OpSchema.FormalParameterOption.Optional
@@ -47,21 +47,21 @@ def deform_conv_schema() -> onnx.defs.OpSchema:
 
 
 def deform_conv_function(*, opset: int = 20, overload: str = "") -> onnx.FunctionProto:
-    """The op as a model-local function: the standard `DeformConv`.
+    """Return the op as a model-local function: the standard `DeformConv`.
 
     Args:
-        opset: Version of the standard operators, that of the model; at least 19, and 22 for bfloat16.
-        overload: Tells bodies apart within one model.
+        opset: Version of the standard operators, as in the model; at least 19, and 22 for bfloat16.
+        overload: Overload name, which distinguishes bodies within a model.
 
     Returns:
         The function, ready for `ModelProto.functions`.
 
     Raises:
-        OpError: An opset without DeformConv.
+        OpError: The opset has no DeformConv.
     """
     if opset < FIRST_OPSET_WITH_DEFORM_CONV:
         raise OpError(f"{OP_TYPE}: no function body", seen=f"opset {opset}", expected="at least opset 19")
-    # No kernel_shape: it is that of the weights, and an attribute that a node may lack would need a default here.
+    # kernel_shape is omitted: it follows from the weights, and an optional attribute would need a default value here.
     types = {name: "int" if isinstance(value, int) else "ints" for name, value in _DEFAULTS.items()}
     declared = ", ".join(f"{name}: {types[name]} = {value}" for name, value in _DEFAULTS.items())
     passed = ", ".join(f"{name}: {types[name]} = @{name}" for name in _DEFAULTS)

@@ -1,4 +1,4 @@
-"""From PyTorch operators to ONNX nodes, and from nodes to files that any runtime can run."""
+"""Export of PyTorch operators to ONNX nodes, with function bodies so that any runtime can run the files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from visdeploy_plugins.errors import OpError
 from visdeploy_plugins.onnx_functions import deform_conv, masked_conv, ms_deform_attn, multi_level_roi_align
 from visdeploy_plugins.onnx_functions.op import DOMAIN, VERSION, OnnxOp
 
-# One line per op.
+# all operators, one line each
 OPS: dict[str, OnnxOp] = {
     op.op_type: op
     for op in (
@@ -26,8 +26,8 @@ IR_VERSION_WITH_OVERLOADS = 10
 
 
 def register_schemas() -> None:
-    """Makes our ops known to `onnx` in this process; calling it again does nothing."""
-    # Refuses to be imported once two domains know an op of one name, as DeformConv.
+    """Register the schemas of the operators with `onnx` in this process; further calls have no effect."""
+    # must be imported first: the import fails once two domains have an op of the same name, such as DeformConv
     import onnx.reference
 
     for op in OPS.values():
@@ -36,9 +36,10 @@ def register_schemas() -> None:
 
 
 def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """What `torch.onnx.export(dynamo=True, custom_translation_table=...)` needs to write our ops as custom nodes.
+    """Return the `custom_translation_table` with which `torch.onnx.export` writes the operators as custom nodes.
 
-    Imports torch and onnxscript, defines the PyTorch operators and registers the schemas.
+    It applies to `dynamo=True`. This function imports torch and onnxscript, defines the PyTorch operators and registers
+    the schemas.
     """
     import onnxscript
     import torch
@@ -52,16 +53,16 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
 
 
 def add_function_bodies(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Gives each of our custom nodes a function body of standard operators, within the model.
+    """Add a function body of standard operators to a model for each node of the domain `visdeploy`.
 
     Args:
-        model: A model with nodes of the domain `visdeploy`; left as it is.
+        model: A model with nodes of the domain `visdeploy`; it is not modified.
 
     Returns:
-        A copy with the bodies in `functions`. A model without such nodes comes back unchanged.
+        A copy with the bodies in `functions`. For a model without such nodes the copy has no changes.
 
     Raises:
-        OpError: The graph does not tell what a node's body depends on, or the op is not one of ours.
+        OpError: A property that determines the body of a node is not known from the graph, or the op is unknown.
     """
     model = onnx.ModelProto.FromString(model.SerializeToString())
     nodes = [node for node in _nodes(model.graph) if node.domain == DOMAIN]
@@ -77,9 +78,9 @@ def add_function_bodies(model: onnx.ModelProto) -> onnx.ModelProto:
         variant = op.variant(node, shapes)
         key = (op.op_type, variant)
         if key not in overloads:
-            # The first body keeps the plain name: only a model that mixes bodies of one op needs overloads.
+            # The first body has no overload name: only a model with several bodies of one op needs overloads.
             overloads[key] = variant if any(op.op_type == known for known, _ in overloads) else ""
-            model.functions.append(op.function(node, shapes, opset, overloads[key]))
+            model.functions.append(_with_names(op.function(node, shapes, opset, overloads[key])))
         node.overload = overloads[key]
     if any(overloads.values()):
         model.ir_version = max(model.ir_version, IR_VERSION_WITH_OVERLOADS)
@@ -88,8 +89,16 @@ def add_function_bodies(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def _with_names(function: onnx.FunctionProto) -> onnx.FunctionProto:
+    """Name the nodes of a body, so that they can be found in engines that inline it."""
+    body = f"{function.name}.{function.overload}" if function.overload else function.name
+    for number, node in enumerate(function.node):
+        node.name = f"{body}/{node.op_type}_{number}"
+    return function
+
+
 def _functions_of_others(model: onnx.ModelProto) -> int:
-    """Moves earlier bodies of ours to the end of the model's functions; returns how many are not ours."""
+    """Move the functions of the domain `visdeploy` to the end, and return the number of other functions."""
     others = [each for each in model.functions if each.domain != DOMAIN]
     ours = [each for each in model.functions if each.domain == DOMAIN]
     del model.functions[:]
@@ -98,7 +107,7 @@ def _functions_of_others(model: onnx.ModelProto) -> int:
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """All nodes of a graph and of the subgraphs of If, Loop and Scan."""
+    """Iterate over all nodes of a graph and of its subgraphs in If, Loop and Scan."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
@@ -107,7 +116,7 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def _known_shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
-    """Shapes of tensors whose dimensions are all known; -1 stands for a symbolic one."""
+    """Return the shapes of tensors whose rank is known; -1 denotes a symbolic dimension."""
     graph = onnx.shape_inference.infer_shapes(model).graph
     shapes = {each.name: list(each.dims) for each in graph.initializer}
     for info in [*graph.input, *graph.value_info, *graph.output]:

@@ -14,8 +14,8 @@ from visdeploy_plugins.onnx_functions.op import DOMAIN, FLOATS, VERSION, OnnxOp
 OP_TYPE = "MaskedConv"
 FIRST_OPSET_WITH_EVERY_PART = 16  # Where and Greater in bfloat16
 
-# Where takes the zero, not a product with the mask: NaN and infinity at inactive places do not come through. Of float64
-# masks it sees positive values from float32's smallest on.
+# Where selects the zero. A product with the mask would propagate NaN and infinity at inactive positions. float64 masks
+# are compared in float32, so positive values below its smallest number count as 0.
 _BODY = """
     dense = Conv <strides: ints = @strides, pads: ints = @pads, dilations: ints = @dilations, group: int = @group>
         (x, weight, bias)
@@ -30,7 +30,7 @@ _BODY = """
 
 
 def masked_conv_schema() -> onnx.defs.OpSchema:
-    """The op's schema, which exporters and checkers ask for."""
+    """Return the schema of the op, required by exporters and checkers."""
     parameter = onnx.defs.OpSchema.FormalParameter
     attributes = {
         "strides": onnx.helper.make_attribute("strides", [1, 1]),
@@ -51,11 +51,11 @@ def masked_conv_schema() -> onnx.defs.OpSchema:
 
 
 def masked_conv_function(*, opset: int = 20, overload: str = "") -> onnx.FunctionProto:
-    """The op as a model-local function: Conv, then Where.
+    """Return the op as a model-local function: Conv, then Where.
 
     Args:
-        opset: Version of the standard operators, that of the model; at least 16.
-        overload: Tells bodies apart within one model; this op needs one body only.
+        opset: Version of the standard operators, as in the model; at least 16.
+        overload: Overload name, which distinguishes bodies within a model; this op needs only one body.
 
     Returns:
         The function, ready for `ModelProto.functions`.
@@ -89,7 +89,7 @@ def _translation(opset: Any) -> Callable[..., Any]:
         dilation: Sequence[int] = (1, 1),
         groups: int = 1,
     ) -> Any:
-        if bias is None:  # always written: TensorRT takes no absent inputs of plugins
+        if bias is None:  # always present: TensorRT does not accept plugins with absent inputs
             bias = _zeros(standard, weight)
         return opset.MaskedConv(
             x,
@@ -106,7 +106,7 @@ def _translation(opset: Any) -> Callable[..., Any]:
 
 
 def _zeros(standard: Any, weight: Any) -> Any:
-    """One zero per output channel: a constant where their number is known, as it is for parameters."""
+    """Return one zero per output channel: a constant if their number is known, as for parameters."""
     outputs = weight.shape[0] if weight.shape is not None else None
     if isinstance(outputs, int):
         return standard.CastLike(standard.Constant(value_floats=[0.0] * outputs), weight)

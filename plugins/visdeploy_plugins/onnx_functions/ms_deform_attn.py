@@ -17,8 +17,8 @@ FUSED_OP_TYPE = "MSDeformAttnFused"
 INPUTS = ("value", "spatial_shapes", "level_start_index", "sampling_locations", "attention_weights")
 FUSED_INPUTS = (*INPUTS[:3], "reference_points", "sampling_offsets", "attention_logits")
 FIRST_OPSET_WITH_GRID_SAMPLE = 16
-# Points are stored as values are (T), or as float32 beside half-precision values (P); reference points may be float32
-# when offsets are not (R).
+# Points have the type of the values (T), or are float32 when the values are half precision (P). Reference points may be
+# float32 even if the offsets are not (R).
 _TYPES = {"spatial_shapes": "tensor(int64)", "level_start_index": "tensor(int64)", "value": "T"}
 
 
@@ -41,30 +41,30 @@ def _schema(op_type: str, inputs: tuple[str, ...]) -> onnx.defs.OpSchema:
 
 
 def ms_deform_attn_schema() -> onnx.defs.OpSchema:
-    """The plain op's schema, which exporters and checkers ask for."""
+    """Return the schema of the plain op, required by exporters and checkers."""
     return _schema(OP_TYPE, INPUTS)
 
 
 def ms_deform_attn_fused_schema() -> onnx.defs.OpSchema:
-    """The fused op's schema."""
+    """Return the schema of the fused op."""
     return _schema(FUSED_OP_TYPE, FUSED_INPUTS)
 
 
 def ms_deform_attn_function(levels: int, *, opset: int = 20, overload: str = "") -> onnx.FunctionProto:
-    """The plain op as a model-local function: one GridSample per level.
+    """Return the plain op as a model-local function: one GridSample per level.
 
     It computes in the type of sampling_locations.
 
     Args:
         levels: Number of pyramid levels; the body is unrolled over them.
-        opset: Version of the standard operators, that of the model; at least 16.
-        overload: Tells bodies of different numbers of levels apart within one model.
+        opset: Version of the standard operators, as in the model; at least 16.
+        overload: Overload name, which distinguishes bodies with different numbers of levels within a model.
 
     Returns:
         The function, ready for `ModelProto.functions`.
 
     Raises:
-        OpError: Fewer than one level, or an opset without GridSample.
+        OpError: There is no level, or the opset has no GridSample.
     """
     return _function(OP_TYPE, INPUTS, levels, opset, 0, overload)
 
@@ -72,21 +72,21 @@ def ms_deform_attn_function(levels: int, *, opset: int = 20, overload: str = "")
 def ms_deform_attn_fused_function(
     levels: int, *, reference_size: int = 2, opset: int = 20, overload: str = ""
 ) -> onnx.FunctionProto:
-    """The fused op as a model-local function.
+    """Return the fused op as a model-local function.
 
-    It computes in the type of reference_points: give them as float32 beside half-precision tensors.
+    It computes in the type of reference_points, which should be float32 if the other tensors are half precision.
 
     Args:
         levels: Number of pyramid levels; the body is unrolled over them.
         reference_size: 2 for reference points (x, y), 4 for reference boxes (x, y, width, height).
-        opset: Version of the standard operators, that of the model; at least 16.
-        overload: Tells bodies apart within one model.
+        opset: Version of the standard operators, as in the model; at least 16.
+        overload: Overload name, which distinguishes bodies within a model.
 
     Returns:
         The function, ready for `ModelProto.functions`.
 
     Raises:
-        OpError: Fewer than one level, an opset without GridSample, or another reference size.
+        OpError: There is no level, the opset has no GridSample, or the reference size is not 2 or 4.
     """
     if reference_size not in (2, 4):
         raise OpError(f"{FUSED_OP_TYPE}: no function body", seen=f"references of {reference_size}", expected="2 or 4")
@@ -106,7 +106,7 @@ def _function(
 
 
 def _levels(node: onnx.NodeProto, shapes: Shapes) -> int:
-    # Any of these says it: [L, 2], [L], and [N, Q, M, L, P, 2] or [N, Q, L, 2 or 4].
+    # any of these shapes contains it: [L, 2], [L], and [N, Q, M, L, P, 2] or [N, Q, L, 2 or 4]
     last = (node.input[3], 3) if node.op_type == OP_TYPE else (node.input[3], 2)
     for tensor, axis in ((node.input[1], 0), (node.input[2], 0), last):
         shape = shapes.get(tensor, [])

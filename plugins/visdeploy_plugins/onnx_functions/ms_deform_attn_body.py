@@ -1,10 +1,10 @@
-"""The standard operators that `visdeploy::MSDeformAttn` and `visdeploy::MSDeformAttnFused` stand for."""
+"""Function bodies of `visdeploy::MSDeformAttn` and `visdeploy::MSDeformAttnFused` in standard operators."""
 
 from __future__ import annotations
 
 from string import Template
 
-# `$like` names the input in whose type everything is computed: points may be float32 beside half-precision values.
+# Everything is computed in the type of the input `$like`: points may be float32 when the values are half precision.
 _SIZES = """
     zero = Constant <value = int64[1] {0}> ()
     one = Constant <value = int64[1] {1}> ()
@@ -44,7 +44,7 @@ $steps
     attention_weights = Reshape <allowzero = 1> (weight_rows, shape_weights)
 """
 
-# Reference points: offsets are counted in pixels of their level.
+# Reference points: offsets are in pixels of their level.
 _STEPS_OF_POINTS = """
     swap = Constant <value = int64[2] {1, 0}> ()
     level_sizes = Gather <axis = 1> (spatial_shapes, swap)
@@ -53,7 +53,7 @@ _STEPS_OF_POINTS = """
     steps = Div (offsets, level_sizes_by_point)
 """
 
-# Reference boxes: an offset of the number of points reaches half of the box.
+# Reference boxes: an offset equal to the number of points is half the size of the box.
 _STEPS_OF_BOXES = """
     box = Slice (reference, two, four, axis_last)
     half_box = Div (box, real_two)
@@ -102,7 +102,7 @@ _TAIL = """
 
 
 def body_text(levels: int, opset: int, reference_size: int) -> str:
-    """The nodes, one GridSample per level, in ONNX's textual syntax.
+    """Return the nodes in the textual syntax of ONNX, with one GridSample per level.
 
     Args:
         levels: Number of pyramid levels.
@@ -111,7 +111,7 @@ def body_text(levels: int, opset: int, reference_size: int) -> str:
     """
     like, points = ("reference_points", "sampling_offsets") if reference_size else ("sampling_locations",) * 2
     steps = _STEPS_OF_BOXES if reference_size == 4 else _STEPS_OF_POINTS
-    # Opset 20 renamed the mode; ReduceProd takes its axes as an attribute before 18 and is used without axes here.
+    # Opset 20 renamed the mode. The axes of ReduceProd became an input in opset 18, so it is used without axes here.
     mode = "linear" if opset >= 20 else "bilinear"
     parts = [Template(_SIZES).substitute(like=like, points=points)]
     parts += [Template(_FUSED).substitute(steps=steps)] if reference_size else []

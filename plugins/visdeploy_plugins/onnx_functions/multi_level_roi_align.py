@@ -16,7 +16,8 @@ ATTRIBUTES = ("output_height", "output_width", "sampling_ratio", "spatial_scales
 FIRST_OPSET_WITH_HALF_PIXEL = 16
 MOST_LEVELS = 8
 
-# Boxes that give zeros are moved outside of their map: ONNX Runtime's RoiAlign reads out of bounds for a NaN.
+# Boxes whose result is zero are moved outside of their map, because RoiAlign of ONNX Runtime reads out of bounds for
+# NaN.
 _HEAD = """
     zero = Constant <value = int64[1] {0}> ()
     one = Constant <value = int64[1] {1}> ()
@@ -37,7 +38,7 @@ _HEAD = """
     sides = Sub (to_single, from_single)
 """
 
-# Without a fixed number of samples ONNX Runtime's RoiAlign counts them as negative for a box turned around.
+# With adaptive sampling, RoiAlign of ONNX Runtime computes a negative number of samples for a box with a negative side.
 _TURNED = """
     zero_side = Constant <value = float {0}> ()
     turned_each = Less (sides, zero_side)
@@ -70,7 +71,7 @@ _MEMBERS = """
     below_{l} = Not (reached_{l})
 """
 
-# The attribute spatial_scale must be a constant, so boxes are brought to the level's cells beforehand.
+# The attribute spatial_scale must be a constant, so boxes are scaled to the cells of the level before RoiAlign.
 _LEVEL = """
     {member}
     index_2d_{l} = NonZero (member_{l})
@@ -101,7 +102,7 @@ _TAIL = """
 
 
 def multi_level_roi_align_schema() -> onnx.defs.OpSchema:
-    """The op's schema, which exporters and checkers ask for."""
+    """Return the schema of the op, required by exporters and checkers."""
     parameter, attribute = onnx.defs.OpSchema.FormalParameter, onnx.defs.OpSchema.Attribute
     kinds = {"spatial_scales": onnx.defs.OpSchema.AttrType.FLOATS, "finest_scale": onnx.defs.OpSchema.AttrType.FLOAT}
     # Not variadic: onnxscript writes the inputs before a variadic one twice.
@@ -128,19 +129,19 @@ def multi_level_roi_align_schema() -> onnx.defs.OpSchema:
 def multi_level_roi_align_function(
     levels: int, *, adaptive: bool = False, opset: int = 20, overload: str = ""
 ) -> onnx.FunctionProto:
-    """The op as a model-local function: one RoiAlign per level, on the boxes of that level.
+    """Return the op as a model-local function: one RoiAlign per level, on the boxes of that level.
 
     Args:
         levels: Number of features; the body is unrolled over them.
-        adaptive: Whether the sampling ratio is 0, for which RoiAlign must be kept from more kinds of boxes.
-        opset: Version of the standard operators, that of the model; at least 16.
-        overload: Tells bodies apart within one model.
+        adaptive: Whether the sampling ratio is 0; if so, boxes with a negative side are not passed to RoiAlign.
+        opset: Version of the standard operators, as in the model; at least 16.
+        overload: Overload name, which distinguishes bodies within a model.
 
     Returns:
         The function, ready for `ModelProto.functions`.
 
     Raises:
-        OpError: Not 1 to 8 levels, or an opset without the aligned RoiAlign.
+        OpError: The number of levels is not from 1 to 8, or the opset has no RoiAlign with half-pixel coordinates.
     """
     if not 1 <= levels <= MOST_LEVELS or opset < FIRST_OPSET_WITH_HALF_PIXEL:
         seen = f"{levels} levels, opset {opset}"
@@ -159,7 +160,7 @@ def multi_level_roi_align_function(
 
 
 def _member(level: int, levels: int) -> str:
-    """The line that says which boxes belong to a level; a NaN reaches none and so belongs to level 0."""
+    """Return the node that computes which boxes belong to a level; NaN exceeds no threshold, so it is in level 0."""
     if levels == 1:
         return "member_0 = Equal (batch_indices, batch_indices)"
     if level == 0:
@@ -170,7 +171,7 @@ def _member(level: int, levels: int) -> str:
 
 
 def _body(node: onnx.NodeProto) -> tuple[int, bool]:
-    """What a node's body depends on: its number of levels, and whether its sampling is adaptive."""
+    """Return the properties that determine the body of a node: number of levels, and whether sampling is adaptive."""
     ratio = next((each.i for each in node.attribute if each.name == "sampling_ratio"), None)
     if ratio is None:
         raise OpError(f"node {node.name} ({OP_TYPE})", seen="no attribute sampling_ratio", expected="one")

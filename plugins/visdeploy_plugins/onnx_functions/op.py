@@ -1,4 +1,4 @@
-"""What every op says of itself for ONNX files."""
+"""Description of an operator for ONNX files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VERSION = 1
 FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)", "tensor(bfloat16)")
 
 Shapes = Mapping[str, list[int]]
-"""Shapes of a graph's tensors by name; -1 stands for a symbolic dimension."""
+"""Map from the name of a tensor of a graph to its shape; -1 denotes a symbolic dimension."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,14 @@ class OnnxOp:
     """One op of the domain `visdeploy`.
 
     Attributes:
-        op_type: Its name in ONNX files.
-        torch_name: Its name under `torch.ops.visdeploy`.
-        schema: Gives its schema.
-        variant: What a node's body depends on beside the opset, as a short word such as "levels_4"; empty when all
-            nodes share one body. Raises OpError when the graph does not tell.
-        function: Gives the body of a node for an opset, with the overload name that it is to carry.
-        translation: Given the onnxscript opset of the domain, what writes a call of the PyTorch operator as a node.
+        op_type: Name of the op in ONNX files.
+        torch_name: Name of the op under `torch.ops.visdeploy`.
+        schema: Returns the schema.
+        variant: Returns the properties, other than the opset, that determine the body of a node, as a short word such
+            as "levels_4"; empty if all nodes have the same body. Raises OpError if they are not known from the graph.
+        function: Returns the body of a node for an opset, with the given overload name.
+        translation: Returns, for the onnxscript opset of the domain, the function that writes a call of the PyTorch
+            operator as a node.
     """
 
     op_type: str

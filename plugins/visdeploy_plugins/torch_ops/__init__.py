@@ -1,7 +1,8 @@
-"""The operators in PyTorch. Importing this module defines them under `torch.ops.visdeploy`.
+"""Operators in PyTorch. Importing this module defines them under `torch.ops.visdeploy`.
 
-On CPU tensors they run our compiled kernels; without the library, and on other devices, the reference in plain
-PyTorch, with one warning that says why. Gradients, `torch.compile`, `torch.export` work either way.
+They run the compiled kernels of visdeploy if these support the device of the tensors. Otherwise they run the reference
+in plain PyTorch, with one warning that states the reason. In both cases gradients, `torch.compile` and `torch.export`
+work.
 """
 
 from visdeploy_plugins.torch_ops.deform_conv import deform_conv

@@ -1,4 +1,4 @@
-"""What every PyTorch operator of ours needs: tensors as C views, and the choice between kernel and reference."""
+"""Functions shared by all PyTorch operators: tensors as C views, and the choice between kernel and reference."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from visdeploy_plugins.errors import OpError
 
 
 def view(tensor: Tensor) -> native.TensorView:
-    """A tensor as the C interface sees it."""
+    """Return the description of a tensor for the C interface."""
     return native.TensorView(
         tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), str(tensor.dtype).removeprefix("torch.")
     )
 
 
 def call(function: str, tensors: Sequence[Tensor | None], params: ctypes.Structure | None = None) -> None:
-    """Calls a function of the C interface where its tensors are.
+    """Call a function of the C interface on the device of its tensors.
 
-    On the CPU with as many threads as PyTorch uses. On a CUDA device on PyTorch's current stream there: nothing waits
-    for the device and nothing is allocated, so that the call can be captured in a CUDA graph.
+    On the CPU it uses as many threads as PyTorch. On a CUDA device it uses the current stream of PyTorch; it neither
+    waits for the device nor allocates memory, so that the call can be captured in a CUDA graph.
 
     Raises:
-        OpError: The tensors do not fit the op, or are not all on one device.
+        OpError: The tensors do not match the op, or are on different devices.
     """
     views = [None if tensor is None else view(tensor) for tensor in tensors]
     device = _common_device(function, tensors)
@@ -50,7 +50,7 @@ def _common_device(function: str, tensors: Sequence[Tensor | None]) -> torch.dev
 
 
 def has_kernel(op: str, tensor: Tensor) -> bool:
-    """Whether our kernel takes this call; warns once per op and device when it does not."""
+    """Return whether the kernel runs on the device of a tensor; if not, warn once per op and device."""
     reason = why_no_kernel(tensor.device)
     if reason:
         _warn_once(op, str(tensor.device), reason)
@@ -58,7 +58,7 @@ def has_kernel(op: str, tensor: Tensor) -> bool:
 
 
 def why_no_kernel(device: torch.device) -> str:
-    """Why our kernels do not run on a device, for example because they were not compiled for it; empty if they do."""
+    """Return the reason why the kernels do not run on a device, such as a missing architecture; empty if they do."""
     if device.type == "cuda":
         return _why_no_cuda_kernel(torch.cuda.current_device() if device.index is None else device.index)
     library, reason = native.load()
@@ -72,7 +72,7 @@ def _why_no_cuda_kernel(index: int) -> str:
 
 
 def check(op: str, name: str, tensor: Tensor, shape: Sequence[int], dtype: torch.dtype) -> None:
-    """Checks one tensor for the reference, with the message that the kernel's own check would give.
+    """Check one tensor for the reference, with the same message as the check in the kernel.
 
     Raises:
         OpError: Shape, dtype or layout is wrong.

@@ -34,29 +34,31 @@ def deform_conv(
     groups: int,
     offset_groups: int,
 ) -> Tensor:
-    """Convolves the input with each tap moved by its own offset, and weighted by its own mask.
+    """Compute a deformable convolution: each kernel tap is moved by an offset, and multiplied by a mask.
 
-    Tap (i, j) of output (y, x) reads the input bilinearly at `(y * stride - top + i * dilation + offset_y, ...)`, zero
-    outside the map. Coordinates and sums are float32 whatever the dtype, float64 for float64.
+    Tap (i, j) of output (y, x) samples the input with bilinear interpolation at
+    `(y * stride - top + i * dilation + offset_y, ...)`; the input is zero outside the map. Coordinates and sums are
+    float32 for all dtypes except float64.
 
     Args:
         input: [N, C, H, W], floating point.
-        offset: [N, 2 * DG * kh * kw, OH, OW], in pixels: for each offset group and tap first y, then x. NaN, infinite
-            and outside points contribute nothing.
+        offset: [N, 2 * DG * kh * kw, OH, OW], in pixels: for each offset group and tap first y, then x. Points that are
+            NaN, infinite or outside the map contribute nothing.
         weight: [O, C / groups, kh, kw].
-        mask: [N, DG * kh * kw, OH, OW], used as given; None for v1.
-        bias: [O]; None for none.
+        mask: [N, DG * kh * kw, OH, OW], used without an activation; None for version 1.
+        bias: [O], or None.
         stride: (y, x).
         padding: (y, x), or (top, left, bottom, right).
         dilation: (y, x).
-        groups: Divides C and O.
-        offset_groups: DG, divides C: channel c takes the offsets and masks of group `c // (C / DG)`.
+        groups: Number of groups of the convolution, a divisor of C and O.
+        offset_groups: DG, a divisor of C: channel c uses the offsets and masks of group `c // (C / DG)`.
 
     Returns:
         [N, O, OH, OW].
 
     Raises:
-        OpError: A tensor has another dtype than input, does not fit the others or the parameters, or is not contiguous.
+        OpError: The dtype of a tensor differs from that of input, its shape does not match the other tensors or the
+            parameters, or it is not contiguous.
     """
     params = geometry(stride, padding, dilation, groups, offset_groups)
     if not has_kernel(OP, input):
@@ -80,9 +82,9 @@ def deform_conv_backward(
     groups: int,
     offset_groups: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of `deform_conv` for input, offset, weight, mask (empty without one) and bias.
+    """Compute the gradients of `deform_conv` for input, offset, weight, mask (empty without a mask) and bias.
 
-    The derivative at an integer coordinate is the right-sided one; a point outside the map has none.
+    The derivative at an integer coordinate is the right-sided one; for a point outside the map it is 0.
     """
     params = geometry(stride, padding, dilation, groups, offset_groups)
     dtype = input.dtype
@@ -91,7 +93,7 @@ def deform_conv_backward(
         return grads[0], grads[1], grads[2], input.new_empty(0) if grads[3] is None else grads[3], grads[4]
     tensors = [input, offset, weight, mask, grad_output]
     if dtype in (torch.float16, torch.bfloat16):
-        # Thousands of positions add to one weight: sums in half precision would lose most of them.
+        # The gradient of a weight is a sum over thousands of positions: half precision is too inaccurate.
         tensors = [None if each is None else each.float() for each in tensors]
     results = [None if each is None else torch.empty_like(each) for each in tensors[:4]]
     results.append(tensors[0].new_empty(weight.shape[:1]))  # type: ignore[union-attr]
@@ -133,7 +135,7 @@ def _shapes_of_gradients(
 
 def _output_shape(input: Tensor, weight: Tensor, params: Geometry) -> tuple[int, ...]:
     if input.dim() != 4 or weight.dim() != 4 or min(params.stride) < 1:
-        return (0, 0, 0, 0)  # the kernel's checks say what is wrong
+        return (0, 0, 0, 0)  # invalid arguments, for which the kernel raises the error
     size = output_size(input.shape[2], input.shape[3], weight.shape[2:], params)
     return (input.shape[0], weight.shape[0], *size)
 
@@ -148,7 +150,7 @@ def _save_inputs(ctx: Any, inputs: tuple[Tensor, ...], keyword_only_inputs: dict
 
 
 def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-    # The gradient comes from whatever the user computed, often expanded from a scalar: not theirs to make contiguous.
+    # Autograd may pass a gradient that is not contiguous, for example one expanded from a scalar.
     grads = torch.ops.visdeploy.deform_conv_backward(*ctx.saved_tensors, grad_output.contiguous(), **ctx.params)
     has_mask = ctx.saved_tensors[3] is not None
     return (*grads[:3], grads[3] if has_mask else None, grads[4] if ctx.has_bias else None)

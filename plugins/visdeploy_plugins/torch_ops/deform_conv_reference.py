@@ -1,7 +1,7 @@
-"""Deformable convolution in plain PyTorch: what the kernels are tested against, and the fallback.
+"""Deformable convolution in plain PyTorch: the reference for tests of the kernels, and the fallback.
 
-Samples are gathered by index, with the kernels' rules: a point counts only if `-1 < y < H` and `-1 < x < W`, neighbours
-outside the map are zero, and derivatives at integer coordinates are the right-sided ones.
+Samples are gathered by index, with the rules of the kernels: a point contributes only if `-1 < y < H` and `-1 < x < W`,
+neighbours outside the map are zero, and derivatives at integer coordinates are the right-sided ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ OP = "deform_conv"
 
 
 class Geometry(NamedTuple):
-    """The parameters of a deformable convolution; each pair is (y, x), padding is (top, left, bottom, right)."""
+    """Parameters of a deformable convolution. Pairs are (y, x), and the padding is (top, left, bottom, right)."""
 
     stride: tuple[int, int]
     padding: tuple[int, int, int, int]
@@ -31,7 +31,7 @@ class Geometry(NamedTuple):
 def geometry(
     stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int, offset_groups: int
 ) -> Geometry:
-    """Puts the parameters in order: two paddings stand for those of both sides of each axis.
+    """Collect the parameters; a padding of two numbers is expanded to both sides of each axis.
 
     Raises:
         OpError: A sequence has the wrong length.
@@ -46,7 +46,7 @@ def geometry(
 
 
 def output_size(height: int, width: int, kernel: Sequence[int], params: Geometry) -> tuple[int, int]:
-    """Height and width of the output; works on symbolic sizes too."""
+    """Compute the height and width of the output; sizes may be symbolic."""
     top, left, bottom, right = params.padding
     spans = [params.dilation[axis] * (kernel[axis] - 1) + 1 for axis in range(2)]
     return (
@@ -68,7 +68,7 @@ def deform_conv_reference(
     groups: int,
     offset_groups: int,
 ) -> Tensor:
-    """Same arguments and result as `deform_conv`; differentiable by PyTorch itself."""
+    """Compute `deform_conv`, with the same arguments and result, in differentiable operators of PyTorch."""
     params = geometry(stride, padding, dilation, groups, offset_groups)
     _check(input, offset, weight, mask, params)
     if bias is not None:
@@ -91,7 +91,7 @@ def deform_conv_reference_backward(
     grad_output: Tensor,
     params: Geometry,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
-    """Gradients for input, offset, weight, mask and bias, where autograd cannot record."""
+    """Compute the gradients for input, offset, weight, mask and bias without autograd."""
     kernel = weight.shape[2:]
     columns = _columns(input, offset, mask, kernel, params)
     batch, groups = input.shape[0], params.groups
@@ -125,13 +125,13 @@ def deform_conv_reference_backward(
 
 
 class _Points(NamedTuple):
-    """Sampling points, each [N, DG, taps * positions]."""
+    """Sampling points; each tensor is [N, DG, taps * positions]."""
 
     row: Tensor  # int64, of the neighbour above
     column: Tensor  # int64, of the neighbour to the left
     down: Tensor  # distance from the row above, in [0, 1)
     right: Tensor
-    inside: Tensor  # whether the point counts
+    inside: Tensor  # whether the point contributes
     size: tuple[int, int]
 
 
@@ -152,14 +152,14 @@ def _points(input: Tensor, offset: Tensor, kernel: Sequence[int], params: Geomet
     y = (origins[0][:, None, :, None].expand(grid).reshape(shape[2], shape[4]).to(wide) + offsets[..., 0, :]).view(flat)
     x = (origins[1][None, :, None, :].expand(grid).reshape(shape[2], shape[4]).to(wide) + offsets[..., 1, :]).view(flat)
     inside = (y > -1) & (y < height) & (x > -1) & (x < width)
-    # Chosen before anything becomes an integer: NaN and far away points have none.
+    # Replaced before the conversion to integers, which is undefined for NaN and very large values.
     y, x = torch.where(inside, y, torch.zeros_like(y)), torch.where(inside, x, torch.zeros_like(x))
     row, column = y.floor(), x.floor()
     return _Points(row.long(), column.long(), y - row.detach(), x - column.detach(), inside, (height, width))
 
 
 def _neighbours(points: _Points) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Index, whether it lies in the map, and weight of each of the four."""
+    """Yield index, whether it is inside the map, and weight of each of the four neighbours."""
     height, width = points.size
     for below in range(2):
         for beside in range(2):
@@ -188,7 +188,7 @@ def _columns(
     kernel: Sequence[int],
     params: Geometry,
 ) -> Tensor:
-    """The sampled and masked values: [N, groups, channels / groups * taps, positions]."""
+    """Compute the sampled values, multiplied by the mask: [N, groups, channels / groups * taps, positions]."""
     points = _points(input, offset, kernel, params)
     maps = _maps(input, params)
     sampled = torch.zeros_like(maps[..., :1])

@@ -18,7 +18,7 @@ from visdeploy_plugins.torch_ops.masked_conv_reference import (
     masked_conv_reference_backward,
 )
 
-# Written out, because signatures cannot say that a pair may be given as one number.
+# The schema is explicit, because a Python signature cannot express that one number may be passed for a pair.
 _PARAMETERS = "int[2] stride=1, int[2] padding=0, int[2] dilation=1, int groups=1"
 
 
@@ -38,31 +38,31 @@ def masked_conv(
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
 ) -> Tensor:
-    """Convolves where the mask is positive and gives exactly 0 everywhere else, bias not added, NaN not let through.
+    """Compute a convolution at positions where the mask is positive; the output is exactly 0 at all other positions.
 
-    The mask is at the resolution of the output and only its sign counts: NaN, zeros and negative values are inactive,
-    infinity is active. x is read in full, also where the mask is not positive. Sums are float32 whatever the dtype,
-    float64 for float64. The mask gets no gradient; the other gradients are those of the convolution with the output's
-    gradient zeroed where inactive.
+    Neither the bias nor NaN reaches inactive positions. The mask has the resolution of the output, and only its sign
+    matters: NaN, zeros and negative values are inactive, infinity is active. x is read in full, also where the mask is
+    not positive. Sums are float32 for all dtypes except float64. The mask gets no gradient; the other gradients are
+    those of the convolution, with the gradient of the output set to 0 at inactive positions.
+
+    The operator is part of the gated blocks of Temporal Pyramid Routing (Li et al., TPAMI 2023).
 
     Args:
         x: [N, C, H, W], floating point.
         mask: [N, H_out, W_out], bool, float32 or of x's dtype.
         weight: [O, C / groups, kernel height, kernel width], of x's dtype.
         bias: [O], of x's dtype, or None.
-        stride: Steps of the kernel, (vertical, horizontal) or one number for both, as the next two.
-        padding: Zeros around x, the same on opposite sides.
-        dilation: Steps between the kernel's taps.
-        groups: Groups of channels that are convolved separately.
+        stride: Stride of the kernel, (vertical, horizontal) or one number for both; the same applies to the next two.
+        padding: Zero padding of x, the same on opposite sides.
+        dilation: Dilation of the kernel.
+        groups: Number of groups of channels that are convolved separately.
 
     Returns:
         [N, O, H_out, W_out], with `H_out = (H + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1`.
 
     Raises:
-        OpError: A tensor has a wrong dtype, does not fit the others, or is not contiguous; or a parameter is out of its
+        OpError: A tensor has a wrong dtype, does not match the others, or is not contiguous; or a parameter is out of
             range.
-
-    Source: specs/tpr.md, section 13.1.
     """
     geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     if not has_kernel(OP, x):
@@ -88,13 +88,13 @@ def masked_conv_backward(
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `masked_conv` for x, weight and bias."""
+    """Compute the gradients of `masked_conv` for x, weight and bias."""
     geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     if not has_kernel(OP, x):
         return masked_conv_reference_backward(x, mask, weight, grad_output, **geometry)  # type: ignore[arg-type]
     dtype = x.dtype
     if dtype in (torch.float16, torch.bfloat16):
-        # Thousands of positions add to one weight: sums in half precision would lose most of them.
+        # The gradient of a weight is a sum over thousands of positions: half precision is too inaccurate.
         x, weight, grad_output = x.float(), weight.float(), grad_output.float()
         mask = mask if mask.dtype == torch.bool else mask.float()
     grads = torch.empty_like(x), torch.empty_like(weight), weight.new_empty(weight.shape[0])
@@ -122,7 +122,7 @@ def _shape_of_output(
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
 ) -> Tensor:
-    # From the mask, whose size the kernel checks: no arithmetic on sizes that a trace may not know.
+    # The size is that of the mask, which the kernel checks, so that no arithmetic on symbolic sizes is needed.
     size = mask.shape[1:] if mask.dim() == 3 else (0, 0)
     return x.new_empty((x.shape[0] if x.dim() else 0, weight.shape[0] if weight.dim() else 0, *size))
 
@@ -148,7 +148,7 @@ def _save_inputs(ctx: Any, inputs: tuple[Tensor, ...], keyword_only_inputs: dict
 
 
 def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-    # The gradient comes from whatever the user computed, often expanded from a scalar: not theirs to make contiguous.
+    # Autograd may pass a gradient that is not contiguous, for example one expanded from a scalar.
     grad_output = grad_output.contiguous()
     grads = torch.ops.visdeploy.masked_conv_backward(*ctx.saved_tensors, grad_output, **ctx.geometry)
     return grads[0], None, grads[1], grads[2] if ctx.has_bias else None

@@ -1,4 +1,4 @@
-"""Masked convolution in plain PyTorch: what the kernels are tested against, and the fallback."""
+"""Masked convolution in plain PyTorch: the reference for tests of the kernels, and the fallback."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def masked_conv_reference(
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
 ) -> Tensor:
-    """Same arguments and result as `masked_conv`; differentiable by PyTorch itself."""
+    """Compute `masked_conv`, with the same arguments and result, in differentiable operators of PyTorch."""
     _check(x, mask, weight, bias, stride, padding, dilation, groups)
     wide = _wide(x.dtype)
     dense = torch.nn.functional.conv2d(
@@ -51,7 +51,7 @@ def masked_conv_reference_backward(
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients for x, weight and bias, where autograd cannot record."""
+    """Compute the gradients for x, weight and bias without autograd."""
     _check(x, mask, weight, None, stride, padding, dilation, groups)
     wide = _wide(x.dtype)
     grads = torch.ops.aten.convolution_backward(

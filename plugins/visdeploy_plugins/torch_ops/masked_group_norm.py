@@ -11,28 +11,26 @@ from visdeploy_plugins.errors import OpError
 def masked_group_norm(
     x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, *, groups: int, eps: float = 1e-5
 ) -> Tensor:
-    """Normalises each group of channels over the active positions alone; inactive ones become exactly 0.
+    """Normalise each group of channels over the active positions; the output is exactly 0 at inactive positions.
 
-    With A the active positions of a sample, mean and biased variance are taken over A and the channels of the group,
-    and `out = (x - mean) / sqrt(var + eps) * weight + bias` at A. It follows `masked_conv` in a gated block, needs no
-    kernel, and exports to plain ONNX operators. A sample in which nothing is active gives zeros. NaN at inactive
-    positions of x does not reach the result.
+    With A the active positions of a sample, mean and biased variance are computed over A and the channels of the group,
+    and `out = (x - mean) / sqrt(var + eps) * weight + bias` in A. It follows `masked_conv` in the gated blocks of
+    Temporal Pyramid Routing (Li et al., TPAMI 2023), needs no kernel, and is exported to standard ONNX operators. The
+    output is 0 for a sample without active positions. NaN at inactive positions of x does not affect the result.
 
     Args:
-        x: [N, C, H, W], floating point. Statistics of halves are taken in float32.
-        mask: [N, H, W], bool or floating point; positive is active, as in `masked_conv`.
+        x: [N, C, H, W], floating point. Statistics of half-precision inputs are computed in float32.
+        mask: [N, H, W], bool or floating point; active where positive, as in `masked_conv`.
         weight: [C].
         bias: [C].
-        groups: How many groups the channels form; divides C.
+        groups: Number of groups of channels, a divisor of C.
         eps: Added to the variance.
 
     Returns:
         [N, C, H, W], of x's dtype.
 
     Raises:
-        OpError: groups does not divide the channels.
-
-    Source: specs/tpr.md, section 13.2.
+        OpError: `groups` is not a divisor of C.
     """
     channels = x.shape[1]
     if groups < 1 or channels % groups:

@@ -23,28 +23,28 @@ def ms_deform_attn(
     sampling_locations: Tensor,
     attention_weights: Tensor,
 ) -> Tensor:
-    """Samples each level at the given locations and adds the samples up with the given weights.
+    """Compute the multi-scale deformable attention of Deformable DETR (Zhu et al., ICLR 2021, equation 3).
 
     `output[n, q, m*D + d] = sum over l, p of attention_weights[n, q, m, l, p] * bilinear(level l of value[n, :, m, d])`
-    at pixel `(y * H_l - 0.5, x * W_l - 0.5)`, zero outside the map. Coordinates and sums are float32 whatever the
-    dtype, float64 for float64.
+    at pixel `(y * H_l - 0.5, x * W_l - 0.5)`, zero outside the map. Coordinates and sums are float32 for all dtypes
+    except float64.
 
     Args:
         value: [N, S, M, D], floating point, `S = sum of H_l * W_l`: level-major, then row-major.
-        spatial_shapes: [L, 2] int64 or int32, rows `(H_l, W_l)`, on value's device.
-        level_start_index: [L] of the same dtype, position of each level's first token.
-        sampling_locations: [N, Q, M, L, P, 2], last axis `(x, y)`; 0 and 1 are the map's outer edges. NaN, infinite
-            and outside locations contribute nothing. Of value's dtype, or float32 beside half-precision values, where
-            half-precision locations would miss the pixel.
-        attention_weights: [N, Q, M, L, P], used as given; of the dtype of sampling_locations.
+        spatial_shapes: [L, 2] int64 or int32, rows `(H_l, W_l)`, on the device of value.
+        level_start_index: [L] of the same dtype, position of the first token of each level.
+        sampling_locations: [N, Q, M, L, P, 2], last axis `(x, y)`; 0 and 1 are the outer edges of the map. Locations
+            that are NaN, infinite or outside contribute nothing. The dtype is that of value, or float32 if value is
+            half precision, because half-precision locations are too inaccurate.
+        attention_weights: [N, Q, M, L, P], used without softmax; same dtype as sampling_locations.
 
     Returns:
         [N, Q, M * D].
 
     Raises:
-        OpError: A tensor has the wrong dtype, does not fit the others, or is not contiguous. On a CUDA device the
-            contents of spatial_shapes and level_start_index are not checked, which would wait for the device: a level
-            that does not lie within value's tokens contributes nothing.
+        OpError: A tensor has a wrong dtype, does not match the others, or is not contiguous. On a CUDA device the
+            contents of spatial_shapes and level_start_index are not checked, because this would wait for the device: a
+            level that is not within the tokens of value contributes nothing.
     """
     inputs = (value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
     if not has_kernel(OP, value):
@@ -63,16 +63,16 @@ def ms_deform_attn_backward(
     attention_weights: Tensor,
     grad_output: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `ms_deform_attn` for value, sampling_locations and attention_weights.
+    """Compute the gradients of `ms_deform_attn` for value, sampling_locations and attention_weights.
 
-    The derivative at an integer coordinate is the right-sided one; a point outside the map has none.
+    The derivative at an integer coordinate is the right-sided one; for a point outside the map it is 0.
     """
     inputs = (value, spatial_shapes, level_start_index, sampling_locations, attention_weights, grad_output)
     if not has_kernel(OP, value):
         return ms_deform_attn_reference_backward(*inputs)
     dtypes = value.dtype, sampling_locations.dtype, attention_weights.dtype
     if value.dtype in (torch.float16, torch.bfloat16):
-        # Thousands of queries add to one value: sums in half precision would lose most of them.
+        # The gradient of a value is a sum over thousands of queries: half precision is too inaccurate.
         inputs = tuple(each.float() if each.is_floating_point() else each for each in inputs)  # type: ignore[assignment]
     grads = torch.empty_like(inputs[0]), torch.empty_like(inputs[3]), torch.empty_like(inputs[4])
     call("vd_ms_deform_attn_backward", (*inputs, *grads))
@@ -109,7 +109,7 @@ def _save_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-    # The gradient comes from whatever the user computed, often expanded from a scalar: not theirs to make contiguous.
+    # Autograd may pass a gradient that is not contiguous, for example one expanded from a scalar.
     grads = torch.ops.visdeploy.ms_deform_attn_backward(*ctx.saved_tensors, grad_output.contiguous())
     return grads[0], None, None, grads[1], grads[2]
 

@@ -26,27 +26,27 @@ def ms_deform_attn_fused(
     sampling_offsets: Tensor,
     attention_logits: Tensor,
 ) -> Tensor:
-    """`ms_deform_attn` that finds sampling locations and attention weights itself, in float32.
+    """Compute `ms_deform_attn` from offsets and logits; sampling locations and weights are computed inside, in float32.
 
     `weight = softmax(logits over l, p)`, and `location = reference + offset / (W_l, H_l)` for reference points, or
-    `reference_xy + offset / P * reference_wh / 2` for reference boxes. Neither the locations nor the weights are ever
-    stored, which saves most of the memory traffic.
+    `reference_xy + offset / P * reference_wh / 2` for reference boxes. Locations and weights are not stored in memory,
+    which saves most of the memory traffic.
 
     Args:
         value: [N, S, M, D], floating point, `S = sum of H_l * W_l`: level-major, then row-major.
-        spatial_shapes: [L, 2] int64 or int32, rows `(H_l, W_l)`, on value's device.
-        level_start_index: [L] of the same dtype, position of each level's first token.
-        reference_points: [N, Q, L, 2] as `(x, y)` or [N, Q, L, 4] as `(x, y, width, height)`, 0 and 1 being the map's
-            outer edges. Of the dtype of sampling_offsets, or float32 where that is a half-precision one.
-        sampling_offsets: [N, Q, M, L, P, 2], last axis `(x, y)`. Of value's dtype, or float32 beside half-precision
-            values.
-        attention_logits: [N, Q, M, L, P], of the dtype of sampling_offsets.
+        spatial_shapes: [L, 2] int64 or int32, rows `(H_l, W_l)`, on the device of value.
+        level_start_index: [L] of the same dtype, position of the first token of each level.
+        reference_points: [N, Q, L, 2] as `(x, y)` or [N, Q, L, 4] as `(x, y, width, height)`; 0 and 1 are the outer
+            edges of the map. The dtype is that of sampling_offsets, or float32 if these are half precision.
+        sampling_offsets: [N, Q, M, L, P, 2], last axis `(x, y)`. The dtype is that of value, or float32 if value is
+            half precision.
+        attention_logits: [N, Q, M, L, P], same dtype as sampling_offsets.
 
     Returns:
         [N, Q, M * D].
 
     Raises:
-        OpError: A tensor has the wrong dtype, does not fit the others, or is not contiguous; for the index tensors on
+        OpError: A tensor has a wrong dtype, does not match the others, or is not contiguous; for the index tensors on
             a CUDA device see `ms_deform_attn`.
     """
     inputs = (value, spatial_shapes, level_start_index, reference_points, sampling_offsets, attention_logits)
@@ -76,7 +76,7 @@ def _save_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-    """Through the plain op's gradients: locations and weights are computed again, not kept from the forward pass."""
+    """Compute gradients with the plain op; locations and weights are recomputed, not kept from the forward pass."""
     value, shapes, starts, references, offsets, logits = ctx.saved_tensors
     locations, weights = sampling_locations(shapes, references, offsets), attention_weights(logits)
     grad_value, grad_locations, grad_weights = torch.ops.visdeploy.ms_deform_attn_backward(

@@ -1,4 +1,4 @@
-"""The fused form of multi-scale deformable attention in plain PyTorch, and what it adds to the plain one."""
+"""Fused multi-scale deformable attention in plain PyTorch: locations and weights, followed by the plain op."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def ms_deform_attn_fused_reference(
     sampling_offsets: Tensor,
     attention_logits: Tensor,
 ) -> Tensor:
-    """Same arguments and result as `ms_deform_attn_fused`; differentiable by PyTorch itself."""
+    """Compute `ms_deform_attn_fused`, with the same arguments and result, in differentiable operators of PyTorch."""
     check_pyramid(OP, value, spatial_shapes, level_start_index, sampling_offsets, "sampling_offsets")
     check(OP, "attention_logits", attention_logits, sampling_offsets.shape[:-1], sampling_offsets.dtype)
     _check_references(reference_points, sampling_offsets)
@@ -30,21 +30,21 @@ def ms_deform_attn_fused_reference(
 
 
 def sampling_locations(spatial_shapes: Tensor, reference_points: Tensor, sampling_offsets: Tensor) -> Tensor:
-    """Locations [N, Q, M, L, P, 2] in float32 or float64, differentiable; waits for no device."""
+    """Compute the locations [N, Q, M, L, P, 2] in float32 or float64, without waiting for the device."""
     wide = wide_dtype(sampling_offsets.dtype)
     references = reference_points.to(wide)[:, :, None, :, None]
     return references[..., :2] + sampling_offsets.to(wide) * offset_steps(spatial_shapes, references, sampling_offsets)
 
 
 def offset_steps(spatial_shapes: Tensor, references: Tensor, sampling_offsets: Tensor) -> Tensor:
-    """How far one unit of an offset reaches in locations; references is [N, Q, 1, L, 1, 2 or 4]."""
+    """Compute the change of a location per unit of its offset; references is [N, Q, 1, L, 1, 2 or 4]."""
     if references.shape[-1] == 4:
         return references[..., 2:] * (0.5 / sampling_offsets.shape[4])
     return 1 / spatial_shapes.flip(1)[:, None].to(references.dtype)
 
 
 def attention_weights(attention_logits: Tensor) -> Tensor:
-    """Weights [N, Q, M, L, P] in float32 or float64: a softmax over levels and points together."""
+    """Compute the weights [N, Q, M, L, P] in float32 or float64: a softmax over levels and points together."""
     logits = attention_logits.to(wide_dtype(attention_logits.dtype))
     return logits.flatten(3).softmax(-1).view(logits.shape)
 

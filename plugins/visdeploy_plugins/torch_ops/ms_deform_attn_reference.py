@@ -1,7 +1,8 @@
-"""Multi-scale deformable attention in plain PyTorch: what the kernels are tested against, and the fallback.
+"""Multi-scale deformable attention in plain PyTorch: the reference for tests of the kernels, and the fallback.
 
-One `grid_sample` per level. Its gradients differ from the kernels' in one place: at a coordinate of exactly -1, which
-lies outside by definition, `grid_sample` gives a location gradient and the kernels give zero.
+It uses one `grid_sample` per level. Its gradients differ from those of the kernels in one case: at a coordinate of
+exactly -1, which is outside by definition, the location gradient of `grid_sample` may be non-zero, and that of the
+kernels is zero.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from visdeploy_plugins.errors import OpError
 from visdeploy_plugins.torch_ops.binding import check
 
 OP = "ms_deform_attn"
-_BILINEAR, _ZEROS = 0, 0  # what grid_sampler_2d calls its modes
+_BILINEAR, _ZEROS = 0, 0  # numbers of the modes in grid_sampler_2d
 
 
 def ms_deform_attn_reference(
@@ -23,7 +24,7 @@ def ms_deform_attn_reference(
     sampling_locations: Tensor,
     attention_weights: Tensor,
 ) -> Tensor:
-    """Same arguments and result as `ms_deform_attn`; differentiable by PyTorch itself."""
+    """Compute `ms_deform_attn`, with the same arguments and result, in differentiable operators of PyTorch."""
     levels = _levels(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
     batch, _, heads, channels = value.shape
     queries = sampling_locations.shape[1]
@@ -39,7 +40,7 @@ def ms_deform_attn_reference_backward(
     attention_weights: Tensor,
     grad_output: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients for value, sampling_locations and attention_weights, where autograd cannot record."""
+    """Compute the gradients for value, sampling_locations and attention_weights without autograd."""
     levels = _levels(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
     batch, tokens, heads, channels = value.shape
     queries, points = sampling_locations.shape[1], sampling_locations.shape[4]
@@ -68,9 +69,9 @@ def ms_deform_attn_reference_backward(
 def _levels(
     value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor, locations: Tensor, weights: Tensor
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Per level, batch and heads folded, in float32 or float64.
+    """Return map [NM, D, H, W], grid [NM, Q, P, 2] and weights [NM, 1, Q, P] of each level, in float32 or float64.
 
-    Maps [NM, D, H, W], grid [NM, Q, P, 2], weights [NM, 1, Q, P].
+    The axes of batch and heads are merged.
     """
     check_pyramid(OP, value, spatial_shapes, level_start_index, locations, "sampling_locations")
     check(OP, "attention_weights", weights, locations.shape[:-1], locations.dtype)
@@ -96,15 +97,15 @@ def _sample(maps: Tensor, grid: Tensor) -> Tensor:
 
 
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype that tensors of `dtype` are computed in."""
+    """Return the dtype of computations with tensors of `dtype`: float64 for float64, otherwise float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def points_dtype(op: str, name: str, tensor: Tensor, value: Tensor) -> torch.dtype:
-    """The dtype of sampling points: value's, or float32 where that is a half-precision one.
+    """Return the dtype of sampling points: that of value, or float32 if value is half precision.
 
     Raises:
-        OpError: The tensor has another one.
+        OpError: The tensor has a different dtype.
     """
     allowed = (value.dtype, wide_dtype(value.dtype))
     if tensor.dtype in allowed:
@@ -114,10 +115,10 @@ def points_dtype(op: str, name: str, tensor: Tensor, value: Tensor) -> torch.dty
 
 
 def check_pyramid(op: str, value: Tensor, shapes: Tensor, starts: Tensor, points: Tensor, points_name: str) -> None:
-    """Checks the tensors that the plain and the fused op share, for the reference.
+    """Check the tensors common to the plain and the fused op, for the reference.
 
     Raises:
-        OpError: One has the wrong shape, dtype or layout, or the levels do not fill value.
+        OpError: A tensor has a wrong shape, dtype or layout, or the sizes of the levels do not add up to that of value.
     """
     for name, tensor, rank in (("value", value, 4), ("spatial_shapes", shapes, 2), (points_name, points, 6)):
         if tensor.dim() != rank:

@@ -1,4 +1,4 @@
-"""`torch.ops.visdeploy.multi_level_roi_align`: boxes sampled from their pyramid level, with gradients."""
+"""`torch.ops.visdeploy.multi_level_roi_align`: RoI align of boxes in a feature pyramid, with gradients."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ def multi_level_roi_align(
     sampling_ratio: int = 2,
     finest_scale: float = 56.0,
 ) -> Tensor:
-    """Samples each box from the pyramid level that suits its size, and averages the samples in each bin.
+    """Compute RoI align of each box in the pyramid level for its size.
 
-    Level `clamp(floor(log2(sqrt(w * h) / finest_scale + 1e-6)), 0, L - 1)`, there what
-    `torchvision.ops.roi_align(aligned=True)` computes: bins may lie outside the map, boxes may have any size, samples
-    within one cell of the map take its border and those farther out are zero. Coordinates and sums are float32
-    whatever the dtype of the features, float64 for float64.
+    The level is `clamp(floor(log2(sqrt(w * h) / finest_scale + 1e-6)), 0, L - 1)`. The result is that of
+    `torchvision.ops.roi_align(aligned=True)`: bins may be outside the map, boxes may have any size, samples within one
+    cell outside the map have the value of its border, and samples farther outside are zero. Coordinates and sums are
+    float32 for all dtypes of the features except float64.
 
     Args:
         features: 1 to 8 maps [N, C, H_l, W_l], floating point, finest first.
-        rois: [R, 4], `(x1, y1, x2, y2)` in image pixels; float64 with float64 features, float32 with all others. A box
-            with a coordinate that is NaN, infinite or beyond 1e12 gives zeros. No gradient.
-        batch_indices: [R] int64, the image of each box.
-        output_size: Bins as (height, width).
+        rois: [R, 4], `(x1, y1, x2, y2)` in image pixels; float64 for float64 features, otherwise float32. The result is
+            zero for a box with a coordinate that is NaN, infinite or beyond 1e12. Boxes get no gradient.
+        batch_indices: [R] int64, index of the image of each box.
+        output_size: Number of bins as (height, width).
         spatial_scales: Cells per image pixel of each map; used in float32.
-        sampling_ratio: Samples along each axis of a bin; 0 for one per cell, rounded up.
-        finest_scale: Side in image pixels of the boxes at the lower end of level 0; used in float32.
+        sampling_ratio: Number of samples along each axis of a bin; 0 for one sample per cell, rounded up.
+        finest_scale: Side, in image pixels, of the smallest boxes of level 0 without clamping; used in float32.
 
     Returns:
         [R, C, *output_size].
 
     Raises:
-        OpError: A tensor or parameter does not fit the others, or a tensor is not contiguous. An index that names no
-            image is one on the CPU; on CUDA its box gives zeros.
+        OpError: A tensor or parameter does not match the others, or a tensor is not contiguous. An image index out of
+            range raises this error only on the CPU; on CUDA the result for its box is zero.
     """
     if not has_kernel(OP, rois):
         return multi_level_roi_align_reference(
@@ -83,7 +83,7 @@ def multi_level_roi_align_backward(
     sampling_ratio: int,
     finest_scale: float,
 ) -> list[Tensor]:
-    """Gradients of `multi_level_roi_align` for the features, of which only shapes and dtype are used."""
+    """Compute the gradients of `multi_level_roi_align` for the features, of which only shapes and dtype are used."""
     if not has_kernel(OP, rois):
         return multi_level_roi_align_reference_backward(
             features,
@@ -96,7 +96,7 @@ def multi_level_roi_align_backward(
             finest_scale=finest_scale,
         )
     params = _params(len(features), output_size, spatial_scales, sampling_ratio, finest_scale)
-    # Many boxes add to one cell: sums in half precision would lose most of them.
+    # The gradient of a cell is a sum over many boxes: half precision is too inaccurate.
     wide = rois.dtype
     grads = [torch.empty_like(each, dtype=wide, memory_format=torch.contiguous_format) for each in features]
     call("vd_multi_level_roi_align_backward", (rois, batch_indices, *_eight(grads), grad_output.to(wide)), params)
@@ -145,7 +145,7 @@ def _save_inputs(ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[st
 
 def _backward(ctx: Any, grad_output: Tensor) -> tuple[list[Tensor], None, None]:
     rois, batch_indices, *features = ctx.saved_tensors
-    # The gradient comes from whatever the user computed, often expanded from a scalar: not theirs to make contiguous.
+    # Autograd may pass a gradient that is not contiguous, for example one expanded from a scalar.
     grads = torch.ops.visdeploy.multi_level_roi_align_backward(
         features, rois, batch_indices, grad_output.contiguous(), **ctx.parameters
     )

@@ -1,7 +1,7 @@
-"""Multi-level RoI align in plain PyTorch: what the kernels are tested against, and the fallback.
+"""Multi-level RoI align in plain PyTorch: the reference for tests of the kernels, and the fallback.
 
-The weights of a sample are the product of one for its row and one for its column. Both become matrices, so that each
-box is two matrix products with its map.
+Bilinear weights are products of a weight for the row and a weight for the column. The weights of the rows and of the
+columns form two matrices, so that the result for a box is two matrix products with its map.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def multi_level_roi_align_reference(
     sampling_ratio: int = 2,
     finest_scale: float = 56.0,
 ) -> Tensor:
-    """Same arguments and result as `multi_level_roi_align`; differentiable by PyTorch itself."""
+    """Compute `multi_level_roi_align`, with the same arguments and result, in differentiable operators of PyTorch."""
     check_arguments(features, rois, batch_indices, output_size, spatial_scales, sampling_ratio, finest_scale)
     outputs = []
     for level, image, rows, columns in _boxes(
@@ -51,7 +51,7 @@ def multi_level_roi_align_reference_backward(
     sampling_ratio: int,
     finest_scale: float,
 ) -> list[Tensor]:
-    """Gradients for the features, where autograd cannot record."""
+    """Compute the gradients for the features without autograd."""
     grads = [torch.zeros_like(each, dtype=rois.dtype, memory_format=torch.contiguous_format) for each in features]
     boxes = _boxes(features, rois, batch_indices, output_size, spatial_scales, sampling_ratio, finest_scale)
     for grad, (level, image, rows, columns) in zip(grad_output, boxes, strict=True):
@@ -68,7 +68,7 @@ def _boxes(
     sampling_ratio: int,
     finest_scale: float,
 ) -> Iterator[tuple[int, int, Tensor, Tensor]]:
-    """Level and image of each box, and what rows and columns weigh in its bins, [height, H] and [width, W]."""
+    """Yield level and image of each box, and the weights of rows [height, H] and columns [width, W] in its bins."""
     usable = (rois.abs() <= FARTHEST).all(1)
     levels = torch.where(usable, roi_levels(rois, len(features), finest_scale), -1).tolist()
     for roi, level, image in zip(rois, levels, batch_indices.tolist(), strict=True):
@@ -83,10 +83,10 @@ def _boxes(
 
 
 def roi_levels(rois: Tensor, levels: int, finest_scale: float) -> Tensor:
-    """The pyramid level of each box, [R] int64.
+    """Compute the pyramid level of each box, [R] int64.
 
-    That is `clamp(floor(log2(sqrt(w * h) / finest_scale + 1e-6)), 0, levels - 1)`, found by comparing with powers of
-    two in float32 for all dtypes; NaN goes to level 0.
+    It is `clamp(floor(log2(sqrt(w * h) / finest_scale + 1e-6)), 0, levels - 1)`, computed by comparison with powers of
+    two in float32 for all dtypes; for NaN it is 0.
     """
     x1, y1, x2, y2 = rois.float().unbind(1)
     size = ((x2 - x1) * (y2 - y1)).sqrt() / torch.tensor(finest_scale, dtype=torch.float32, device=rois.device) + 1e-6
@@ -95,7 +95,7 @@ def roi_levels(rois: Tensor, levels: int, finest_scale: float) -> Tensor:
 
 
 def _weights(start: Tensor, end: Tensor, bins: int, sampling_ratio: int, size: int) -> Tensor:
-    """What each of `size` cells weighs in each bin along one axis, [bins, size]."""
+    """Compute the weight of each of `size` cells in each bin along one axis, [bins, size]."""
     step = (end - start) / bins
     samples = sampling_ratio or int(step.clamp(0, MOST_SAMPLES).ceil())
     weights = start.new_zeros((bins, size))
@@ -123,7 +123,7 @@ def check_arguments(
     sampling_ratio: int,
     finest_scale: float,
 ) -> None:
-    """Raises OpError naming the tensor or parameter that is wrong; the kernel's own messages."""
+    """Raise an OpError that names the invalid tensor or parameter, with the same messages as the kernel."""
     check_parameters(len(features), output_size, spatial_scales, sampling_ratio, finest_scale)
     if rois.dim() != 2:
         seen = f"{rois.dim()} in {list(rois.shape)}"
@@ -152,7 +152,7 @@ def check_arguments(
 def check_parameters(
     levels: int, output_size: Sequence[int], spatial_scales: Sequence[float], sampling_ratio: int, finest_scale: float
 ) -> None:
-    """Raises OpError naming the parameter that is wrong."""
+    """Raise an OpError that names the invalid parameter."""
     if len(output_size) != 2:
         raise OpError(f"{OP}: parameter output_size", seen=str(list(output_size)), expected="(height, width)")
     ranges = [

@@ -116,7 +116,7 @@ DAMAGE = {
     "no GPU": (on_entry(gpu=""), r"'entries\.0\.gpu'"),
     "time without zone": (on_entry(created="2026-01-01T00:00:00"), r"'entries\.0\.created'"),
     "no time": (on_entry(created="yesterday"), r"'entries\.0\.created'.*seen 'yesterday'"),
-    "sizes fall": (on_range(typical=5), r"'entries\.0\.profile\.height'.*do not rise"),
+    "sizes fall": (on_range(typical=5), r"'entries\.0\.profile\.height'.*ascending order"),
     "negative size": (on_range(minimum=-1), r"'entries\.0\.profile\.height\.minimum'.*seen '-1'"),
     "infinite size": (on_range(maximum=float("inf")), r"'entries\.0\.profile\.height\.maximum'"),
     "symbol": (
@@ -206,7 +206,7 @@ WANTED = {
     "Blackwell": ({"hardware_compatibility": "ampere_plus"}, {"gpu": "NVIDIA B200", "compute_capability": "10.0"}, ""),
     "Turing": (
         {"hardware_compatibility": "ampere_plus"}, {"gpu": "NVIDIA T4", "compute_capability": "7.5"},
-        "it was built for NVIDIA H200 and others from compute capability 8.0, this is NVIDIA T4",
+        "it was built for NVIDIA H200 and others with compute capability 8.0 or higher, this is NVIDIA T4",
     ),
 }  # fmt: skip
 

@@ -46,9 +46,9 @@ def test_the_tensors_by_their_roles():
         (changed("state", shape=["slots", 3, 24]), "dims: no range of 'slots', a size of 'mem'"),
         (
             {"dims": fields()["dims"] | {"z": {"minimum": 1, "typical": 1, "maximum": 1}}},
-            "'z' is no size of any tensor",
+            "'z' is not a size of any tensor",
         ),
-        ({"dims": fields()["dims"] | {"n": {"minimum": 3, "typical": 1, "maximum": 9}}}, "dims.n.*must rise"),
+        ({"dims": fields()["dims"] | {"n": {"minimum": 3, "typical": 1, "maximum": 9}}}, "dims.n.*ascending order"),
         (changed("state", output="next_step"), "state 'mem' is called 'next_step', not 'next_mem'"),
         (changed("outputs", name="cells"), "one output name is listed twice"),
         ({"size_multiple": 8}, "size_multiple"),

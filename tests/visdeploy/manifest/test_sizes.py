@@ -64,7 +64,7 @@ def test_a_symbol_without_a_value_is_named():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"minimum": 4, "typical": 2, "maximum": 8}, "must rise"),
+        ({"minimum": 4, "typical": 2, "maximum": 8}, "ascending order"),
         ({"minimum": 4, "typical": 6, "maximum": 8, "multiple": 4}, "multiples of 4"),
         ({"minimum": -1, "typical": 6, "maximum": 8}, "greater than or equal to 0"),
         ({"minimum": 1, "typical": 6, "maximum": 8, "multiple": 0}, "greater than or equal to 1"),

@@ -34,7 +34,7 @@ def random_outputs(seed: int) -> Outputs:
 @given(seed=st.integers(0, 999))
 @settings(max_examples=25)
 def test_every_slot_by_plain_words(seed: int):
-    """Specification section 4, steps 1 to 5."""
+    """Compare with the steps of the published post-processing."""
     given_ = random_outputs(seed)
     given_["mask_logits"][1, :3] -= 9.0  # shows nothing in the frames that count
     found = iter(decoder(0.4).read(given_, **SIZE))

@@ -34,7 +34,7 @@ def random_outputs() -> Outputs:
 
 
 def test_pairs_by_plain_words():
-    """Specification section 6, steps 4 to 6, with PyTorch's sampling."""
+    """Compare with the published post-processing, with the sampling of PyTorch."""
     outputs = random_outputs()
     found = decoder(0.6).read(outputs, **SIZE)
     assert [(len(each.masks), each.slot) for each in found] == [(3, 7), (3, 5)]

@@ -244,7 +244,7 @@ def test_rows_for_people(bundle, run):
         update={"average_precision": AveragePrecision(reference=0.5, candidate=0.4999, videos=4)}
     )
     rows = certificate_rows(scored.model_dump())
-    assert rows[0] == ("verdict", "passed", "passed")
+    assert rows[0] == ("result", "passed", "passed")
     assert all(len(row) == 3 and all(isinstance(cell, str) for cell in row) for row in rows)
     assert any(row[0].startswith("cell_scores") and row[2] == "1e-03" for row in rows)
     assert rows[-1][1] == "0.4999 against 0.5000 (4 videos)"

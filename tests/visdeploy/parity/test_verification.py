@@ -119,7 +119,7 @@ def test_a_failed_report_can_be_had_without_an_exception(tiny_bundle, tmp_path):
     assert not report.passed
     assert report.worst.worst > report.worst.limit
     assert repr(report.worst.name) in report.failures[0]
-    assert certificate_rows(report.model_dump())[0][:2] == ("verdict", "failed")
+    assert certificate_rows(report.model_dump())[0][:2] == ("result", "failed")
 
 
 def test_fails_on_flipped_byte(tiny_bundle, tmp_path):

@@ -100,7 +100,7 @@ FRAME = clip(1)[0]
 @pytest.mark.parametrize(
     ("frame", "timestamp", "error", "message"),
     [
-        (FRAME[:-1], None, StreamError, "another size"),
+        (FRAME[:-1], None, StreamError, "differs from that"),
         (FRAME.astype(np.float32), None, SourceError, "wrong type"),
         (FRAME[..., 0], None, SourceError, "wrong shape"),
         (FRAME.transpose(2, 0, 1), None, SourceError, "Channels go last"),
@@ -185,15 +185,15 @@ def header(**changes):
     [
         (header(bundle="0" * 64), "another bundle"),
         (header(schema_version=99), "newer schema"),
-        (header(format="something"), "no saved stream"),
-        (header(extra=1), "no saved stream"),
-        (header(num_frames=-1), "no saved stream"),
-        (header(height=None), "contradicts itself"),
-        (header(num_frames=2), "contradicts itself"),
+        (header(format="something"), "not a saved stream"),
+        (header(extra=1), "not a saved stream"),
+        (header(num_frames=-1), "not a saved stream"),
+        (header(height=None), "is inconsistent"),
+        (header(num_frames=2), "is inconsistent"),
         (header(num_results=2), "damaged masks"),
-        (lambda a: a.pop("header"), "no saved stream"),
-        (lambda a: a.pop("graph/mem"), "does not fit the graph"),
-        (lambda a: a.update({"graph/mem": a["graph/mem"][:1]}), "does not fit the graph"),
+        (lambda a: a.pop("header"), "not a saved stream"),
+        (lambda a: a.pop("graph/mem"), "does not match the graph"),
+        (lambda a: a.update({"graph/mem": a["graph/mem"][:1]}), "does not match the graph"),
         (lambda a: a.pop("decoder/votes.total"), "cannot be read"),
         (lambda a: a.update({"decoder/tracker.counters": np.array([1])}), "cannot be read"),
         (lambda a: a.pop("collected/rows"), "damaged masks"),
@@ -217,7 +217,7 @@ def test_what_is_no_saved_stream_is_refused(predictor, saved, content):
         edit(saved, lambda a: a.update({"graph/mem": np.array([{}], dtype=object)}))
     else:
         saved.write_bytes(content)
-    with pytest.raises(StreamError, match="no saved stream"):
+    with pytest.raises(StreamError, match="not a saved stream"):
         predictor.load_stream(saved)
 
 

@@ -35,7 +35,7 @@ def _previous_ids(cases, case, t):
 
 
 def slow_reference(frames, threshold):
-    """The rules of the specification word for word, one scalar at a time."""
+    """Compute the tracking rules of the published implementation, one scalar at a time."""
     previous, lost, born, ids = [], [], 0, []
     for t, (query, reference) in enumerate(frames):
         given_ids: list[int | None] = [None] * len(query)

@@ -21,7 +21,7 @@ from visdeploy_training.registry import get_method
 
 SIZES = {"defvis": {"hidden_dim": 48, "num_heads": 4, "mask_groups": 1, "num_frames": 3}, "tevit": {"num_stages": 1}}
 LOCAL = {"defvis": "loss_ce", "tevit": "none"}
-"""The loss that each process normalises on its own, as published (DefVIS's specification 5.3)."""
+"""Losses that each process normalises separately, as in the published implementations."""
 
 
 def network(method: str) -> VISModel:

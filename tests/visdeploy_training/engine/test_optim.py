@@ -248,7 +248,7 @@ def test_mistakes_name_the_field(override, message):
 
 
 def test_warm_up_from_a_named_start():
-    """TeViT's specification, 7.5."""
+    """Published warm-up of TeViT."""
     optim = load_recipe("tevit_msgshift_ytvis2019").optim
     factor = learning_rate_factor(optim, 9200)
     assert [factor(i) for i in (0, 1, 300, 769)] == [pytest.approx(1 - (1 - i / 770) * 0.999) for i in (0, 1, 300, 769)]
@@ -257,7 +257,7 @@ def test_warm_up_from_a_named_start():
 
 @pytest.mark.parametrize("variant", ["msgshift", "msgshift_mst", "r50", "swin_l"])
 def test_published_groups_of_tevit(variant):
-    """Specification 7.5: what learns slowly and what does not decay, by the whole network's names."""
+    """Published parameter groups: the parameters with a lower learning rate and those without weight decay."""
     with torch.device("meta"):
         model = create_model("tevit", variant, num_classes=40)
     groups = parameter_groups(model, load_recipe(f"tevit_{variant}_ytvis2019").optim)

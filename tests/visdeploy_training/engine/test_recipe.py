@@ -40,7 +40,7 @@ def test_shipped_recipes_are_valid_and_name_no_machine(name):
 
 
 def test_published_settings_of_defvis():
-    """Specification 5.1 and 5.4: one clip of 36 frames a device, four devices, 60 epochs, a step after 40."""
+    """Published recipe: one clip of 36 frames per device, four devices, 60 epochs, a step after 40."""
     recipe = load_recipe("defvis_inst_r50_ytvis2019")
     optim, videos = recipe.optim, 2238
     assert (optim.kind, optim.lr, optim.weight_decay, optim.clip_norm) == ("adamw", 1e-4, 1e-4, 0.1)
@@ -81,7 +81,7 @@ def test_the_recipe_of_defvis_serves_its_other_networks(overrides, short, dilate
     ],
 )
 def test_published_settings_of_tevit(variant, scales, between):
-    """Specification 7.1, 7.2 and 7.5: clips of 5 frames, 16 clips over 8 devices, scales, rates, steps, warm-up."""
+    """Published recipe: clips of 5 frames, 16 clips over 8 devices, scales, rates, steps, warm-up."""
     recipe = load_recipe(f"tevit_{variant}_ytvis2019")
     optim = recipe.optim
     assert recipe.augment == [Rescale(limits=scales, between=between), Flip(mode="clip")]
@@ -95,7 +95,7 @@ def test_published_settings_of_tevit(variant, scales, between):
 
 
 def test_published_settings():
-    """Specification 11.1, 11.3, 11.7: sizes, flips, rates, clipping, steps, 16 clips over 4 devices."""
+    """Published recipe: sizes, flips, rates, clipping, steps, 16 clips over 4 devices."""
     coco, ytvis = load_recipe("visolo_r50_coco"), load_recipe("visolo_r50_ytvis2019")
     for recipe in (coco, ytvis):
         optim = recipe.optim

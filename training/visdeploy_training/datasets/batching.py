@@ -1,4 +1,4 @@
-"""Which samples make a batch: an endless, seeded, resumable stream, mixed by set, grouped by aspect (spec 11.1)."""
+"""Sampling of batches: an endless, seeded, resumable stream, mixed by data set and grouped by aspect ratio."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Class lists of the public data sets, and maps from the classes of one data set to those of another (spec 11.1)."""
+"""Class lists of the public data sets, and maps from the classes of one data set to those of another."""
 
 from __future__ import annotations
 

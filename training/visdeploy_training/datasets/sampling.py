@@ -1,4 +1,4 @@
-"""Which frames of a video make a training clip (spec 11.2). All draws come from torch's generator."""
+"""Sampling of the frames of a training clip from a video. All random numbers are those of the generator of torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bundle's graph in ONNX Runtime; the state stays on the device."""
+"""Backend that runs the graph of a bundle in ONNX Runtime, with the state kept on the device."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ _TYPES = {
 
 
 _BFLOAT16 = 16
-"""ONNX's number of the type."""
+"""Number of the type in ONNX (`TensorProto.BFLOAT16`)."""
 
 
 class OnnxRuntimeBackend(Backend):
-    """A bundle's graph in ONNX Runtime.
+    """Graph of a bundle in ONNX Runtime.
 
-    Inputs and outputs are bound rather than passed: state tensors stay where they were computed, and only the other
-    outputs come to the host. Sizes that depend on the data are allocated by the engine.
+    Inputs and outputs are bound to the session (I/O binding): state tensors stay on the device, and only the requested
+    outputs are copied to the host. Tensors with data-dependent sizes are allocated by the engine.
 
     Args:
         bundle: The opened bundle.
         device: `auto`, `cpu`, `cuda` or `cuda:N`, see `open_backend`.
-        threads: Threads for the CPU's part of the graph; None leaves the choice to the engine.
-        spinning: Let idle threads spin instead of sleep.
+        threads: Number of threads for the part of the graph that runs on the CPU; None leaves it to the engine.
+        spinning: Let idle threads spin instead of sleeping.
 
     Raises:
         BundleError: The graph does not load, or contradicts the manifest.
-        ConfigError: `device` or `threads` has no possible value.
-        DependencyError: CUDA was asked for, and this installation has none.
-        EngineError: CUDA was asked for, and does not start.
+        ConfigError: `device` or `threads` has an invalid value.
+        DependencyError: CUDA was requested, but this installation has no CUDA support.
+        EngineError: CUDA was requested, but does not start.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class OnnxRuntimeBackend(Backend):
     def run(
         self, inputs: Arrays, state: State, outputs: Collection[str] | None = None
     ) -> tuple[dict[str, npt.NDArray[Any]], State]:
-        """One step, see `Backend.run`.
+        """Run one step, see `Backend.run`.
 
         Raises:
-            EngineError: An input does not fit the graph, or the engine failed.
+            EngineError: An input does not match the graph, or the engine failed.
         """
         sizes, names = self.bind_inputs(inputs), self.check_outputs(outputs)
         binding = self._session.io_binding()
@@ -96,7 +96,7 @@ class OnnxRuntimeBackend(Backend):
         return host, {name: value for (name, _), value in zip(self._next, kept, strict=True)}
 
     def state_to_host(self, state: State) -> dict[str, npt.NDArray[Any]]:
-        """See `Backend.state_to_host`."""
+        """Copy a state to arrays, see `Backend.state_to_host`."""
         return {name: np.array(_to_host(value)) for name, value in state.items()}
 
     def _place_state(self, arrays: Arrays) -> State:
@@ -106,7 +106,7 @@ class OnnxRuntimeBackend(Backend):
             raise StreamError(f"the state cannot be placed on {self.device}", seen=str(error)[:300]) from error
 
     def _place_tensor(self, name: str, array: npt.NDArray[Any]) -> Any:
-        """A value on the CPU borrows the array's memory, so the caller gives one of its own."""
+        """Create a value on the device. On the CPU it shares the array's memory, so pass a copy."""
         from onnxruntime import OrtValue
 
         if name in self._bits:
@@ -114,7 +114,7 @@ class OnnxRuntimeBackend(Backend):
         return OrtValue.ortvalue_from_numpy(array, *self._place)
 
     def _check_graph(self, where: str) -> None:
-        """Raise unless names, dtypes and shapes of the graph are those of the manifest."""
+        """Raise a `BundleError` if a name, dtype or shape of the graph differs from the manifest."""
         state = self.spec.state
         inputs = [(t.name, t.dtype, list(t.shape)) for t in self.spec.inputs]
         inputs += [(s.input, s.dtype, list(s.shape)) for s in state]
@@ -127,7 +127,7 @@ class OnnxRuntimeBackend(Backend):
             graph = {node.name: node for node in found}
             if {name for name, _, _ in listed} != set(graph):
                 raise BundleError(
-                    f"{where}: the graph's {kind}s are not those of the manifest",
+                    f"{where}: the graph's {kind}s differ from those of the manifest",
                     seen=str(sorted(graph)),
                     expected=str(sorted(name for name, _, _ in listed)),
                     hint="Export the bundle again.",
@@ -144,7 +144,7 @@ class OnnxRuntimeBackend(Backend):
 
 
 def _agree(graph: list[Any], manifest: list[Any], *, strict: bool) -> bool:
-    """Whether two shapes agree; sizes the graph leaves open may be fixed by the manifest for outputs only."""
+    """Return whether two shapes agree; `strict` requires the same axes to be symbolic in both, as for inputs."""
     if len(graph) != len(manifest):
         return False
     for seen, listed in zip(graph, manifest, strict=True):
@@ -157,16 +157,16 @@ def _agree(graph: list[Any], manifest: list[Any], *, strict: bool) -> bool:
 
 
 def _to_host(value: Any) -> npt.NDArray[Any]:
-    """The array of a value; ONNX Runtime's Python gives none of `bfloat16`, whose bits are read where they lie.
+    """Return the array of a value. ONNX Runtime does not convert `bfloat16`, so its bits are read from memory.
 
     Raises:
-        EngineError: A `bfloat16` value lies on a GPU.
+        EngineError: A `bfloat16` value is on a GPU.
     """
     if value.element_type() != _BFLOAT16:
         return np.asarray(value.numpy())
     if value.device_name() != "cpu":
         raise EngineError(
-            "a bfloat16 tensor cannot be copied from the GPU by ONNX Runtime's Python",
+            "ONNX Runtime for Python cannot copy a bfloat16 tensor from the GPU",
             seen=value.device_name(),
             expected="cpu",
             hint="Export the model with float32 or float16 state, or run it on the CPU.",

@@ -46,7 +46,7 @@ class RecurrentSegmenterConfig(MethodConfig):
     mask_weight: float = 2.0
 
     def __post_init__(self) -> None:
-        self.freeze_lists("pixel_mean", "pixel_std")
+        super().__post_init__()
         self.check_least(1, "num_classes", "slots", "channels", "memory_frames", "memory_every")
         self.check_least(0, "max_gap")
         self.check_share("score_threshold")

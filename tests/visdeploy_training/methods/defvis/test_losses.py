@@ -117,7 +117,7 @@ def test_any_number_of_objects_gives_finite_losses_and_gradients(objects: int):
 
 
 def test_absent_frames_count_in_the_cost():
-    """Section 5.2: the class asked for where the object is absent is id 0, the box is all zero."""
+    """Where the object is absent, the target class is id 0 and the target box is zero."""
     output, objects = random_output(5, clips=1), object_targets(clip())
     logits, boxes = output.logits[0, 0].detach(), output.boxes[0, 0].detach()
     cost = matching_cost(logits, boxes, objects, CONFIG)

@@ -24,7 +24,7 @@ def test_shapes(network: DefVIS):
 
 @torch.no_grad()
 def test_a_dilated_backbone_gives_the_transformer_twice_the_rows_and_columns():
-    """With the same tensors (specification 1: the DC5 flag), and masks of the same size."""
+    """The DC5 variant has the same tensors, and masks of the same size."""
     plain, dense = (small_network(tokens=True, backbone="resnet50", dilated=d).eval() for d in (False, True))
     dense.load_state_dict(plain.state_dict(), strict=True)
     sizes = []
@@ -78,7 +78,7 @@ def test_padding_does_not_reach_the_decoder_or_the_attention_maps(network: DefVI
 
 
 def test_slots_with_groups_are_read_across_groups():
-    """Section 3.6: row n of (query, group) is read as (slot, frame)."""
+    """Row n of (query, group) is interpreted as (slot, frame), as in the published implementation."""
     model = small_network(tokens=True)
     decoded = torch.arange(6.0).view(1, 1, 2, 3, 1)  # group 0 holds 0, 1, 2, group 1 holds 3, 4, 5
     assert model.arrange(decoded)[0, 0, :, :, 0].tolist() == [[0, 3, 1], [4, 2, 5]]
@@ -138,7 +138,7 @@ def test_impossible_configurations_are_named(change: dict[str, object], word: st
     ],
 )
 def test_published_sizes(variant: str, parameters: int, trained: int | None):
-    """Specification, section 1."""
+    """Check the numbers of parameters of the published configurations."""
     with torch.device("meta"):
         model = create_model("defvis", variant)
     assert sum(p.numel() for p in model.parameters()) == parameters

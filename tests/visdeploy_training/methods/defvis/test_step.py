@@ -77,7 +77,7 @@ def test_a_video_without_frames_is_refused():
 
 
 def test_published_preprocessing():
-    """Specification 2.1: shorter side 300, the other cut down to a whole number, no limit in practice."""
+    """The shorter side is 300, the other is rounded down; the limit of the longer side has no effect in practice."""
     spec = METHOD.inference(METHOD.variants["inst_r50"]).preprocessing
     preprocess = Preprocessor(spec)
     for size, expected in (((720, 1280), (300, 533)), ((360, 640), (300, 533)), ((480, 864), (300, 540)),

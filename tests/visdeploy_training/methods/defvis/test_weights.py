@@ -39,7 +39,7 @@ def official_state(variant: str, *, seeded: bool = True, **changes: Any) -> Stat
     ("variant", "tensors"), [("inst_r50", 528), ("inst_r101", 783), ("enc_r50", 527), ("enc_r101", 782)]
 )
 def test_official_checkpoints_convert_whole(tmp_path: Path, variant: str, tensors: int):
-    """0 missing, 0 unexpected keys; the counts are those of specification section 6."""
+    """No key is missing or unexpected; the counts are those of the official checkpoints."""
     state = official_state(variant, seeded=False)
     extra = {
         "vistr.backbone.0.body.bn1.num_batches_tracked": torch.tensor(0),
@@ -54,7 +54,7 @@ def test_official_checkpoints_convert_whole(tmp_path: Path, variant: str, tensor
 
 
 def test_a_dilated_backbone_is_named_by_the_variant():
-    """Its tensors are those of the other, so that no file tells (specification 1: the DC5 flag)."""
+    """The DC5 variant has the same tensors, so it cannot be recognised from a file."""
     found = convert_checkpoint(official_state("enc_r50_dc5", seeded=False), variant="enc_r50_dc5")
     assert found.report.ok
     assert found.variant == "enc_r50_dc5"

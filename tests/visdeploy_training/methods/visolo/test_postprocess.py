@@ -12,7 +12,7 @@ CONFIG = VISOLOConfig(num_classes=4, grid=(3, 5))
 
 
 def plain_detect(scores: Any, kernels: Any, features: Any, weight: Any, config: VISOLOConfig) -> Any:
-    """Section 7, steps 1 to 8, as upstream computes it: plain torch with its NaN. Returns cells and scores."""
+    """Return cells and scores after steps 1 to 8 of the post-processing, with NaN as in the published code."""
     best, label = scores.max(dim=1)
     s = best * weight
     cells = (s >= config.score_threshold).nonzero().flatten()
@@ -86,7 +86,7 @@ def test_switch_for_frames_with_two_empty_masks():
 @pytest.mark.parametrize(
     ("weighted", "expected"),
     [
-        ([0.5, 0.0, 0.0], []),  # quirk Q1: cell 0 alone
+        ([0.5, 0.0, 0.0], []),  # cell 0 alone is not a candidate
         ([0.5, 0.1, 0.0], [0, 1]),  # >= keeps the threshold itself
         ([0.0, 0.0, 0.3], [2]),
         ([0.0, 0.0, 0.0], []),

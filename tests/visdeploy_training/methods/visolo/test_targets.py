@@ -11,7 +11,7 @@ from visdeploy_training.methods.visolo.targets import ClipTargets, assign_cells,
 
 
 def plain_assign(masks: np.ndarray, grid: tuple[int, int], eps: float) -> list[int]:
-    """Section 11.5, word by word."""
+    """Compute the targets of the published implementation step by step."""
     (rows, cols), (h, w) = grid, masks.shape[1:]
     owner, centres = [-1] * (rows * cols), {}
     for k, mask in enumerate(masks):

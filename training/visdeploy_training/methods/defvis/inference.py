@@ -1,4 +1,4 @@
-"""DefVIS's graph and how it is run, as they follow from its configuration."""
+"""Description of the graph of DefVIS, derived from its configuration."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from visdeploy_training.inference import frame_dims
 from visdeploy_training.methods.defvis.config import DefVISConfig
 
 SMALLEST = 64
-"""Rows and columns below which a map of the deepest stage would have a single row or column."""
+"""Minimum height and width in pixels, so that maps of the deepest stage have more than one row and column."""
 
 
 def inference_settings(config: DefVISConfig) -> GraphSpec:
-    """Inputs, outputs, preprocessing, window and decoder parameters of a network of this configuration.
+    """Return inputs, outputs, preprocessing, window and decoder parameters of a network with this configuration.
 
-    A backbone that takes any size keeps the aspect ratio, as the published implementation does.
+    If the backbone accepts any size, the aspect ratio of frames is kept, as in the published implementation.
     """
     any_size = config.size_multiple == 1
     overlap = min(config.clip_overlap, config.num_frames - 1)
@@ -38,7 +38,7 @@ def inference_settings(config: DefVISConfig) -> GraphSpec:
 
 
 def _outputs(config: DefVISConfig) -> list[TensorSpec]:
-    """In the order in which `ClipStep` gives them; every slot is there, whether it shows an object or not."""
+    """Return the outputs in the order of `ClipStep`; they contain all slots, with or without an object."""
     slots, frames, ids = config.slots, config.num_frames, config.num_classes + 1
     mask: list[int | str] = [slots, frames, "ceil(height/4)", "ceil(width/4)"]
     return [

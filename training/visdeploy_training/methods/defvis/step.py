@@ -1,4 +1,4 @@
-"""DefVIS as a pure function of one clip: what is exported. There is no memory from one clip to the next."""
+"""Exported form of DefVIS: a pure function of one clip, without state."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from visdeploy_training.model import VISModel
 
 
 class ClipStep(nn.Module):
-    """One clip in, raw results of all slots out.
+    """Module that computes the raw results of all slots for one clip.
 
     Args:
         model: A DefVIS network; its weights are shared, not copied.
 
     Attributes:
-        input_names: Graph inputs.
-        output_names: Graph outputs.
+        input_names: Names of the graph inputs.
+        output_names: Names of the graph outputs.
     """
 
     input_names = ("frames",)
@@ -30,19 +30,19 @@ class ClipStep(nn.Module):
         self.model = model
 
     def initial_state(self, device: torch.device | str | None = None) -> dict[str, Tensor]:
-        """Nothing: a clip stands alone."""
+        """Return an empty state, because clips are processed independently."""
         return {}
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Process one clip.
 
         Args:
-            frames: Normalised RGB `[T, 3, H, W]`, T is the network's own number of frames.
+            frames: Normalised RGB `[T, 3, H, W]`; T is the number of frames of the configuration.
 
         Returns:
-            class_scores `[S, T, num_classes + 1]`: probabilities, column 0 is an unused id, column k class k - 1; what
-            is missing to 1 is no object. boxes `[S, T, 4]`: centre and size as shares of the input's.
-            mask_logits `[S, T, H / 4, W / 4]`.
+            class_scores `[S, T, num_classes + 1]`: probabilities; column 0 is an unused id, column k is class k - 1.
+            The rest to a sum of 1 is the probability of no object. boxes `[S, T, 4]`: centre and size relative to the
+            size of the input. mask_logits `[S, T, H / 4, W / 4]`.
         """
         output = self.model(frames.unsqueeze(0))
         scores = output.logits[-1, 0].softmax(dim=-1)[..., :-1]

@@ -1,4 +1,4 @@
-"""DefVIS without training, made to find objects."""
+"""Initial weights with which an untrained DefVIS finds objects."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from visdeploy_training.model import VISModel
 
 
 def show_objects(model: VISModel, count: int) -> None:
-    """Let every slot see an object whose mask is not empty, whatever `count` is; see `Method`."""
+    """Set biases so that every slot predicts an object with a non-empty mask, whatever `count` is; see `Method`."""
     model.get_parameter("class_embed.bias").data[[0, -1]] = -5.0  # the unused class and no object
     if model.config.mask_prior > 0:
         names = [name for name, _ in model.named_parameters() if name.startswith("insmask_head.")]

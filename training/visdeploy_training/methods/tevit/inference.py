@@ -1,8 +1,8 @@
-"""TeViT's graph and how it is run, as they follow from its configuration.
+"""Description of the graph of TeViT, derived from its configuration.
 
-The published implementation takes a whole video as one clip. So does this up to `window` frames; a longer video is cut
-into windows that overlap. The messengers' shift wraps around the ends of a clip, and attention and scores go over all
-of its frames: the results of a window are not exactly those of the whole video.
+The published implementation processes a whole video as one clip. Here this applies to videos of up to `window` frames;
+longer videos are divided into overlapping windows. The messenger shift wraps around the ends of a clip, and attention
+and scores depend on all of its frames, so the results of a window are not exactly those of the whole video.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from visdeploy_training.methods.tevit.config import MASK_SIZE, SIZE_MULTIPLE, Te
 
 
 def inference_settings(config: TeViTConfig) -> GraphSpec:
-    """Inputs, outputs, preprocessing and window of a network of this configuration."""
+    """Return inputs, outputs, preprocessing and window of a network with this configuration."""
     keep_shape = config.shortest_edge > 0
     overlap = min(config.clip_overlap, config.window - 1)
     preprocessing = Preprocessing(
@@ -43,7 +43,7 @@ def inference_settings(config: TeViTConfig) -> GraphSpec:
 
 
 def _outputs() -> list[TensorSpec]:
-    """In the order in which `ClipStep` gives them; a pair is a query and a class, best first."""
+    """Return the outputs in the order of `ClipStep`; pairs of a query and a class are in descending order of score."""
     side = 2 * MASK_SIZE
     return [
         TensorSpec(name="scores", dtype="float32", shape=["frames", "pairs"], role="decode", measure="ranking"),

@@ -1,4 +1,4 @@
-"""The TeViT network (spec sections 2 to 5)."""
+"""TeViT network (Yang et al., CVPR 2022): backbone with messenger tokens, feature pyramid, cascade of dynamic heads."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ SCALES = (1 / 4, 1 / 8, 1 / 16, 1 / 32)
 
 
 class TeViTOutput(NamedTuple):
-    """What the network says about B clips of T frames; a query is one object through all frames of its clip.
+    """Output of the network for B clips of T frames and P queries; a query is the same object in all frames of a clip.
 
     Attributes:
-        logits: Of every stage, the last one counts: `[stages, B, T, P, num_classes]`.
-        boxes: `[stages, B, T, P, 4]` left, top, right, bottom in pixels of the input, may lie outside.
-        sizes: Width, height, width, height of the picture without its padding, `[B, 4]` float.
-        masks: (stage, images `[R]`, queries `[R]`) to mask logits `[R, num_classes, 28, 28]` within the boxes of the
-            stage; image b * T + t is frame t of clip b. Masks are made for what is asked for only.
+        logits: Class logits of all stages, `[stages, B, T, P, num_classes]`; inference uses the last stage.
+        boxes: Boxes of all stages, `[stages, B, T, P, 4]`: left, top, right, bottom in pixels of the input, possibly
+            outside the image.
+        sizes: Width, height, width, height of the clips without padding, `[B, 4]` float.
+        masks: Function that computes the mask logits `[R, num_classes, 28, 28]` of R boxes of a stage, from the number
+            of the stage, images `[R]` and queries `[R]`; image b * T + t is frame t of clip b.
     """
 
     logits: Tensor
@@ -41,7 +42,7 @@ class TeViTOutput(NamedTuple):
 
 
 class Proposals(nn.Module):
-    """Learned boxes and queries, the same for every image; names as in the official checkpoints."""
+    """Learned boxes and queries, the same for every image, with the names of the official checkpoints."""
 
     def __init__(self, config: TeViTConfig) -> None:
         super().__init__()
@@ -51,13 +52,13 @@ class Proposals(nn.Module):
         nn.init.constant_(self.init_proposal_bboxes.weight[:, 2:], 1.0)
 
     def forward(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """Sizes `[N, 4]` to boxes `[N, P, 4]` in pixels and queries `[N, P, C]`."""
+        """Return boxes `[N, P, 4]` in pixels and queries `[N, P, C]` for images of the given sizes, `[N, 4]`."""
         boxes = to_corners(self.init_proposal_bboxes.weight) * sizes[:, None]
         return boxes, self.init_proposal_features.weight.expand(sizes.shape[0], -1, -1)
 
 
 class Cascade(nn.Module):
-    """The stages and their mask heads; names as in the official checkpoints."""
+    """Stages of the cascade and their mask heads, with the names of the official checkpoints."""
 
     def __init__(self, config: TeViTConfig) -> None:
         super().__init__()
@@ -66,12 +67,12 @@ class Cascade(nn.Module):
 
 
 class TeViT(VISModel):
-    """Cascade of dynamic heads over learned queries that talk to each other within a frame and along the clip.
+    """Cascade of dynamic heads on learned queries, with attention between the queries of a frame and between frames.
 
-    State dict names are the official ones, those of ResNet and EfficientNet the project's.
+    The names in the state dict are those of the official checkpoints, except in ResNet and EfficientNet backbones.
 
     Args:
-        config: Sizes and weights.
+        config: Sizes of the layers, and weights of the losses.
     """
 
     config: TeViTConfig
@@ -86,12 +87,12 @@ class TeViT(VISModel):
         self.roi_head = Cascade(config)
 
     def forward(self, clips: Tensor, sizes: Tensor | None = None) -> TeViTOutput:
-        """Classes and boxes of all queries in all frames, for training and inference alike.
+        """Compute classes and boxes of all queries in all frames, both in training and in inference.
 
         Args:
             clips: Normalised RGB, float, `[B, T, 3, H, W]`, H and W multiples of 32.
-            sizes: Rows and columns of each clip without the padding at the right and bottom, `[B, 2]` integers; without
-                them nothing is padding.
+            sizes: Height and width of each clip without padding at the right and bottom, `[B, 2]` integers; by default
+                there is no padding.
 
         Raises:
             ConfigError: The size of the clips is wrong.
@@ -113,7 +114,7 @@ class TeViT(VISModel):
             stage = head(queries, rois, frames)
             logits.append(stage.logits)
             found.append(refine(boxes, stage.deltas))
-            # the proposals learn from the first stage; a stage's boxes learn from its own losses only
+            # the proposals get gradients from the first stage, the boxes of each stage only from its own losses
             boxes, queries = found[-1].detach(), stage.queries
             attended.append(stage.attended)
         return TeViTOutput(
@@ -124,11 +125,11 @@ class TeViT(VISModel):
         )
 
     def forward_padded(self, clips: Tensor, sizes: Tensor) -> TeViTOutput:
-        """Boxes are relative to the content of a clip, see `VISModel.forward_padded`."""
+        """Compute the training output with boxes relative to the unpadded clips, see `VISModel.forward_padded`."""
         return self(clips, sizes)  # type: ignore[no-any-return]
 
     def features(self, images: Tensor, frames: int) -> list[Tensor]:
-        """Pyramid of images `[N, 3, H, W]`, clip after clip, at strides 4, 8, 16 and 32."""
+        """Compute the feature pyramid, at strides 4, 8, 16 and 32, of images `[N, 3, H, W]` sorted by clip."""
         messengers = isinstance(self.backbone, MessengerPVT)
         maps = self.backbone(images, frames) if messengers else self.backbone(images)
         return [each.contiguous() for each in self.neck([maps[name] for name in STAGES])]
@@ -144,7 +145,7 @@ class TeViT(VISModel):
     ) -> Tensor:
         head = self.roi_head.mask_head[stage]
         if self.training and not len(images):
-            # every weight gets a gradient, of zero, without a batch that the norms would take statistics from
+            # every weight gets a zero gradient, and no empty batch enters the statistics of batch norm
             nothing = torch.stack([p.sum() * 0 for p in head.parameters()]).sum()
             return nothing.expand(0, self.config.num_classes, 2 * MASK_SIZE, 2 * MASK_SIZE)
         rois = boxes[stage].detach()[images, queries]
@@ -153,11 +154,11 @@ class TeViT(VISModel):
 
 
 def box_scale(clips: Tensor, sizes: Tensor | None) -> Tensor:
-    """Width, height, width, height of the content of clips: what boxes as shares of it are multiplied by, `[B, 4]`.
+    """Return width, height, width, height of clips without padding, `[B, 4]`, to convert relative boxes to pixels.
 
     Args:
         clips: `[B, T, 3, H, W]`.
-        sizes: Rows and columns of each without padding, `[B, 2]`; all of the clip where there are none.
+        sizes: Height and width of each clip without padding, `[B, 2]`; by default there is no padding.
     """
     dtype = torch.promote_types(clips.dtype, torch.float32)
     if sizes is None:
@@ -166,13 +167,13 @@ def box_scale(clips: Tensor, sizes: Tensor | None) -> Tensor:
 
 
 def images_of(boxes: Tensor) -> Tensor:
-    """The image of each of the flattened boxes `[N, P, 4]`: `[N * P]` int64."""
+    """Return the index of the image, `[N * P]` int64, of each box of `[N, P, 4]` after flattening."""
     images, queries = boxes.shape[:2]
     return torch.arange(images, device=boxes.device)[:, None].expand(images, queries).flatten()
 
 
 def roi_features(features: Sequence[Tensor], boxes: Tensor, images: Tensor, size: int) -> Tensor:
-    """Features within boxes `[R, 4]` of images `[R]`, each from the level that suits its size: `[R, C, size, size]`."""
+    """Return RoI features `[R, C, size, size]` of boxes `[R, 4]` in images `[R]`, each from the level for its size."""
     dtype = torch.promote_types(features[0].dtype, torch.float32)
     out: Tensor = multi_level_roi_align(
         features,
@@ -187,7 +188,7 @@ def roi_features(features: Sequence[Tensor], boxes: Tensor, images: Tensor, size
 
 
 def make_backbone(config: TeViTConfig) -> nn.Module:
-    """The configured backbone with fresh weights."""
+    """Create the backbone of a configuration, with newly initialised weights."""
     if config.backbone == "pvt_v2_b1":
         return MessengerPVT(drop_path=config.drop_path)
     if config.backbone == "pvt_small":

@@ -1,4 +1,4 @@
-"""TeViT as a pure function of one clip: what is exported. There is no memory from one clip to the next."""
+"""Exported form of TeViT: a pure function of one clip, without state."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from visdeploy_training.model import VISModel
 
 
 class ClipStep(nn.Module):
-    """One clip of any length in, its best pairs of a query and a class out; pasting the masks is the decoder's.
+    """Module that computes the best pairs of a query and a class for one clip of any length.
+
+    The masks are relative to the boxes; the decoder pastes them into the frames.
 
     Args:
         model: A TeViT network; its weights are shared, not copied.
 
     Attributes:
-        input_names: Graph inputs.
-        output_names: Graph outputs.
+        input_names: Names of the graph inputs.
+        output_names: Names of the graph outputs.
     """
 
     input_names = ("frames", "size")
@@ -30,7 +32,7 @@ class ClipStep(nn.Module):
         self.model = model
 
     def initial_state(self, device: torch.device | str | None = None) -> dict[str, Tensor]:
-        """Nothing: a clip stands alone."""
+        """Return an empty state, because clips are processed independently."""
         return {}
 
     def forward(self, frames: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -38,13 +40,13 @@ class ClipStep(nn.Module):
 
         Args:
             frames: Normalised RGB `[T, 3, H, W]`, H and W multiples of 32, padded with zeros at the right and bottom.
-            size: Rows and columns of the frames without padding, `[2]` int64.
+            size: Height and width of the frames without padding, `[2]` int64.
 
         Returns:
-            The R best pairs by the mean score over the frames, best first: scores `[T, R]`, probability of the class
-            in each frame; labels `[R]` int64; queries `[R]` int64, the same one may be there with several labels;
-            boxes `[T, R, 4]`, left, top, right, bottom as shares of the frame without padding, may lie outside;
-            mask_logits `[T, R, 28, 28]` within the boxes.
+            The R pairs with the largest mean score over the frames, in descending order. scores `[T, R]`: probability
+            of the class in each frame. labels `[R]` int64. queries `[R]` int64; a query may occur with several labels.
+            boxes `[T, R, 4]`: left, top, right, bottom, relative to the size of the frame without padding, possibly
+            outside the frame. mask_logits `[T, R, 28, 28]`, within the boxes.
         """
         config = self.model.config
         output = self.model(frames.unsqueeze(0), size.unsqueeze(0))
@@ -56,7 +58,7 @@ class ClipStep(nn.Module):
         count, results = boxes.shape[:2]
         images = torch.arange(count, device=frames.device)[:, None].expand(count, results).flatten()
         logits = output.masks(config.num_stages - 1, images, queries.repeat(count))
-        # one mask of each result: the one of its class
+        # select the mask of the class of each result
         channel = labels.repeat(count)[:, None, None, None].expand(-1, 1, *logits.shape[2:])
         masks = logits.gather(1, channel).squeeze(1).unflatten(0, (count, results))
         return scores, labels, queries, boxes / output.sizes, masks

@@ -1,4 +1,4 @@
-"""VISOLO's graph and how it is run, as they follow from its configuration."""
+"""Description of the graph of VISOLO, derived from its configuration."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from visdeploy_training.methods.visolo.config import VISOLOConfig
 
 
 def inference_settings(config: VISOLOConfig) -> GraphSpec:
-    """Inputs, outputs, state, preprocessing and decoder parameters of a network of this configuration."""
+    """Return inputs, outputs, state, preprocessing and decoder parameters of a network with this configuration."""
     preprocessing = Preprocessing(
         channel_order="rgb",
         mean=list(config.pixel_mean),
@@ -34,7 +34,7 @@ def inference_settings(config: VISOLOConfig) -> GraphSpec:
 
 
 def _outputs(config: VISOLOConfig) -> list[TensorSpec]:
-    """Outputs that are not state, in the order in which `OnlineStep` gives them; n detections, possibly none."""
+    """Return the outputs that are not state, in the order of `OnlineStep`; the number of detections n may be 0."""
     cells, classes, track = config.cells, config.num_classes, config.track_dim
     logits: list[int | str] = ["n", "height/4", "width/4"]
     return [
@@ -53,7 +53,7 @@ def _outputs(config: VISOLOConfig) -> list[TensorSpec]:
 
 
 def memory_specs(config: VISOLOConfig) -> list[StateSpec]:
-    """The memory, in order; see `Memory` for the meaning of each tensor."""
+    """Return the state tensors, in the order of `Memory`, which describes them."""
     slots, cells, width = config.memory_slots, config.cells, config.head_width
     return [
         StateSpec(input="mem_ref", output="next_mem_ref", dtype="float32", shape=[slots, config.track_dim, cells]),

@@ -1,4 +1,8 @@
-"""VISOLO as a pure step function with its whole memory as explicit state (spec sections 6, 7 and 10)."""
+"""Exported form of VISOLO (Han et al., CVPR 2022): a pure function of one frame and an explicit memory.
+
+Each frame attends to the two previous frames and to earlier key frames, which are every fifth frame, as in the
+published implementation. There, the memory grows without limit; here, it has a fixed number of slots.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +21,14 @@ _LAST = 1 << 62
 
 
 class Memory(NamedTuple):
-    """The state between two frames; T slots, N cells.
+    """State between two frames, with T slots and N grid cells.
 
     Attributes:
-        ref: R projections, `[T, track_dim, N]` float.
+        ref: Reference projections, the keys of the attention, `[T, track_dim, N]` float.
         cat: Projected category values, `[T, head_width, N]` float.
         ker: Projected kernel values, `[T, head_width, N]` float.
-        frame: Index of the frame that each slot holds, -1 for none, `[T]` int64.
-        step: Index of the frame that comes next, `[1]` int64.
+        frame: Index of the frame in each slot, -1 for an empty slot, `[T]` int64.
+        step: Index of the next frame, `[1]` int64.
     """
 
     ref: Tensor
@@ -35,9 +39,10 @@ class Memory(NamedTuple):
 
 
 def grid_weight_slots(memory: Memory) -> Tensor:
-    """Share of each slot in the grid weight, `[T]` float: half the previous frame, half the latest key frame.
+    """Return the share of each slot in the grid weight, `[T]` float: 0.5 for each of two frames, 0 for the others.
 
-    The latest key frame is the latest multiple of 5 that is at most t - 2 (frame 0 for t = 1). All 0 at t = 0.
+    The two frames are the previous frame t - 1 and the latest key frame, the latest multiple of 5 that is at most t - 2
+    (frame 0 for t = 1). At t = 0 all shares are 0.
     """
     key = (memory.step - 2).clamp(min=0)
     key = key - torch.remainder(key, KEY_INTERVAL)
@@ -46,10 +51,10 @@ def grid_weight_slots(memory: Memory) -> Tensor:
 
 
 def slot_to_write(memory: Memory) -> Tensor:
-    """Which slot takes the current frame, `[T]` bool with one True (section 6).
+    """Return the slot in which the current frame t is stored, `[T]` bool with exactly one True.
 
-    The frame before the previous one makes room, unless it is a multiple of 5; else an empty slot is taken; else
-    the oldest key frame but frame 0 makes room.
+    It is the slot of frame t - 2, unless that is a key frame (a multiple of 5); otherwise an empty slot; if there is
+    none, the slot of the oldest key frame other than frame 0.
     """
     slots = memory.frame.shape[0]
     index = torch.arange(slots, device=memory.frame.device)
@@ -61,17 +66,18 @@ def slot_to_write(memory: Memory) -> Tensor:
 
 
 class OnlineStep(nn.Module):
-    """One frame and the memory in, detections and the next memory out; batch 1.
+    """Module that computes detections and the next memory from one frame and the memory; the batch size is 1.
 
-    Same results as upstream's unbounded memory as long as `floor((t - 3) / 5) + 3 <= memory_slots`.
+    The results equal those of the published implementation, whose memory is unbounded, as long as
+    `floor((t - 3) / 5) + 3 <= memory_slots`.
 
     Args:
         model: A VISOLO network; its weights are shared, not copied.
 
     Attributes:
-        input_names: Graph inputs.
-        output_names: Graph outputs, the next state last.
-        state_specs: The memory, in order.
+        input_names: Names of the graph inputs.
+        output_names: Names of the graph outputs, with the next state at the end.
+        state_specs: Descriptions of the state tensors, in the order of `Memory`.
     """
 
     def __init__(self, model: VISModel) -> None:
@@ -87,7 +93,7 @@ class OnlineStep(nn.Module):
         ]  # fmt: skip
 
     def initial_state(self, device: torch.device | str | None = None) -> dict[str, Tensor]:
-        """The state before the first frame, by input name."""
+        """Create the state before the first frame, by input name."""
         return {
             s.input: torch.full([int(n) for n in s.shape], s.initial, dtype=getattr(torch, s.dtype), device=device)
             for s in self.state_specs
@@ -99,7 +105,7 @@ class OnlineStep(nn.Module):
         """Process frame t = `step`.
 
         Args:
-            frame: Normalised RGB `[1, 3, H, W]`; sides are multiples of the variant's `size_multiple`.
+            frame: Normalised RGB `[1, 3, H, W]`; H and W are multiples of the variant's `size_multiple`.
             mem_ref: See `Memory.ref`.
             mem_cat: See `Memory.cat`.
             mem_ker: See `Memory.ker`.
@@ -107,7 +113,7 @@ class OnlineStep(nn.Module):
             step: See `Memory.step`.
 
         Returns:
-            Tensors in the order of `output_names`; n is the number of detections, C of classes, N of cells:
+            Tensors in the order of `output_names`, with n detections, C classes and N grid cells:
             scores `[n]`, labels `[n]`, cells `[n]`, class_scores `[n, C]`, masks `[n, H, W]` uint8,
             overlaps `[n, n]`, query and reference `[n, track_dim]`, cell_scores `[N, C]`, grid_weight `[N]`,
             mask_logits `[n, H/4, W/4]`, then the next state.
@@ -137,15 +143,15 @@ class OnlineStep(nn.Module):
 
     @staticmethod
     def _attend(query: Tensor, reference: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
-        """Attention `[1, N, (T + 1) * N]` over the slots and the frame itself, and the grid weight `[N]`.
+        """Compute the attention `[1, N, (T + 1) * N]` over the slots and the current frame, and the grid weight `[N]`.
 
-        The frame itself is read at t = 0 only.
+        The weights of the current frame are 0 except at t = 0, when the memory is empty.
         """
         cells = query.shape[1]
         keys = torch.cat([memory.ref, reference.unsqueeze(0)]).float()
         logits = torch.matmul(query.float().transpose(0, 1), keys)
         readable = torch.cat([memory.frame >= 0, memory.step == 0])
-        # finite instead of -inf, for half precision and TensorRT; exp(-1e4) is 0
+        # finite, not -inf, because of half precision and TensorRT; exp(-1e4) is 0
         bias = torch.where(readable, 0.0, -1e4)
         attention = (logits + bias[:, None, None]).transpose(0, 1).reshape(1, cells, -1).softmax(dim=-1)
         best = logits[:-1].amax(dim=2).sigmoid()

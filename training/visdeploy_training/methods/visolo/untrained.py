@@ -1,4 +1,4 @@
-"""VISOLO without training, made to find objects."""
+"""Initial weights with which an untrained VISOLO finds objects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from visdeploy_training.model import VISModel
 
 
 def show_objects(model: VISModel, count: int) -> None:
-    """Shift the class bias so that `count` cells of a noise image pass the score threshold; see `Method`."""
+    """Shift the class bias so that `count` cells of a noise image exceed the score threshold; see `Method`."""
     step, config = OnlineStep(model), model.config
     with torch.inference_mode():
         frame = torch.randn(1, 3, config.height, config.width)

@@ -1,0 +1,57 @@
+"""The extras of the package: every one that a message or a page names is there, and none brings two engines' builds."""
+
+import re
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+tomllib = pytest.importorskip("tomllib", reason="Python 3.11 reads TOML")
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "Makefile", *REPOSITORY.glob("docs/**/*.md")]
+PAGES += [path for room in ("visdeploy", "export", "training", "plugins") for path in (REPOSITORY / room).rglob("*.py")]
+NAMED = {
+    (path.relative_to(REPOSITORY).as_posix(), extra)
+    for path in PAGES
+    for extras in re.findall(r"""(?:['"]\.|visdeploy)\[([a-z, -]+)\]""", path.read_text())
+    for extra in extras.split(",")
+}
+
+
+def needs(extra, seen=()):
+    """Names of the distributions that an extra brings, those of other extras included."""
+    found = set()
+    for requirement in EXTRAS[extra]:
+        name, _, others = re.match(r"([\w.-]+)(\[([\w,-]+)\])?", requirement).groups()
+        if name != "visdeploy":
+            found.add(name)
+            continue
+        for other in others.split(","):
+            assert other not in seen, f"{extra} brings itself"
+            found |= needs(other, (*seen, extra))
+    return found
+
+
+@pytest.mark.parametrize(("page", "extra"), sorted(NAMED))
+def test_every_extra_that_is_named_exists(page, extra):
+    assert extra in EXTRAS
+
+
+def test_the_messages_name_some():
+    assert {"cpu", "gpu", "export", "train", "formats", "tensorrt", "tensorrt-rtx"} <= {extra for _, extra in NAMED}
+
+
+@pytest.mark.parametrize("extra", sorted(EXTRAS))
+def test_no_extra_brings_both_builds_of_onnxruntime(extra):
+    assert len(needs(extra) & {"onnxruntime", "onnxruntime-gpu"}) <= 1
+
+
+def test_who_brings_an_engine():
+    bare = [re.match(r"[\w.-]+", each)[0] for each in PROJECT["dependencies"]]
+    assert not any(name.startswith(("onnxruntime", "tensorrt")) for name in bare)
+    assert needs("gpu") == {"onnxruntime-gpu"}
+    assert all("onnxruntime" in needs(extra) for extra in ("cpu", "export", "demo", "dev"))
+    assert needs("tensorrt") == {"tensorrt"}
+    assert needs("tensorrt-rtx") == {"tensorrt-rtx-cu13"}
+    assert "tensorrt" not in needs("dev"), "a source package that downloads while it is installed"
