@@ -214,7 +214,7 @@ def clip_steps(count, height, width):
         yield step_of({"frame": ((frame.astype(np.float32) - 115) / 57).transpose(2, 0, 1)[None]}, index)
 
 
-@pytest.mark.parametrize("size", [(64, 96), (96, 160), (128, 64)])
+@pytest.mark.parametrize("size", [(64, 96), (96, 160), (128, 64), (32, 64)])
 def test_height_and_width_are_dynamic(engines, size):
     found, reference = engines
     meter = ParityMeter(found.spec, height=70, width=90)

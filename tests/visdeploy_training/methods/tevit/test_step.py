@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from visdeploy_training import VISModel, create_model
+from visdeploy_training import VISModel, create_model, get_method
 from visdeploy_training.methods.tevit import ClipStep
 from visdeploy_training.predict import predict_clip
 
@@ -53,3 +53,15 @@ def test_a_longer_video_by_windows(small: Build):
     assert result.num_frames == 7
     assert result.tracks
     assert {t for track in result.tracks for t in track.masks} <= set(range(7))
+
+
+@pytest.mark.parametrize("window", [1, 2, 60])
+def test_the_window_bounds_the_frames_of_a_clip(small: Build, window: int):
+    """A window of one frame leaves no free size; a longer one takes shorter videos whole."""
+    spec = get_method("tevit").inference(small(window=window, clip_overlap=0).config)
+    frames = spec.frames.shape[0]
+    assert spec.window.length == window
+    if window == 1:
+        assert (frames, "frames" in spec.dims) == (1, False)
+    else:
+        assert [count in spec.dims[frames] for count in (0, 1, window, window + 1)] == [False, True, True, False]

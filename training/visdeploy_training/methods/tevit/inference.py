@@ -26,29 +26,33 @@ def inference_settings(config: TeViTConfig) -> GraphSpec:
         width=config.longest_edge if keep_shape else config.width,
         pad_divisor=SIZE_MULTIPLE,
     )
+    dims = {
+        **frame_dims(preprocessing, multiple=SIZE_MULTIPLE, smallest=SIZE_MULTIPLE),
+        "pairs": fixed(config.max_results),
+    }
+    frames: int | str = 1
+    if config.window > 1:  # a size with a single value is no symbol of the graph
+        frames = "frames"
+        dims[frames] = Dim(minimum=1, typical=config.window, maximum=config.window)
     return GraphSpec(
         preprocessing=preprocessing,
         window=Window(mode="clip", length=config.window, stride=config.window - overlap),
-        dims={
-            **frame_dims(preprocessing, multiple=SIZE_MULTIPLE, smallest=SIZE_MULTIPLE),
-            "frames": Dim(minimum=1, typical=config.window, maximum=config.window),
-            "pairs": fixed(config.max_results),
-        },
+        dims=dims,
         inputs=[
-            TensorSpec(name="frames", dtype="float32", shape=["frames", 3, "height", "width"], role="frames"),
+            TensorSpec(name="frames", dtype="float32", shape=[frames, 3, "height", "width"], role="frames"),
             TensorSpec(name="size", dtype="int64", shape=[2], role="size"),
         ],
-        outputs=_outputs(),
+        outputs=_outputs(frames),
     )
 
 
-def _outputs() -> list[TensorSpec]:
+def _outputs(frames: int | str) -> list[TensorSpec]:
     """Return the outputs in the order of `ClipStep`; pairs of a query and a class are in descending order of score."""
     side = 2 * MASK_SIZE
     return [
-        TensorSpec(name="scores", dtype="float32", shape=["frames", "pairs"], role="decode", measure="ranking"),
+        TensorSpec(name="scores", dtype="float32", shape=[frames, "pairs"], role="decode", measure="ranking"),
         TensorSpec(name="labels", dtype="int64", shape=["pairs"], role="decode", measure="identity"),
         TensorSpec(name="queries", dtype="int64", shape=["pairs"], role="decode", measure="identity"),
-        TensorSpec(name="boxes", dtype="float32", shape=["frames", "pairs", 4], role="decode"),
-        TensorSpec(name="mask_logits", dtype="float32", shape=["frames", "pairs", side, side], role="decode"),
+        TensorSpec(name="boxes", dtype="float32", shape=[frames, "pairs", 4], role="decode"),
+        TensorSpec(name="mask_logits", dtype="float32", shape=[frames, "pairs", side, side], role="decode"),
     ]

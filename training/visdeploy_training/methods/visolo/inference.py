@@ -22,7 +22,7 @@ def inference_settings(config: VISOLOConfig) -> GraphSpec:
         preprocessing=preprocessing,
         window=Window(mode="online"),
         dims={
-            **frame_dims(preprocessing, multiple=config.size_multiple, smallest=2 * config.size_multiple),
+            **frame_dims(preprocessing, multiple=config.size_multiple, smallest=config.size_multiple),
             "n": Dim(minimum=0, typical=min(10, most), maximum=most),
         },
         inputs=[TensorSpec(name="frame", dtype="float32", shape=[1, 3, "height", "width"], role="frames")],
