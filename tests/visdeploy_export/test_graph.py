@@ -62,6 +62,32 @@ def counter_step(module=None, **changes):
     return StepGraph((module or Counter()).eval(), counter_spec(**changes))
 
 
+class Reference(nn.Module):
+    """Cells that differ from the last frame's, and the mean colours of the last five frames: both kinds of memory."""
+
+    def forward(self, frame, pyramid, colours):
+        small = nn.functional.avg_pool2d(frame, 8)
+        seen = torch.cat([colours, frame.mean(dim=(2, 3))])[-5:]
+        return ((small - pyramid).abs().amax(dim=1)[0] > 0.1).nonzero(), small, seen
+
+
+def reference_step():
+    side = {"minimum": 16, "maximum": 512, "multiple": 8}
+    shapes = {"pyramid": [1, 3, "height/8", "width/8"], "colours": ["held", 3]}
+    spec = counter_spec(
+        dims={
+            "height": Dim(typical=32, **side),
+            "width": Dim(typical=48, **side),
+            "n": Dim(minimum=0, typical=9, maximum=64 * 64),
+            "held": Dim(minimum=0, typical=3, maximum=5),
+        },
+        state=[
+            StateSpec(input=name, output=f"next_{name}", dtype="float32", shape=shape) for name, shape in shapes.items()
+        ],
+    )
+    return StepGraph(Reference().eval(), spec)
+
+
 def run_onnx(path, *inputs):
     import onnxruntime
 
@@ -87,6 +113,26 @@ def test_a_small_step_end_to_end(tmp_path):
     np.testing.assert_array_equal(found[0], expected[0].numpy())
     np.testing.assert_allclose(found[1], expected[1].detach().numpy(), atol=1e-6)
     assert found[2] == [4]
+
+
+def test_a_state_follows_the_size_of_the_frames_or_grows(tmp_path):
+    step = reference_step()
+    write_onnx(step, tmp_path, metadata={})
+    graph = onnx.load(tmp_path / MODEL).graph
+    dims = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in graph.output}
+    assert dims["next_pyramid"] == [1, 3, "height/8", "width/8"]
+    assert dims["next_colours"] == ["next_held", 3], "the next state may be larger than the last"
+    for height, width in ((32, 48), (16, 80)):
+        clip = torch.rand(7, 1, 3, height, width, generator=torch.Generator().manual_seed(height))
+        state = [torch.zeros(1, 3, height // 8, width // 8), torch.zeros(0, 3)]
+        ours = [each.numpy() for each in state]
+        for count, frame in enumerate(clip, start=1):
+            expected, *state = step.module(frame, *state)
+            found, *ours = run_onnx(tmp_path / MODEL, frame.numpy(), *ours)
+            np.testing.assert_array_equal(found, expected.numpy())
+            for mine, theirs in zip(ours, state, strict=True):
+                np.testing.assert_allclose(mine, theirs.numpy(), atol=1e-6)
+            assert ours[1].shape == (min(count, 5), 3)
 
 
 def test_weights_over_the_limit_go_into_a_second_file(tmp_path, monkeypatch):
