@@ -8,12 +8,14 @@ import types
 import pytest
 
 from tests.visdeploy.step_graph import fields, make_bundle
+from visdeploy import VISPredictor, verify
 from visdeploy.backends import open_backend
 from visdeploy.backends.onnxruntime import backend as onnxruntime_backend
 from visdeploy.backends.onnxruntime import installation
 from visdeploy.backends.onnxruntime import session as ort_session
 from visdeploy.backends.onnxruntime.installation import CPU, CUDA
 from visdeploy.errors import ConfigError, DependencyError, EngineError
+from visdeploy.manifest import Tolerance, Tolerances
 
 ort = pytest.importorskip("onnxruntime")
 without_cuda = pytest.mark.skipif(CUDA in ort.get_available_providers(), reason="has CUDA")
@@ -130,6 +132,18 @@ def test_the_backend_states_the_precision_that_it_runs(bundle, monkeypatch):
     assert open_backend(bundle, "cpu").description.precision == "fp32"
     monkeypatch.setattr(onnxruntime_backend, "running_precision", lambda session, precision: "tf32")
     assert open_backend(bundle, "cpu").description.precision == "tf32"
+
+
+def test_the_predictor_and_verify_pass_tf32_on(bundle, tiny_bundle):
+    for action, path in ((VISPredictor, bundle.path), (verify, tiny_bundle)):
+        with pytest.raises(ConfigError, match="TF32 is a precision of CUDA"):
+            action(path, device="cpu", tf32=True)
+
+
+def test_tf32_has_a_tolerance_of_its_own():
+    table = Tolerances.standard(Tolerance(atol=1e-4))
+    assert table.of("onnxruntime", "fp32") == Tolerance(atol=1e-4)
+    assert table.of("onnxruntime", "tf32").atol > 10 * table.of("onnxruntime", "fp32").atol
 
 
 def test_tf32_is_no_precision_of_the_cpu(bundle, caplog, monkeypatch):

@@ -43,6 +43,7 @@ class OnnxRuntimeBackend(Backend):
         device: `auto`, `cpu`, `cuda` or `cuda:N`, see `open_backend`.
         threads: Number of threads for the part of the graph that runs on the CPU; None leaves it to the engine.
         spinning: Let idle threads spin instead of sleeping.
+        tf32: Allow TF32 on CUDA, see `open_backend`.
 
     Raises:
         BundleError: The graph does not load, or contradicts the manifest.
@@ -52,11 +53,17 @@ class OnnxRuntimeBackend(Backend):
     """
 
     def __init__(
-        self, bundle: Bundle, *, device: str = "auto", threads: int | None = None, spinning: bool = False
+        self,
+        bundle: Bundle,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        spinning: bool = False,
+        tf32: bool = False,
     ) -> None:
         manifest = bundle.manifest
         self._session, name = start_session(
-            bundle.model_path, manifest, device=device, threads=threads, spinning=spinning
+            bundle.model_path, manifest, device=device, threads=threads, spinning=spinning, tf32=tf32
         )
         precision = running_precision(self._session, manifest.precision)
         super().__init__(manifest, EngineDescription("onnxruntime", load_onnxruntime().__version__, name, precision))
