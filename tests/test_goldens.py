@@ -23,6 +23,7 @@ def visolo(shared: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.isa
 def test_visolo_passes(visolo: Path, capsys: pytest.CaptureFixture[str]):
     assert main([str(visolo)]) == 0
     text = capsys.readouterr().out
@@ -101,6 +102,7 @@ def defvis(shared: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.isa
 def test_defvis_passes(defvis: Path, capsys: pytest.CaptureFixture[str]):
     assert main([str(defvis)]) == 0
     text = capsys.readouterr().out
@@ -146,6 +148,7 @@ def tevit(shared: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.isa
 def test_tevit_passes(tevit: Path, capsys: pytest.CaptureFixture[str]):
     assert main([str(tevit)]) == 0
     text = capsys.readouterr().out

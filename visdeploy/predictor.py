@@ -24,6 +24,7 @@ class VISPredictor:
         device: `auto` (CUDA if it starts, otherwise the CPU; the choice is logged), `cpu`, `cuda` or `cuda:N`.
         threads: CPU threads of the engine; None leaves the choice to the engine.
         spinning: Idle threads spin instead of sleeping; only for machines that are not shared.
+        tf32: Allow TF32 on CUDA: faster and less exact than fp32, see `visdeploy.backends.open_backend`.
         profiler: Collects the time of every stage; default: none.
 
     Attributes:
@@ -52,13 +53,14 @@ class VISPredictor:
         threads: int | None = None,
         *,
         spinning: bool = False,
+        tf32: bool = False,
         profiler: Profiler | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         manifest = self.bundle.manifest
         self.identity = self.bundle.identity
         self.classes = tuple(manifest.classes)
-        backend = open_backend(self.bundle, device, threads, spinning=spinning)
+        backend = open_backend(self.bundle, device, threads, spinning=spinning, tf32=tf32)
         self.pipeline = Pipeline(manifest, backend, profiler=OFF if profiler is None else profiler)
 
     @property

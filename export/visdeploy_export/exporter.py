@@ -116,7 +116,7 @@ def export(
         step, info = build_step(model), model.info
         written = write_onnx(step, folder, opset=opset, metadata={"method": info.method, "variant": info.variant})
         fields = dict(step.spec) | _origin(info, path) | {"custom_ops": written.custom_ops}
-        fields |= {"opset": opset, "precision": precision, "tolerance": Tolerances(default=tolerance or Tolerance())}
+        fields |= {"opset": opset, "precision": precision, "tolerance": Tolerances.standard(tolerance)}
         manifest = seal_bundle(folder, fields).manifest
         reference = Pipeline(manifest, TorchBackend(step.module, manifest))
         (folder / SELFTEST).write_bytes(record_selftest(reference).to_bytes())

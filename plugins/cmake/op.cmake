@@ -9,9 +9,11 @@
 #   tensorrt_plugin.cc  its TensorRT plugins, compiled when nvcc is there
 # and with further files for the CPU, if any, which are named after the op.
 
+option(VISDEPLOY_BASELINE_ONLY "Compile the CPU kernels for the baseline instruction set alone" OFF)
+
 # Tells code which instruction sets its machine family has.
 function(visdeploy_use_instruction_sets target)
-  if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+  if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$" AND NOT VISDEPLOY_BASELINE_ONLY)
     target_compile_definitions(${target} PUBLIC VD_X86)
     set(VISDEPLOY_ISAS baseline avx2 avx512 PARENT_SCOPE)
   else()

@@ -68,6 +68,7 @@ def test_the_bundle_says_what_it_is(tiny_bundle, tiny_checkpoint):
     assert manifest.provenance.torch == torch.__version__
 
 
+@pytest.mark.isa
 def test_the_certificate_is_stored_and_passed(tiny_bundle):
     bundle = Bundle.open(tiny_bundle)
     certificate = Certificate.model_validate(bundle.certificate())

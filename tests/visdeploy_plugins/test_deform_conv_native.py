@@ -19,7 +19,7 @@ from tests.visdeploy_plugins.rounding import assert_rounded, assert_typical, rou
 from tests.visdeploy_plugins.support import error, golden, run_on_isa, tolerances
 from visdeploy_plugins import OpError, native
 
-pytestmark = pytest.mark.usefixtures("operators")
+pytestmark = [pytest.mark.isa, pytest.mark.usefixtures("operators")]
 
 
 @pytest.mark.parametrize("name", DCN)

@@ -12,6 +12,8 @@ from tests.visdeploy_plugins.support import error, golden, tolerances
 from visdeploy_plugins import OpError
 from visdeploy_plugins.torch_ops import deform_conv, deform_conv_reference
 
+pytestmark = pytest.mark.isa
+
 INPUTS = ("input", "offset", "weight", "mask", "bias")
 PLAIN = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1, "offset_groups": 1}
 

@@ -20,7 +20,7 @@ from tests.visdeploy_plugins.rounding import assert_rounded, assert_typical, rou
 from tests.visdeploy_plugins.support import error, golden, run_on_isa
 from visdeploy_plugins import OpError
 
-pytestmark = pytest.mark.usefixtures("operators")
+pytestmark = [pytest.mark.isa, pytest.mark.usefixtures("operators")]
 
 
 @pytest.fixture(params=["cpu", "emulated cuda"])

@@ -12,6 +12,8 @@ from tests.visdeploy_plugins.support import error, golden
 from visdeploy_plugins import OpError
 from visdeploy_plugins.torch_ops import masked_conv, masked_conv_reference
 
+pytestmark = pytest.mark.isa
+
 
 def tensors(case, *, grad=False, dtype=None):
     """x, mask, weight and bias or None."""

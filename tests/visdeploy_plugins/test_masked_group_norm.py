@@ -10,6 +10,8 @@ from visdeploy_plugins import OpError
 from visdeploy_plugins.onnx_functions import add_function_bodies, translation_table
 from visdeploy_plugins.torch_ops import masked_conv, masked_group_norm
 
+pytestmark = pytest.mark.isa
+
 GROUP_NORMS = [f"maskedconv_gn_{name}" for name in ("ones", "random", "single", "zeros")]
 BLOCKS = [f"maskedconv_block_{name}" for name in ("all_off", "mixed", "mostly_on")]
 GROUPS = 32

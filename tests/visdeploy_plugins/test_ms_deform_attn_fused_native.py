@@ -10,7 +10,7 @@ from tests.visdeploy_plugins.ms_deform_attn_fused_support import FUSED_INPUTS, f
 from tests.visdeploy_plugins.support import error, forward, run_on_isa
 from visdeploy_plugins import OpError
 
-pytestmark = pytest.mark.usefixtures("operators")
+pytestmark = [pytest.mark.isa, pytest.mark.usefixtures("operators")]
 LEVELS = [(6, 5), (3, 3), (1, 2)]
 
 

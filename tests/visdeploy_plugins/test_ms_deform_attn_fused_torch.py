@@ -12,6 +12,8 @@ from tests.visdeploy_plugins.test_ms_deform_attn_torch import seeded_module
 from visdeploy_plugins import OpError, native
 from visdeploy_plugins.torch_ops import binding, ms_deform_attn_fused, ms_deform_attn_fused_reference
 
+pytestmark = pytest.mark.isa
+
 
 def tensors(case, *, grad=False, dtype=None):
     inputs = [torch.from_numpy(case[name].copy()) for name in FUSED_INPUTS]

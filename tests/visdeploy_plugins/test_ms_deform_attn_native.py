@@ -28,7 +28,7 @@ from tests.visdeploy_plugins.support import (
 )
 from visdeploy_plugins import OpError, native
 
-pytestmark = pytest.mark.usefixtures("operators")
+pytestmark = [pytest.mark.isa, pytest.mark.usefixtures("operators")]
 
 
 @pytest.mark.parametrize("name", MSDA)

@@ -9,6 +9,8 @@ from tests.visdeploy_plugins.ms_deform_attn_support import exact_sums
 from tests.visdeploy_plugins.rounding import assert_rounded, assert_typical, round_to
 from tests.visdeploy_plugins.support import INPUTS, forward, random_case
 
+pytestmark = pytest.mark.isa
+
 EXAMPLES, CASES_PER_EXAMPLE = 100, 100
 
 

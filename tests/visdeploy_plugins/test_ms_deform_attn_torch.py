@@ -11,6 +11,8 @@ from tests.visdeploy_plugins.support import GRADIENTS, INPUTS, MSDA, error, gold
 from visdeploy_plugins import OpError
 from visdeploy_plugins.torch_ops import ms_deform_attn, ms_deform_attn_reference
 
+pytestmark = pytest.mark.isa
+
 FLOATING = (INPUTS[0], *INPUTS[3:])
 
 

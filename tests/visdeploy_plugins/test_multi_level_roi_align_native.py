@@ -21,7 +21,7 @@ from tests.visdeploy_plugins.support import error, run_on_isa
 from visdeploy_plugins import OpError, native
 from visdeploy_plugins.torch_ops.multi_level_roi_align_reference import roi_levels
 
-pytestmark = pytest.mark.usefixtures("operators")
+pytestmark = [pytest.mark.isa, pytest.mark.usefixtures("operators")]
 
 KNOWN_SHARE = 0.44  # of the golden's values, which the stored cells of its pyramid determine
 WHOLE = [5, 6, 7, 10, 12]  # boxes of which all values are known

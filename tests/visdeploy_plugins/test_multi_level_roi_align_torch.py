@@ -13,6 +13,8 @@ from tests.visdeploy_plugins.support import error
 from visdeploy_plugins import OpError
 from visdeploy_plugins.torch_ops import multi_level_roi_align, multi_level_roi_align_reference
 
+pytestmark = pytest.mark.isa
+
 
 def small_case(**sizes):
     return random_case(np.random.default_rng(51), **{"rois": 9, "image": (48, 64), "levels": 2, **sizes})

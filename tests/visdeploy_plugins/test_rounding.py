@@ -5,6 +5,8 @@ import pytest
 
 from tests.visdeploy_plugins.rounding import UNITS, Sums, assert_rounded, assert_typical, relative_error, round_to
 
+pytestmark = pytest.mark.isa
+
 TERMS = (1, 2, 5, 27, 200)
 MANY = 4000  # of which the largest sum is so much larger than the typical one that only the mean shows small faults
 

@@ -13,7 +13,7 @@ __all__ = ["Backend", "State", "open_backend"]
 
 
 def open_backend(
-    bundle: Bundle, device: str = "auto", threads: int | None = None, *, spinning: bool = False
+    bundle: Bundle, device: str = "auto", threads: int | None = None, *, spinning: bool = False, tf32: bool = False
 ) -> Backend:
     """Load the graph of a bundle into an engine.
 
@@ -24,6 +24,8 @@ def open_backend(
         threads: Number of threads for the part of the graph that runs on the CPU; None leaves it to the engine.
         spinning: Let idle threads spin instead of sleeping. This is slightly faster, but occupies the cores, so use it
             only on a machine that runs nothing else.
+        tf32: Allow TF32 on CUDA: faster float32 products and convolutions, with inputs rounded to 10 bits. The
+            tolerance of the precision `tf32` then applies to `verify`.
 
     Raises:
         BundleError: The graph does not load, or contradicts the manifest.
@@ -33,4 +35,4 @@ def open_backend(
     """
     from visdeploy.backends.onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(bundle, device=device, threads=threads, spinning=spinning)
+    return OnnxRuntimeBackend(bundle, device=device, threads=threads, spinning=spinning, tf32=tf32)

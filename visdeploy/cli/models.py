@@ -16,6 +16,7 @@ Classes = Annotated[
     str | None,
     typer.Option(help="Class names in label order (a,b,c) or a public list (ytvis2019), if the file has none."),
 ]
+Tf32 = Annotated[bool, typer.Option("--tf32", help="Allow TF32 on CUDA: faster, less exact than fp32.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads of the engine; default: all cores.", min=1)]
 
 
@@ -99,11 +100,11 @@ def export(
     stdout.print(f"wrote {bundle.path}", highlight=False)
 
 
-def verify(bundle: BundlePath, device: Device = "auto", threads: Threads = None) -> None:
+def verify(bundle: BundlePath, device: Device = "auto", threads: Threads = None, tf32: Tf32 = False) -> None:
     """Run the self-test of a bundle on this machine, and compare with the outputs of PyTorch."""
     from visdeploy.parity.verification import verify as run
 
-    report = run(bundle, device=device, threads=threads)
+    report = run(bundle, device=device, threads=threads, tf32=tf32)
     _print_certificate(report.model_dump(), title=f"{bundle.name} on this machine")
 
 

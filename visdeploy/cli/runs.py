@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from visdeploy.cli.console import progress, stderr, stdout, table
-from visdeploy.cli.models import BundlePath, Device, Threads
+from visdeploy.cli.models import BundlePath, Device, Tf32, Threads
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +31,7 @@ def predict(
     ] = None,
     device: Device = "auto",
     threads: Threads = None,
+    tf32: Tf32 = False,
     max_frames: Annotated[int | None, typer.Option(help="Stop after this many frames.", min=1)] = None,
     min_score: Annotated[
         float | None, typer.Option(help="Omit tracks below this score; default: keep all.", min=0, max=1)
@@ -39,7 +40,7 @@ def predict(
     """Detect, segment and track the objects of a video."""
     from visdeploy.predictor import VISPredictor
 
-    predictor = VISPredictor(bundle, device=device, threads=threads)
+    predictor = VISPredictor(bundle, device=device, threads=threads, tf32=tf32)
     with progress() as bar:
         task = bar.add_task(Path(source).name or source, total=None, note="")
         started = time.perf_counter()

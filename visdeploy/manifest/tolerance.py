@@ -66,6 +66,21 @@ class Tolerances(Strict):
             raise ValueError("one pair of engine and precision is listed twice")
         return self
 
+    @classmethod
+    def standard(cls, default: Tolerance | None = None) -> Tolerances:
+        """Return the tolerances of an exported fp32 graph: `default`, and wider limits where CUDA computes in TF32.
+
+        TF32 rounds the inputs of products to 10 bits, which is 8,192 times coarser than float32.
+
+        Args:
+            default: Tolerance of float32.
+        """
+        tf32 = Tolerance(atol=0.1, rtol=1e-2, mask_iou=0.98, agreement=0.95)
+        return cls(
+            default=default or Tolerance(),
+            engines=[EngineTolerance(engine="onnxruntime", precision="tf32", tolerance=tf32)],
+        )
+
     def of(self, engine: str, precision: str) -> Tolerance:
         """Return the tolerance for an engine at a precision."""
         found = (e.tolerance for e in self.engines if (e.engine, e.precision) == (engine, precision))

@@ -37,6 +37,7 @@ def verify(
     device: str = "auto",
     threads: int | None = None,
     *,
+    tf32: bool = False,
     raise_on_failure: bool = True,
 ) -> Report:
     """Run the self-test clip of a bundle on this machine, and compare with the outputs of PyTorch at export.
@@ -48,6 +49,7 @@ def verify(
         path: The bundle folder.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         threads: Number of threads of the engine; by default chosen by the engine.
+        tf32: Allow TF32 on CUDA; the tolerance of that precision then applies.
         raise_on_failure: Raise an error if a limit is exceeded; otherwise return the failed report.
 
     Raises:
@@ -57,7 +59,7 @@ def verify(
     """
     bundle = Bundle.open(path)
     selftest = bundle.selftest()
-    pipeline = Pipeline(bundle.manifest, open_backend(bundle, device=device, threads=threads))
+    pipeline = Pipeline(bundle.manifest, open_backend(bundle, device=device, threads=threads, tf32=tf32))
     description = pipeline.backend.description
     height, width = selftest.frames.shape[1:3]
     tolerance = bundle.manifest.tolerance.of(description.engine, description.precision)

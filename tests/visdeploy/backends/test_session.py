@@ -8,11 +8,14 @@ import types
 import pytest
 
 from tests.visdeploy.step_graph import fields, make_bundle
+from visdeploy import VISPredictor, verify
 from visdeploy.backends import open_backend
+from visdeploy.backends.onnxruntime import backend as onnxruntime_backend
 from visdeploy.backends.onnxruntime import installation
 from visdeploy.backends.onnxruntime import session as ort_session
 from visdeploy.backends.onnxruntime.installation import CPU, CUDA
 from visdeploy.errors import ConfigError, DependencyError, EngineError
+from visdeploy.manifest import Tolerance, Tolerances
 
 ort = pytest.importorskip("onnxruntime")
 without_cuda = pytest.mark.skipif(CUDA in ort.get_available_providers(), reason="has CUDA")
@@ -54,7 +57,7 @@ def test_without_a_build_it_says_which_to_take(bundle, monkeypatch, absent):
         monkeypatch.setattr(installation, "require", fails)
     for device in ("cpu", "auto", "cuda"):
         with pytest.raises(DependencyError) as caught:
-            start(bundle, device)
+            open_backend(bundle, device)
         assert "visdeploy[cpu]" in str(caught.value)
         assert "visdeploy[gpu]" in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -125,6 +128,24 @@ def test_tf32_on_request(bundle, monkeypatch):
     assert ort_session.running_precision(session, "fp16") == "fp16"
 
 
+def test_the_backend_states_the_precision_that_it_runs(bundle, monkeypatch):
+    assert open_backend(bundle, "cpu").description.precision == "fp32"
+    monkeypatch.setattr(onnxruntime_backend, "running_precision", lambda session, precision: "tf32")
+    assert open_backend(bundle, "cpu").description.precision == "tf32"
+
+
+def test_the_predictor_and_verify_pass_tf32_on(bundle, tiny_bundle):
+    for action, path in ((VISPredictor, bundle.path), (verify, tiny_bundle)):
+        with pytest.raises(ConfigError, match="TF32 is a precision of CUDA"):
+            action(path, device="cpu", tf32=True)
+
+
+def test_tf32_has_a_tolerance_of_its_own():
+    table = Tolerances.standard(Tolerance(atol=1e-4))
+    assert table.of("onnxruntime", "fp32") == Tolerance(atol=1e-4)
+    assert table.of("onnxruntime", "tf32").atol > 10 * table.of("onnxruntime", "fp32").atol
+
+
 def test_tf32_is_no_precision_of_the_cpu(bundle, caplog, monkeypatch):
     with pytest.raises(ConfigError, match="TF32 is a precision of CUDA"):
         start(bundle, "cpu", tf32=True)
@@ -137,7 +158,7 @@ def test_tf32_is_no_precision_of_the_cpu(bundle, caplog, monkeypatch):
 @pytest.mark.parametrize(("asked", "answers"), [(False, {"use_tf32": "1"}), (True, {"use_tf32": "0"})])
 def test_a_precision_that_was_not_taken_is_an_error(bundle, monkeypatch, asked, answers):
     PretendedCuda(monkeypatch, **answers)
-    with pytest.raises(EngineError, match="did not take the precision asked for"):
+    with pytest.raises(EngineError, match="does not use the requested precision"):
         start(bundle, "cuda", tf32=asked)
 
 
@@ -148,30 +169,26 @@ def test_half_precision_without_tensor_cores_is_a_warning(bundle, caplog, monkey
     ort_session.start_session(bundle.model_path, manifest, **arguments, tf32=True)
     assert "tensor cores" not in caplog.text
     ort_session.start_session(bundle.model_path, manifest, **arguments)
-    assert "convolutions of fp16 without tensor cores" in caplog.text
+    assert "fp16 convolutions without tensor cores" in caplog.text
 
 
 def test_free_sizes_are_searched_by_heuristics(bundle):
     manifest = bundle.manifest
-
-    def fixed(tensor):
-        return tensor.model_copy(update={"shape": [8 if isinstance(size, str) else size for size in tensor.shape]})
-
-    closed = manifest.model_copy(
-        update={"inputs": list(map(fixed, manifest.inputs)), "outputs": list(map(fixed, manifest.outputs))}
-    )
-    search = {
-        name: ort_session.cuda_options(each, 0, False)["cudnn_conv_algo_search"]
-        for name, each in {
-            "as it is": manifest,
-            "fixed": closed,
-            "found objects alone are free": closed.model_copy(update={"outputs": manifest.outputs}),
-        }.items()
-    }
+    fixed = {name: dim.model_copy(update={"minimum": 8, "maximum": 8}) for name, dim in manifest.dims.items()}
+    search = {}
+    for what, dims in (
+        ("free", manifest.dims),
+        ("fixed", fixed),
+        ("found objects alone are free", fixed | {"n": manifest.dims["n"]}),
+        ("no symbols", {}),
+    ):
+        changed = manifest.model_copy(update={"dims": dims})
+        search[what] = ort_session.cuda_options(changed, 0, False)["cudnn_conv_algo_search"]
     assert search == {
-        "as it is": "HEURISTIC",
+        "free": "HEURISTIC",
         "fixed": "EXHAUSTIVE",
         "found objects alone are free": "HEURISTIC",
+        "no symbols": "EXHAUSTIVE",
     }
 
 

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from visdeploy.masks.resampling import paste_mask, resize_mask
 
+pytestmark = pytest.mark.isa
+
 
 def by_torch(mask, height, width):
     torch = pytest.importorskip("torch")

@@ -10,6 +10,8 @@ from visdeploy.errors import SourceError
 from visdeploy.manifest import Preprocessing
 from visdeploy.streaming.preprocessing import Preprocessor
 
+pytestmark = pytest.mark.isa
+
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 

@@ -9,6 +9,8 @@ from visdeploy_training.backbones.messenger_pvt import shift_messengers
 from visdeploy_training.backbones.resnet import from_torchvision
 from visdeploy_training.backbones.swin import from_swin
 
+pytestmark = pytest.mark.isa
+
 
 def randomise(model: torch.nn.Module) -> None:
     torch.manual_seed(0)

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from visdeploy.backends.base import Arrays, Backend, EngineDescription, State
-from visdeploy.backends.onnxruntime.session import start_session
+from visdeploy.backends.onnxruntime.installation import load_onnxruntime
+from visdeploy.backends.onnxruntime.session import running_precision, start_session
 from visdeploy.errors import BundleError, EngineError, StreamError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class OnnxRuntimeBackend(Backend):
         device: `auto`, `cpu`, `cuda` or `cuda:N`, see `open_backend`.
         threads: Number of threads for the part of the graph that runs on the CPU; None leaves it to the engine.
         spinning: Let idle threads spin instead of sleeping.
+        tf32: Allow TF32 on CUDA, see `open_backend`.
 
     Raises:
         BundleError: The graph does not load, or contradicts the manifest.
@@ -51,15 +53,20 @@ class OnnxRuntimeBackend(Backend):
     """
 
     def __init__(
-        self, bundle: Bundle, *, device: str = "auto", threads: int | None = None, spinning: bool = False
+        self,
+        bundle: Bundle,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        spinning: bool = False,
+        tf32: bool = False,
     ) -> None:
-        import onnxruntime
-
         manifest = bundle.manifest
         self._session, name = start_session(
-            bundle.model_path, manifest, device=device, threads=threads, spinning=spinning
+            bundle.model_path, manifest, device=device, threads=threads, spinning=spinning, tf32=tf32
         )
-        super().__init__(manifest, EngineDescription("onnxruntime", onnxruntime.__version__, name, manifest.precision))
+        precision = running_precision(self._session, manifest.precision)
+        super().__init__(manifest, EngineDescription("onnxruntime", load_onnxruntime().__version__, name, precision))
         self._check_graph(str(bundle.model_path))
         kind, _, number = name.partition(":")
         self._place = (kind, int(number or 0))
@@ -107,11 +114,10 @@ class OnnxRuntimeBackend(Backend):
 
     def _place_tensor(self, name: str, array: npt.NDArray[Any]) -> Any:
         """Create a value on the device. On the CPU it shares the array's memory, so pass a copy."""
-        from onnxruntime import OrtValue
-
+        values = load_onnxruntime().OrtValue
         if name in self._bits:
-            return OrtValue.ortvalue_from_numpy_with_onnx_type(array, _BFLOAT16)
-        return OrtValue.ortvalue_from_numpy(array, *self._place)
+            return values.ortvalue_from_numpy_with_onnx_type(array, _BFLOAT16)
+        return values.ortvalue_from_numpy(array, *self._place)
 
     def _check_graph(self, where: str) -> None:
         """Raise a `BundleError` if a name, dtype or shape of the graph differs from the manifest."""

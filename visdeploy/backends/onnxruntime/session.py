@@ -1,4 +1,4 @@
-"""Starting an ONNX Runtime session: device, options, and what is said about each choice."""
+"""Start of an ONNX Runtime session: device, options, and log messages about each choice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from visdeploy.backends.onnxruntime.installation import CPU, CUDA, load_onnxrunt
 from visdeploy.backends.onnxruntime.operators import operator_library
 from visdeploy.backends.onnxruntime.placement import report_placement
 from visdeploy.errors import BundleError, ConfigError, DependencyError, EngineError
-from visdeploy.manifest import Manifest
+from visdeploy.manifest import Manifest, Precision
 
 logger = logging.getLogger(__name__)
 
@@ -29,21 +29,22 @@ def start_session(
 
     Args:
         model: The ONNX file.
-        manifest: Of its bundle.
+        manifest: Manifest of its bundle.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        threads: Threads for the CPU's part of the graph; None leaves the choice to the engine.
-        spinning: Let idle threads spin instead of sleep.
-        tf32: Let CUDA round the inputs of float32 products and convolutions to 10 bits of mantissa on GPUs from compute
-            capability 8.0 on. Off, a convolution for which cuDNN has no other plan is still computed so.
+        threads: Number of threads for the part of the graph that runs on the CPU; None leaves it to the engine.
+        spinning: Let idle threads spin instead of sleeping.
+        tf32: Allow TF32 on GPUs of compute capability 8.0 and higher: CUDA rounds the inputs of float32 matrix products
+            and convolutions to a mantissa of 10 bits. If False, ONNX Runtime still uses TF32 for a convolution that has
+            no other plan in cuDNN.
 
     Returns:
-        The `onnxruntime.InferenceSession`, and the device it runs on: `cpu` or `cuda:N`.
+        The `onnxruntime.InferenceSession`, and the device that it runs on: `cpu` or `cuda:N`.
 
     Raises:
-        BundleError: The file is no graph that the engine can load.
-        ConfigError: `device` or `threads` has no possible value, or TF32 was asked of the CPU.
-        DependencyError: ONNX Runtime is not installed, or CUDA was asked for and this installation has none.
-        EngineError: CUDA was asked for, and does not start, or not with the precision asked for.
+        BundleError: The engine cannot load the file.
+        ConfigError: `device` or `threads` has an invalid value, or TF32 was requested on the CPU.
+        DependencyError: ONNX Runtime is not installed, or CUDA was requested and this installation has no CUDA support.
+        EngineError: CUDA was requested and does not start, or does not accept the requested precision.
     """
     kind, number = parse_device(device)
     if threads is not None and (isinstance(threads, bool) or threads < 1):
@@ -63,43 +64,41 @@ def start_session(
     return _load(engine, model, _options(engine, manifest, threads, spinning), [CPU]), "cpu"
 
 
-def running_precision(session: Any, precision: str) -> str:
-    """The precision that a session computes in, read back from it.
+def running_precision(session: Any, precision: Precision) -> Precision:
+    """Return the precision in which a session computes, read back from the session.
 
     Args:
         session: The `onnxruntime.InferenceSession`.
-        precision: That of the bundle's manifest.
+        precision: Precision of the graph, from the manifest.
 
     Returns:
-        `tf32` where a float32 graph runs on CUDA with TF32, otherwise `precision`.
+        `tf32` if a float32 graph runs on CUDA with TF32, otherwise `precision`.
     """
     return "tf32" if precision == "fp32" and _uses_tf32(session) else precision
 
 
 def cuda_options(manifest: Manifest, number: int, tf32: bool) -> dict[str, str]:
-    """Options of the CUDA provider for a graph.
+    """Return the options of the CUDA provider for a graph.
 
-    `cudnn_conv_use_max_workspace` stays as it is, at 1: with cuDNN 9 a convolution takes the workspace that its plan
-    names, and with older ones a limit of 32 MB would leave out the fastest algorithms.
+    `cudnn_conv_use_max_workspace` keeps its default, 1: with cuDNN 9 a convolution uses the workspace of its plan in
+    any case, and with older versions a limit of 32 MB would exclude the fastest algorithms.
     """
-    sizes = [size for tensor in (*manifest.inputs, *manifest.outputs) for size in tensor.shape]
-    sizes += [size for state in manifest.state for size in state.shape]
-    free = not all(isinstance(size, int) for size in sizes)
+    free = any(dim.minimum < dim.maximum for dim in manifest.dims.values())
     return {
         "device_id": str(number),
         "arena_extend_strategy": "kSameAsRequested",
-        # 1 by default, which on GPUs from compute capability 8.0 on breaks the tolerance of float32
+        # the default is 1, with which GPUs of compute capability 8.0 and higher exceed the tolerance of float32
         "use_tf32": str(int(tf32)),
-        # the thorough search is made anew for every new size, and where sizes are free new ones keep coming
+        # the exhaustive search is repeated for every new size of an input
         "cudnn_conv_algo_search": "HEURISTIC" if free else "EXHAUSTIVE",
     }
 
 
 def _offers_cuda(engine: ModuleType, device: str) -> bool:
-    """Whether there is a CUDA provider to start.
+    """Return whether this installation has a CUDA provider.
 
     Raises:
-        DependencyError: There is none, and the device was asked for by name.
+        DependencyError: It has none, and CUDA was requested by name.
     """
     if (obstacle := why_no_cuda(engine)) is None:
         return True
@@ -113,7 +112,7 @@ def _options(
     engine: ModuleType, manifest: Manifest, threads: int | None, spinning: bool, *, cuda_device: int | None = None
 ) -> Any:
     options = engine.SessionOptions()
-    options.log_severity_level = 3  # errors only; what matters of the rest is reported in our own words
+    options.log_severity_level = 3  # errors only; this module reports what else is relevant
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
     # plans and pooled buffers are kept per shape; with sizes that depend on the data they would pile up
@@ -130,16 +129,16 @@ def _options(
 
 
 def _load_on_cuda(engine: ModuleType, model: Path, options: Any, device: str, cuda: dict[str, str]) -> Any | None:
-    """A session on CUDA, or None where it does not start and the device is `auto`.
+    """Return a session on CUDA, or None if CUDA does not start and the device is `auto`.
 
     Raises:
-        EngineError: It does not start, and the device was asked for by name.
+        EngineError: CUDA does not start, and was requested by name.
     """
     said = io.StringIO()
-    with contextlib.redirect_stdout(said):  # it prints what it misses
+    with contextlib.redirect_stdout(said):  # ONNX Runtime prints which libraries it misses
         engine.preload_dlls()
         session = _load(engine, model, options, [(CUDA, cuda), CPU])
-    session.disable_fallback()  # which would go on with the CPU after an error
+    session.disable_fallback()  # otherwise ONNX Runtime continues on the CPU after an error
     lines = [line.strip() for line in said.getvalue().splitlines() if line.strip(" *")]
     for line in lines:
         logger.info("onnxruntime: %s", line)
@@ -164,16 +163,16 @@ def _load(engine: ModuleType, model: Path, options: Any, providers: Sequence[Any
 
 
 def _check_precision(session: Any, precision: str, tf32: bool) -> None:
-    """Raise unless a session has the TF32 that was asked for; say what its absence costs a graph of halves."""
-    if precision != "fp32" and not tf32:
+    """Raise an error if a session does not use the requested precision; warn of slow half-precision convolutions."""
+    if precision in ("fp16", "bf16") and not tf32:
         logger.warning(
-            "ONNX Runtime from 1.20 on runs convolutions of %s without tensor cores while TF32 is off; tf32=True lets "
-            "them use these, and float32 parts of the graph round to 10 bits of mantissa",
+            "ONNX Runtime 1.20 and later runs %s convolutions without tensor cores while TF32 is off; tf32=True allows "
+            "tensor cores, and reduces the precision of the float32 parts of the graph",
             precision,
         )
     if (seen := _uses_tf32(session)) != tf32:
         raise EngineError(
-            "the CUDA provider did not take the precision asked for",
+            "the CUDA provider does not use the requested precision",
             seen=f"TF32 {'on' if seen else 'off'}",
             expected=f"TF32 {'on' if tf32 else 'off'}",
             hint="Install a newer onnxruntime-gpu.",
@@ -181,6 +180,6 @@ def _check_precision(session: Any, precision: str, tf32: bool) -> None:
 
 
 def _uses_tf32(session: Any) -> bool:
-    """Whether TF32 is on, as it is where ONNX Runtime has a CUDA session and does not say."""
+    """Return whether a session uses TF32, which is the default of a CUDA session."""
     options = session.get_provider_options().get(CUDA)
     return options is not None and options.get("use_tf32", "1").lower() in ("1", "true")

@@ -11,6 +11,8 @@ from visdeploy_training.methods.defvis import DefVISConfig, DefVISOutput, defvis
 from visdeploy_training.methods.defvis.losses import match_clip, matching_cost
 from visdeploy_training.methods.defvis.targets import object_targets
 
+pytestmark = pytest.mark.isa
+
 CONFIG = DefVISConfig(num_classes=3, num_frames=2, instance_groups=0, tokens_per_group=0, queries_per_frame=3)
 HEIGHT, WIDTH = 18, 24
 

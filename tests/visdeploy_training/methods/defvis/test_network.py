@@ -7,6 +7,8 @@ from visdeploy.errors import ConfigError
 from visdeploy_training import create_model
 from visdeploy_training.methods.defvis import DefVIS
 
+pytestmark = pytest.mark.isa
+
 
 def clip_of(seed: int = 0, frames: int = 3, height: int = 64, width: int = 96) -> torch.Tensor:
     return torch.randn(1, frames, 3, height, width, generator=torch.Generator().manual_seed(seed))

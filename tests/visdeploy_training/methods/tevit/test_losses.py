@@ -10,6 +10,8 @@ from visdeploy_training.methods.tevit import tevit_losses
 from visdeploy_training.methods.tevit.losses import generalised_iou, mask_targets, match_clip
 from visdeploy_training.methods.tevit.targets import object_targets
 
+pytestmark = pytest.mark.isa
+
 Build = Callable[..., VISModel]
 NAMES = {f"stage{s}_loss_{kind}" for s in (0, 1) for kind in ("cls", "bbox", "iou", "mask")}
 

@@ -8,6 +8,8 @@ from visdeploy_training import VISModel, create_model
 from visdeploy_training.methods.tevit.head import refine
 from visdeploy_training.methods.tevit.network import box_scale
 
+pytestmark = pytest.mark.isa
+
 Build = Callable[..., VISModel]
 
 

@@ -7,6 +7,8 @@ from visdeploy.errors import DataError
 from visdeploy_training.methods.visolo import VISOLO, ClipTargets, VISOLOConfig, VISOLOOutput, visolo_losses
 from visdeploy_training.methods.visolo.targets import assign_clip
 
+pytestmark = pytest.mark.isa
+
 CONFIG = VISOLOConfig(num_classes=3, grid=(3, 4))
 FULL = (2, 3, 16, 24)
 

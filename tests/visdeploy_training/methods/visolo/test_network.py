@@ -7,6 +7,8 @@ from visdeploy.errors import ConfigError
 from visdeploy_training import create_model
 from visdeploy_training.methods.visolo import VARIANTS, VISOLO
 
+pytestmark = pytest.mark.isa
+
 
 def test_r50_has_the_official_names_and_shapes(shared):
     manifest = json.loads((shared / "goldens/visolo/manifest.json").read_text())

@@ -7,6 +7,8 @@ from tests.goldens.visolo_clip import ReferenceRun, memory_frames
 from visdeploy_training.methods.visolo import VISOLO, OnlineStep
 from visdeploy_training.methods.visolo.online import Memory, grid_weight_slots, slot_to_write
 
+pytestmark = pytest.mark.isa
+
 
 def empty_memory(slots: int) -> Memory:
     none = torch.zeros(slots, 1, 1)

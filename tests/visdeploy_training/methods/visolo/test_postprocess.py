@@ -8,6 +8,8 @@ import torch
 from visdeploy_training.methods.visolo.config import VISOLOConfig
 from visdeploy_training.methods.visolo.postprocess import candidate_cells, detect
 
+pytestmark = pytest.mark.isa
+
 CONFIG = VISOLOConfig(num_classes=4, grid=(3, 5))
 
 
