@@ -18,7 +18,7 @@ from torch.export import ExportedProgram
 from visdeploy.bundle import MODEL, MODEL_DATA
 from visdeploy.errors import ExportError
 from visdeploy.manifest import CustomOp
-from visdeploy.manifest.sizes import is_symbol, symbols
+from visdeploy.manifest.sizes import evaluate, is_symbol, symbols
 from visdeploy_export.step import StepGraph
 from visdeploy_plugins.onnx_functions import DOMAIN, VERSION, add_function_bodies, translation_table
 
@@ -155,6 +155,7 @@ def _name_shapes(proto: onnx.ModelProto, step: StepGraph) -> None:
     state_out = [(s.output, s.dtype, [_next(size, bound) for size in s.shape]) for s in step.spec.state]
     wanted_in = [(t.name, t.dtype, list(t.shape)) for t in step.spec.inputs] + state_in
     wanted_out = [(t.name, t.dtype, list(t.shape)) for t in step.spec.outputs] + state_out
+    fixed = {name: dim.minimum for name, dim in step.spec.dims.items() if dim.minimum == dim.maximum}
     for kind, found, wanted in (
         ("inputs", proto.graph.input, wanted_in),
         ("outputs", proto.graph.output, wanted_out),
@@ -166,7 +167,12 @@ def _name_shapes(proto: onnx.ModelProto, step: StepGraph) -> None:
                 expected=str([name for name, _, _ in wanted]),
             )
         for value, (name, dtype, shape) in zip(found, wanted, strict=True):
-            _name_shape(value, name, dtype, shape, free=kind == "inputs")
+            _name_shape(value, name, dtype, shape, free=kind == "inputs", fixed=fixed)
+
+
+def _fixed(size: str, fixed: Mapping[str, int]) -> int | None:
+    """Return the value of a size all of whose symbols have a single value."""
+    return evaluate(size, fixed) if symbols(size) <= fixed.keys() else None
 
 
 def _next(size: int | str, bound: set[str]) -> int | str:
@@ -174,14 +180,22 @@ def _next(size: int | str, bound: set[str]) -> int | str:
     return size if not is_symbol(size) or size in bound else f"next_{size}"
 
 
-def _name_shape(value: onnx.ValueInfoProto, name: str, dtype: str, shape: Sequence[int | str], *, free: bool) -> None:
-    """Rename the sizes of one tensor. With `free`, a size that is declared as a symbol must be dynamic."""
+def _name_shape(
+    value: onnx.ValueInfoProto,
+    name: str,
+    dtype: str,
+    shape: Sequence[int | str],
+    *,
+    free: bool,
+    fixed: Mapping[str, int],
+) -> None:
+    """Rename the sizes of one tensor. With `free`, a size declared as a symbol with several values must be dynamic."""
     tensor = value.type.tensor_type
     dims = [d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.shape.dim]
     name_of_type = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
     type_fits = {"float": "float32"}.get(name_of_type, name_of_type) == dtype
     fits = len(dims) == len(shape) and all(
-        isinstance(seen, str) or seen == size or (isinstance(size, str) and not free)
+        isinstance(seen, str) or seen == size or (isinstance(size, str) and (not free or seen == _fixed(size, fixed)))
         for seen, size in zip(dims, shape, strict=True)
     )
     if not type_fits or not fits:

@@ -60,9 +60,13 @@ class StepGraph:
         units: dict[str, Any] = {}
         shapes = [t.shape for t in self.spec.inputs] + [s.shape for s in self.spec.state]
         return tuple(
-            {axis: self._dynamic(size, units) for axis, size in enumerate(shape) if isinstance(size, str)}
+            {axis: self._dynamic(str(size), units) for axis, size in enumerate(shape) if self._varies(size)}
             for shape in shapes
         )
+
+    def _varies(self, size: int | str) -> bool:
+        """Return whether a size has more than one value."""
+        return any(self.spec.dims[name].minimum < self.spec.dims[name].maximum for name in symbols(size))
 
     def _dynamic(self, size: str, units: dict[str, Any]) -> Any:
         """Return a symbol, or a linear expression over one symbol, as a multiple of the unit of the symbol."""

@@ -58,6 +58,8 @@ class MethodConfig:
         second = {f.metadata[CALLED]: f for f in fields.values() if CALLED in f.metadata}
         found: dict[str, Any] = {}
         for name, value in values.items():
+            if not isinstance(name, str):
+                raise ConfigError(f"{self.method}: a setting is malformed", seen=repr(name), expected="a name")
             field = fields.get(name) or second.get(name)
             if field is None:
                 close = difflib.get_close_matches(name, [*fields, *second], n=1)

@@ -80,7 +80,12 @@ class Backend(ABC):
                 raise StreamError(
                     f"cannot create the state {spec.input!r}: {error.what}", seen=error.seen, expected=error.expected
                 ) from error
-            arrays[spec.input] = _filled(shape, spec.dtype, spec.initial)
+            try:
+                arrays[spec.input] = _filled(shape, spec.dtype, spec.initial)
+            except (MemoryError, ValueError, OverflowError) as error:
+                raise StreamError(
+                    f"the state {spec.input!r} does not fit into memory", seen=f"{spec.dtype} {shape}: {error}"
+                ) from error
         return self._place_state(arrays)
 
     @abstractmethod

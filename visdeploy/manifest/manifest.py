@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from visdeploy.errors import BundleError
 from visdeploy.manifest.base import Strict
 from visdeploy.manifest.processing import Preprocessing, Window
-from visdeploy.manifest.sizes import Dim, symbols
+from visdeploy.manifest.sizes import Dim, is_symbol, symbols
 from visdeploy.manifest.tensors import StateSpec, TensorSpec
 from visdeploy.manifest.tolerance import Tolerances
 
@@ -82,6 +82,10 @@ class GraphSpec(Strict):
         missing = {name: symbol for name, symbol in used.items() if symbol not in self.dims}
         for name, symbol in missing.items():
             raise ValueError(f"dims: no range of {symbol!r}, a size of {name!r}")
+        alone = {size for shape in shapes.values() for size in shape if is_symbol(size)}
+        hidden = {s for state in self.state for size in state.shape for s in symbols(size)} - alone
+        if hidden:
+            raise ValueError(f"state: the size {sorted(hidden)[0]!r} is used in expressions only")
         if unused := sorted(set(self.dims) - {s for shape in shapes.values() for size in shape for s in symbols(size)}):
             raise ValueError(f"dims: {unused[0]!r} is not a size of any tensor")
         return self
@@ -104,6 +108,15 @@ class GraphSpec(Strict):
                 f"input {frames[0].name!r} of shape {shape} contradicts the window: "
                 f"expected [{self.window.length} or a symbol, 3, height, width]"
             )
+        count, channels, *sides = shape
+        plain = all(isinstance(side, int) or is_symbol(side) for side in (count, *sides))
+        if frames[0].dtype != "float32" or channels != 3 or not plain:
+            raise ValueError(
+                f"input {frames[0].name!r} of the role 'frames' is {frames[0].dtype} {shape}, "
+                "not float32 [frames, 3, height, width] of numbers and symbols"
+            )
+        if isinstance(count, str) and count in self.dims and self.window.length not in self.dims[count]:
+            raise ValueError(f"dims: {count!r} is {self.dims[count]}, but a window has {self.window.length} frames")
         if size and (size[0].dtype, size[0].shape) != ("int64", [2]):
             raise ValueError(
                 f"input {size[0].name!r} of the role 'size' is {size[0].dtype} {size[0].shape}, not int64 [2]"
@@ -176,6 +189,8 @@ class Manifest(ModelSpec):
     def _paths_stay_inside(cls, files: dict[str, FileEntry]) -> dict[str, FileEntry]:
         for name in files:
             path = PurePosixPath(name)
+            if not name.isprintable():
+                raise ValueError(f"file name {name!r} contains control characters")
             if path.is_absolute() or ".." in path.parts or "\\" in name or not path.parts or str(path) != name:
                 raise ValueError(f"file name {name!r} leaves the bundle folder")
         return files

@@ -15,6 +15,8 @@ from visdeploy.manifest.base import Strict
 
 _FUNCTIONS = {"ceil": math.ceil, "floor": math.floor}
 _MAX_LENGTH = 100
+MAX_SIZE = 2**31 - 1
+"""Largest size of a tensor along one axis."""
 
 
 class SizeError(ValueError):
@@ -50,9 +52,15 @@ def _parse(text: str) -> ast.expr:
         call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS
         if isinstance(node, ast.Call) and (len(node.args) != 1 or node.keywords):
             call = False
+        if isinstance(node, ast.Name) and node.id in _FUNCTIONS and not _is_called(tree, node):
+            known = False
         if not (known or number or call):
             raise ValueError(f"{text!r} is not an expression over sizes (numbers, symbols, + - * /, ceil, floor)")
     return tree
+
+
+def _is_called(tree: ast.expr, name: ast.Name) -> bool:
+    return any(isinstance(node, ast.Call) and node.func is name for node in ast.walk(tree))
 
 
 def _check(text: str) -> str:
@@ -60,7 +68,7 @@ def _check(text: str) -> str:
     return text
 
 
-Size = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^[a-z]"), AfterValidator(_check)]
+Size = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^[a-z][a-z0-9_ +*/().-]*$"), AfterValidator(_check)]
 """A number, a symbol, or an expression over symbols."""
 
 
@@ -135,9 +143,9 @@ class Dim(Strict):
         multiple: Every size is a multiple of this.
     """
 
-    minimum: Annotated[int, Field(ge=0)]
-    typical: Annotated[int, Field(ge=0)]
-    maximum: Annotated[int, Field(ge=0)]
+    minimum: Annotated[int, Field(ge=0, le=MAX_SIZE)]
+    typical: Annotated[int, Field(ge=0, le=MAX_SIZE)]
+    maximum: Annotated[int, Field(ge=0, le=MAX_SIZE)]
     multiple: Annotated[int, Field(ge=1)] = 1
 
     @model_validator(mode="after")

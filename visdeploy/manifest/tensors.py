@@ -59,6 +59,10 @@ class StateSpec(Strict):
 
     @model_validator(mode="after")
     def _paired(self) -> StateSpec:
+        if self.dtype in ("int64", "int32", "uint8", "bool"):
+            limits = (0, 1) if self.dtype == "bool" else (np.iinfo(self.dtype).min, np.iinfo(self.dtype).max)
+            if not (self.initial.is_integer() and limits[0] <= self.initial <= limits[1]):
+                raise ValueError(f"the initial value {self.initial} of state {self.input!r} is no {self.dtype}")
         if self.output != f"next_{self.input}":
             raise ValueError(f"the output of state {self.input!r} is called {self.output!r}, not 'next_{self.input}'")
         return self

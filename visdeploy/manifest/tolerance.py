@@ -75,9 +75,15 @@ class Tolerances(Strict):
         Args:
             default: Tolerance of float32.
         """
-        tf32 = Tolerance(atol=0.1, rtol=1e-2, mask_iou=0.98, agreement=0.95)
+        default = default or Tolerance()
+        tf32 = Tolerance(
+            atol=max(0.1, default.atol),
+            rtol=max(1e-2, default.rtol),
+            mask_iou=min(0.98, default.mask_iou),
+            agreement=min(0.95, default.agreement),
+        )
         return cls(
-            default=default or Tolerance(),
+            default=default,
             engines=[EngineTolerance(engine="onnxruntime", precision="tf32", tolerance=tf32)],
         )
 

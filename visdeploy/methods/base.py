@@ -146,6 +146,18 @@ class Decoder(ABC):
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return the state of the decoder as arrays, to be restored by `load_state`."""
 
+    def check_resumed(self, *, done: int, given: int, size: tuple[int, int] | None) -> None:  # noqa: B027
+        """Check that a state taken back by `load_state` belongs to its stream.
+
+        Args:
+            done: Number of frames that have been part of a step.
+            given: Number of results that this decoder has returned.
+            size: Height and width of the stream's frames; None before the first.
+
+        Raises:
+            StreamError: It belongs to another position or size.
+        """
+
     @abstractmethod
     def load_state(self, arrays: Arrays) -> None:
         """Restore the state returned by `state`.

@@ -252,6 +252,16 @@ class ClipDecoder(Decoder, Generic[Decoding]):
             arrays |= pack_instances([(each.masks, each.votes) for each in last.instances], self.values)
         return arrays
 
+    def check_resumed(self, *, done: int, given: int, size: tuple[int, int] | None) -> None:
+        """See `Decoder.check_resumed`."""
+        seen, expected = _position(self._last), (done, given, size if done else None)
+        if seen != expected:
+            raise StreamError(
+                "the saved tracks belong to another position of the stream",
+                seen="frames processed, results, size: {}, {}, {}".format(*seen),
+                expected="{}, {}, {}".format(*expected),
+            )
+
     def load_state(self, arrays: Arrays) -> None:
         """Restore the state returned by `state`.
 
@@ -281,6 +291,11 @@ class ClipDecoder(Decoder, Generic[Decoding]):
             int(i): _Track(np.array(t, np.float64), int(n)) for i, t, n in zip(ids, total, frames, strict=True)
         }
         self._last, self._next_id = last, next_id
+
+
+def _position(last: _Clip | None) -> tuple[int, int, tuple[int, int] | None]:
+    """Return the end of the last clip, the first frame whose result is pending, and the size of the frames."""
+    return (0, 0, None) if last is None else (last.first + len(last.timestamps), last.pending, last.size)
 
 
 def _same(

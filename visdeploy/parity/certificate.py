@@ -122,7 +122,7 @@ class Certificate(_Record):
     @property
     def passed(self) -> bool:
         """Whether all errors are within their limits."""
-        return not self.failures
+        return bool(self.outputs) and not self.failures and all(output.passed for output in self.outputs)
 
     @property
     def worst(self) -> OutputParity | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from visdeploy.backends import State, open_backend
 from visdeploy.bundle import Bundle
-from visdeploy.errors import VerificationError
+from visdeploy.errors import BundleError, VerificationError
 from visdeploy.parity.certificate import Certificate
 from visdeploy.parity.meter import ParityMeter
 from visdeploy.streaming.pipeline import Pipeline
@@ -66,7 +66,15 @@ def verify(
     meter = ParityMeter(bundle.manifest, height=height, width=width, tolerance=tolerance)
     state: State | None = None
     seconds = []
-    for step, expected in zip(pipeline.steps(selftest.frames), selftest.outputs, strict=True):
+    steps = list(pipeline.steps(selftest.frames))
+    if len(steps) != len(selftest.outputs):
+        raise BundleError(
+            f"{bundle.path}: the self-test is inconsistent",
+            seen=f"outputs of {len(selftest.outputs)} steps",
+            expected=f"{len(steps)} steps for {len(selftest.frames)} frames",
+            hint="Export the bundle again.",
+        )
+    for step, expected in zip(steps, selftest.outputs, strict=True):
         start = time.perf_counter()
         outputs, state = pipeline.run(step, state, proof=True)
         seconds.append(time.perf_counter() - start)

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from visdeploy.backends.base import Arrays, Backend, State
-from visdeploy.errors import StreamError
 from visdeploy.manifest import ModelSpec
 from visdeploy.methods import Decoder, decoder_class
 from visdeploy.profiling import OFF, Profiler, Stage
@@ -127,22 +126,21 @@ class Pipeline:
         given = self.preprocess.tensor_size(height, width)
         return {symbol: side for symbol, side in zip(shape[2:], given, strict=True) if isinstance(symbol, str)}
 
-    def load_state(self, arrays: Arrays, size: tuple[int, int] | None) -> State | None:
+    def load_state(self, arrays: Arrays, size: tuple[int, int], *, started: bool) -> State | None:
         """Copy a saved state to the device.
 
         Args:
             arrays: Map from the name of a graph input to its array; empty if the stream was saved before its first
                 step.
-            size: Height and width of the stream's frames; None if it was saved before its first frame.
+            size: Height and width of the stream's frames.
+            started: Whether the stream had run a step.
 
         Returns:
             The state; None before the first step.
 
         Raises:
-            StreamError: An array is missing or unknown, or has a wrong dtype or size.
+            StreamError: An array is missing, unknown, or has a wrong dtype or size.
         """
-        if not arrays or size is None:
-            if arrays:
-                raise StreamError("the saved state is inconsistent", seen="a state without a frame")
+        if not started and not arrays:
             return None
         return self.backend.state_from_host(arrays, self.sizes(*size))

@@ -160,6 +160,13 @@ def _read_header(path: Path, array: Array | None) -> _Header:
                 expected=f"at most {SCHEMA_VERSION}",
                 hint="Install a newer visdeploy.",
             )
+        if isinstance(version, int) and version < SCHEMA_VERSION:
+            raise StreamError(
+                f"{path} has an older schema",
+                seen=f"schema_version {version}",
+                expected=str(SCHEMA_VERSION),
+                hint="Continue it with the version of visdeploy that saved it, or process the video again.",
+            )
         header = _Header.model_validate(data)
     except (ValueError, AttributeError, RecursionError) as error:
         seen = f"{error.error_count()} wrong fields" if isinstance(error, ValidationError) else str(error)[:200]

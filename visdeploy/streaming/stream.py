@@ -229,9 +229,15 @@ class Stream:
         """
         saved = SavedStream.read(Path(path), bundle=identity)
         stream = cls(pipeline, identity=identity, collect=saved.masks is not None, name=saved.name, fps=saved.fps)
-        stream._state = pipeline.load_state(saved.graph, saved.size)
+        if saved.size is not None:
+            prepare = pipeline.preprocess
+            sizes = prepare.tensor_size(*saved.size), prepare.content_size(*saved.size)
+            stream._feeder = pipeline.feeder.restore(saved.waiting, saved.num_frames, *sizes)
+            stream._state = pipeline.load_state(saved.graph, saved.size, started=stream._feeder.done > 0)
         stream.decoder.load_state(saved.decoder)
-        stream._feeder = pipeline.feeder.restore(saved.waiting, saved.num_frames)
+        stream.decoder.check_resumed(
+            done=stream._feeder.done, given=saved.num_results + len(saved.ready), size=saved.size
+        )
         stream._ready = deque(replace(each, classes=stream.decoder.classes) for each in saved.ready)
         stream.num_frames, stream._size = saved.num_frames, saved.size
         stream.num_results = saved.num_results

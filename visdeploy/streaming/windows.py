@@ -134,36 +134,41 @@ class Feeder:
             "content": np.array(self.content, np.int64),
         }
 
-    def restore(self, arrays: Mapping[str, npt.NDArray[Any]], count: int) -> Feeder:
+    def restore(
+        self, arrays: Mapping[str, npt.NDArray[Any]], count: int, size: tuple[int, int], content: tuple[int, int]
+    ) -> Feeder:
         """Return this feeder with a saved state.
 
         Args:
             arrays: Arrays returned by `state`.
             count: Number of frames that the saved stream had seen.
+            size: Height and width of the stream's preprocessed frames.
+            content: Height and width of their content, without padding.
 
         Raises:
-            StreamError: The arrays are incomplete or contradict each other.
+            StreamError: The arrays are incomplete, contradict each other, or hold frames of another size.
         """
         if self.window.length == 1:
             return replace(self, count=count, done=count)
         try:
             frames, stamps, done = arrays["frames"], arrays["timestamps"], int(arrays["done"])
-            rows, columns = (int(side) for side in arrays["content"])
             held = min(count, self.window.length)
             if frames.dtype != np.float32 or frames.ndim != 4 or len(frames) != held or stamps.shape != (held,):
                 raise ValueError(f"{frames.dtype} {frames.shape} frames, {stamps.shape} timestamps of {count} frames")
             if not 0 <= done <= count or count - done > held:
                 raise ValueError(f"{done} of {count} frames processed")
-            if held and not (1 <= rows <= frames.shape[2] and 1 <= columns <= frames.shape[3]):
-                raise ValueError(f"content of {rows}x{columns} in frames of {frames.shape[2]}x{frames.shape[3]}")
-        except (KeyError, ValueError, TypeError) as error:
+            if held and (frames.shape[1:], arrays["content"].tolist()) != ((3, *size), list(content)):
+                raise ValueError(f"frames of {frames.shape[1:]} in a stream of {(3, *size)}")
+            if not np.isfinite(stamps).all():
+                raise ValueError("a timestamp that is not finite")
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise StreamError("the frames of a saved stream cannot be read", seen=str(error)[:200]) from error
         parts = tuple(np.array(frames[i : i + 1]) for i in range(held))
         return replace(
             self,
             frames=parts,
             timestamps=tuple(stamps.tolist()),
-            content=(rows, columns),
+            content=content,
             count=count,
             done=done,
         )

@@ -8,7 +8,7 @@ from tests.visdeploy.step_graph import fields
 from visdeploy.errors import BundleError
 from visdeploy.manifest import Manifest, Tolerance, Tolerances
 
-FRAME = fields()["inputs"][0]
+FRAME, DIMS = fields()["inputs"][0], fields()["dims"]
 SIZE = {"name": "size", "dtype": "int64", "shape": [2], "role": "size"}
 
 
@@ -52,6 +52,15 @@ def test_the_tensors_by_their_roles():
         (changed("state", output="next_step"), "state 'mem' is called 'next_step', not 'next_mem'"),
         (changed("outputs", name="cells"), "one output name is listed twice"),
         ({"size_multiple": 8}, "size_multiple"),
+        (changed("inputs", dtype="float16"), r"'frame' of the role 'frames' is float16"),
+        (changed("inputs", shape=[1, 9, "height", "width"]), r"not float32 \[frames, 3, height, width\]"),
+        (changed("inputs", shape=[1, 3, "height", "width*2"]), r"not float32 \[frames, 3, height, width\]"),
+        (changed("state", shape=["k*2"]) | {"dims": DIMS | {"k": DIMS["n"]}}, "'k' is used in expressions only"),
+        (changed("state", shape=["ceil+n"]), "is not an expression over sizes"),
+        (changed("state", shape=["k\uff42"]), "state.0.shape"),
+        (changed("state", 1, initial=1e30), "the initial value 1e\\+30 of state 'step' is no int64"),
+        ({"dims": DIMS | {"n": {"minimum": 0, "typical": 1, "maximum": 2**40}}}, "dims.n.maximum"),
+        ({"files": {"a\0b": {"sha256": "0" * 64, "size": 1}}}, "control characters"),
         (changed("outputs", dtype="float8"), "outputs.0.dtype"),
         (changed("outputs", measure="Not A Name"), "outputs.0.measure"),
         ({"classes": ["a", "a"]}, "one class name is listed twice"),

@@ -48,10 +48,10 @@ def test_a_state_meets_only_frames_of_its_size(pipeline):
     _, state = pipeline.run(next(pipeline.steps(clip(1))), None)
     arrays = pipeline.backend.state_to_host(state)
     assert pipeline.sizes(60, 90) == {"height": HEIGHT, "width": WIDTH}
-    assert pipeline.load_state({}, None) is pipeline.load_state({}, (60, 90)) is None
-    assert set(pipeline.load_state(arrays, (60, 90))) == set(arrays)
-    with pytest.raises(StreamError, match="a state without a frame"):
-        pipeline.load_state(arrays, None)
+    assert pipeline.load_state({}, (60, 90), started=False) is None
+    assert set(pipeline.load_state(arrays, (60, 90), started=True)) == set(arrays)
+    with pytest.raises(StreamError, match="does not match the graph"):
+        pipeline.load_state({}, (60, 90), started=True)
 
 
 def test_a_stream_without_a_bundle_is_not_saved(pipeline, tmp_path):
@@ -81,8 +81,10 @@ def test_a_graph_that_asks_for_the_size_gets_that_of_the_content(tmp_path):
     feeder = pipeline.feeder
     for frame in moving(3):
         feeder, _ = pipeline.push(feeder, frame, 0.0)
-    _, last = pipeline.feeder.restore(feeder.state(), 3).finish()
+    _, last = pipeline.feeder.restore(feeder.state(), 3, (32, 48), (28, 44)).finish()
     assert last.inputs["size"].tolist() == [28, 44]
+    with pytest.raises(StreamError, match=r"frames of \(3, 32, 48\) in a stream of \(3, 16, 48\)"):
+        pipeline.feeder.restore(feeder.state(), 3, (16, 48), (12, 44))
 
 
 SIZE = {"name": "size", "dtype": "int64", "shape": [2], "role": "size"}
