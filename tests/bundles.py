@@ -1,6 +1,8 @@
-"""One small exported VISOLO bundle per session, and ways to tamper with copies of it."""
+"""One small exported VISOLO bundle per run, and ways to tamper with copies of it."""
 
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -31,11 +33,17 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_checkpoint, tmp_path_factory) -> Path:
-    """The exported bundle of `tiny_checkpoint`. Do not write into it; `tamper` copies it."""
+    """The exported bundle of `tiny_checkpoint`, one for all workers. Do not write into it; `tamper` copies it."""
     import visdeploy
 
-    out = tmp_path_factory.mktemp("bundle") / "tiny.vis"
-    return visdeploy.export(tiny_checkpoint, out, certify_frames=8).path
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    out = folder / "tiny.vis"
+    with (folder / "tiny.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
+        if not out.exists():
+            visdeploy.export(tiny_checkpoint, out, certify_frames=8)
+    return out
 
 
 def tamper(source: Path, target: Path, change: Callable[[Path, dict], None]) -> Path:
