@@ -16,22 +16,20 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from machine import machine_line
+from random_weights import random_checkpoint
 
 import visdeploy
 from visdeploy.backends import State, open_backend
 from visdeploy.streaming.pipeline import Pipeline
 from visdeploy.streaming.windows import Step
-from visdeploy_training import create_model, save_checkpoint
 
 SIDES = {"all outputs": True, "production": False}
 
 
 def random_bundle(folder: Path, method: str, variant: str) -> Path:
     """Export a network with random weights; they affect the copied bytes only through the number of detections."""
-    torch.manual_seed(0)
-    checkpoint = save_checkpoint(create_model(method, variant), folder / "random.safetensors")
+    checkpoint = random_checkpoint(folder / "random.safetensors", method, variant)
     return visdeploy.export(checkpoint, folder / "random.vis", certify_frames=2).path
 
 
