@@ -231,10 +231,10 @@ def test_a_state_of_another_size_is_refused(sixth, saved):
 def test_a_memory_beyond_its_bound_is_refused(sixth, saved):
     with np.load(saved) as archive:
         state = {name.removeprefix("graph/"): archive[name] for name in archive if name.startswith("graph/")}
-    assert sixth.pipeline.load_state(state, WIDE) is not None
+    assert sixth.pipeline.load_state(state, WIDE, started=True) is not None
     state["memory"] = np.zeros((BOUND + 1, 8), np.float32)
     with pytest.raises(StreamError, match=r"'memory': size 'memory'.*seen: 4; expected: 0 to 3"):
-        sixth.pipeline.load_state(state, WIDE)
+        sixth.pipeline.load_state(state, WIDE, started=True)
 
 
 @pytest.mark.parametrize(

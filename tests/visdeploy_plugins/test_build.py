@@ -18,7 +18,7 @@ def cmake(tmp_path, *lines):
     if shutil.which("cmake") is None:
         pytest.skip("there is no cmake")
     script = tmp_path / "script.cmake"
-    script.write_text("\n".join([f'include("{FUNCTIONS}")', *lines]))
+    script.write_text("\n".join(["cmake_minimum_required(VERSION 3.24)", f'include("{FUNCTIONS}")', *lines]))
     command = ["cmake", "-P", str(script)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 

@@ -24,7 +24,7 @@ SMALLER = {
         f"clip_length={FRAMES}",
         "model.backbone=efficientnet_lite0",
         "pretrained=true",
-        "optim.backbone_factor=0.3",
+        "optim.groups=[{name: backbone, lr_factor: 0.3}]",
     ],
 }
 
