@@ -34,6 +34,11 @@ class MethodConfig:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
             self.check(name, _is_a(getattr(self, name), hint), _describe(hint))
 
+    @property
+    def channel_order(self) -> Literal["rgb", "bgr"]:
+        """Order of the channels of the network input, also of its mean and standard deviation."""
+        return "rgb"
+
     def input_size(self, height: int | None, width: int | None) -> dict[str, int]:
         """Return the fields to change for another input size, with their values; None keeps a side.
 

@@ -36,9 +36,14 @@ class FPN(nn.Module):
         self.lateral_convs = nn.ModuleList(NamedConv(cin, dim, 1) for cin in channels)
         self.fpn_convs = nn.ModuleList(NamedConv(dim, dim, 3) for _ in channels)
 
-    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Transform maps `[N, C_l, H_l, W_l]`, each half the size of the previous one, to `[N, dim, H_l, W_l]`."""
-        merged = [conv(x) for conv, x in zip(self.lateral_convs, maps, strict=True)]
+    def forward(self, maps: Sequence[Tensor], *, skip: int = 0) -> list[Tensor]:
+        """Transform maps `[N, C_l, H_l, W_l]`, each half the size of the previous one, to `[N, dim, H_l, W_l]`.
+
+        Args:
+            maps: Input maps, finest first.
+            skip: Number of finest levels that are not computed.
+        """
+        merged = [conv(x) for conv, x in zip(self.lateral_convs[skip:], maps[skip:], strict=True)]
         for i in range(len(merged) - 1, 0, -1):
             merged[i - 1] = merged[i - 1] + F.interpolate(merged[i], scale_factor=2.0, mode="nearest")
-        return [conv(x) for conv, x in zip(self.fpn_convs, merged, strict=True)]
+        return [conv(x) for conv, x in zip(self.fpn_convs[skip:], merged, strict=True)]

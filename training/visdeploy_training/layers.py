@@ -88,32 +88,89 @@ class ConvNorm(nn.Conv2d):
 
 
 class DeformConv2d(nn.Module):
-    """Deformable convolution (Dai et al., ICCV 2017) with a square kernel and without bias.
+    """Deformable convolution (Dai et al., ICCV 2017; with modulation Zhu et al., CVPR 2019) with a square kernel.
 
-    Offsets (y, x of each kernel position) are an input.
+    Offsets (y, x of each kernel position) and modulation are inputs.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_size: Side of the kernel.
+        stride: Stride of the kernel.
         padding: Zero padding on each side of the input.
+        bias: Whether the convolution has a bias.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, padding: int = 0) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = False,
+    ) -> None:
         super().__init__()
-        self.padding = (padding, padding)
+        self.stride, self.padding = (stride, stride), (padding, padding)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")
 
-    def forward(self, x: Tensor, offset: Tensor) -> Tensor:
-        """Map `[B, in_channels, H, W]` and offsets `[B, 2 * positions, H', W']` to `[B, out_channels, H', W']`."""
+    def forward(self, x: Tensor, offset: Tensor, modulation: Tensor | None = None) -> Tensor:
+        """Map `[B, in_channels, H, W]` to `[B, out_channels, H', W']`.
+
+        Args:
+            x: Input.
+            offset: `[B, 2 * positions, H', W']`, in pixels.
+            modulation: `[B, positions, H', W']`, factors of the samples; None for version 1.
+        """
         # Under autocast the inputs have a lower precision than the weights, and in a network with channels-last memory
         # format they are not contiguous. The operator needs one dtype and contiguous tensors.
-        x, offset, weight = (each.to(self.weight.dtype).contiguous() for each in (x, offset, self.weight))
+        dtype = self.weight.dtype
+        x, offset, weight = (each.to(dtype).contiguous() for each in (x, offset, self.weight))
+        mask = None if modulation is None else modulation.to(dtype).contiguous()
         out: Tensor = deform_conv(
-            x, offset, weight, stride=(1, 1), padding=self.padding, dilation=(1, 1), groups=1, offset_groups=1
+            x,
+            offset,
+            weight,
+            mask,
+            self.bias,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=(1, 1),
+            groups=1,
+            offset_groups=1,
         )
         return out
+
+
+class ModulatedDeformConv2d(nn.Module):
+    """Modulated deformable convolution whose offsets and modulation come from an ordinary convolution of the input.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Side of the kernel; the padding keeps the size.
+        bias: Whether the deformable convolution has a bias; that of the offsets always has one.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, bias: bool = True) -> None:
+        super().__init__()
+        self.taps = kernel_size**2
+        self.offset = nn.Conv2d(in_channels, 3 * self.taps, kernel_size, padding=kernel_size // 2)
+        self.conv = DeformConv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
+        nn.init.zeros_(self.offset.weight)
+        nn.init.zeros_(cast(Tensor, self.offset.bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `[B, in_channels, H, W]` to `[B, out_channels, H, W]`."""
+        return cast(Tensor, self.conv(x, *split_modulation(self.offset(x), self.taps)))
+
+
+def split_modulation(raw: Tensor, taps: int) -> tuple[Tensor, Tensor]:
+    """Split `[B, 3 * taps, H, W]` into offsets (y, x of each tap) and modulation after a sigmoid."""
+    return raw[:, : 2 * taps], raw[:, 2 * taps :].sigmoid()
 
 
 class DropPath(nn.Module):

@@ -6,13 +6,18 @@ from collections.abc import Callable
 
 from visdeploy import entry_points
 from visdeploy.errors import ConfigError, DependencyError
-from visdeploy_export.methods import defvis, tevit, visolo
+from visdeploy_export.methods import defvis, tevit, tpr, visolo
 from visdeploy_export.step import StepGraph
 from visdeploy_training.model import VISModel
 
 Builder = Callable[[VISModel], StepGraph]
 
-BUILDERS: dict[str, Builder] = {"defvis": defvis.build, "tevit": tevit.build, "visolo": visolo.build}
+BUILDERS: dict[str, Builder] = {
+    "defvis": defvis.build,
+    "tevit": tevit.build,
+    "tpr": tpr.build,
+    "visolo": visolo.build,
+}
 
 
 def build_step(model: VISModel) -> StepGraph:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visdeploy.errors import ConfigError
-from visdeploy_training.layers import ConvNorm, FrozenBatchNorm2d
+from visdeploy_training.layers import ConvNorm, DeformConv2d, FrozenBatchNorm2d, split_modulation
 
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
@@ -41,22 +41,65 @@ class Stem(nn.Module):
         return F.max_pool2d(self.conv1(x), kernel_size=3, stride=2, padding=1)
 
 
+class DeformUnit(DeformConv2d):
+    """Modulated deformable 3x3 convolution without bias, frozen batch norm, ReLU; offsets are an input."""
+
+    def __init__(self, cin: int, cout: int, *, stride: int, train_norm: bool) -> None:
+        super().__init__(cin, cout, 3, stride=stride, padding=1)
+        self.norm = FrozenBatchNorm2d(cout, trainable=train_norm)
+
+    def forward(self, x: Tensor, offset: Tensor, modulation: Tensor | None = None) -> Tensor:
+        """Map `[B, cin, H, W]` to `[B, cout, H/stride, W/stride]`, see `DeformConv2d.forward`."""
+        return F.relu(self.norm(super().forward(x, offset, modulation)))
+
+
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (with stride and dilation) and 1x1 convolution, and a shortcut, projected where the shape changes."""
+    """1x1, 3x3 and 1x1 convolution, and a shortcut, projected where the shape changes.
+
+    Args:
+        cin: Channels of the input.
+        width: Channels of the 3x3 convolution.
+        cout: Channels of the output.
+        stride: Stride of the block.
+        dilation: Dilation of the 3x3 convolution.
+        train_norm: Train the scales and shifts of the batch norms.
+        stride_in_1x1: The first convolution has the stride, as in the original implementation; otherwise the 3x3 one.
+        deformable: The 3x3 convolution is a modulated deformable convolution.
+    """
 
     def __init__(
-        self, cin: int, width: int, cout: int, stride: int, *, dilation: int = 1, train_norm: bool = False
+        self,
+        cin: int,
+        width: int,
+        cout: int,
+        stride: int,
+        *,
+        dilation: int = 1,
+        train_norm: bool = False,
+        stride_in_1x1: bool = False,
+        deformable: bool = False,
     ) -> None:
         super().__init__()
         unit = partial(_conv, train_norm=train_norm)
+        first, second = (stride, 1) if stride_in_1x1 else (1, stride)
         self.shortcut = unit(cin, cout, 1, stride=stride, relu=False) if cin != cout or stride != 1 else None
-        self.conv1 = unit(cin, width, 1)
-        self.conv2 = unit(width, width, 3, stride=stride, dilation=dilation)
+        self.conv1 = unit(cin, width, 1, stride=first)
+        self.conv2_offset: nn.Conv2d | None = None
+        self.conv2: ConvNorm | DeformUnit
+        if deformable:
+            self.conv2_offset = nn.Conv2d(width, 3 * 9, 3, stride=second, padding=1)
+            nn.init.zeros_(self.conv2_offset.weight)
+            nn.init.zeros_(cast(Tensor, self.conv2_offset.bias))
+            self.conv2 = DeformUnit(width, width, stride=second, train_norm=train_norm)
+        else:
+            self.conv2 = unit(width, width, 3, stride=second, dilation=dilation)
         self.conv3 = unit(width, cout, 1, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[B, cin, H, W]` to `[B, cout, H/stride, W/stride]`."""
-        y = self.conv3(self.conv2(self.conv1(x)))
+        y = self.conv1(x)
+        y = self.conv2(y) if self.conv2_offset is None else self.conv2(y, *split_modulation(self.conv2_offset(y), 9))
+        y = self.conv3(y)
         return F.relu(y + (x if self.shortcut is None else self.shortcut(x)))
 
 
@@ -69,6 +112,8 @@ class ResNet(nn.Module):
         freeze_at: 0 trains all layers, 1 freezes the stem, 2 also res2, and so on.
         train_norm: Train the scales and shifts of the batch norms (statistics are always fixed).
         dilated: Replace the stride of res5 by dilated convolutions ("DC5"); the tensors are the same.
+        stride_in_1x1: Stride in the first 1x1 convolution of a block, as in the weights of the original implementation.
+        deformable: Names of the stages with modulated deformable 3x3 convolutions.
 
     Attributes:
         channels: Channels of each returned stage.
@@ -82,6 +127,8 @@ class ResNet(nn.Module):
         freeze_at: int = 2,
         train_norm: bool = False,
         dilated: bool = False,
+        stride_in_1x1: bool = False,
+        deformable: Sequence[str] = (),
     ) -> None:
         super().__init__()
         names = [f"res{i}" for i in range(2, 6)]
@@ -96,7 +143,14 @@ class ResNet(nn.Module):
         cin = 64
         for i, name in enumerate(self.stages):
             cout, dense = 256 << i, dilated and name == "res5"
-            block = partial(Bottleneck, width=64 << i, cout=cout, train_norm=train_norm)
+            block = partial(
+                Bottleneck,
+                width=64 << i,
+                cout=cout,
+                train_norm=train_norm,
+                stride_in_1x1=stride_in_1x1,
+                deformable=name in deformable,
+            )
             # the first block is not dilated, because its input has the resolution of the previous stage
             first = block(cin, stride=1 if i == 0 or dense else 2)
             others = [block(cout, stride=1, dilation=2 if dense else 1) for _ in range(1, DEPTHS[depth][i])]

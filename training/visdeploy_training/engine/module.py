@@ -64,7 +64,8 @@ class TrainingModule(L.LightningModule):
 
     def normalise(self, batch: ClipBatch) -> Tensor:
         """The images as the network's input, float32 `[B, T, 3, H, W]`; padding is zero."""
-        flat = (batch.images.flatten(0, 1) - self.pixel_mean) / self.pixel_std
+        images = batch.images.flip(2) if self.model.config.channel_order == "bgr" else batch.images
+        flat = (images.flatten(0, 1) - self.pixel_mean) / self.pixel_std
         if self.channels_last:
             flat = flat.contiguous(memory_format=torch.channels_last)
         clips: Tensor = flat.unflatten(0, batch.images.shape[:2])

@@ -19,10 +19,21 @@ def _tevit() -> Method:
     return METHOD
 
 
+def _tpr() -> Method:
+    from visdeploy_training.methods.tpr import METHOD
+
+    return METHOD
+
+
 def _visolo() -> Method:
     from visdeploy_training.methods.visolo import METHOD
 
     return METHOD
 
 
-METHODS: dict[str, Callable[[], Method]] = {"defvis": _defvis, "tevit": _tevit, "visolo": _visolo}
+METHODS: dict[str, Callable[[], Method]] = {
+    "defvis": _defvis,
+    "tevit": _tevit,
+    "tpr": _tpr,
+    "visolo": _visolo,
+}
