@@ -98,7 +98,7 @@ def paste_region(
     low_x, low_y, high_x, high_y = (float(v) for v in box)
     left, x = _weights(low_x, high_x, width, values.shape[1])
     top, y = _weights(low_y, high_y, height, values.shape[0])
-    return (x @ values.T @ y.T).T, top, left
+    return np.asarray(x @ values.T @ y.T, dtype=np.float32).T, top, left
 
 
 def _weights(low: float, high: float, pixels: int, cells: int) -> tuple[int, npt.NDArray[np.float32]]:
