@@ -12,13 +12,16 @@ import numpy.typing as npt
 from visdeploy.manifest import Preprocessing, Window
 from visdeploy.masks import Mask
 from visdeploy.methods.base import Arrays
-from visdeploy.methods.tpr import TPRDecoder, pasted_mask
+from visdeploy.methods.tpr import TPRDecoder
+from visdeploy.methods.tpr_boxes import pasted_mask
 from visdeploy.results import FrameResult
 from visdeploy.streaming.preprocessing import Preprocessor
 
 from .core import Store
 
 CLASSES = 40
+BOUNDS = (("boxes", "abs_pixels"), ("scores", "abs"), ("match_scores", "abs"))
+UNCERTAIN = "mask_uncertain_packed"
 BoolArray = npt.NDArray[np.bool_]
 
 
@@ -76,9 +79,6 @@ def check_frame(store: Store, t: int, outputs: Arrays, decoder: TPRDecoder, clip
     return result
 
 
-BOUNDS = (("boxes", "abs_pixels"), ("scores", "abs"), ("match_scores", "abs"))
-
-
 def _close(store: Store, key: str, value: npt.NDArray[Any], limit: float) -> None:
     """Compare an array and its statistics: mean, standard deviation, largest absolute value, number of elements."""
     store.close(key, value, atol=limit)
@@ -99,9 +99,6 @@ def _check_masks(store: Store, t: int, masks: Sequence[Mask], size: tuple[int, i
     doubt = uncertain.sum(axis=(1, 2))
     excess = np.maximum(np.abs(found.sum(axis=(1, 2)) - areas) - doubt, 0)
     return store.row(f"f{t}/final/mask_areas", float(excess.sum()), 0.0)
-
-
-UNCERTAIN = "mask_uncertain_packed"
 
 
 def _unpack(store: Store, key: str, size: tuple[int, int]) -> BoolArray:

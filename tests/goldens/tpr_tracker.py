@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from visdeploy.methods.tpr import scaled_boxes
+from visdeploy.methods.tpr_boxes import scaled_boxes
 from visdeploy.tracking import ObjectMemory
 
 from .core import Store
