@@ -92,10 +92,12 @@ def box_overlaps(first: FloatArray, second: FloatArray) -> FloatArray:
     Returns:
         float32 `[n, m]` in 0..1; 0 where the boxes do not overlap, or are not finite.
     """
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    common = np.maximum(high - low, 0).prod(axis=2)
+    sides = [
+        np.minimum(first[:, None, k + 2], second[:, k + 2]) - np.maximum(first[:, None, k], second[:, k])
+        for k in (0, 1)
+    ]
+    common = np.maximum(sides[0], 0) * np.maximum(sides[1], 0)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
-    union = areas[0][:, None] + areas[1][None, :] - common
+    union = areas[0][:, None] + areas[1] - common
     found: FloatArray = np.divide(common, union, out=np.zeros_like(common), where=(common > 0) & np.isfinite(union))
     return found
