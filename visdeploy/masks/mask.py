@@ -43,6 +43,40 @@ class Mask:
         return cls(int(rle["size"][0]), int(rle["size"][1]), bytes(rle["counts"]))
 
     @classmethod
+    def encode_region(cls, region: BoolArray, *, top: int, left: int, height: int, width: int) -> Mask:
+        """Encode a mask that is empty outside a region. The result equals that of `encode`, in a fraction of the time.
+
+        Args:
+            region: bool `[h, w]`; column-major order is fastest.
+            top: First row of the region.
+            left: First column of the region.
+            height: Rows of the mask.
+            width: Columns of the mask.
+
+        Raises:
+            DataError: The region extends beyond the mask.
+        """
+        from pycocotools import mask as coco
+
+        rows, columns = region.shape
+        if min(top, left) < 0 or top + rows > height or left + columns > width:
+            raise DataError(
+                "cannot encode a mask",
+                seen=f"{rows}x{columns} pixels from row {top} and column {left} on",
+                expected=f"a region of {height}x{width} pixels",
+            )
+        strip = np.zeros((columns, height), dtype=bool)
+        strip[:, top : top + rows] = region.T
+        edges = np.flatnonzero(np.diff(strip.ravel(), prepend=False))
+        if len(edges) % 2:  # the last run reaches the end of the strip
+            edges = np.append(edges, strip.size)
+        runs = np.diff(edges + left * height, prepend=0, append=height * width).tolist()
+        if not runs[-1]:
+            del runs[-1]
+        rle = coco.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+        return cls(height, width, bytes(rle["counts"]))
+
+    @classmethod
     def from_coco(cls, rle: Mapping[str, Any]) -> Mask:
         """Read a COCO encoding `{"size": [h, w], "counts": str | bytes | list[int]}` and check it.
 

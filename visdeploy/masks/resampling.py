@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -73,26 +74,50 @@ def paste_mask(
     Returns:
         float32 `[height, width]` in column-major order, the order of run-length encoding.
     """
-    left, top, right, bottom = (float(v) for v in box)
-    x = _weights(left, right, width, values.shape[1])
-    y = _weights(top, bottom, height, values.shape[0])
+    region, top, left = paste_region(values, box, height, width)
     pasted = np.zeros((width, height), np.float32)
-    columns, rows = (slice(*_extent(each)) for each in (x, y))
-    pasted[columns, rows] = x[columns] @ values.T @ y[rows].T
+    pasted[left : left + region.shape[1], top : top + region.shape[0]] = region.T
     return pasted.T
 
 
-def _weights(low: float, high: float, pixels: int, cells: int) -> npt.NDArray[np.float32]:
-    """Return the weight of each cell in each pixel along one axis, `[pixels, cells]`."""
+def paste_region(
+    values: npt.NDArray[np.float32], box: npt.NDArray[np.floating[Any]], height: int, width: int
+) -> tuple[npt.NDArray[np.float32], int, int]:
+    """Paste a small map into a box of a frame, and return only the part of the frame that the map reaches.
+
+    Args:
+        values: See `paste_mask`.
+        box: See `paste_mask`.
+        height: Rows of the frame.
+        width: Columns of the frame.
+
+    Returns:
+        float32 `[h, w]` in column-major order, its first row, and its first column in the frame. All other pixels of
+        the frame are 0. The part is empty if the map does not reach the frame.
+    """
+    low_x, low_y, high_x, high_y = (float(v) for v in box)
+    left, x = _weights(low_x, high_x, width, values.shape[1])
+    top, y = _weights(low_y, high_y, height, values.shape[0])
+    return np.asarray(x @ values.T @ y.T, dtype=np.float32).T, top, left
+
+
+def _weights(low: float, high: float, pixels: int, cells: int) -> tuple[int, npt.NDArray[np.float32]]:
+    """Return the first pixel that the cells reach along one axis, and the weight of each cell in it and the next ones.
+
+    The weights are float32 `[k, cells]`, for `k` consecutive pixels inside the frame.
+    """
     # PyTorch's coordinates are infinite in a box without extent; the published methods replace them by the middle
     scale = cells / (high - low) if high != low else 0.0
-    place = (np.arange(pixels) + 0.5 - low) * scale if scale else np.full(pixels, cells / 2)
+    start, stop = _reach(low, high, pixels, abs(0.5 / scale)) if scale else (0, pixels)
+    place = (np.arange(start, stop) + 0.5 - low) * scale if scale else np.full(pixels, cells / 2)
     distance = np.abs(place[:, None] - 0.5 - np.arange(cells))
     weights: npt.NDArray[np.float32] = np.maximum(1 - distance, 0).astype(np.float32)
-    return weights
+    return start, weights
 
 
-def _extent(weights: npt.NDArray[np.float32]) -> tuple[int, int]:
-    """Return the first pixel with a non-zero weight and the one after the last."""
-    hit = np.flatnonzero(weights.any(axis=1))
-    return (int(hit[0]), int(hit[-1]) + 1) if len(hit) else (0, 0)
+def _reach(low: float, high: float, pixels: int, margin: float) -> tuple[int, int]:
+    """Return the first pixel with its centre within a margin of an interval, and the one after the last."""
+    if not math.isfinite(low + high):
+        return 0, pixels
+    start = min(max(math.floor(min(low, high) - margin), 0), pixels)
+    return start, min(max(math.ceil(max(low, high) + margin), start), pixels)

@@ -8,10 +8,16 @@ from visdeploy.manifest import ModelSpec
 from visdeploy.methods.base import Decoder
 from visdeploy.methods.defvis import DefVISDecoder
 from visdeploy.methods.tevit import TeViTDecoder
+from visdeploy.methods.tpr import TPRDecoder
 from visdeploy.methods.visolo import VisoloDecoder
 from visdeploy.profiling import OFF, Profiler
 
-DECODERS: dict[str, type[Decoder]] = {"defvis": DefVISDecoder, "tevit": TeViTDecoder, "visolo": VisoloDecoder}
+DECODERS: dict[str, type[Decoder]] = {
+    "defvis": DefVISDecoder,
+    "tevit": TeViTDecoder,
+    "tpr": TPRDecoder,
+    "visolo": VisoloDecoder,
+}
 
 
 def decoder_class(method: str) -> type[Decoder]:
