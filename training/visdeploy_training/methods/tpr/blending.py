@@ -54,7 +54,7 @@ def mask_targets(masks: Tensor, boxes: Tensor, size: int) -> Tensor:
     for some, around in zip(masks.split(MASKS_AT_ONCE), boxes.split(MASKS_AT_ONCE), strict=True):
         crops = multi_level_roi_align(
             [some[:, None].float()],
-            around.float(),
+            around.float().contiguous(),
             torch.arange(len(some), device=masks.device),
             output_size=(size, size),
             spatial_scales=(1.0,),
