@@ -136,15 +136,16 @@ def check_gradients(golden: Golden, store: Store, variant: Mapping[str, Any], mo
     names = store.take("train/grad/names").tolist()
     stored = dict(zip(names, store.take("train/grad/l2").astype(np.float64).tolist(), strict=True))
     trained = dict(zip(names, store.take("train/grad/requires_grad").tolist(), strict=True))
-    wrong, excess = [], 0.0
+    wrong, worst, excess = [], "", 0.0
     for name, norm in stored.items():
         parameter = parameters.pop(ours.get(name, ""), None)
         seen = -1.0
         if parameter is not None:
             wrong += [name] * (parameter.requires_grad != bool(trained[name]))
             seen = -1.0 if parameter.grad is None else float(parameter.grad.double().norm())
-        excess = max(excess, abs(max(seen, 0.0) - max(norm, 0.0)) / (limits["abs"] + limits["rel"] * abs(norm)))
+        error = abs(max(seen, 0.0) - max(norm, 0.0)) / (limits["abs"] + limits["rel"] * abs(norm))
+        worst, excess = (name, error) if error > excess else (worst, excess)
     extra = [name for name, parameter in parameters.items() if parameter.requires_grad]
     store.row("train/grad/names", float(len(extra)), 0.0)
     store.row("train/grad/requires_grad", float(len(wrong)), 0.0)
-    store.row("train/grad/l2", excess, 1.0, note="of tolerance")
+    store.row("train/grad/l2", excess, 1.0, note=f"of tolerance, most for {worst}")

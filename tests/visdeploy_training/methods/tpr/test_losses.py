@@ -177,6 +177,16 @@ def test_single_images_have_detection_and_mask_losses_only():
     assert with_head["loss_semantic"] > 0
 
 
+def test_sums_over_positives_are_divided_by_the_mean_over_processes(monkeypatch: pytest.MonkeyPatch):
+    """As if the other processes had thrice the positives: the mean is twice as large."""
+    alone = tpr_losses(output_of(2), CLIPS, VIDEO)
+    monkeypatch.setattr("visdeploy_training.methods.tpr.losses.mean_over_processes", lambda value, like: 2 * value)
+    together = tpr_losses(output_of(2), CLIPS, VIDEO)
+    for name, value in together.items():
+        factor = 1 if name in ("loss_match", "loss_budget") else 2
+        torch.testing.assert_close(factor * value, alone[name], msg=name)
+
+
 @pytest.mark.parametrize("config", [VIDEO, IMAGE], ids=["video", "image"])
 def test_every_output_is_in_the_graph_without_objects(config: TPRConfig):
     """Otherwise distributed training would wait for gradients that never come."""
