@@ -203,6 +203,7 @@ def test_every_output_is_in_the_graph_without_objects(config: TPRConfig):
     assert all(torch.isfinite(v.grad).all() for v in leaves(output).values() if v.grad is not None)
 
 
+@torch.no_grad()
 def test_an_object_that_only_the_reference_has_is_no_positive():
     only = clip_of([[NONE], [(8, 8, 40, 40)]], [1])
     losses = tpr_losses(output_of(1), [only], VIDEO)
@@ -254,22 +255,22 @@ def test_losses_are_float32_inside_autocast():
         torch.testing.assert_close(value, expected[name])
 
 
+@torch.no_grad()
 def test_perfect_predictions_cost_almost_nothing():
     targets = [pair_targets(CLIPS[1])]
     output = output_of(1)
     found = find_positives(assign([tuple(m.shape[2:]) for m in output.class_logits], [targets[0].boxes], radius=1.5))
-    with torch.no_grad():
-        for level, stride in enumerate(STRIDES):
-            output.class_logits[level].fill_(-20)
-            here = found.level == level
-            place = (found.image[here], slice(None), found.row[here], found.column[here])
-            points, box = found.points[here], targets[0].boxes
-            sides = torch.cat([points - box[:, :2], box[:, 2:] - points], dim=1) / stride
-            output.distances[level][place] = sides
-            output.class_logits[level][place] = 20 * (2 * F.one_hot(torch.tensor(1), CLASSES) - 1).float()
-        output.bases.fill_(30)
-        output.query_map.fill_(1)
-        output.reference_map.fill_(3)
+    for level, stride in enumerate(STRIDES):
+        output.class_logits[level].fill_(-20)
+        here = found.level == level
+        place = (found.image[here], slice(None), found.row[here], found.column[here])
+        points, box = found.points[here], targets[0].boxes
+        sides = torch.cat([points - box[:, :2], box[:, 2:] - points], dim=1) / stride
+        output.distances[level][place] = sides
+        output.class_logits[level][place] = 20 * (2 * F.one_hot(torch.tensor(1), CLASSES) - 1).float()
+    output.bases.fill_(30)
+    output.query_map.fill_(1)
+    output.reference_map.fill_(3)
     losses = criterion(output, targets, VIDEO)
     for name in ("loss_fcos_cls", "loss_fcos_loc", "loss_mask", "loss_match"):
         assert float(losses[name]) == pytest.approx(0, abs=2e-5), name
