@@ -156,8 +156,8 @@ def embeddings(map_: Tensor, boxes: Tensor) -> Tensor:
 
     Centres outside the map take the nearest cell.
     """
-    cells = ((boxes[:, :2] + boxes[:, 2:]) / 2 / MAP_STRIDE).floor().long()
-    column, row = (cells[:, axis].clamp(0, map_.shape[2 - axis] - 1) for axis in (0, 1))
+    cells = ((boxes[:, :2] + boxes[:, 2:]) / 2 / MAP_STRIDE).floor()
+    column, row = (cells[:, axis].clamp(0, map_.shape[2 - axis] - 1).long() for axis in (0, 1))
     return map_[:, row, column].T.float()
 
 
@@ -181,10 +181,10 @@ def match_loss(output: TPROutput, found: Positives, targets: Sequence[PairTarget
 
 
 def semantic_loss(logits: Tensor, targets: Sequence[PairTargets], config: TPRConfig) -> Tensor:
-    """Compute the focal loss of the auxiliary semantic head, divided by the number of positive cells and classes.
+    """Compute the focal loss of the auxiliary semantic head, divided by the number of positives.
 
     BlendMask adds such a loss without giving its details; these are ours. A cell is positive for a class if the pixel
-    at its centre is inside the mask of an object of the class.
+    at its centre is inside the mask of an object of this class.
 
     Args:
         logits: `[B, C, H / 8, W / 8]`.
