@@ -11,6 +11,7 @@ from .core import Golden, Report, StateDict
 ADAPTERS = {
     "defvis": "tests.goldens.defvis",
     "tevit": "tests.goldens.tevit",
+    "tpr": "tests.goldens.tpr",
     "visolo": "tests.goldens.visolo",
 }
 

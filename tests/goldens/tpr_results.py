@@ -19,23 +19,23 @@ from visdeploy.streaming.preprocessing import Preprocessor
 
 from .core import Store
 
-CLASSES = 40
 BOUNDS = (("boxes", "abs_pixels"), ("scores", "abs"), ("match_scores", "abs"))
 UNCERTAIN = "mask_uncertain_packed"
 BoolArray = npt.NDArray[np.bool_]
 
 
-def new_decoder(config: Mapping[str, Any], clip: Mapping[str, Any]) -> TPRDecoder:
+def new_decoder(config: Mapping[str, Any], clip: Mapping[str, Any], classes: int) -> TPRDecoder:
     """The runtime's decoder for a recorded clip.
 
     Args:
         config: Field `config` of the manifest or of one of its variants.
         clip: Entry of the field `clips` beside it.
+        classes: Number of classes.
     """
     score_weight, iou_weight, label_weight = config["match_coefficients"]
     tracking = {"score_weight": score_weight, "iou_weight": iou_weight, "label_weight": label_weight}
-    classes, window = [f"class{i}" for i in range(CLASSES)], Window(mode="online")
-    decoder = TPRDecoder(classes, window=window, decode={}, tracking=tracking, keep_tracks=True)
+    names, window = [f"class{i}" for i in range(classes)], Window(mode="online")
+    decoder = TPRDecoder(names, window=window, decode={}, tracking=tracking, keep_tracks=True)
     height, width = clip["resize_shape"]
     decoder.preprocessor = Preprocessor(
         Preprocessing(channel_order="bgr", mean=[0, 0, 0], std=[1, 1, 1], height=height, width=width)

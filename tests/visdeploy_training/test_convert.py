@@ -2,6 +2,7 @@ import json
 import os
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from visdeploy_training import (
     VISModel,
     convert_checkpoint,
     create_model,
+    get_method,
     load_checkpoint,
     save_checkpoint,
     start_from,
 )
 from visdeploy_training.checkpoint import metadata
 from visdeploy_training.checkpoint_file import METADATA_KEY, read_tensors
+from visdeploy_training.methods import METHODS
 
 SMALL = {"grid": (4, 6), "head_width": 16, "mask_width": 16, "track_dim": 16, "neck_width": 16}
 StateDict = dict[str, torch.Tensor]
@@ -240,6 +243,25 @@ def test_fine_tuning_keeps_only_the_class_predictor_fresh(model: VISModel):
     with pytest.raises(CheckpointError, match="track_Q_conv2"):
         start_from(other, source)
     assert same(other.state_dict(), before)
+
+
+def test_fine_tuning_starts_parts_of_another_stage_afresh(model: VISModel, monkeypatch: pytest.MonkeyPatch):
+    branch, head = "Tracking_branch.", "old_head."
+    state = {k: v for k, v in model.state_dict().items() if not k.startswith(branch)} | {head + "bias": torch.ones(3)}
+    source = Checkpoint(state, model.info, convert_of(model).report, "visdeploy")
+    target = create_model("visolo", "tiny", num_classes=3, **SMALL)
+    with pytest.raises(CheckpointError, match=r"missing, first Tracking_branch.*unexpected, first old_head"):
+        start_from(target, source)
+    for stages in ((branch,), (head,)):
+        own = replace(get_method("visolo"), stage_tensors=stages)
+        monkeypatch.setitem(METHODS, "visolo", lambda own=own: own)
+        with pytest.raises(CheckpointError, match="missing" if stages == (head,) else "unexpected"):
+            start_from(target, source)
+    own = replace(get_method("visolo"), stage_tensors=(branch, head))
+    monkeypatch.setitem(METHODS, "visolo", lambda: own)
+    fresh = {k: v.clone() for k, v in target.state_dict().items() if k.startswith(branch)}
+    start_from(target, source)
+    assert same(target.state_dict(), {k: fresh.get(k, v) for k, v in model.state_dict().items()})
 
 
 def convert_of(model: VISModel) -> Checkpoint:

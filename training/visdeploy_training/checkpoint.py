@@ -15,7 +15,7 @@ from visdeploy.atomic import replacing_file
 from visdeploy.errors import CheckpointError, ConfigError
 from visdeploy_training.checkpoint_file import METADATA_KEY
 from visdeploy_training.model import ModelInfo, VISModel
-from visdeploy_training.registry import create_model
+from visdeploy_training.registry import create_model, get_method
 
 FORMAT = 1
 
@@ -164,10 +164,13 @@ def _class_tensors(info: ModelInfo) -> set[str]:
 
 
 def start_from(model: VISModel, checkpoint: Checkpoint) -> KeyReport:
-    """Load a checkpoint for fine-tuning; class predictors for another number of classes keep their initial weights.
+    """Load a checkpoint for fine-tuning.
+
+    Class predictors for another number of classes, and parts of the network that only its stage of the training has
+    (`Method.stage_tensors`), keep their initial weights.
 
     Raises:
-        CheckpointError: The method differs, or a tensor other than those of the class predictors does not match.
+        CheckpointError: The method differs, or another tensor does not match.
     """
     if checkpoint.method != model.info.method:
         raise CheckpointError(
@@ -176,7 +179,11 @@ def start_from(model: VISModel, checkpoint: Checkpoint) -> KeyReport:
     fitting, report = match_keys(model.state_dict(), checkpoint.state)
     allowed = _class_tensors(model.info)
     rest = tuple(k for k in report.misshapen if k.split(" ", 1)[0] not in allowed)
-    KeyReport(report.loaded, report.missing, report.unexpected, rest).raise_on_problem()
+    stages = get_method(model.info.method).stage_tensors
+    missing, unexpected = (
+        tuple(k for k in keys if not k.startswith(stages)) for keys in (report.missing, report.unexpected)
+    )
+    KeyReport(report.loaded, missing, unexpected, rest).raise_on_problem()
     checkpoint.report.raise_on_problem()
     model.load_state_dict(fitting, strict=False)
     return report

@@ -56,6 +56,8 @@ class Method:
         show_objects: Modifies initial weights in place so that a network in evaluation mode finds objects, for
             benchmarks and tests without a checkpoint. Their number is approximately the given one, if the method has a
             variable number of objects.
+        stage_tensors: Prefixes of the tensors that only some stages of a training have. Fine-tuning starts from a
+            checkpoint without them, with initial weights, and ignores those that only the checkpoint has.
     """
 
     name: str
@@ -67,3 +69,4 @@ class Method:
     online_step: Callable[[VISModel], nn.Module]
     inference: Callable[[Any], GraphSpec]
     show_objects: Callable[[VISModel, int], None] = lambda model, count: None
+    stage_tensors: tuple[str, ...] = ()

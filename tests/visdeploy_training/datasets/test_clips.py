@@ -17,6 +17,7 @@ from visdeploy_training.datasets import (
     consecutive_frames,
     cyclic_frames,
     distinct_frames,
+    near_frames,
     paste_objects,
     read_records,
     sample_frames,
@@ -84,6 +85,35 @@ def test_distinct_frames_are_uniform_and_in_no_order():
     assert all(abs(n - 200) < 60 for n in counts.values())
 
 
+@given(
+    candidates=st.sets(st.integers(0, 60), min_size=1, max_size=20),
+    count=st.integers(1, 4),
+    window=st.integers(1, 9),
+    seed=st.integers(0, 999),
+    data=st.data(),
+)
+def test_near_frames_are_within_the_narrowest_window_that_has_any(candidates, count, window, seed, data):
+    torch.manual_seed(seed)
+    first = data.draw(st.sampled_from(sorted(candidates)))
+    frames = near_frames(sorted(candidates), count, first=first, window=window)
+    assert len(frames) == count
+    assert frames[0] == first
+    reach, others = window, candidates - {first}
+    while others and not any(abs(t - first) <= reach for t in others):
+        reach += window
+    allowed = {t for t in others if abs(t - first) <= reach} or {first}
+    assert set(frames[1:]) <= allowed
+
+
+def test_near_frames_are_uniform_and_may_be_before_the_first():
+    torch.manual_seed(0)
+    draws = Counter(near_frames([0, 2, 3, 5, 6, 7, 9], 2, first=5, window=2)[1] for _ in range(900))
+    assert set(draws) == {3, 6, 7}
+    assert all(abs(n - 300) < 70 for n in draws.values())
+    assert {near_frames([1, 5, 9, 10], 2, first=5, window=3)[1] for _ in range(60)} == {1, 9, 10}  # within 6, not 3
+    assert near_frames([4], 2, first=4, window=2) == [4, 4]
+
+
 def hidden_at(record, frames):
     """The record without its objects in some frames."""
     instances = tuple(
@@ -103,6 +133,32 @@ def test_epochs_of_distinct_frames_go_over_frames_that_show_objects(parts):
         ClipPart(records, parts[0].transform, clip_length=5, sampling="distinct")
     with pytest.raises(DataError, match="at most 0"):
         ClipPart([], parts[0].transform, sampling="distinct")
+
+
+def test_epochs_of_near_frames_go_over_frames_that_show_objects(parts):
+    """A video with one such frame takes part, with that frame as its own reference."""
+    whole = MovingWindow(height=48, width=80, zoom=(1.0, 1.0), motion=0.0, rotation=0.0, aspect=0.0, on_object=0.0)
+    records = [hidden_at(parts[0].records[0], {1, 2}), hidden_at(parts[0].records[1], {0, 1, 2, 3})]
+    part = ClipPart(records, whole, clip_length=2, window=2, sampling="near")
+    assert part.items == [(0, 0), (0, 3), (0, 4), (1, 4)]
+    pairs = {item: set() for item in part.items}
+    for item in part.items:
+        for seed in range(20):
+            sample = ClipDataset([part])[SampleKey(0, item[0], seed, frame=item[1])]
+            left = [int(mask.any(dim=0).nonzero()[0]) for mask in sample.masks[:, 0]]
+            pairs[item].add(tuple((x - 4) // 4 for x in left))
+    assert pairs == {(0, 0): {(0, 3), (0, 4)}, (0, 3): {(3, 4)}, (0, 4): {(4, 3)}, (1, 4): {(4, 4)}}
+    with pytest.raises(DataError, match=r"at most 0.*at least 1"):
+        ClipPart([], whole, clip_length=2, sampling="near")
+
+
+def test_clips_of_one_frame_go_over_images_with_objects(parts):
+    window, record = parts[1].transform, parts[1].records[0]
+    empty = type(record)(record.name, record.height, record.width, record.files, ())
+    part = ClipPart([empty, *parts[1].records], window, clip_length=1, sampling="distinct")
+    assert part.items == [(1, 0), (2, 0), (3, 0)]
+    sample = ClipDataset([part])[SampleKey(0, 1, 5, frame=0)]
+    assert (len(sample.images), len(sample.masks)) == (1, 1)
 
 
 def test_a_distinct_clip_starts_with_its_frame(parts):

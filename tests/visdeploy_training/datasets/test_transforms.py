@@ -1,10 +1,12 @@
 import math
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torchvision import tv_tensors
 
 from tests.visdeploy_training.material import square_clip as clip
@@ -104,6 +106,32 @@ def test_rescale_resamples_as_opencv_does():
     for mask, resized in zip(masks, found_masks, strict=True):
         nearest = cv2.resize(mask.numpy(), (71, 40), interpolation=cv2.INTER_NEAREST)
         assert torch.equal(resized, torch.from_numpy(nearest))
+
+
+def test_rescale_can_resample_as_pil_does():
+    torch.manual_seed(0)
+    image = torch.randint(0, 256, (3, 90, 160), dtype=torch.uint8)
+    masks = (torch.rand(2, 90, 160) < 0.5).to(torch.uint8)
+    frame = (tv_tensors.Image(image), tv_tensors.Mask(masks))
+    smooth, same_masks = Rescale(limits=[(71, 100)], antialias=True)([frame])[0]
+    expected = np.asarray(Image.fromarray(image.permute(1, 2, 0).numpy()).resize((71, 40), Image.Resampling.BILINEAR))
+    assert int((smooth.permute(1, 2, 0).int() - torch.from_numpy(expected.copy()).int()).abs().max()) <= 1
+    assert torch.equal(same_masks, Rescale(limits=[(71, 100)])([frame])[0][1])
+
+
+def test_scales_of_tpr_are_drawn_once_for_a_pair():
+    """A long edge of 649..960 and a short edge of 360..480, the aspect ratio kept."""
+    scales, sizes = Rescale(limits=[(649, 360), (960, 480)], between=True, antialias=True), set()
+    for seed in range(40):
+        torch.manual_seed(seed)
+        (image, masks), (other, other_masks) = scales(clip(2, 90, 160))
+        assert image.shape[1:] == masks.shape[1:] == other.shape[1:] == other_masks.shape[1:]
+        sizes.add(tuple(image.shape[1:]))
+    rows, columns = zip(*sizes, strict=True)
+    assert 360 <= min(rows) < 385
+    assert 455 < max(rows) <= 480
+    assert max(columns) <= 960
+    assert all(abs(w * 9 / 16 - h) <= 1 for h, w in sizes)
 
 
 def test_flip_by_clip_is_one_decision_and_by_frame_is_not():

@@ -8,6 +8,7 @@ from visdeploy.errors import ConfigError
 from visdeploy_training.datasets import class_list
 from visdeploy_training.datasets.transforms import Crop, Flip, Rescale, Resize, Rotate
 from visdeploy_training.engine import load_recipe, shipped_recipes
+from visdeploy_training.engine.optim import learning_rate_factor
 from visdeploy_training.registry import create_model
 
 SMALL = {
@@ -94,6 +95,58 @@ def test_published_settings_of_tevit(variant, scales, between):
     assert "queryinst" in str(recipe.pretrained)
 
 
+SCALES = Rescale(limits=[(649, 360), (960, 480)], between=True, antialias=True)
+
+
+@pytest.mark.parametrize(
+    ("variant", "batch", "iterations", "steps"),
+    [
+        ("r50_sepc", 64, 11_520, [7_680, 10_560]),
+        ("r101_sepc", 64, 11_520, [7_680, 10_560]),
+        ("swin_l_routing", 32, 5_760, [3_840, 5_280]),
+        ("swin_b_routing", 32, 5_760, [3_840, 5_280]),
+        ("swin_t_routing", 32, 5_760, [3_840, 5_280]),
+    ],
+)
+def test_published_settings_of_tpr(variant, batch, iterations, steps):
+    """Published recipe: pairs at most two frames apart, scales, batches over 8 devices, rates, steps, warm-up."""
+    recipe = load_recipe(f"tpr_{variant}_ytvis2019")
+    optim = recipe.optim
+    assert recipe.augment == [SCALES, Flip(mode="clip")]
+    assert (recipe.variant, recipe.clip_length, recipe.sampling, recipe.window) == (variant, 2, "near", 2)
+    assert (recipe.batch_size * int(recipe.devices), recipe.devices, recipe.iterations) == (batch, 8, iterations)
+    assert (optim.kind, optim.lr, optim.momentum, optim.weight_decay) == ("sgd", 0.005, 0.9, 1e-4)
+    assert (optim.schedule.milestones, optim.schedule.gamma, optim.clip_norm) == (steps, 0.1, 0)
+    assert [(g.type, g.decay_factor, g.lr_factor) for g in optim.groups] == [("norm", 0, None)]
+    factor = learning_rate_factor(optim, iterations)
+    assert [factor(i) for i in (0, 500, 1000)] == pytest.approx([1 / 80, 0.5 / 80 + 0.5, 1])
+    assert recipe.init == f"runs/tpr_{variant.rsplit('_', 1)[0]}_coco/model.safetensors"
+    assert load_recipe(f"tpr_{variant.rsplit('_', 1)[0]}_coco").output == recipe.init.rpartition("/")[0]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "kind", "lr", "iterations", "steps"),
+    [
+        ("r50", "sgd", 0.01, 90_000, [60_000, 80_000]),
+        ("r101", "sgd", 0.01, 270_000, [210_000, 250_000]),
+        ("r101_dcn", "sgd", 0.01, 270_000, [210_000, 250_000]),
+        ("swin_t", "adamw", 1e-4, 270_000, [210_000, 250_000]),
+        ("swin_b", "adamw", 1e-4, 270_000, [210_000, 250_000]),
+        ("swin_l", "adamw", 1e-4, 270_000, [210_000, 250_000]),
+    ],
+)
+def test_published_settings_of_blendmask(backbone, kind, lr, iterations, steps):
+    """Pre-training on COCO: single images with objects, 16 over 8 devices, short edges of 640..800."""
+    recipe = load_recipe(f"tpr_{backbone}_coco")
+    optim = recipe.optim
+    assert (recipe.variant, recipe.clip_length, recipe.sampling) == (f"{backbone}_image", 1, "distinct")
+    assert recipe.augment == [Resize(shorter=range(640, 801, 32), longest=1333), Flip(mode="clip")]
+    assert (recipe.batch_size * int(recipe.devices), recipe.iterations) == (16, iterations)
+    assert (optim.kind, optim.lr, optim.clip_norm) == (kind, lr, float(kind == "adamw"))
+    assert (optim.schedule.milestones, optim.schedule.gamma) == (steps, 0.1)
+    assert [group.decay_factor for group in optim.groups] == [0.0] * (1 + (kind == "adamw"))
+
+
 def test_published_settings():
     """Published recipe: sizes, flips, rates, clipping, steps, 16 clips over 4 devices."""
     coco, ytvis = load_recipe("visolo_r50_coco"), load_recipe("visolo_r50_ytvis2019")
@@ -122,6 +175,9 @@ def test_published_settings():
         ),
         (["model.memory_slots=4"], nullcontext(lambda r: r.model == {"memory_slots": 4})),
         (["optim.lr"], pytest.raises(ConfigError, match="key=value")),
+        (["clip_length=1", "sampling=near"], nullcontext(lambda r: (r.clip_length, r.sampling) == (1, "near"))),
+        (["clip_length=0"], pytest.raises(ConfigError, match="clip_length")),
+        (["sampling=nearest"], pytest.raises(ConfigError, match="sampling")),
         (["optim.rate=1"], pytest.raises(ConfigError, match=r"optim\.rate")),
         (["iterations=many"], pytest.raises(ConfigError, match="iterations")),
         (["train.3.ratio=1"], pytest.raises(ConfigError, match="leads nowhere")),

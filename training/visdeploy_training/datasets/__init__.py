@@ -6,7 +6,13 @@ from visdeploy_training.datasets.clips import ClipDataset, ClipPart, Sample, Sam
 from visdeploy_training.datasets.images import ImageStore
 from visdeploy_training.datasets.reading import read_records
 from visdeploy_training.datasets.records import ClipRecord, InstanceRecord, to_annotations
-from visdeploy_training.datasets.sampling import consecutive_frames, cyclic_frames, distinct_frames, sample_frames
+from visdeploy_training.datasets.sampling import (
+    consecutive_frames,
+    cyclic_frames,
+    distinct_frames,
+    near_frames,
+    sample_frames,
+)
 from visdeploy_training.datasets.validation import ValidationClip, validation_clips
 
 __all__ = [
@@ -27,6 +33,7 @@ __all__ = [
     "cyclic_frames",
     "distinct_frames",
     "map_categories",
+    "near_frames",
     "paste_objects",
     "read_records",
     "sample_frames",

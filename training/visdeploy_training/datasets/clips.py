@@ -20,6 +20,7 @@ from visdeploy_training.datasets.sampling import (
     consecutive_frames,
     cyclic_frames,
     distinct_frames,
+    near_frames,
     sample_frames,
 )
 from visdeploy_training.datasets.transforms import Clip, uniform
@@ -63,15 +64,16 @@ class ClipPart:
         records: Its videos or images.
         transform: Augmentation, all frames to the size of the network input.
         clip_length: Frames of a training clip.
-        window: Largest distance of a frame from the reference frame (random).
-        sampling: `random` frames around a reference frame, `distinct` ones, or `consecutive` or `cyclic` ones in order.
+        window: Largest distance of a frame from the reference frame (random, near).
+        sampling: `random` frames around a reference frame, `distinct` ones, ones `near` the first, or `consecutive` or
+            `cyclic` ones in order.
         paste: Probability that objects of another clip of the mixture are pasted in.
         store: Reads the images.
-        items: What an epoch goes over: records (by position, without a frame), or with `distinct` sampling all frames
-            that show an object in records with enough of them.
+        items: What an epoch goes over: records (by position, without a frame), or with `distinct` and `near` sampling
+            all frames that show an object; with `distinct` only those of records with enough of them.
 
     Raises:
-        DataError: No record has enough frames that show an object (distinct).
+        DataError: No record has enough frames that show an object (distinct, near).
     """
 
     records: Sequence[ClipRecord]
@@ -85,29 +87,23 @@ class ClipPart:
 
     def __post_init__(self) -> None:
         items: list[tuple[int, int | None]] = [(index, None) for index in range(len(self.records))]
-        if self.sampling == "distinct":
+        if self.sampling in ("distinct", "near"):
+            least = self.clip_length if self.sampling == "distinct" else 1
             shown = [frames_with_objects(record) for record in self.records]
-            items = [(i, t) for i, frames in enumerate(shown) if len(frames) >= self.clip_length for t in frames]
+            items = [(i, t) for i, frames in enumerate(shown) if len(frames) >= least for t in frames]
             if not items:
                 raise DataError(
                     "no video has enough frames that show an object",
                     seen=f"at most {max((len(frames) for frames in shown), default=0)}",
-                    expected=f"clip_length, {self.clip_length}",
+                    expected=f"clip_length, {least}" if self.sampling == "distinct" else "at least 1",
                     hint="Take shorter clips or another sampling.",
                 )
         object.__setattr__(self, "items", items)
 
     def draw(self, index: int, frame: int | None = None) -> Sample:
-        """An augmented clip of an item: of a record, and with `distinct` sampling around one of its frames."""
+        """An augmented clip of an item: of a record, and with `distinct` and `near` sampling for one of its frames."""
         record = self.records[index]
-        if frame is not None:
-            frames = distinct_frames(frames_with_objects(record), self.clip_length, first=frame)
-        elif self.sampling == "random":
-            frames = sample_frames(len(record), self.clip_length, window=self.window)
-        else:
-            in_order = consecutive_frames if self.sampling == "consecutive" else cyclic_frames
-            frames = in_order(len(record), self.clip_length)
-        clip = self.transform(load_clip(record, frames, self.store))
+        clip = self.transform(load_clip(record, self._frames(record, frame), self.store))
         images = torch.stack([image.as_subclass(torch.Tensor) for image, _ in clip])
         masks = torch.stack([m.as_subclass(torch.Tensor) for _, m in clip]).bool()
         labels = torch.tensor([i.label for i in record.instances], dtype=torch.int64)
@@ -115,6 +111,18 @@ class ClipPart:
         # a record without objects carries one empty row, because torchvision cannot turn zero masks
         seen = seen[: len(labels)] if len(labels) else torch.zeros(masks.shape[1], dtype=torch.bool)
         return Sample(images, masks[:, seen], labels[seen] if len(labels) else labels)
+
+    def _frames(self, record: ClipRecord, first: int | None) -> list[int]:
+        """Draw the frames of a clip, for the frame of its item if items have one."""
+        if first is not None:
+            candidates = frames_with_objects(record)
+            if self.sampling == "near":
+                return near_frames(candidates, self.clip_length, first=first, window=self.window)
+            return distinct_frames(candidates, self.clip_length, first=first)
+        if self.sampling == "random":
+            return sample_frames(len(record), self.clip_length, window=self.window)
+        in_order = consecutive_frames if self.sampling == "consecutive" else cyclic_frames
+        return in_order(len(record), self.clip_length)
 
 
 def frames_with_objects(record: ClipRecord) -> list[int]:

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 import torch
 
-Sampling: TypeAlias = Literal["random", "distinct", "consecutive", "cyclic"]
+Sampling: TypeAlias = Literal["random", "distinct", "near", "consecutive", "cyclic"]
 
 
 def sample_frames(length: int, count: int, *, window: int = 20) -> list[int]:
@@ -35,6 +35,24 @@ def distinct_frames(candidates: Sequence[int], count: int, *, first: int) -> lis
     """
     others = [t for t in candidates if t != first]
     return [first, *(others[i] for i in torch.randperm(len(others))[: count - 1].tolist())]
+
+
+def near_frames(candidates: Sequence[int], count: int, *, first: int, window: int) -> list[int]:
+    """Draw other frames near a given one, each uniformly from the candidates at most `window` frames from it.
+
+    Without such a candidate, the distance grows by `window` until there is one. If the given frame is the only
+    candidate, it is repeated.
+
+    Args:
+        candidates: Frames to draw from, `first` among them.
+        count: Frames of the result.
+        first: The frame that the clip is drawn for, the first of the result.
+        window: Largest distance from it, at least 1.
+    """
+    distances = {t: abs(t - first) for t in candidates if t != first}
+    limit = -(-min(distances.values(), default=0) // window) * window
+    others = [t for t, distance in distances.items() if distance <= limit] or [first]
+    return [first, *(others[i] for i in torch.randint(len(others), (count - 1,)).tolist())]
 
 
 def consecutive_frames(length: int, count: int) -> list[int]:

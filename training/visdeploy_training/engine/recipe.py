@@ -73,11 +73,12 @@ class Recipe(Strict):
             network's own input size. Clips of a batch that differ in size are padded.
         paste: Probability that objects of another clip are pasted in; needs transforms that end with one size.
         optim: Optimisation.
-        clip_length: Frames of a training clip.
+        clip_length: Frames of a training clip; 1 for methods that train on single images.
         sampling: Frames of a clip: `random` ones around a reference frame; `distinct` ones that show objects, in no
-            order, and epochs over frames instead of videos; or in order: `consecutive` ones, or `cyclic` ones that may
-            run over the end of the video to its start.
-        window: Largest distance of a frame from the reference frame (random).
+            order, and epochs over frames instead of videos; `near` ones, a frame that shows objects and then others at
+            most `window` frames from it, with epochs over frames, too; or in order: `consecutive` ones, or `cyclic`
+            ones that may run over the end of the video to its start.
+        window: Largest distance of a frame from the reference frame (random, near).
         batch_size: Clips of one batch on one device.
         accumulate: Batches of each device whose mean gradient makes one optimiser step.
         iterations: Optimiser steps; all other fields that count iterations count these, too.
@@ -113,7 +114,7 @@ class Recipe(Strict):
     augment: list[Step] = Field(default_factory=list)
     paste: Share = 0.0
     optim: OptimRecipe = OptimRecipe()
-    clip_length: Annotated[int, Field(ge=2)] = 3
+    clip_length: Positive = 3
     sampling: Sampling = "random"
     window: Positive = 20
     batch_size: Positive = 4

@@ -76,19 +76,21 @@ class Rescale(Transform):
         limits: Pairs of a longer and a shorter edge.
         between: Draw each edge on its own, from the whole numbers between its smallest and its largest limit; otherwise
             draw one of the pairs.
+        antialias: Smooth images before they are made smaller, as PIL does. Off by default, as in recipes that resize
+            with OpenCV.
     """
 
     name: ClassVar[str] = "rescale"
     limits: Annotated[tuple[tuple[Pixels, Pixels], ...], Field(min_length=1)]
     between: bool = False
+    antialias: bool = False
 
     def __call__(self, clip: Clip) -> Clip:
         """Return frames of one new size."""
         height, width = size_of(clip[0])
         longer, shorter = self._draw()
         scale = min(longer / max(height, width), shorter / min(height, width))
-        # published recipes resize with OpenCV, which does not smooth before it subsamples
-        return resized(clip, int(height * scale + 0.5), int(width * scale + 0.5), antialias=False)
+        return resized(clip, int(height * scale + 0.5), int(width * scale + 0.5), antialias=self.antialias)
 
     def _draw(self) -> tuple[int, int]:
         if not self.between:

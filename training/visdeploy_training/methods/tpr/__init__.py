@@ -20,6 +20,7 @@ METHOD = Method(
     online_step=OnlineStep,
     inference=inference_settings,
     show_objects=show_objects,
+    stage_tensors=("temporal_align.", "track_head.", "basis_module.semantic."),
 )
 
 __all__ = ["METHOD", "VARIANTS", "TPR", "OnlineStep", "TPRConfig", "TPROutput", "tpr_losses"]

@@ -37,6 +37,8 @@ class TPRConfig(MethodConfig):
         mask_size: Rows and columns of a mask relative to its box.
         track_dim: Channels of the embedding map.
         semantic: Auxiliary semantic head on p3 (image stage).
+        height: Rows of training images, for transforms to one size.
+        width: Columns of training images, for transforms to one size.
         shortest_edge: Length to which the shorter edge of a frame is scaled.
         longest_edge: Largest length of the longer edge.
         pixel_mean: 0..255, in the order of the channels of the network input: BGR, or RGB for EfficientNet.
@@ -80,6 +82,8 @@ class TPRConfig(MethodConfig):
     mask_size: int = 56
     track_dim: int = 512
     semantic: bool = False
+    height: int = 384
+    width: int = 640
     shortest_edge: int = 360
     longest_edge: int = 640
     pixel_mean: tuple[float, float, float] = (103.53, 116.28, 123.675)
@@ -109,6 +113,7 @@ class TPRConfig(MethodConfig):
         self.check_least(0, "freeze_at")
         self.check("cpr_depths", min(self.cpr_depths) >= 0, "numbers of at least 0")
         self.check_multiple(self.num_groups, "channels")
+        self.check_multiple(SIZE_MULTIPLE, "height", "width")
         self.check("basis_channels", self.basis_channels > 0, "at least 1")
         self.check_share("class_prior", "drop_path")
         self.check("class_prior", self.class_prior > 0, "more than 0")
@@ -162,6 +167,8 @@ _TINY = TPRConfig(
     basis_channels=48,
     mask_size=28,
     track_dim=64,
+    height=192,
+    width=352,
     shortest_edge=192,
     longest_edge=352,
     pixel_mean=(127.0, 127.0, 127.0),

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import nms
 
-from visdeploy_plugins.torch_ops import multi_level_roi_align
 from visdeploy_training.methods.tpr.config import TPRConfig
 from visdeploy_training.methods.tpr.head import Predictions
 from visdeploy_training.methods.tpr.output import STRIDES
@@ -116,39 +115,6 @@ def attention_at(towers: Sequence[Tensor], found: Candidates, weight: Tensor, bi
     shifts = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
     near = torch.cat([rows.index_select(0, found.places + dy * found.widths + dx) for dy, dx in shifts], dim=1)
     return torch.matmul(near, weight.permute(2, 3, 1, 0).flatten(0, 2)) + bias
-
-
-def enlarge(maps: Tensor, size: int) -> Tensor:
-    """Resize square maps `[..., s, s]` to `[..., size, size]`, bilinearly, corners not aligned, as matrix products.
-
-    Unlike the resize operators of some engines, matrix products also accept a batch of zero maps.
-    """
-    side = maps.shape[-1]
-    place = ((torch.arange(size, device=maps.device, dtype=maps.dtype) + 0.5) * (side / size) - 0.5).clamp(0, side - 1)
-    cells = torch.arange(side, device=maps.device, dtype=maps.dtype)
-    weights = (1 - (place[:, None] - cells).abs()).clamp(min=0)
-    return torch.matmul(torch.matmul(weights, maps), weights.transpose(0, 1))
-
-
-def blend(bases: Tensor, attention: Tensor, boxes: Tensor, images: Tensor, config: TPRConfig) -> Tensor:
-    """Combine bases to mask logits (BlendMask, equations 2 to 4).
-
-    Args:
-        bases: `[B, num_bases, H / 4, W / 4]`.
-        attention: Attention maps `[k, num_bases * side * side]`.
-        boxes: `[k, 4]` in pixels of the input.
-        images: `[k]` int64, index of the image of each box.
-        config: Configuration with the sizes.
-
-    Returns:
-        `[k, mask_size, mask_size]`, relative to the boxes.
-    """
-    size = config.mask_size
-    regions: Tensor = multi_level_roi_align(
-        [bases], boxes, images, output_size=[size, size], spatial_scales=[0.25], sampling_ratio=1
-    )
-    maps = attention.unflatten(1, (config.num_bases, config.attention_size, config.attention_size))
-    return (regions * enlarge(maps, size).softmax(dim=1)).sum(dim=1)
 
 
 def embeddings_at(features: Tensor, boxes: Tensor) -> Tensor:

@@ -142,7 +142,15 @@ class GatedDepthwise(nn.Module):
         """Transform `[B, C, H, W]` to the same shape; see `GatedBlock.forward`."""
         gate = self.gate(x)
         if gates is not None:
-            channels = x.shape[1]
-            # twice the convolution, for the norm; published training has no gradient through this cost
-            gates.add(gate.detach(), 2 * 9 * channels + channels)
+            self._record(gates, gate, x.shape[1])
         return cast(Tensor, gate * self.convs(x))
+
+    @torch.no_grad()
+    def count(self, x: Tensor, gates: Gates) -> None:
+        """Add the cost of a branch that is not computed."""
+        self._record(gates, self.gate(x), x.shape[1])
+
+    @staticmethod
+    def _record(gates: Gates, gate: Tensor, channels: int) -> None:
+        # twice the convolution, for the norm; published training has no gradient through this cost
+        gates.add(gate.detach(), 2 * 9 * channels + channels)

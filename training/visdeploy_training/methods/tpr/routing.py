@@ -66,8 +66,12 @@ class RoutingCells(nn.Module):
 
     def forward(self, levels: Sequence[Tensor], gates: Gates | None = None) -> list[Tensor]:
         """Transform levels `[B, C, H_l, W_l]`, finest first, to the same shapes; see `GatedBlock.forward`."""
-        finer, coarser = self.dynamic_convs
+        finer, coarser = (cast(GatedDepthwise, each) for each in self.dynamic_convs)
         found = []
+        if gates is not None and self.training:
+            # the published implementation computes both branches of all levels; no level takes these two
+            finer.count(levels[-1], gates)
+            coarser.count(levels[0], gates)
         for position, x in enumerate(levels):
             routed = []
             if position > 0:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from visdeploy.errors import ConfigError
-from visdeploy_training.methods.tpr.detect import attention_at, blend, candidates, embeddings_at, suppress
+from visdeploy_training.methods.tpr.blending import blend, crop
+from visdeploy_training.methods.tpr.detect import attention_at, candidates, embeddings_at, suppress
 from visdeploy_training.methods.tpr.gates import Gates
 from visdeploy_training.methods.tpr.inference import pyramid_specs
 from visdeploy_training.methods.tpr.network import TPR
@@ -95,8 +96,8 @@ class OnlineStep(nn.Module):
         found = suppress(candidates(predictions, config), config)
         top = model.top_layer
         attention = attention_at(predictions.towers, found, top.weight, top.bias)
-        images = torch.zeros_like(found.labels)
-        logits = blend(model.basis_module(pyramid), attention, found.boxes, images, config)
+        bases = crop(model.basis_module(pyramid), found.boxes, torch.zeros_like(found.labels), config.mask_size)
+        logits = blend(bases, attention, config)
         near = embeddings_at(self.track.features(pyramid)[0], found.boxes)
         return (
             found.scores,
