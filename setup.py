@@ -12,7 +12,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
-ROOMS = {
+PACKAGE_FOLDERS = {
     "visdeploy": ".",
     "visdeploy_training": "training",
     "visdeploy_export": "export",
@@ -87,8 +87,8 @@ def missing_tool() -> str:
 
 
 setup(
-    packages=[p for name, where in ROOMS.items() for p in find_packages(where, include=[name, f"{name}.*"])],
-    package_dir={name: name if where == "." else f"{where}/{name}" for name, where in ROOMS.items()},
+    packages=[p for name, where in PACKAGE_FOLDERS.items() for p in find_packages(where, include=[name, f"{name}.*"])],
+    package_dir={name: name if where == "." else f"{where}/{name}" for name, where in PACKAGE_FOLDERS.items()},
     # Only announces that there is something to build; CMake knows what.
     ext_modules=[Extension("visdeploy_plugins.libraries", sources=[])],
     cmdclass={"build_ext": BuildPlugins, "bdist_wheel": PlatformWheel},
