@@ -81,7 +81,8 @@ def export(
             With `ground_truth`, the folder that its image names are relative to.
         certify_frames: Number of frames to compare.
         tolerance: Limits of the certificate and of the self-test.
-        ground_truth: YouTube-VIS JSON; the certificate then contains the AP of PyTorch and of the bundle on it.
+        ground_truth: YouTube-VIS JSON; the certificate then contains the AP of PyTorch and of the bundle on it, and
+            fails if they differ by more than `tolerance.average_precision`.
         overwrite: Replace an existing bundle.
 
     Returns:
