@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -11,12 +11,11 @@ import numpy.typing as npt
 from pydantic import Field
 
 from visdeploy.errors import StreamError
-from visdeploy.manifest import Window
 from visdeploy.masks import Mask
 from visdeploy.masks.resampling import resize_mask
-from visdeploy.methods import OnlineDecoder, Parameters, TrackSummary, read_parameters, take_output
+from visdeploy.methods import OnlineDecoder, Parameters, TrackSummary, take_output
 from visdeploy.parity.measures import Comparison, Measure, StepContext
-from visdeploy.profiling import OFF, Profiler, Stage
+from visdeploy.profiling import Stage
 from visdeploy.results import FrameResult, Instance
 
 DIRECTION = "recurrent_segmenter.direction"
@@ -75,26 +74,15 @@ class Track:
         return TrackSummary(track_id, label, float(mean[label]), tuple(mean.tolist()), self.presence)
 
 
-class RecurrentSegmenterDecoder(OnlineDecoder):
+class RecurrentSegmenterDecoder(OnlineDecoder[DecodeParameters, TrackingParameters]):
     """A slot finds the same object from frame to frame, until it has found nothing for a while."""
 
+    decode_model = DecodeParameters
+    tracking_model = TrackingParameters
     measures = (Direction,)
 
-    def __init__(
-        self,
-        classes: Sequence[str],
-        *,
-        window: Window,
-        decode: Mapping[str, Any],
-        tracking: Mapping[str, Any],
-        keep_tracks: bool = False,
-        profiler: Profiler = OFF,
-    ) -> None:
-        super().__init__(
-            classes, window=window, decode=decode, tracking=tracking, keep_tracks=keep_tracks, profiler=profiler
-        )
-        read_parameters(DecodeParameters, decode, field="decode")
-        self._max_gap = read_parameters(TrackingParameters, tracking, field="tracking").max_gap
+    def start(self) -> None:
+        """See `Decoder.start`."""
         self._tracks: dict[int, Track] = {}
         self._next_id = 0
 
@@ -111,7 +99,9 @@ class RecurrentSegmenterDecoder(OnlineDecoder):
         with self.profiler.stage(Stage.TRACKING):
             tracks = self._alive(index)
             owner = {
-                track.slot: track_id for track_id, track in tracks.items() if index - track.last <= self._max_gap + 1
+                track.slot: track_id
+                for track_id, track in tracks.items()
+                if index - track.last <= self.tracking_parameters.max_gap + 1
             }
             instances, next_id = [], self._next_id
             for slot, score, mask in zip(slots.tolist(), scores.astype(np.float64), encoded, strict=True):
@@ -129,7 +119,7 @@ class RecurrentSegmenterDecoder(OnlineDecoder):
 
     def _alive(self, index: int) -> dict[int, Track]:
         """The tracks to remember: all of them, or those that can go on."""
-        limit = self._max_gap + 1
+        limit = self.tracking_parameters.max_gap + 1
         return {i: t for i, t in self._tracks.items() if self.keep_tracks or index - t.last <= limit}
 
     def summaries(self) -> list[TrackSummary]:
