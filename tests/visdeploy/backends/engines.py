@@ -17,7 +17,7 @@ STEPS = {"open", "os.mkdir", "os.chmod", "os.rename", "os.remove", "tempfile.mks
 
 
 def certificate(**changes) -> Certificate:
-    """A certificate that passed."""
+    """Return a certificate that passed."""
     output = OutputParity(name="scores", measure="absolute", worst=1e-4, limit=1e-3, frame=3, compared=100, passed=True)
     counts = {"detections": Agreement(), "tracks": Agreement(), "track_ids": Agreement()}
     fields = {
@@ -33,7 +33,7 @@ def ranges(**symbols: tuple[int, int, int]) -> dict[str, SizeRange]:
 
 
 def entry(file: str = "sm90-fp16.plan", plan: bytes = b"plan", **changes) -> EngineEntry:
-    """An entry that describes `plan`."""
+    """Return an entry that describes `plan`."""
     fields = {
         "file": file, "sha256": hashlib.sha256(plan).hexdigest(), "size": len(plan), "engine": "tensorrt",
         "engine_version": "11.4.0.12", "gpu": "NVIDIA H200", "compute_capability": "9.0", "driver_version": "580.82",
@@ -45,7 +45,7 @@ def entry(file: str = "sm90-fp16.plan", plan: bytes = b"plan", **changes) -> Eng
 
 
 def target(**changes) -> Target:
-    """A run that `entry()` can serve."""
+    """Return a run that `entry()` can serve."""
     fields = {
         "engine": "tensorrt", "version": "11.4.0.12", "gpu": "NVIDIA H200", "compute_capability": "9.0",
         "precision": "fp16", "model_sha256": MODEL_SHA256, "sizes": {"height": 320, "width": 640},
