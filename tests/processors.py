@@ -1,4 +1,4 @@
-"""Which instruction sets this processor has, which tests need one, and how the libraries are held to a smaller one.
+"""Instruction sets of the processor, selection of the tests that need one, and restriction of the libraries to one.
 
 `python -m tests.processors LEVEL [PYTEST_OPTIONS]` runs the tests marked `isa` with the libraries held to LEVEL: ours,
 PyTorch with oneDNN and MKL, NumPy and OpenCV. ONNX Runtime has no such switch and takes what the processor has.
@@ -41,7 +41,7 @@ def cpu_info(field: str) -> str:
 
 
 def instruction_sets() -> list[str]:
-    """Those that this processor has, the smallest first; called as our kernels call them."""
+    """Return the instruction sets of this processor, the smallest first, with the names used by our kernels."""
     return [name for name, needed in NEEDS.items() if needed <= set(cpu_info("flags").split())]
 
 
@@ -89,7 +89,7 @@ class Capabilities:
 
 
 def main(level: str, *options: str) -> int:
-    """Run the tests marked `isa`, held to a level; nothing where the processor has no more than that."""
+    """Run the tests marked `isa` with an instruction set; do nothing if the processor has no larger one."""
     if instruction_sets()[-1] == level:
         print(f"{level} is all that this processor has: the other tests have run on it")
         return 0

@@ -1,4 +1,4 @@
-"""Where goldens and real clips are."""
+"""Location of the goldens and of the real clips."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def shared_folder() -> Path | None:
-    """The folder of goldens and real clips: $VISDEPLOY_SHARED, else `shared` beside the checkout."""
+    """Return the folder of goldens and real clips: $VISDEPLOY_SHARED, else `shared` beside the checkout."""
     folder = Path(os.environ.get("VISDEPLOY_SHARED") or REPOSITORY.parent / "shared")
     return folder if (folder / "goldens").is_dir() else None
 

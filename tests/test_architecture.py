@@ -1,4 +1,4 @@
-"""The structure that DESIGN.md promises: who imports whom, no circles, one loop over frames."""
+"""Structure of the packages: allowed imports, no circular imports, one loop over frames."""
 
 import ast
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The comparison of windows with the whole video sees exactly what differs."""
+"""The comparison of windows with the whole video finds exactly the differences."""
 
 import importlib
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def program(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 class InPython(Backend):
-    """A function of a clip as an engine."""
+    """Engine that computes a function of a clip."""
 
     def __init__(self, spec: ModelSpec, function: Function) -> None:
         super().__init__(spec, EngineDescription("python", "1", "cpu"))

@@ -1,4 +1,4 @@
-"""The example programs run as they stand."""
+"""The example programs run without changes."""
 
 import subprocess
 import sys

@@ -109,7 +109,7 @@ def _frame_stages(seen: Mapping[str, Any], padding: Tensor | None) -> dict[str, 
 
 
 def _encoder_stages(seen: Mapping[str, Any], model: DefVIS) -> dict[str, Tensor]:
-    """What goes into the encoder, and its first layer in parts."""
+    """Return the input of the encoder, and the parts of its first layer."""
     frames, levels, _ = seen["transformer/inputs"]
     tokens = seen[f"{ENCODER}.0/input"]
     pixels = levels.position[:, : frames.shape[1] * frames.shape[3] * frames.shape[4]]
@@ -134,7 +134,7 @@ def _encoder_stages(seen: Mapping[str, Any], model: DefVIS) -> dict[str, Tensor]
 
 
 def _mask_stages(store: Store, seen: Mapping[str, Any], config: DefVISConfig) -> dict[str, Tensor]:
-    """The stored calls of the mask head: one slot and frame each with groups, all slots of a frame without."""
+    """Return the stored calls of the mask head, each for one slot and frame, or without groups all slots of a frame."""
     calls, frames = store.take("mask_head_calls").tolist(), config.num_frames
     lead = (config.slots, frames)
 
@@ -157,7 +157,7 @@ def _mask_stages(store: Store, seen: Mapping[str, Any], config: DefVISConfig) ->
 def decoded(
     outputs: Mapping[str, np.ndarray], config: DefVISConfig, size: Mapping[str, int]
 ) -> dict[int, ClipInstance]:
-    """What the runtime's decoder reports of each slot, by slot.
+    """Return the results of the runtime's decoder by slot.
 
     Upstream also reports slots whose best id is the unused 0, which the decoder drops: for it, all ids move up by one
     behind a new id 0 that no frame ever votes for.
@@ -206,7 +206,7 @@ def check_results(
 
 
 def category(instance: ClipInstance) -> int:
-    """The id that most frames vote for, the smallest on a tie."""
+    """Return the id that most frames vote for, the smallest on a tie."""
     return int(instance.votes[:, 1:-1].sum(0).argmax())
 
 

@@ -72,7 +72,7 @@ def compare_losses(
     matches: Sequence[Sequence[Matches]],
     config: DefVISConfig,
 ) -> Tensor:
-    """Every stored loss of one set of matches; the weighted sum is returned."""
+    """Compare every stored loss of one set of matches, and return the weighted sum."""
     losses = criterion(output, [targets], matches, config)
     total = torch.stack([loss_weight(name, config) * value for name, value in losses.items()]).sum()
     values = losses | logged(output, targets, matches) | {"total": total}
@@ -85,7 +85,7 @@ def compare_losses(
 
 
 def vistr_matches(output: DefVISOutput, targets: ObjectTargets, config: DefVISConfig) -> list[list[Matches]]:
-    """VisTR's own indexing: the valid flags are those of the object with the pair's number, not of the matched one."""
+    """Index as VisTR: the valid flags are those of the object with the number of the pair, not of the matched one."""
     found = []
     for logits, boxes in zip(output.logits, output.boxes, strict=True):
         slots, objects = match_one_to_one(matching_cost(logits[0], boxes[0], targets, config))

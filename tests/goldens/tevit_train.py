@@ -136,7 +136,7 @@ def check_stage(
 
 
 def places(store: Store, clip: int, target: ObjectTargets) -> Tensor:
-    """Which target of each frame an object is, from 1, in the frame's own order: `[K, T]`, 0 where it is absent."""
+    """Return the index of every object among the targets of each frame, from 1: `[K, T]`, 0 where it is absent."""
     ids = [store.arrays[f"train/target/clip{clip}/frame{t}/ids"].tolist() for t in range(target.present.shape[1])]
     order = sorted({i for each in ids for i in each})
     return torch.tensor([[each.index(i) + 1 if i in each else 0 for each in ids] for i in order])
@@ -145,7 +145,7 @@ def places(store: Store, clip: int, target: ObjectTargets) -> Tensor:
 def accuracies(
     output: TeViTOutput, targets: Sequence[ObjectTargets], matches: Sequence[Sequence[Matches]]
 ) -> dict[str, float]:
-    """Percentage of the positives whose best class is right; upstream only logs it."""
+    """Return the share of positives whose best class is correct, in percent, which the published code only logs."""
     found = {}
     for i, stage_matches in enumerate(matches):
         best = positives(output.logits[i], stage_matches).argmax(dim=1)

@@ -44,7 +44,7 @@ KNOWN = {*FIELDS, *FIXED, "OUTDIM", "BACKBONE"}
 
 
 def configure(manifest: Mapping[str, Any], values: Mapping[str, Any]) -> VISOLOConfig:
-    """The manifest's configuration as ours; what this port cannot do is an error, not ignored."""
+    """Return the manifest's configuration as ours; what this port cannot do is an error, not ignored."""
     unknown = set(values) - KNOWN
     wrong = {k: values[k] for k, v in FIXED.items() if values.get(k, v) != v}
     if unknown or wrong:

@@ -47,7 +47,7 @@ def memory_frames(t: int) -> list[int]:
 
 
 class ReferenceRun:
-    """Upstream's way: every stored feature is projected again in every frame."""
+    """Computation of the published code, which projects every stored feature again in every frame."""
 
     def __init__(self, model: VISOLO) -> None:
         self.model = model
@@ -173,7 +173,7 @@ def check_online(store: Store, t: int, values: Mapping[str, Any], *, by: str) ->
 
 
 def score_slack(differ: float) -> float:
-    """How far a score may move where a part `differ` of a mask does: it is a mean over the mask, decayed by an IoU.
+    """Return the tolerance of a score, a mean over the mask decayed by IoU, if a share `differ` of the mask differs.
 
     One pixel of 2,159 at its threshold moves a score by 1.7e-4, beyond the tolerance of scores and far within that of
     masks; which side such a pixel falls on depends on the processor.

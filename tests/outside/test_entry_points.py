@@ -1,4 +1,4 @@
-"""Methods of other packages: found by their entry points, and named in the error when they cannot be used."""
+"""Methods of other packages: found by their entry points, and named in the error if they cannot be used."""
 
 import sys
 from types import SimpleNamespace

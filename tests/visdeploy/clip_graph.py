@@ -41,7 +41,7 @@ clip (float[FRAMES, 3, height, width] frames) => (float[3, t, 4] class_scores, f
 
 
 def model_bytes(fixed: bool) -> bytes:
-    """The graph as a serialised ONNX model, for clips of exactly `LENGTH` frames or of any number."""
+    """Return the graph as a serialised ONNX model, for clips of exactly `LENGTH` frames or of any number."""
     import onnx.checker
     import onnx.parser
 

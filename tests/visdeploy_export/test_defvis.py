@@ -29,7 +29,7 @@ DILATED: dict[str, Any] = {"backbone": "resnet50", "train_norm": False, "dilated
 
 
 def talkative(model: DefVIS) -> DefVIS:
-    """Slots that see objects in anything: no object is unlikely, masks cover about half of a frame."""
+    """Return a network that finds objects in any image: no object is unlikely, masks cover about half of a frame."""
     model.class_embed.weight.data.mul_(4)
     model.class_embed.bias.data[[0, -1]] = -5
     last = model.insmask_head[-1]

@@ -1,4 +1,4 @@
-"""`visdeploy.export` from checkpoint to a proved bundle, and nothing at all when something is wrong."""
+"""`visdeploy.export` writes a bundle with a certificate, or raises an error and writes nothing."""
 
 import json
 import os

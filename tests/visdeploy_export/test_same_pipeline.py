@@ -82,17 +82,17 @@ Predictions = dict[str, VideoResult]
 
 
 def predictions(model: VISModel) -> Predictions:
-    """What validation predicts for each clip."""
+    """Return the predictions of validation for each clip."""
     return {name: predict_clip(model, moving_clip(*size), name=name) for name, size in CLIPS.items()}
 
 
 def target_of(predicted: Predictions) -> Track:
-    """The weakest track of the clip that has masks."""
+    """Return the weakest track of the clip that has masks."""
     return min((track for track in predicted["clip"].tracks if track.masks), key=lambda track: track.score)
 
 
 def hidden_outranks(predicted: Predictions) -> bool:
-    """Whether a track without masks stands above the target, clearly."""
+    """Return whether the score of a track without masks is clearly above that of the target."""
     target = target_of(predicted)
     tracks = (track for video in predicted.values() for track in video.tracks if track.label == target.label)
     return any(not track.masks and track.score > target.score + 1e-3 for track in tracks)
@@ -182,7 +182,7 @@ class ValidationOnly(RecipeData):
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_validation_ap_is_the_bundles_ap(made: Made, mini_set: Path, precision: Literal["32-true", "bf16-mixed"]):
-    """Also where training computes in lower precision: a bundle's reference never does."""
+    """This holds also for training in lower precision, which the reference of a bundle never uses."""
     classes = made.model.info.classes
     records = read_records(mini_set, mini_set.parent, layout="ytvis", classes=classes)
     data, truth = ValidationOnly(validation_clips(records, pseudo_frames=2)), to_annotations(records, classes)

@@ -45,7 +45,7 @@ def make(backbone: str) -> VISModel:
 
 @pytest.fixture(scope="session", params=["pvt_small", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def exported(request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle; its certificate was measured on a real video."""
+    """Return a bundle; its certificate was measured on a real video."""
     folder = tmp_path_factory.mktemp(request.param)
     checkpoint = save_checkpoint(make(request.param), folder / "model.safetensors")
     return visdeploy.export(checkpoint, certify_on=shared / VIDEO, certify_frames=FRAMES)

@@ -42,7 +42,7 @@ def _call(function: str, tensors: list[Maybe], case: Arrays, threads: int, emula
 
 
 def forward(case: Arrays, *, threads: int = 1, emulation: Emulation | None = None) -> np.ndarray:
-    """The output of the CPU kernel, or of the emulated CUDA kernel."""
+    """Return the output of the CPU kernel, or of the emulated CUDA kernel."""
     output = np.empty(case["grad_output"].shape, case["input"].dtype)
     output.view(np.uint8).fill(0xFF)  # NaN in every floating-point type
     inputs = [case["input"], case["offset"], case["weight"], case.get("mask"), case.get("bias")]
@@ -51,7 +51,7 @@ def forward(case: Arrays, *, threads: int = 1, emulation: Emulation | None = Non
 
 
 def backward(case: Arrays, *, threads: int = 1, emulation: Emulation | None = None) -> Arrays:
-    """The gradients of everything that the case has."""
+    """Return the gradients of everything that the case has."""
     names = [each for each in GRADIENTS if each.removeprefix("grad_") in case]
     grads = {each: np.full_like(case[each.removeprefix("grad_")], np.nan) for each in names}
     inputs = [case["input"], case["offset"], case["weight"], case.get("mask"), case["grad_output"]]
@@ -72,7 +72,7 @@ def reference(case: Arrays, dtype: torch.dtype = torch.float64, *, grad: bool = 
 
 
 def exact_sums(case: Arrays) -> Sums:
-    """The output in float64 and what bounds its rounding.
+    """Return the output in float64 and what bounds its rounding.
 
     A term is a neighbour's value times its two distances, the mask and the weight: five roundings, then one for each
     of the four neighbours and of the taps that it is added to, and the bias. A coordinate within the map is rounded by
@@ -124,7 +124,7 @@ def random_case(
 
 
 def keywords(case: Arrays) -> dict[str, Any]:
-    """The parameters as the PyTorch operator takes them."""
+    """Return the parameters as the PyTorch operator takes them."""
     lists = {name: [int(each) for each in case[name]] for name in ("stride", "padding", "dilation")}
     return lists | {"groups": int(case["groups"]), "offset_groups": int(case["deform_groups"])}
 

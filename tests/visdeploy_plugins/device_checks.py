@@ -1,4 +1,4 @@
-"""What a kernel must do on a device. GPU tests run these on CUDA, others on the emulation of the CUDA kernels."""
+"""Checks of a kernel on a device. GPU tests run them on CUDA, others on the emulation of the CUDA kernels."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ HOSTILE = (np.nan, np.inf, -np.inf, 1e4, -1e4, 1e30, 2.0**31, -(2.0**63))
 
 
 def random_case(op: Op, seed: int, **sizes: object) -> Arrays:
-    """A case of the given sizes, or of the op's plain ones."""
+    """Return a case of the given sizes, or of the op's plain ones."""
     return op.make(np.random.default_rng(seed), **{**next(iter(op.shapes.values())), **sizes})
 
 
@@ -29,7 +29,7 @@ def worst(seen: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def outcome(op: Op, case: Arrays, tensors: Tensors) -> Tensors:
-    """The output, and the gradients for the case's own gradient of the output."""
+    """Return the output, and the gradients for the case's own gradient of the output."""
     output = op.run(tensors, case)
     found = {"output": output}
     wanted = [name for name in op.differentiable if name in tensors and tensors[name].requires_grad]
@@ -41,7 +41,7 @@ def outcome(op: Op, case: Arrays, tensors: Tensors) -> Tensors:
 
 
 def reference(op: Op, case: Arrays, tensors: Tensors) -> Tensors:
-    """The outcome of the CPU kernels."""
+    """Return the outcome of the CPU kernels."""
     assert all(each.device.type == "cpu" for each in tensors.values())
     return outcome(op, case, tensors)
 
@@ -108,6 +108,6 @@ def check_unaligned(op: Op, dtype: torch.dtype, device: torch.device) -> None:
 
 
 def shift(tensor: torch.Tensor) -> torch.Tensor:
-    """The same values in memory that is aligned for one element and no more."""
+    """Return the same values in memory that is aligned for one element and no more."""
     memory = torch.empty(tensor.numel() + 1, dtype=tensor.dtype, device=tensor.device)[1:]
     return memory.view(tensor.shape).copy_(tensor)

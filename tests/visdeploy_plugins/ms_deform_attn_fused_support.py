@@ -41,7 +41,7 @@ def forward_fused(case: Arrays, *, threads: int = 1) -> np.ndarray:
 
 
 def unfused(case: Arrays, dtype: Any = np.float64) -> Arrays:
-    """The plain op's case with the same result, locations and weights found in `dtype`."""
+    """Return the plain op's case with the same result, locations and weights found in `dtype`."""
     logits, offsets, references = (case[name].astype(dtype) for name in reversed(FUSED_INPUTS[3:]))
     batch, queries, heads, levels, points = logits.shape
     rows = logits.reshape(batch, queries, heads, levels * points)

@@ -33,7 +33,7 @@ class Sums:
 
 
 def relative_error(roundings: int, unit: float) -> float:
-    """How far so many roundings move a term, relative to it.
+    """Return the maximum relative error of a term after a number of roundings.
 
     The smaller of two bounds: gamma_n = n u / (1 - n u), which always holds, and the probabilistic one of Higham and
     Mary (A New Approach to Probabilistic Rounding Error Analysis, 2019, Theorem 2.4), which for c = `CONFIDENCE` fails
@@ -85,6 +85,6 @@ def assert_typical(pairs: list[tuple[np.ndarray, Sums]]) -> None:
 
 
 def round_to(array: np.ndarray, bits: int) -> np.ndarray:
-    """The array with significands of so many bits: 8 are bfloat16's, 11 those of float16 and TF32."""
+    """Return the array with significands of so many bits: 8 are bfloat16's, 11 those of float16 and TF32."""
     significand, exponent = np.frexp(array)
     return np.ldexp(np.round(np.ldexp(significand, bits)), exponent - bits).astype(array.dtype)

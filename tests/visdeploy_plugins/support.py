@@ -105,7 +105,7 @@ def brute_force(case: Arrays) -> np.ndarray:
 
 
 def run_on_isa(program: str, isa: str, *folders: Path) -> list[float]:
-    """The numbers that a program prints in a process whose CPU kernels use one instruction set.
+    """Return the numbers that a program prints in a process whose CPU kernels use one instruction set.
 
     The program prints first which one was taken.
     """

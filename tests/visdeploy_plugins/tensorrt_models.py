@@ -34,7 +34,7 @@ class Spec:
     domain: str = "visdeploy"
 
     def model(self, dtype: str, **changes: Any) -> onnx.ModelProto:
-        """The model in a precision; `changes` replace attributes of the node."""
+        """Return the model in a precision; `changes` replace attributes of the node."""
         kind = DTYPES[dtype]
         inputs = [helper.make_tensor_value_info(each.name, each.dtype or kind, each.shape) for each in self.inputs]
         attributes = {**self.attributes, **changes}

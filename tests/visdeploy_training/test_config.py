@@ -47,7 +47,7 @@ def test_lists_become_tuples(name):
 
 
 def another(value):
-    """A value that the field takes as well."""
+    """Return a value that the field takes as well."""
     if isinstance(value, bool):
         return not value
     return (

@@ -45,7 +45,7 @@ def ground_truth() -> dict:
 
 
 def perfect(truth: dict) -> list[dict]:
-    """The ground truth as predictions, with distinct scores."""
+    """Return the ground truth as predictions, with distinct scores."""
     return [
         prediction(a["video_id"], a["category_id"], 0.9 - 0.01 * a["id"], copy.deepcopy(a["segmentations"]))
         for a in truth["annotations"]

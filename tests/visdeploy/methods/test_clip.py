@@ -36,7 +36,7 @@ def identities(decoder: DefVISDecoder, *clips: dict[str, np.ndarray]) -> list[di
 
 
 def test_slots_of_one_mask_and_label_keep_their_tracks():
-    """A column more here or there must not exchange them: that is what rounding does to equal masks."""
+    """A difference of one column, as rounding causes in equal masks, must not exchange the tracks."""
     clips = clip((0, 40, 0.9), (0, 39, 0.2)), clip((0, 39, 0.9), (0, 40, 0.2))
     for frame in identities(decoder(), *clips):
         assert frame == {0: (0, 0.9), 1: (0, 0.2)}

@@ -82,7 +82,7 @@ def test_another_shape_or_type_is_an_infinite_error():
 
 
 def masks_and_scores(mask_axes, score_shape):
-    """The measures of masks and of scores with these axes."""
+    """Return the measures of masks and of scores with these axes."""
     masks = TensorSpec(name="masks", dtype="uint8", shape=[*mask_axes, 4, 5], role="decode", measure="mask")
     scores = TensorSpec(name="scores", dtype="float32", shape=score_shape, role="decode", measure="score")
     return MaskIoU(masks, Tolerance()), Score(scores, Tolerance())

@@ -120,7 +120,7 @@ def busy(run):
 
 
 def reorder(outputs, order):
-    """The same detections in another order."""
+    """Return the same detections in another order."""
     return {
         k: v[np.ix_(order, order)] if k == "overlaps" else v if k == "cell_scores" else v[order]
         for k, v in outputs.items()

@@ -19,7 +19,7 @@ def picture(number: int, width: int, height: int) -> np.ndarray:
 
 
 def number_of(image: np.ndarray) -> int:
-    """Which frame an upright picture is."""
+    """Return the number of the frame that an upright image shows."""
     return round((float(image[image.shape[0] * 3 // 4, image.shape[1] * 3 // 4].mean()) - 16) / 7)
 
 
@@ -70,7 +70,7 @@ def write_sound(file: av.container.OutputContainer, stream: av.AudioStream) -> N
 
 
 def make_sound(path: Path) -> Path:
-    """A file with sound only."""
+    """Write a file with an audio track only."""
     with av.open(str(path), "w") as file:
         write_sound(file, file.add_stream("aac", rate=16000))
     return path

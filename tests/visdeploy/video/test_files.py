@@ -324,7 +324,7 @@ def test_url(tmp_path: Path) -> None:
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
-    """Serves a folder without logging."""
+    """HTTP handler that serves a folder without logging."""
 
     def log_message(self, format: str, *args: object) -> None:
         pass

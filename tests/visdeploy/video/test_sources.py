@@ -175,7 +175,7 @@ def test_single_array_of_wrong_rank(shape: tuple[int, ...]) -> None:
 
 
 class FakeCapture:
-    """Stands for OpenCV's capture: three BGR frames, then unplugged."""
+    """Replacement for OpenCV's capture: three BGR frames, then no more, as if the camera was disconnected."""
 
     released = 0
 

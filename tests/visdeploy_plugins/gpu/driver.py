@@ -1,4 +1,4 @@
-"""Runs every op once in every way that reads or writes memory differently, for compute-sanitizer to watch.
+"""Run of every operator on each of its memory access paths, to be checked by compute-sanitizer.
 
     compute-sanitizer --tool memcheck python -m tests.visdeploy_plugins.gpu.driver memcheck
 

@@ -1,4 +1,4 @@
-"""Where and when CUDA kernels run: the current stream, CUDA graphs, every device, and nothing else in the way."""
+"""Execution of CUDA kernels: current stream, CUDA graphs, several devices, no synchronisation."""
 
 import pytest
 import torch

@@ -68,7 +68,7 @@ def one_of_two(rank: int, folder: str) -> None:
 
 @pytest.fixture(scope="module")
 def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the gradients of every method, of two processes with a clip each."""
+    """Return a folder with the gradients of every method, of two processes with a clip each."""
     folder = tmp_path_factory.mktemp("gradients")
     mp.spawn(one_of_two, args=(str(folder),), nprocs=2)
     return folder

@@ -119,7 +119,7 @@ def test_polynomial_decay_with_accumulation_can_be_written(tmp_path):
 
 
 def after_steps(optim, gradients):
-    """A weight that starts at 1, after steps with given gradients."""
+    """Return a weight that starts at 1, after steps with given gradients."""
     layer = nn.Linear(1, 1, bias=False)
     nn.init.ones_(layer.weight)
     optimiser = create_optimiser(layer, optim)

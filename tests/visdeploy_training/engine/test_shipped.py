@@ -1,4 +1,4 @@
-"""The shipped recipes mean what they meant before their format changed.
+"""The recipes of the package describe the same training as before their format changed.
 
 `shipped_recipes.json` was written by the engine of the earlier format. For each recipe it holds, for each training set
 and two seeds, what augmentation makes of a clip (rows, columns, area and centre of the mask, mean of the image for each

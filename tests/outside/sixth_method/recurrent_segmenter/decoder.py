@@ -1,4 +1,4 @@
-"""What visdeploy's runtime asks of a method: raw outputs to instances with an identity. NumPy only, no torch."""
+"""Decoder for the runtime: converts raw outputs to instances with track ids. It uses NumPy, not torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DIRECTION = "recurrent_segmenter.direction"
 
 
 class Direction(Measure):
-    """1 - cosine of two codes: only the direction of a code has a meaning."""
+    """1 - cosine of two codes; their lengths carry no information."""
 
     name = DIRECTION
     quantity = "1 - cosine"
@@ -38,11 +38,11 @@ class Direction(Measure):
 
 
 class DecodeParameters(Parameters):
-    """The manifest's `decode` field: nothing to choose."""
+    """Field `decode` of the manifest, without parameters."""
 
 
 class TrackingParameters(Parameters):
-    """The manifest's `tracking` field.
+    """Field `tracking` of the manifest.
 
     Attributes:
         max_gap: Frames without a detection after which a slot begins a new track.
@@ -68,14 +68,14 @@ class Track:
     total: npt.NDArray[np.float64]
 
     def summary(self, track_id: int) -> TrackSummary:
-        """The decision over all of its frames."""
+        """Return the decision over all of its frames."""
         mean = self.total / self.presence
         label = int(mean.argmax())
         return TrackSummary(track_id, label, float(mean[label]), tuple(mean.tolist()), self.presence)
 
 
 class RecurrentSegmenterDecoder(OnlineDecoder[DecodeParameters, TrackingParameters]):
-    """A slot finds the same object from frame to frame, until it has found nothing for a while."""
+    """Decoder in which each slot is a track, until it has had no detection for more than `max_gap` frames."""
 
     decode_model = DecodeParameters
     tracking_model = TrackingParameters
@@ -89,7 +89,7 @@ class RecurrentSegmenterDecoder(OnlineDecoder[DecodeParameters, TrackingParamete
     def step(
         self, outputs: Mapping[str, npt.NDArray[Any]], *, index: int, timestamp: float, height: int, width: int
     ) -> FrameResult:
-        """The result of the next frame, see `OnlineDecoder.step`."""
+        """Return the result of the next frame, see `OnlineDecoder.step`."""
         with self.profiler.stage(Stage.OUTPUTS):
             masks = take_output(outputs, "masks", (None, None, None), "uint8")
             slots = take_output(outputs, "slots", (len(masks),), "int64")
@@ -118,7 +118,7 @@ class RecurrentSegmenterDecoder(OnlineDecoder[DecodeParameters, TrackingParamete
         return FrameResult(index, timestamp, height, width, ordered, self.classes)
 
     def _alive(self, index: int) -> dict[int, Track]:
-        """The tracks to remember: all of them, or those that can go on."""
+        """Return the tracks to keep: all of them, or those that can continue."""
         limit = self.tracking_parameters.max_gap + 1
         return {i: t for i, t in self._tracks.items() if self.keep_tracks or index - t.last <= limit}
 

@@ -1,4 +1,4 @@
-"""What visdeploy's training asks of a method: `METHOD`, and the pure step function with its specification."""
+"""Method for the training: `METHOD`, and the pure step function with its specification."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class OnlineStep(nn.Module):
 
 
 def inference_settings(config: RecurrentSegmenterConfig) -> GraphSpec:
-    """The graph of a network of this configuration, and how it is run."""
+    """Return the graph of a network of this configuration, and how it is run."""
     preprocessing = Preprocessing(
         channel_order="rgb",
         mean=list(config.pixel_mean),

@@ -94,7 +94,7 @@ def test_bare_state_dict_counts_its_classes():
 
 @pytest.fixture(scope="module")
 def detr() -> StateDict:
-    """A DETR segmentation checkpoint as the upstream start takes it: width 384, dense encoder, `detr.` names."""
+    """Return a DETR segmentation checkpoint as the upstream start takes it: width 384, dense encoder, `detr.` names."""
     state: StateDict = {}
     for key, value in official_state("enc_r50", **SMALL).items():
         part = key.replace("vistr.", "detr.")

@@ -8,7 +8,7 @@ from visdeploy_training.clip import ClipTargets
 
 
 def small_network(**changes: object) -> VISModel:
-    """A network of a few kilobytes in evaluation mode, its proposals spread over the picture."""
+    """Return a network of a few kilobytes in evaluation mode, its proposals spread over the picture."""
     torch.manual_seed(0)
     options = {"num_queries": 5, "num_stages": 2, "hidden_dim": 16, "dynamic_dim": 4, "feedforward_dim": 16}
     model = create_model("tevit", "tiny", num_classes=3, **(options | changes)).eval()
