@@ -35,7 +35,7 @@ HELD = {
 
 
 def cpu_info(field: str) -> str:
-    """A line of the first processor in /proc/cpuinfo; empty where there is none such."""
+    """Return a line of the first processor in /proc/cpuinfo; empty if there is no such line."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     return next((line.partition(":")[2].strip() for line in lines if line.split("\t")[0] == field), "")
 
@@ -46,7 +46,7 @@ def instruction_sets() -> list[str]:
 
 
 def each_instruction_set() -> list[Any]:
-    """Parameters of a test that runs once per instruction set, where the processor has it."""
+    """Return the parameters of a test that runs once per instruction set, if the processor has it."""
     return [pytest.param(name, marks=pytest.mark.needs_isa(name)) for name in NEEDS]
 
 

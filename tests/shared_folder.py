@@ -16,7 +16,7 @@ def shared_folder() -> Path | None:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Goldens and real data; its absence fails in CI and skips elsewhere."""
+    """Return the folder of goldens and real data; without it, tests fail in CI and are skipped otherwise."""
     folder = shared_folder()
     if folder is None:
         message = "no goldens and clips: set VISDEPLOY_SHARED to their folder, or put it beside the checkout as shared/"

@@ -38,7 +38,7 @@ def edit_json(path: Path, edit: Callable[[Any], Any]) -> Path:
 
 
 def exit_code(*words: object) -> int:
-    """Exit code of one call of the command line."""
+    """Return the exit code of one call of the command line."""
     from visdeploy.cli import main
 
     try:

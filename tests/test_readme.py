@@ -36,7 +36,7 @@ def workplace(tmp_path_factory):
 
 
 def _annotations() -> dict:
-    """Ground truth of the clip for the classes of the demo model."""
+    """Write ground truth of the clip for the classes of the demo model."""
     mask = np.zeros((96, 160), np.uint8)
     mask[20:60, 10:50] = 1
     rle = Mask.encode(mask)

@@ -56,7 +56,7 @@ def model(program: ModuleType, function: Function) -> Any:
 
 
 def clip_function(clip: np.ndarray) -> dict[str, np.ndarray]:
-    """Two pairs; nothing depends on the length of the clip. A frame's score is its first pixel."""
+    """Return two pairs, independently of the length of the clip. The score of a frame is its first pixel."""
     frames = len(clip)
     boxes = np.array([[0.1, 0.1, 0.4, 0.5], [0.5, 0.4, 0.9, 0.9]], np.float32)
     scores = clip[:, 0, 0, 0][:, None] / np.array([100, 200], np.float32)

@@ -65,7 +65,7 @@ class Store:
         return key in self.arrays
 
     def keys(self, pattern: str) -> list[str]:
-        """Keys that match the whole pattern, without `/shape` and `/stats` companions of other keys."""
+        """Return the keys that match the whole pattern, without `/shape` and `/stats` companions of other keys."""
         return [k for k in self.arrays if re.fullmatch(pattern, k) and not self._companion(k)]
 
     def _companion(self, key: str) -> bool:

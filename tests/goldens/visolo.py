@@ -57,7 +57,7 @@ def configure(manifest: Mapping[str, Any], values: Mapping[str, Any]) -> VISOLOC
 
 
 def network(golden: Golden, config: VISOLOConfig) -> VISOLO:
-    """Our network with the seeded weights, through the same renaming as an official checkpoint."""
+    """Return our network with the seeded weights, renamed in the same way as an official checkpoint."""
 
     def resize(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         classes = name.removeprefix("model.") in OFFICIAL.class_tensors

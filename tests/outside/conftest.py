@@ -57,7 +57,7 @@ def trained(site, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoint(trained, tmp_path_factory) -> Path:
-    """The trained network, with a threshold that its weakest slot passes in some frames of a clip and not in others."""
+    """Return the trained network, with a threshold that its weakest slot exceeds in only some frames of a clip."""
     from visdeploy_training import convert_checkpoint, create_model, save_checkpoint
     from visdeploy_training.predict import torch_pipeline
 

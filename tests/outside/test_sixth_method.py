@@ -30,7 +30,7 @@ WIDE, TALL = (60, 90), (90, 60)
 
 
 def run(pipeline, frames, state=None):
-    """All outputs of every step, and the state after each."""
+    """Return all outputs of every step, and the state after each."""
     outputs, states = [], []
     for step in pipeline.steps(frames):
         found, state = pipeline.run(step, state, proof=True)
@@ -280,7 +280,7 @@ OWN = ("defvis", "tevit", "visolo")
 
 
 def strings(path):
-    """String constants of a module, without the docstrings."""
+    """Return the string constants of a module, without the docstrings."""
     tree = ast.parse(path.read_text())
     bare = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in bare)

@@ -42,7 +42,7 @@ step (float[1, 3, height, width] frame, float[3, rows, columns] near, float[memo
 
 
 def model_bytes(*, bounded: bool = True, sized: bool = True) -> bytes:
-    """The graph; `bounded` keeps the memory within its bound, `sized` the next `near` at the size of the frames."""
+    """Return the graph; `bounded` limits the memory, `sized` gives the next `near` the size of the frames."""
     import onnx.checker
     import onnx.parser
 
@@ -83,7 +83,7 @@ def make_bundle(path: Path, **options) -> Bundle:
 
 
 def frames(count: int, height: int, width: int, seed: int = 0) -> list[np.ndarray]:
-    """Frames constant in every 8x8 cell. Cells and their mean are small whole numbers: every step is exact."""
+    """Return frames constant in every 8x8 cell. Cells and their mean are small integers, so every step is exact."""
     rng = np.random.default_rng(seed)
     rows, columns = height // 8, width // 8
     signs = rng.permuted(np.tile(np.float32([1, -1]), (count, 3, rows * columns // 2)), axis=2)

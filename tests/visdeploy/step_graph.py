@@ -125,7 +125,7 @@ def make_bundle(path: Path, *, model: bytes | None = None, **changes) -> Bundle:
 
 
 def clip(frames: int, seed: int = 0, size: tuple[int, int] = (60, 90)) -> np.ndarray:
-    """Coloured boxes that move, hide and return, uint8 `[frames, height, width, 3]`."""
+    """Return coloured boxes that move, disappear and return, uint8 `[frames, height, width, 3]`."""
     rng = np.random.default_rng(seed)
     height, width = size
     video = rng.integers(60, 90, (frames, height, width, 3), dtype=np.uint8)

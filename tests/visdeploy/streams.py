@@ -29,7 +29,7 @@ def plain_tracks(video):
 
 
 def resident() -> float:
-    """Memory of this process, in MiB."""
+    """Return the resident memory of this process, in MiB."""
     import psutil
 
     return psutil.Process(os.getpid()).memory_info().rss / 2**20

@@ -21,7 +21,7 @@ NAMED = {
 
 
 def needs(extra, seen=()):
-    """Names of the distributions that an extra brings, those of other extras included."""
+    """Return the names of the distributions that an extra installs, including those of other extras."""
     found = set()
     for requirement in EXTRAS[extra]:
         name, _, others = re.match(r"([\w.-]+)(\[([\w,-]+)\])?", requirement).groups()

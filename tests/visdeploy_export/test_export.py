@@ -32,7 +32,7 @@ from visdeploy_export.proof.clips import moving_clip
 
 @pytest.fixture
 def quick(monkeypatch, tiny_export):
-    """Exports of `tiny_checkpoint` take the graph of `tiny_bundle` instead of tracing it again."""
+    """Let exports of `tiny_checkpoint` use the graph of `tiny_bundle` instead of tracing it again."""
     bundle, written = tiny_export
 
     def copy(step, folder, **options):
@@ -283,7 +283,7 @@ def test_sources_that_cannot_certify(quick, tiny_checkpoint, tmp_path, source, m
 
 @pytest.fixture
 def mini_set(tiny_bundle, tmp_path):
-    """Two short videos whose ground truth is what the model itself finds: AP is 1 by construction."""
+    """Write two short videos whose ground truth is the output of the model: AP is 1 by construction."""
     from PIL import Image
 
     predictor = visdeploy.VISPredictor(tiny_bundle, device="cpu", threads=1)

@@ -37,7 +37,7 @@ CLIPS = {"clip": (7, 45, 80), "dot": (2, 1, 1)}
 
 
 def visolo() -> VISModel:
-    """Nothing is suppressed; smaller kernels keep the masks and make the logits those of trained networks."""
+    """Return a network without suppression, whose small kernels keep the masks and give logits of a usual size."""
     torch.manual_seed(0)
     model = create_model(
         "visolo", "tiny", num_classes=1, height=64, width=96, overlap_threshold=1.0, **(SMALL | {"memory_slots": 5})
@@ -71,7 +71,7 @@ def defvis() -> VISModel:
 
 
 def tevit() -> VISModel:
-    """Every clip has five pairs, whether their masks have a pixel or not."""
+    """Return a network with five pairs in every clip, with or without mask pixels."""
     options = {"window": 4, "clip_overlap": 2, "height": 64, "width": 96, "max_results": 5}
     model = small_tevit(backbone="efficientnet_lite0", **options)
     get_method("tevit").show_objects(model, 15)
@@ -144,7 +144,7 @@ def test_the_bundles_stream_gives_the_tracks_of_validation(made: Made):
 
 
 def compare(ours: Track, theirs: Track) -> None:
-    """Label and frames are the same; scores and masks up to rounding."""
+    """Check that label and frames are the same, and scores and masks up to rounding."""
     assert (ours.label, ours.masks.keys()) == (theirs.label, theirs.masks.keys())
     assert ours.score == pytest.approx(theirs.score, abs=1e-3)
     for frame, mask in ours.masks.items():

@@ -19,7 +19,7 @@ GRADIENTS = ("grad_input", "grad_offset", "grad_weight", "grad_mask", "grad_bias
 
 
 def params(case: Arrays) -> native.DeformConvParams:
-    """Two paddings stand for (y, x), four for (top, left, bottom, right)."""
+    """Return the parameters; two paddings are (y, x), four are (top, left, bottom, right)."""
     padding = [int(each) for each in case["padding"]]
     return native.DeformConvParams(
         tuple(int(each) for each in case["stride"]),
@@ -60,7 +60,7 @@ def backward(case: Arrays, *, threads: int = 1, emulation: Emulation | None = No
 
 
 def reference(case: Arrays, dtype: torch.dtype = torch.float64, *, grad: bool = False) -> tuple[np.ndarray, Arrays]:
-    """Output and gradients of the plain PyTorch version."""
+    """Return output and gradients of the plain PyTorch version."""
     tensors = {name: torch.from_numpy(case[name]).to(dtype) for name in TENSORS if name in case}
     for each in tensors.values():
         each.requires_grad_(grad)
@@ -105,7 +105,7 @@ def random_case(
     spread: float = 2.0,
     dtype: Any = np.float32,
 ) -> Arrays:
-    """Random inputs; offsets have a standard deviation of `spread` pixels."""
+    """Return random inputs; offsets have a standard deviation of `spread` pixels."""
     out = tuple(
         (size[i] + padding[i] + padding[i + 2] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in range(2)
     )

@@ -17,7 +17,7 @@ def random_case(op: Op, seed: int, **sizes: object) -> Arrays:
 
 
 def worst(seen: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest difference over the largest expected value, or over 1 where that is larger; NaN where they differ."""
+    """Return the largest difference over the largest expected value, at least 1; NaN must be in the same places."""
     assert seen.shape == expected.shape
     assert seen.dtype == expected.dtype or expected.dtype == torch.float64
     if expected.numel() == 0:
@@ -47,7 +47,7 @@ def reference(op: Op, case: Arrays, tensors: Tensors) -> Tensors:
 
 
 def check_golden(op: Op, name: str, shared: Path, device: torch.device) -> None:
-    """float32 on the stored inputs gives the stored output and gradients."""
+    """Check that float32 on the stored inputs gives the stored output and gradients."""
     case, limits = golden(shared, name), tolerances(shared)
     found = outcome(op, case, op.tensors(case, torch.float32, device, grad=True))
     assert worst(found["output"], torch.from_numpy(case[op.output])) <= limits["output"]
@@ -97,7 +97,7 @@ def check_hostile_points(op: Op, hostile: float, dtype: torch.dtype, device: tor
 
 
 def check_unaligned(op: Op, dtype: torch.dtype, device: torch.device) -> None:
-    """Tensors that begin one element into their memory give what aligned ones give."""
+    """Check that tensors that are not aligned give the results of aligned ones."""
     for sizes in op.shapes.values():
         case = random_case(op, 62, **sizes)
         aligned = op.tensors(case, dtype, device)

@@ -59,7 +59,7 @@ def backward(case: Arrays, *, threads: int = 1, emulation: Emulation | None = No
 
 
 def reference(case: Arrays, dtype: torch.dtype = torch.float64, *, grad: bool = False) -> tuple[np.ndarray, Arrays]:
-    """Output and gradients of the plain PyTorch version in the given precision."""
+    """Return output and gradients of the plain PyTorch version in the given precision."""
     tensors = {name: torch.from_numpy(case[name]).to(dtype) for name in ("x", "weight", "bias") if name in case}
     for each in tensors.values():
         each.requires_grad_(grad)
@@ -94,7 +94,7 @@ def random_case(
     bias: bool = True,
     dtype: Any = np.float32,
 ) -> Arrays:
-    """Random inputs; a share `active` of the mask's values is positive, the others are zero or negative."""
+    """Return random inputs; a share `active` of the mask is positive, the rest is zero or negative."""
     rows, columns = ((size[i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in range(2))
     case = {
         "x": rng.standard_normal((batch, channels, *size)),

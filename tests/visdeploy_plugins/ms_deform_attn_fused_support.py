@@ -19,7 +19,7 @@ def fused_case(
     dtype: Any = np.float32,
     **sizes: Any,
 ) -> Arrays:
-    """Random inputs: references all over the maps, offsets of a few pixels (or of about a box)."""
+    """Return random inputs: references in the whole maps, offsets of a few pixels (or of about a box)."""
     case = random_case(rng, levels, dtype=dtype, **sizes)
     weights = case.pop("attention_weights")
     batch, queries, _, count, _ = weights.shape

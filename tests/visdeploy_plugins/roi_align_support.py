@@ -24,7 +24,7 @@ def random_case(
     finest: float = 56.0,
     dtype: str = "float32",
 ) -> Arrays:
-    """Boxes of all levels, some of them partly or wholly outside of the image or turned around."""
+    """Return boxes of all levels, some of them partly or completely outside of the image or with swapped corners."""
     height, width = image
     scales = [1 / (4 << level) for level in range(levels)]
     sides = np.exp(rng.uniform(np.log(4), np.log(600), (rois, 2))) * rng.choice([1, 1, 1, -1], (rois, 2))
@@ -126,6 +126,6 @@ def golden_cases(shared: Path) -> dict[int, Arrays]:
 
 
 def _slices(text: str) -> tuple[slice, ...]:
-    """`[:, ::5]` as slices."""
+    """Convert text such as `[:, ::5]` to slices."""
     parts = [each.strip().split(":") for each in text.strip("[]").split(",")]
     return tuple(slice(*(int(number) if number else None for number in part)) for part in parts)

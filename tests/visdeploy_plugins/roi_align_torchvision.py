@@ -11,7 +11,7 @@ from visdeploy_plugins.torch_ops.multi_level_roi_align_reference import roi_leve
 
 
 def tensors_of(case: Arrays, *, dtype: torch.dtype | None = None, grad: bool = False):
-    """Features, rois and batch indices as the PyTorch operator takes them."""
+    """Return features, rois and batch indices as the PyTorch operator takes them."""
     maps = [torch.from_numpy(each.copy()) for each in features(case)]
     if dtype:
         maps = [each.to(dtype) for each in maps]

@@ -45,7 +45,7 @@ def relative_error(roundings: int, unit: float) -> float:
 
 
 def assert_rounded(seen: np.ndarray, sums: Sums, *, dtype: str = "") -> None:
-    """Each output is as near to the exact one as the roundings of its terms allow.
+    """Check that the error of each output is within the bound that follows from the roundings of its terms.
 
     Terms are added up in float32 (in float64 where `seen` is), then rounded once to the type of `seen`.
 
@@ -68,7 +68,7 @@ def assert_rounded(seen: np.ndarray, sums: Sums, *, dtype: str = "") -> None:
 
 
 def assert_typical(pairs: list[tuple[np.ndarray, Sums]]) -> None:
-    """The root mean square error of float32 outputs is at most what independent roundings give.
+    """Check that the root mean square error of float32 outputs is at most that of independent roundings.
 
     A rounding is uniform within u of a partial sum, and the mean square of a sum of terms with random signs is the sum
     of their squares: each of a term's n roundings adds u^2 / 3 times its square or less. Correct sums stay near half of

@@ -48,7 +48,7 @@ class Spec:
         return add_function_bodies(model) if self.op_type in OPS else model
 
     def profile(self) -> dict[str, list[list[int]]]:
-        """Smallest and largest shape of each input that has symbols."""
+        """Return the smallest and largest shape of each input that has symbols."""
         ranges = {}
         for each in self.inputs:
             low = [self.sizes[size][0] if isinstance(size, str) else size for size in each.shape]

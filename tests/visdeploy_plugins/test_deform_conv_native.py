@@ -92,7 +92,7 @@ def test_random_cases_are_rounded_sums(seed, shape):
 
 
 def exact_coordinates(seed):
-    """Offsets in 64ths of a pixel, so that neither coordinates nor distances are rounded."""
+    """Draw offsets in 64ths of a pixel, so that neither coordinates nor distances are rounded."""
     shape = {"channels": 6, "outputs": 4, "groups": 2, "offset_groups": 3}
     case = random_case(np.random.default_rng(seed), **shape)
     return case | {"offset": np.round(64 * case["offset"]) / 64}

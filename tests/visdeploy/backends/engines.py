@@ -79,7 +79,7 @@ def killed_before_step(step: int, work: Callable[[], object]) -> bool:
 
 
 def kill_everywhere(root: Path, work: Callable[[Path], object], prepare: Callable[[Path], object]) -> None:
-    """For every step one folder `root/N`, prepared and then left by a writer that was killed there."""
+    """Create for every step a folder `root/N` that is prepared, and then left by a writer killed at this step."""
     for step in range(200):
         folder = root / f"{step:03d}"
         prepare(folder)

@@ -34,7 +34,7 @@ def content(folder):
 
 
 def readable(folder):
-    """File names of the engines that a reader finds; every one of them can be read and the bundle opens."""
+    """Return the file names of the engines that a reader finds, after checking that each is readable."""
     index = read_index(Bundle.open(folder).path)
     for each in index.entries:
         checked_plan(folder, each)

@@ -30,7 +30,7 @@ def prediction(video_id: int, category_id: int, score: float, masks: list) -> di
 
 
 def ground_truth() -> dict:
-    """Two videos, two classes, three objects; the last one is absent in its middle frame."""
+    """Return two videos, two classes, three objects; the last one is absent in its middle frame."""
     absent = moving(5, 20, 9, 12)
     absent[2] = None
     return {

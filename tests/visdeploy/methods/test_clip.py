@@ -17,7 +17,7 @@ def decoder(**tracking: float) -> DefVISDecoder:
 
 
 def clip(*slots: tuple[int, int, float]) -> dict[str, np.ndarray]:
-    """One slot each: label, columns that its mask has, score. None of the masks moves."""
+    """Return the outputs for slots given by label, number of columns of the mask, score. The masks do not move."""
     scores = np.zeros((len(slots), LENGTH, 3), np.float32)
     logits = np.full((len(slots), LENGTH, SIDE, SIDE), -1, np.float32)
     for slot, (label, columns, score) in enumerate(slots):
@@ -27,7 +27,7 @@ def clip(*slots: tuple[int, int, float]) -> dict[str, np.ndarray]:
 
 
 def identities(decoder: DefVISDecoder, *clips: dict[str, np.ndarray]) -> list[dict[int, tuple[int, float]]]:
-    """Label and score by track, in the last frame that each clip makes final, and at the end."""
+    """Return label and score by track, in the last frame that each clip makes final, and at the end."""
     found = []
     for step, outputs in zip((FIRST, SECOND), clips, strict=True):
         found.append(decoder.decode(outputs, step, height=SIDE, width=SIDE)[-1])

@@ -34,7 +34,7 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(bundle):
-    """Raw outputs of ten frames."""
+    """Return the raw outputs of ten frames."""
     pipeline, state, outputs = Pipeline(bundle.manifest, open_backend(bundle, "cpu", 1)), None, []
     for step in pipeline.steps(clip(10, seed=3, size=SIZE)):
         found, state = pipeline.run(step, state, proof=True)
@@ -295,7 +295,7 @@ RANKED = (
 
 @pytest.fixture
 def ranked():
-    """Manifest of a method that gives its four best pairs, and outputs for three frames of a clip."""
+    """Return the manifest of a method that returns its four best pairs, and outputs for three frames of a clip."""
     manifest = Manifest.from_json(json.dumps(fields() | {"files": {}}))
     changes = {"method": "tevit", "outputs": list(RANKED), "state": [], "decode": {}, "tracking": {}}
     window = Window(mode="clip", length=3, stride=3)

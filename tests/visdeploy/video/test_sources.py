@@ -20,7 +20,7 @@ def grey(value: int, height: int = 6, width: int = 8) -> np.ndarray:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Images 1, 2, 10 (natural order differs from the alphabet's), a hidden one and a text file."""
+    """Write images 1, 2, 10 (natural and alphabetical order differ), a hidden one and a text file."""
     place = tmp_path / "street"
     place.mkdir()
     for value in (10, 2, 1):

@@ -16,7 +16,7 @@ from tests.visdeploy_plugins.device_cases import DTYPES, OPS
 
 
 def main(tool: str) -> int:
-    """Run; 0 when all outcomes are right."""
+    """Run all operators; return 0 if all outcomes are correct."""
     warnings.simplefilter("error", RuntimeWarning)  # as would be given where a reference stands in for a kernel
     device = torch.device("cuda", 0)
     for name, op in OPS.items():

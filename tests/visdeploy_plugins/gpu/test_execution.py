@@ -13,7 +13,7 @@ A_WHILE = 200_000_000  # cycles that a stream is kept busy: a tenth of a second
 
 
 def two_cases(op, device, *, grad=False):
-    """Cases of one shape with different numbers, and their tensors."""
+    """Return cases of one shape with different numbers, and their tensors."""
     cases = [device_checks.random_case(op, seed) for seed in (81, 82)]
     return cases, [op.tensors(case, torch.float32, device, grad=grad) for case in cases]
 

@@ -58,7 +58,7 @@ def fit(recipe, data=None, resume=None):
 
 
 def batches(*sizes):
-    """Batches of different clips, the same ones whatever the sizes."""
+    """Return batches of different clips, which do not depend on the sizes of the batches."""
     images = torch.randint(0, 256, (sum(sizes), 2, 3, 8, 8), generator=torch.Generator().manual_seed(0))
     parts = images.to(torch.uint8).split(sizes)
     return DataLoader([ClipBatch(part, (), ((8, 8),) * len(part)) for part in parts], batch_size=None)

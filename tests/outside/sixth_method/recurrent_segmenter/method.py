@@ -33,7 +33,7 @@ class OnlineStep(nn.Module):
     def forward(
         self, frame: Tensor, size: Tensor, near: Tensor, far: Tensor, memory: Tensor, step: Tensor
     ) -> tuple[Tensor, ...]:
-        """Inputs, outputs and state in the order of `inference_settings`."""
+        """Return the outputs and the next state in the order of `inference_settings`."""
         output, after = self.model.step(frame, State(near[None], far[None], memory[None], step))
         class_scores, mask_logits = output.class_logits[0].sigmoid(), output.mask_logits[0]
         scores, labels = class_scores.max(dim=1)

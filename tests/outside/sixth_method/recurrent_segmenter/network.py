@@ -84,7 +84,7 @@ class RecurrentSegmenter(VISModel):
         return State(near, far, weight.new_zeros(batch, 0, channels), torch.zeros(1, dtype=torch.int64))
 
     def step(self, frames: Tensor, state: State) -> tuple[Output, State]:
-        """One frame of every video.
+        """Process one frame of every video.
 
         Args:
             frames: Normalised RGB `[B, 3, H, W]`; the sides are multiples of 16.
@@ -109,7 +109,7 @@ class RecurrentSegmenter(VISModel):
         return (likeness.softmax(dim=1)[:, None] @ memory).squeeze(1)
 
     def _remember(self, code: Tensor, state: State) -> Tensor:
-        """The memory with the code of this frame, if its turn has come, without what is beyond the bound."""
+        """Return the memory, with the code of this frame if it is due, and without codes beyond the maximum."""
         due = torch.remainder(state.step, self.config.memory_every) == 0
         fresh = code[:, None][:, due]
         return torch.cat([state.memory, fresh], dim=1)[:, -self.config.memory_frames :]

@@ -57,7 +57,7 @@ def test_other_numbers_of_queries_and_missing_keys_are_told(shared: Path):
 
 
 def to_original(state: StateDict) -> StateDict:
-    """Names and patch merging of the original Swin, written down independently of the renaming under test."""
+    """Convert to names and patch merging of the original Swin, independently of the renaming under test."""
     found = {}
     for key, value in state.items():
         name = key.replace("patch_embed.projection", "patch_embed.proj").replace("stages.", "layers.")
