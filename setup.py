@@ -1,4 +1,4 @@
-"""Maps the four packages and builds the operator libraries; everything declarative is in pyproject.toml."""
+"""Map of the four packages to their folders, and build of the operator libraries; the rest is in pyproject.toml."""
 
 import os
 import shlex
@@ -12,7 +12,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
-ROOMS = {
+PACKAGE_FOLDERS = {
     "visdeploy": ".",
     "visdeploy_training": "training",
     "visdeploy_export": "export",
@@ -27,26 +27,26 @@ LIBRARIES = (
 
 
 class BuildPlugins(build_ext):
-    """Runs CMake on plugins/; VISDEPLOY_CMAKE_ARGS adds arguments, as in -DVISDEPLOY_CUDA=OFF.
+    """Build step that runs CMake on plugins/; VISDEPLOY_CMAKE_ARGS adds arguments, for example -DVISDEPLOY_CUDA=OFF.
 
-    Without cmake or a C++ compiler nothing is built: the package then runs on function bodies and reference
-    implementations, and `python -m visdeploy_plugins` says so.
+    Without cmake or a C++ compiler nothing is built. The package then uses function bodies and reference
+    implementations, which `python -m visdeploy_plugins` reports.
     """
 
     def run(self) -> None:
-        """Builds the libraries into the package: that of the source tree for editable installs."""
+        """Build the libraries into the package, for editable installs into the source tree."""
         if missing := missing_tool():
             sys.stderr.write(
-                f"visdeploy: operator libraries NOT built: no {missing} found. The package works without them, slower; "
-                f"install {missing} and reinstall to build them (`python -m visdeploy_plugins` tells what is there).\n"
+                f"visdeploy: operator libraries NOT built: no {missing} found. The package works without them, but "
+                f"slower; install {missing} and reinstall to build them (see `python -m visdeploy_plugins`).\n"
             )
             return
         target = self._target()
         target.mkdir(parents=True, exist_ok=True)
         build = Path(self.build_temp).resolve() / "visdeploy_plugins"
-        # A fresh configuration: an isolated build's cmake and ninja are gone the next time, but would be remembered.
+        # a fresh configuration, because a stored one contains the paths of an isolated build's cmake and ninja
         configure = ["cmake", "--fresh", "-S", str(ROOT / "plugins"), "-B", str(build)]
-        # The emulation of the CUDA kernels serves tests alone: it is never part of a wheel.
+        # the emulation of the CUDA kernels is for tests only, and never part of a wheel
         configure += [f"-DVISDEPLOY_EMULATION={'ON' if self._in_place() else 'OFF'}"]
         configure += [f"-DVISDEPLOY_OUTPUT_DIR={target}", *shlex.split(os.environ.get("VISDEPLOY_CMAKE_ARGS", ""))]
         if shutil.which("ninja"):
@@ -62,24 +62,24 @@ class BuildPlugins(build_ext):
         return root / "visdeploy_plugins"
 
     def get_outputs(self) -> list[str]:
-        """The files that were built."""
+        """Return the paths of the files that were built."""
         return [str(path) for name in LIBRARIES if (path := self._target() / name).is_file()]
 
     def get_output_mapping(self) -> dict[str, str]:
-        """Editable installs use the libraries where they lie."""
+        """Return an empty map: editable installs use the libraries in the source tree."""
         return {}
 
 
 class PlatformWheel(bdist_wheel):
-    """The libraries speak C, not Python's C interface: one wheel serves every Python of a platform."""
+    """Wheel for every version of Python on a platform, because the libraries do not use Python's C interface."""
 
     def get_tag(self) -> tuple[str, str, str]:
-        """Any Python 3, no ABI, this platform."""
+        """Return the tag: any Python 3, no ABI, this platform."""
         return "py3", "none", super().get_tag()[2]
 
 
 def missing_tool() -> str:
-    """What is missing to build the libraries, or an empty text."""
+    """Return the tool that is missing to build the libraries; empty if none is."""
     if shutil.which("cmake") is None:
         return "cmake"
     compilers = [os.environ["CXX"].split()[0]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
@@ -87,9 +87,9 @@ def missing_tool() -> str:
 
 
 setup(
-    packages=[p for name, where in ROOMS.items() for p in find_packages(where, include=[name, f"{name}.*"])],
-    package_dir={name: name if where == "." else f"{where}/{name}" for name, where in ROOMS.items()},
-    # Only announces that there is something to build; CMake knows what.
+    packages=[p for name, where in PACKAGE_FOLDERS.items() for p in find_packages(where, include=[name, f"{name}.*"])],
+    package_dir={name: name if where == "." else f"{where}/{name}" for name, where in PACKAGE_FOLDERS.items()},
+    # declares that there is something to build; the sources are listed for CMake only
     ext_modules=[Extension("visdeploy_plugins.libraries", sources=[])],
     cmdclass={"build_ext": BuildPlugins, "bdist_wheel": PlatformWheel},
 )

@@ -1,4 +1,4 @@
-"""What `gpu_bundles.py` checks of a bundle on a device: parity, saved streams, threads, and one step by itself.
+"""Checks of a bundle on a device by `gpu_bundles.py`: parity, saved streams, threads, and a single step.
 
 Each check gives a sentence, or raises: `NotRun` where it cannot be made here, anything else where it failed.
 """
@@ -173,7 +173,7 @@ def one_step(bundle: visdeploy.Bundle, device: str) -> str:
 def checks_of(
     bundle: visdeploy.Bundle, device: str, *, frames: int, sanitizer: str | None, seconds: float
 ) -> dict[str, Callable[[], str]]:
-    """What is checked of a bundle, by name."""
+    """Return the checks of a bundle by name."""
     video = video_of(bundle, frames)
     return {
         "verify": lambda: check_parity(bundle, device),

@@ -1,4 +1,4 @@
-"""One small exported VISOLO bundle per session, and ways to tamper with copies of it."""
+"""Small exported VISOLO bundle, made once per session, and functions that change copies of it."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ OPTIONS = {"class_prior": 0.0, "height": 96, "width": 160, "memory_slots": 5, "s
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory) -> Path:
-    """A `tiny` network with random weights that finds a dozen objects in anything, as a checkpoint of ours."""
+    """Return a `tiny` network with random weights that finds a dozen objects in anything, as a checkpoint of ours."""
     import torch
 
     from visdeploy_training import create_model, save_checkpoint
@@ -32,7 +32,7 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_export(tiny_checkpoint, tmp_path_factory):
-    """The exported bundle of `tiny_checkpoint`, and what `write_onnx` said about its graph."""
+    """Return the exported bundle of `tiny_checkpoint`, and what `write_onnx` said about its graph."""
     import visdeploy
     from visdeploy_export import exporter
 
@@ -49,12 +49,12 @@ def tiny_export(tiny_checkpoint, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_export) -> Path:
-    """The exported bundle of `tiny_checkpoint`. Do not write into it; `tamper` copies it."""
+    """Return the exported bundle of `tiny_checkpoint`. Do not write into it; `tamper` copies it."""
     return tiny_export[0]
 
 
 def tamper(source: Path, target: Path, change: Callable[[Path, dict], None]) -> Path:
-    """Copy a bundle, change files or manifest fields, and make all checksums right again.
+    """Copy a bundle, change files or manifest fields, and update all checksums.
 
     Args:
         source: The bundle.

@@ -1,4 +1,4 @@
-"""Fixtures that every test folder shares."""
+"""Fixtures for all test folders."""
 
 import pytest
 from hypothesis import settings

@@ -9,7 +9,7 @@ import pytest
 
 
 def processor_seconds(*, children: bool = True) -> float:
-    """User and system time of this process so far, with that of the children it has waited for."""
+    """Return user and system time of this process and of the child processes that have ended."""
     spent = os.times()
     return spent.user + spent.system + children * (spent.children_user + spent.children_system)
 

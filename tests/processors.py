@@ -1,4 +1,4 @@
-"""Which instruction sets this processor has, which tests need one, and how the libraries are held to a smaller one.
+"""Instruction sets of the processor, selection of the tests that need one, and restriction of the libraries to one.
 
 `python -m tests.processors LEVEL [PYTEST_OPTIONS]` runs the tests marked `isa` with the libraries held to LEVEL: ours,
 PyTorch with oneDNN and MKL, NumPy and OpenCV. ONNX Runtime has no such switch and takes what the processor has.
@@ -35,18 +35,18 @@ HELD = {
 
 
 def cpu_info(field: str) -> str:
-    """A line of the first processor in /proc/cpuinfo; empty where there is none such."""
+    """Return a line of the first processor in /proc/cpuinfo; empty if there is no such line."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     return next((line.partition(":")[2].strip() for line in lines if line.split("\t")[0] == field), "")
 
 
 def instruction_sets() -> list[str]:
-    """Those that this processor has, the smallest first; called as our kernels call them."""
+    """Return the instruction sets of this processor, the smallest first, with the names used by our kernels."""
     return [name for name, needed in NEEDS.items() if needed <= set(cpu_info("flags").split())]
 
 
 def each_instruction_set() -> list[Any]:
-    """Parameters of a test that runs once per instruction set, where the processor has it."""
+    """Return the parameters of a test that runs once per instruction set, if the processor has it."""
     return [pytest.param(name, marks=pytest.mark.needs_isa(name)) for name in NEEDS]
 
 
@@ -89,7 +89,7 @@ class Capabilities:
 
 
 def main(level: str, *options: str) -> int:
-    """Run the tests marked `isa`, held to a level; nothing where the processor has no more than that."""
+    """Run the tests marked `isa` with an instruction set; do nothing if the processor has no larger one."""
     if instruction_sets()[-1] == level:
         print(f"{level} is all that this processor has: the other tests have run on it")
         return 0

@@ -1,4 +1,4 @@
-"""Where goldens and real clips are."""
+"""Location of the goldens and of the real clips."""
 
 import os
 from pathlib import Path
@@ -9,14 +9,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def shared_folder() -> Path | None:
-    """The folder of goldens and real clips: $VISDEPLOY_SHARED, else `shared` beside the checkout."""
+    """Return the folder of goldens and real clips: $VISDEPLOY_SHARED, else `shared` beside the checkout."""
     folder = Path(os.environ.get("VISDEPLOY_SHARED") or REPOSITORY.parent / "shared")
     return folder if (folder / "goldens").is_dir() else None
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Goldens and real data; its absence fails in CI and skips elsewhere."""
+    """Return the folder of goldens and real data; without it, tests fail in CI and are skipped otherwise."""
     folder = shared_folder()
     if folder is None:
         message = "no goldens and clips: set VISDEPLOY_SHARED to their folder, or put it beside the checkout as shared/"

@@ -1,4 +1,4 @@
-"""What tests of several folders make their material with."""
+"""Functions that create test data, for tests of several folders."""
 
 import json
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from visdeploy.masks import Mask
 
 
 def rectangle(height: int, width: int, y: int, x: int, h: int, w: int) -> Mask:
-    """A mask of `height` by `width` pixels with one filled rectangle."""
+    """Return a mask of `height` by `width` pixels with one filled rectangle."""
     image = np.zeros((height, width), np.uint8)
     image[y : y + h, x : x + w] = 1
     return Mask.encode(image)
 
 
 def square_video(path: Path, frames: int) -> Path:
-    """A short video of a moving square, 160x96."""
+    """Return a short video of a moving square, 160x96."""
     from visdeploy.video import VideoWriter
 
     with VideoWriter(path, 160, 96, 10) as writer:
@@ -38,7 +38,7 @@ def edit_json(path: Path, edit: Callable[[Any], Any]) -> Path:
 
 
 def exit_code(*words: object) -> int:
-    """Exit code of one call of the command line."""
+    """Return the exit code of one call of the command line."""
     from visdeploy.cli import main
 
     try:

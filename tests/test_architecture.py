@@ -1,4 +1,4 @@
-"""The structure that DESIGN.md promises: who imports whom, no circles, one loop over frames."""
+"""Structure of the packages: allowed imports, no circular imports, one loop over frames."""
 
 import ast
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ MAY_IMPORT = {
 
 
 def modules() -> dict[str, Path]:
-    """Import name → file of every module of the four packages."""
+    """Map the import names of all modules of the four packages to their files."""
     found = {}
     for package, folder in PACKAGES.items():
         for path in sorted(folder.rglob("*.py")):
@@ -36,7 +36,7 @@ MODULES = modules()
 
 
 def imported(tree: ast.AST, *, late: bool) -> Iterator[str]:
-    """Names that a module imports when it is imported itself; with `late`, those inside functions as well.
+    """Yield the names that a module imports when it is imported; with `late`, also those imported in functions.
 
     Imports under `if TYPE_CHECKING` never run.
     """
@@ -55,7 +55,7 @@ def imported(tree: ast.AST, *, late: bool) -> Iterator[str]:
 
 
 def dependencies(name: str, *, late: bool = False) -> set[str]:
-    """Modules of the four packages that a module imports."""
+    """Return the modules of the four packages that a module imports."""
     found = set()
     for target in imported(ast.parse(MODULES[name].read_text(encoding="utf-8")), late=late):
         while target and target not in MODULES:

@@ -1,4 +1,4 @@
-"""The goldens harness: it passes on what is right and fails on what is planted."""
+"""The comparison with goldens passes on correct values and fails on planted faults."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Pages of the repository: widths, leftovers of merges, links, pictures, recipes."""
+"""Pages of the repository: line widths, merge conflict markers, links, images, recipes."""
 
 import re
 import subprocess

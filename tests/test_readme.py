@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """A folder with everything the README's commands name."""
+    """Return a folder with everything the README's commands name."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "examples").symlink_to(REPOSITORY / "examples")
     shutil.copy(REPOSITORY / "examples" / "models" / "visolo_tiny_demo.safetensors", folder / "visolo.safetensors")
@@ -36,7 +36,7 @@ def workplace(tmp_path_factory):
 
 
 def _annotations() -> dict:
-    """Ground truth of the clip for the classes of the demo model."""
+    """Write ground truth of the clip for the classes of the demo model."""
     mask = np.zeros((96, 160), np.uint8)
     mask[20:60, 10:50] = 1
     rle = Mask.encode(mask)
@@ -61,7 +61,7 @@ def _annotations() -> dict:
 
 
 def _official(path: Path) -> None:
-    """A full-size checkpoint of VISOLO in its official layout, random weights."""
+    """Write a full-size checkpoint of VISOLO in its official layout, with random weights."""
     import torch
 
     from visdeploy_training import create_model

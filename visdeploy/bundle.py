@@ -101,7 +101,8 @@ class Bundle:
         Raises:
             BundleError: The folder is missing or not a bundle; the manifest or the engine index is damaged, has another
                 schema version or an unknown field; a file is missing, changed or truncated; a file is not listed and
-                not harmless; the graph reads a file that is not listed; an engine is not in the index.
+                not harmless; the graph reads a file that is not listed; an engine is not in the index, or its
+                limits are looser than those of the manifest.
         """
         folder = Path(path)
         if not folder.is_dir():
@@ -117,7 +118,7 @@ class Bundle:
         for name, entry in manifest.files.items():
             check_file(folder / name, entry)
         _check_weights(folder, manifest.files)
-        check_engines(folder)
+        check_engines(folder, manifest.tolerance)
         return cls(folder, manifest)
 
     @property

@@ -76,12 +76,14 @@ def export(
             longer edge.
         opset: ONNX operator set, 20 to 23.
         overrides: Settings of the method to change, for example `{"window": 60, "overlap": 20}`. They are the fields of
-            the configuration that no weight depends on; the error for an unknown setting lists them.
+            the configuration that no weight depends on; the error for an unknown setting lists them. If a window is
+            given without an overlap, an overlap of more than half of it is scaled, and a warning states both.
         certify_on: Frames for the certificate: a video, a folder of images, or RGB arrays; default: a synthetic clip.
             With `ground_truth`, the folder that its image names are relative to.
         certify_frames: Number of frames to compare.
         tolerance: Limits of the certificate and of the self-test.
-        ground_truth: YouTube-VIS JSON; the certificate then contains the AP of PyTorch and of the bundle on it.
+        ground_truth: YouTube-VIS JSON; the certificate then contains the AP of PyTorch and of the bundle on it, and
+            fails if they differ by more than `tolerance.average_precision`.
         overwrite: Replace an existing bundle.
 
     Returns:

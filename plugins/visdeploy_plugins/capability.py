@@ -1,4 +1,4 @@
-"""What was built, and which kernel each op runs on in each engine."""
+"""Report of the libraries that were built, and of the kernel that each engine uses for each operator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from visdeploy_plugins import native
 from visdeploy_plugins.tensorrt import PLUGINS
 
-# One line per op, and its name in ONNX files and TensorRT.
+# Map from the name of an operator to its name in ONNX files and TensorRT.
 OPS = {
     "deform_conv": "DeformConv",
     "masked_conv": "MaskedConv",
@@ -25,14 +25,14 @@ CUDA_PROVIDER = "capi/libonnxruntime_providers_cuda.so"
 
 @dataclass(frozen=True)
 class OpSupport:
-    """One op on one engine.
+    """Support of an operator by an engine.
 
     Attributes:
-        op: Name of the op.
+        op: Name of the operator.
         engine: Name of the engine and its device.
-        runs: The kernel that is taken there; empty when the op cannot run there.
-        own_kernel: Whether that is our compiled kernel.
-        why_not: Why it is not, when it is not.
+        runs: Kernel that the engine uses; empty if the operator cannot run.
+        own_kernel: Whether this is our compiled kernel.
+        why_not: Reason why it is not our kernel; empty if it is.
     """
 
     op: str
@@ -44,15 +44,15 @@ class OpSupport:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """The libraries found and what they offer.
+    """Libraries found, and their capabilities.
 
     Attributes:
-        operators_library: Library with the C interface, used by PyTorch; None if absent.
-        onnxruntime_library: Library of ONNX Runtime custom ops; None if absent.
-        tensorrt_library: Library of TensorRT plugins; None if absent.
-        instruction_set: What the CPU kernels use on this machine; empty without a usable library.
-        cuda_architectures: Compute capabilities that CUDA kernels were compiled for.
-        ops: One entry per op and engine.
+        operators_library: Library with the C interface, used by PyTorch; None if it was not built.
+        onnxruntime_library: Library of custom operators for ONNX Runtime; None if it was not built.
+        tensorrt_library: Library of TensorRT plugins; None if it was not built.
+        instruction_set: Instruction set of the CPU kernels on this machine; empty if no library is usable.
+        cuda_architectures: Compute capabilities for which CUDA kernels were compiled.
+        ops: One entry for each pair of operator and engine.
     """
 
     operators_library: Path | None
@@ -64,9 +64,9 @@ class Capabilities:
 
 
 def capabilities() -> Capabilities:
-    """Finds the libraries and says which kernel each op runs on.
+    """Find the libraries, and determine the kernel that each engine uses for each operator.
 
-    Imports no engine. Where CUDA kernels were built, CUDA device 0 is asked whether they run there.
+    No engine is imported. If CUDA kernels were built, the function checks whether they run on CUDA device 0.
     """
     library, reason = native.load()
     isa = library.vd_cpu_isa().decode() if library else ""
@@ -83,7 +83,7 @@ def capabilities() -> Capabilities:
 
 
 def _support(op: str, isa: str, why_not: str, why_no_cuda: str) -> tuple[OpSupport, ...]:
-    """One op on each engine."""
+    """Return the support of an operator by each engine."""
     return (
         _onnxruntime(op, "ONNX Runtime CPU", ""),
         _onnxruntime(op, "ONNX Runtime CUDA", why_no_cuda),

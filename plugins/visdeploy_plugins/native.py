@@ -1,4 +1,4 @@
-"""The compiled operator library: where it is, and how to call its C interface (`include/visdeploy/c_api.h`)."""
+"""Loading of the compiled operator library, and calls of its C interface (`include/visdeploy/c_api.h`)."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ OPERATORS = "libvisdeploy_ops.so"
 ONNXRUNTIME = "libvisdeploy_onnxruntime.so"
 TENSORRT = "libvisdeploy_tensorrt.so"
 DTYPES = {"float32": 1, "float64": 2, "float16": 3, "bfloat16": 4, "int64": 5, "int32": 6, "bool": 7}
-# Built for tests only: the CUDA kernels compiled for the host, behind the C interface and as ONNX Runtime ops.
+# Built for tests only: the CUDA kernels compiled for the host, with the C interface and as ONNX Runtime operators.
 EMULATION = "libvisdeploy_emulation.so"
 ONNXRUNTIME_EMULATION = "libvisdeploy_onnxruntime_emulation.so"
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What a function of the C interface takes, before the number of threads or the CUDA stream.
+    """Parameters of a function of the C interface, before the number of threads or the CUDA stream.
 
     Attributes:
-        tensors: How many tensors, counting those that may be absent.
-        params: The structure that follows them, if any.
+        tensors: Number of tensors, including optional ones.
+        params: Structure that follows the tensors, if any.
     """
 
     tensors: int
@@ -70,7 +70,7 @@ class RoiAlignParams(ctypes.Structure):
     )
 
 
-# Each function has a twin named `..._cuda`, which takes tensors in device memory and a stream.
+# For each function there is a second one named `..._cuda`, for tensors in device memory and with a CUDA stream.
 FUNCTIONS = {
     "vd_deform_conv_forward": Signature(6, DeformConvParams),
     "vd_deform_conv_backward": Signature(10, DeformConvParams),
@@ -98,13 +98,13 @@ class _Tensor(ctypes.Structure):
 
 @dataclass(frozen=True)
 class TensorView:
-    """A tensor of the caller's, which must outlive the call.
+    """Description of a tensor of the caller, whose memory must stay valid during the call.
 
     Attributes:
-        data: Address of the first element in host memory; 0 for an empty tensor.
-        shape: Its dimensions.
-        strides: Steps between neighbours along each dimension, in elements.
-        dtype: Name of the element type, as in "float32".
+        data: Address of the first element, in host or device memory; 0 for an empty tensor.
+        shape: Dimensions.
+        strides: Distance between neighbours along each dimension, in elements.
+        dtype: Name of the element type, for example "float32".
     """
 
     data: int
@@ -113,21 +113,21 @@ class TensorView:
     dtype: str
 
     def to_c(self) -> _Tensor:
-        """The C structure; it keeps the arrays it points to alive."""
+        """Return the C structure, which keeps references to the arrays that it points to."""
         dims = ctypes.c_int64 * len(self.shape)
         shape, strides = dims(*self.shape), dims(*self.strides)
         return _Tensor(self.data or None, shape, strides, len(self.shape), DTYPES.get(self.dtype, 0))
 
 
 def library_path(name: str) -> Path | None:
-    """The library of that file name beside this module, or None when it was not built."""
+    """Return the path of the library with this file name in the folder of this module; None if it was not built."""
     path = Path(__file__).with_name(name)
     return path if path.is_file() else None
 
 
 @functools.cache
 def load() -> tuple[ctypes.CDLL | None, str]:
-    """The operator library, or None and the reason why there is none."""
+    """Return the operator library, or None and the reason why it is not available."""
     path = library_path(OPERATORS)
     if path is None:
         return None, f"{OPERATORS} was not built: install from source with a C++17 compiler, cmake and ninja"
@@ -135,7 +135,7 @@ def load() -> tuple[ctypes.CDLL | None, str]:
 
 
 def open_library(path: Path) -> tuple[ctypes.CDLL | None, str]:
-    """A library with the C interface, or None and the reason why it is of no use."""
+    """Load a library with the C interface. Return it, or None and the reason why it cannot be used."""
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
@@ -152,7 +152,11 @@ def open_library(path: Path) -> tuple[ctypes.CDLL | None, str]:
 
 
 def _declare(library: ctypes.CDLL) -> None:
-    """Tells ctypes what each function takes; AttributeError when there is no such function."""
+    """Declare the types of the functions for ctypes.
+
+    Raises:
+        AttributeError: The library lacks a function.
+    """
     for name in ("vd_last_error", "vd_cpu_isa", "vd_cuda_architectures"):
         getattr(library, name).restype = ctypes.c_char_p
     library.vd_cuda_set_device.argtypes = [ctypes.c_int]
@@ -164,10 +168,10 @@ def _declare(library: ctypes.CDLL) -> None:
 
 
 def set_cuda_device(device: int) -> str:
-    """Makes a CUDA device the one that `call` uses on this thread.
+    """Set the CUDA device that `call` uses in this thread.
 
     Returns:
-        Why our kernels cannot run there; empty when they can.
+        Reason why our kernels cannot run on the device; empty if they can.
     """
     library, reason = load()
     if library is None:
@@ -178,12 +182,12 @@ def set_cuda_device(device: int) -> str:
 
 
 def why_no_cuda_kernels(device: int = 0) -> str:
-    """Why our kernels cannot run on a CUDA device; empty when they can.
+    """Return the reason why our kernels cannot run on a CUDA device; empty if they can.
 
-    Asks in a thread of its own, because a thread's current CUDA device changes with the question.
+    The check runs in a separate thread, because it changes the current CUDA device of its thread.
 
     Args:
-        device: Number of the device, as CUDA counts those that are visible.
+        device: Number of the device among those that are visible to CUDA.
     """
     answers: list[str] = []
     asking = threading.Thread(target=lambda: answers.append(set_cuda_device(device)))
@@ -201,18 +205,19 @@ def call(
     stream: int | None = None,
     library: ctypes.CDLL | None = None,
 ) -> None:
-    """Calls one function of the C interface; the outputs among `tensors` are written in place.
+    """Call a function of the C interface; the outputs among `tensors` are written in place.
 
     Args:
-        function: Its name, one of `FUNCTIONS`.
-        tensors: Its tensors, in order; None for one that is absent.
-        params: Its parameters, of the structure that its signature names.
-        threads: The most threads it may use on the CPU.
-        stream: A CUDA stream: runs the CUDA twin, whose tensors are in device memory, and returns without waiting.
-        library: Another library with the same interface than the installed one.
+        function: Name of the function, one of `FUNCTIONS`.
+        tensors: Tensors of the function, in order; None for an optional tensor that is not given.
+        params: Parameters of the function, of the structure in its signature.
+        threads: Maximum number of threads on the CPU.
+        stream: CUDA stream. If given, the CUDA version of the function runs, on tensors in device memory, and the call
+            returns without waiting for it.
+        library: Library to use instead of the installed one, with the same interface.
 
     Raises:
-        OpError: There is no library, or the tensors do not fit the op or each other.
+        OpError: The library is not available, or the tensors do not match the operator or each other.
     """
     reason = ""
     if library is None:

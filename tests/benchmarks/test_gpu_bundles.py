@@ -47,7 +47,7 @@ def test_every_check_of_an_exported_bundle(program, tiny_bundle, tmp_path, capsy
 
 
 def test_a_bundle_that_does_not_reproduce_itself_fails(program, clip_bundle, capsys):
-    """Its self-test is no clip: every check that reads it fails, and says so."""
+    """The self-test of this bundle is not a clip: every check that reads it fails, and reports that."""
     assert program.main(["check", str(clip_bundle.path.parent), "--device", "cpu"]) == 1
     (line,) = lines_of(capsys)
     assert line.startswith(f"FAILED   clip: {clip_bundle.path / 'selftest.npz'} cannot be read")
@@ -86,9 +86,9 @@ def sanitizer(tmp_path, text):
 
 
 def test_one_step_under_the_sanitizer(checks, tiny_bundle, tmp_path, monkeypatch):
-    """The tool is given the program, and the program's words come back."""
-    rooms = ("", "training", "export", "plugins")
-    monkeypatch.setenv("PYTHONPATH", ":".join(str(REPOSITORY / room) for room in rooms))
+    """The sanitizer is called with the program, and the output of the program is returned."""
+    folders = ("", "training", "export", "plugins")
+    monkeypatch.setenv("PYTHONPATH", ":".join(str(REPOSITORY / folder) for folder in folders))
     bundle = visdeploy.Bundle.open(tiny_bundle)
     tool = sanitizer(tmp_path, 'while [[ $1 == --* ]]; do shift 2; done; "$@"')
     said = checks.check_sanitizer(bundle, "cpu", tool, 120)

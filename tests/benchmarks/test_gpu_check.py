@@ -1,4 +1,4 @@
-"""The script for GPU machines, as far as it goes without one."""
+"""The parts of the script for GPU machines that run without a GPU."""
 
 import os
 import re
@@ -56,7 +56,7 @@ def test_missing_python_is_named():
 
 @pytest.fixture
 def pretended(tmp_path):
-    """A Python that claims a GPU, and for the rest does what the test says."""
+    """Return an interpreter that reports a GPU; the test determines its other behaviour."""
 
     def make(rest):
         python = tmp_path / "python"

@@ -1,4 +1,4 @@
-"""The operators' benchmark runs from end to end on tiny inputs and says what it measured; speeds decide nothing."""
+"""The benchmark of the operators runs completely on small inputs and reports its measurements; speed is not checked."""
 
 import importlib
 import json

@@ -1,4 +1,4 @@
-"""Checkpoints for benchmarks: any method by its name alone, and its network finds objects."""
+"""Checkpoints with random weights for benchmarks: every method is supported, and its network finds objects."""
 
 import importlib
 

@@ -1,4 +1,4 @@
-"""The benchmark of tracks counts windows as the runtime cuts them, and objects as they cross."""
+"""The benchmark of tracks counts the windows of the runtime, and the objects that cross their borders."""
 
 import importlib
 import json

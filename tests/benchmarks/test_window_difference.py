@@ -1,4 +1,4 @@
-"""The comparison of windows with the whole video sees exactly what differs."""
+"""The comparison of windows with the whole video finds exactly the differences."""
 
 import importlib
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def program(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 class InPython(Backend):
-    """A function of a clip as an engine."""
+    """Engine that computes a function of a clip."""
 
     def __init__(self, spec: ModelSpec, function: Function) -> None:
         super().__init__(spec, EngineDescription("python", "1", "cpu"))
@@ -56,7 +56,7 @@ def model(program: ModuleType, function: Function) -> Any:
 
 
 def clip_function(clip: np.ndarray) -> dict[str, np.ndarray]:
-    """Two pairs; nothing depends on the length of the clip. A frame's score is its first pixel."""
+    """Return two pairs, independently of the length of the clip. The score of a frame is its first pixel."""
     frames = len(clip)
     boxes = np.array([[0.1, 0.1, 0.4, 0.5], [0.5, 0.4, 0.9, 0.9]], np.float32)
     scores = clip[:, 0, 0, 0][:, None] / np.array([100, 200], np.float32)

@@ -1,4 +1,4 @@
-"""The example programs run as they stand."""
+"""The example programs run without changes."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    """Two short videos of moving squares."""
+    """Write two short videos of moving squares."""
     folder = tmp_path_factory.mktemp("clips")
     for number, colour in enumerate(((220, 40, 30), (30, 60, 220))):
         with VideoWriter(folder / f"{number}.mp4", 160, 96, 10) as writer:

@@ -1,4 +1,4 @@
-"""Compares a method's port with recorded outputs of its reference, stage by stage: `python -m tests.goldens FOLDER`."""
+"""Comparison of a network with recorded outputs of its reference, stage by stage: `python -m tests.goldens FOLDER`."""
 
 from __future__ import annotations
 

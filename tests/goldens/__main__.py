@@ -17,7 +17,7 @@ from .core import Report, Row
 
 
 def table(report: Report) -> Table:
-    """One line per file and stage: the worst of all its comparisons."""
+    """Return one line per file and stage, with the worst of all its comparisons."""
     view = Table("file", "stage", "compared", "worst error", "of tolerance", "")
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in report.rows:

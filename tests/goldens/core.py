@@ -1,4 +1,4 @@
-"""What every method's golden folder has in common: weights, arrays with statistics, packed masks, the report."""
+"""Common parts of the golden folders of all methods: weights, arrays with statistics, packed masks, the report."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Store:
         return key in self.arrays
 
     def keys(self, pattern: str) -> list[str]:
-        """Keys that match the whole pattern, without `/shape` and `/stats` companions of other keys."""
+        """Return the keys that match the whole pattern, without `/shape` and `/stats` companions of other keys."""
         return [k for k in self.arrays if re.fullmatch(pattern, k) and not self._companion(k)]
 
     def _companion(self, key: str) -> bool:
@@ -73,7 +73,7 @@ class Store:
         return leaf in ("shape", "stats") and base in self.arrays
 
     def take(self, key: str) -> np.ndarray:
-        """A stored array that is an input of the comparison."""
+        """Return a stored array that is an input of the comparison."""
         self.unused.discard(key)
         return self.arrays[key]
 
@@ -174,7 +174,7 @@ class Golden:
         *,
         details: Mapping[str, Any] | None = None,
     ) -> StateDict:
-        """The seeded weights, with overrides.
+        """Return the seeded weights, with overrides.
 
         `resize` may change the shape of a tensor by its name; a case with `details` has its own `params` and
         `overrides` there, else they are the manifest's.
@@ -193,7 +193,7 @@ class Golden:
         return state
 
     def open(self, file: str, *, cases: bool = False) -> Store | None:
-        """A file of the folder; None where it is absent or not asked for."""
+        """Return a file of the folder; None where it is absent or not asked for."""
         self._opened.add(file)
         if self.only and file not in self.only:
             return None
@@ -203,12 +203,12 @@ class Golden:
         return Store(self, file, cases=cases)
 
     def close(self, store: Store) -> None:
-        """Take note of what was stored and never compared."""
+        """Report stored arrays that were never compared."""
         self.report.checked += len(store.arrays) - len(store.unused)
         self.report.unchecked += [f"{store.file}: {key}" for key in sorted(store.unused)]
 
     def finish(self) -> Report:
-        """Files that no part of the adapter knows are failures too."""
+        """Report files that the adapter does not read as failures."""
         for path in sorted(self.folder.glob("*.npz")):
             if path.name not in self._opened and (not self.only or path.name in self.only):
                 self.report.unchecked.append(f"{path.name}: the whole file")

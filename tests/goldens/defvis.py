@@ -33,7 +33,7 @@ KNOWN = {*FIELDS, "variant", "backbone", "num_queries", "slots", "resize_short",
 
 
 def configure(values: Mapping[str, Any]) -> DefVISConfig:
-    """A case's configuration as ours; what this port cannot do is an error, not ignored."""
+    """Return a case's configuration as ours; what this port cannot do is an error, not ignored."""
     if set(values) - KNOWN or values["mode"] != "eval":
         raise SystemExit(
             f"the manifest asks for what the adapter does not know: {set(values) - KNOWN or values['mode']}"

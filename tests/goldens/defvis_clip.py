@@ -45,7 +45,7 @@ def stage(store: Store, details: Mapping[str, Any], key: str, value: Tensor) -> 
 
 
 def read_clip(store: Store, details: Mapping[str, Any], config: DefVISConfig) -> tuple[Tensor, Tensor | None]:
-    """Network input `[1, T, 3, H, W]` and padding mask of a case, through the runtime's preprocessing."""
+    """Return network input `[1, T, 3, H, W]` and padding mask of a case, from the preprocessing of the runtime."""
     clip, padded = details["clip"], details["config"]["padded_to"]
     video = seeded_frames(clip["name"], clip["T"], clip["H"], clip["W"])
     order = np.arange(config.num_frames) % clip["T"]
@@ -65,7 +65,7 @@ def read_clip(store: Store, details: Mapping[str, Any], config: DefVISConfig) ->
 
 
 def rows_of(value: Tensor, config: DefVISConfig) -> Tensor:
-    """`[B, S, T, ...]` as upstream's rows `[B, S * T, ...]`: slot-major with groups, frame-major without."""
+    """Convert `[B, S, T, ...]` to published rows `[B, S * T, ...]`: slot-major with groups, otherwise frame-major."""
     return (value if config.instance_groups else value.transpose(1, 2)).flatten(1, 2)
 
 
@@ -109,7 +109,7 @@ def _frame_stages(seen: Mapping[str, Any], padding: Tensor | None) -> dict[str, 
 
 
 def _encoder_stages(seen: Mapping[str, Any], model: DefVIS) -> dict[str, Tensor]:
-    """What goes into the encoder, and its first layer in parts."""
+    """Return the input of the encoder, and the parts of its first layer."""
     frames, levels, _ = seen["transformer/inputs"]
     tokens = seen[f"{ENCODER}.0/input"]
     pixels = levels.position[:, : frames.shape[1] * frames.shape[3] * frames.shape[4]]
@@ -134,12 +134,12 @@ def _encoder_stages(seen: Mapping[str, Any], model: DefVIS) -> dict[str, Tensor]
 
 
 def _mask_stages(store: Store, seen: Mapping[str, Any], config: DefVISConfig) -> dict[str, Tensor]:
-    """The stored calls of the mask head: one slot and frame each with groups, all slots of a frame without."""
+    """Return the stored calls of the mask head, each for one slot and frame, or without groups all slots of a frame."""
     calls, frames = store.take("mask_head_calls").tolist(), config.num_frames
     lead = (config.slots, frames)
 
     def call(value: Tensor, number: int) -> Tensor:
-        """`[n_f, ...]` of one call, from `[S * T, ...]`."""
+        """Return `[n_f, ...]` of one call, from `[S * T, ...]`."""
         slots = value.unflatten(0, lead)
         return slots[number // frames, number % frames].unsqueeze(0) if config.instance_groups else slots[:, number]
 
@@ -157,7 +157,7 @@ def _mask_stages(store: Store, seen: Mapping[str, Any], config: DefVISConfig) ->
 def decoded(
     outputs: Mapping[str, np.ndarray], config: DefVISConfig, size: Mapping[str, int]
 ) -> dict[int, ClipInstance]:
-    """What the runtime's decoder reports of each slot, by slot.
+    """Return the results of the runtime's decoder by slot.
 
     Upstream also reports slots whose best id is the unused 0, which the decoder drops: for it, all ids move up by one
     behind a new id 0 that no frame ever votes for.
@@ -206,14 +206,14 @@ def check_results(
 
 
 def category(instance: ClipInstance) -> int:
-    """The id that most frames vote for, the smallest on a tie."""
+    """Return the id that most frames vote for, the smallest on a tie."""
     return int(instance.votes[:, 1:-1].sum(0).argmax())
 
 
 def _check_threshold(
     store: Store, outputs: Mapping[str, np.ndarray], config: DefVISConfig, size: Mapping[str, int]
 ) -> None:
-    """A second threshold for the frames of the reported slots; frames whose mask is empty show none either way."""
+    """Check a second threshold for the frames of the reported slots; frames with empty masks are always absent."""
     threshold = float(store.take("post_alt_frame_threshold"))
     found = decoded(outputs, dataclasses.replace(config, frame_score_threshold=threshold), size)
     kept = np.array([[mask is not None for mask in f.masks] for f in found.values()]).T
@@ -224,7 +224,7 @@ def _check_threshold(
 
 
 def _check_json(store: Store, file: str, found: Mapping[int, ClipInstance], limit: float) -> None:
-    """The file that upstream's own script wrote; there an empty mask is written where we have none."""
+    """Check the file of the published script, which contains empty masks where we have none."""
     entries = json.loads((store.golden.folder / file).read_text(encoding="utf-8"))
     store.row(f"{file}: entries", float(abs(len(entries) - len(found))), 0.0)
     for entry, instance in zip(entries, found.values(), strict=False):

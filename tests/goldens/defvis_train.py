@@ -29,7 +29,7 @@ NOISE = 1e-8
 
 
 def read_targets(store: Store, config: DefVISConfig) -> ObjectTargets:
-    """Objects in upstream's rows `object * T + frame`."""
+    """Read the objects, stored in rows `object * T + frame`."""
     frames = config.num_frames
     shape = tuple(store.take("target_masks_shape").tolist())
     masks = np.unpackbits(store.take("target_masks_bits"), axis=-1, count=shape[2]).astype(bool).reshape(shape)
@@ -40,7 +40,7 @@ def read_targets(store: Store, config: DefVISConfig) -> ObjectTargets:
 
 
 def check_matches(store: Store, keys: tuple[str, str], match: Matches, config: DefVISConfig) -> None:
-    """Matched rows as sorted pairs: their order carries no meaning."""
+    """Compare the matched rows as sorted pairs, because their order has no meaning."""
     frames, slots = config.num_frames, config.slots
     source = match.slot * frames + match.frame if config.instance_groups else match.frame * slots + match.slot
     pairs = sorted(zip(source.tolist(), (match.object * frames + match.frame).tolist(), strict=True))
@@ -50,7 +50,7 @@ def check_matches(store: Store, keys: tuple[str, str], match: Matches, config: D
 
 
 def logged(output: DefVISOutput, targets: ObjectTargets, matches: Sequence[Sequence[Matches]]) -> dict[str, Tensor]:
-    """Upstream's two measures that are only logged, from the matches."""
+    """Compute from the matches the two values that the published code only logs."""
     last = len(matches) - 1
     values: dict[str, Tensor] = {}
     for layer in range(len(matches)):
@@ -72,7 +72,7 @@ def compare_losses(
     matches: Sequence[Sequence[Matches]],
     config: DefVISConfig,
 ) -> Tensor:
-    """Every stored loss of one set of matches; the weighted sum is returned."""
+    """Compare every stored loss of one set of matches, and return the weighted sum."""
     losses = criterion(output, [targets], matches, config)
     total = torch.stack([loss_weight(name, config) * value for name, value in losses.items()]).sum()
     values = losses | logged(output, targets, matches) | {"total": total}
@@ -85,7 +85,7 @@ def compare_losses(
 
 
 def vistr_matches(output: DefVISOutput, targets: ObjectTargets, config: DefVISConfig) -> list[list[Matches]]:
-    """VisTR's own indexing: the valid flags are those of the object with the pair's number, not of the matched one."""
+    """Index as VisTR: the valid flags are those of the object with the number of the pair, not of the matched one."""
     found = []
     for logits, boxes in zip(output.logits, output.boxes, strict=True):
         slots, objects = match_one_to_one(matching_cost(logits[0], boxes[0], targets, config))
@@ -97,7 +97,7 @@ def vistr_matches(output: DefVISOutput, targets: ObjectTargets, config: DefVISCo
 def check_losses(
     store: Store, details: Mapping[str, Any], model: DefVIS, output: DefVISOutput, *, gradients: bool
 ) -> None:
-    """Losses of the network's own output, and its gradients."""
+    """Compare the losses of the output of the network, and its gradients."""
     config = model.config
     check_weights(store, details["loss_weights"], config)
     targets = read_targets(store, config)
@@ -117,7 +117,7 @@ def check_losses(
 
 
 def check_weights(store: Store, stored: Mapping[str, float], config: DefVISConfig) -> None:
-    """The weights of all losses that are computed."""
+    """Compare the weights of all losses that are computed."""
     wrong = [k for k, v in stored.items() if loss_weight(k, config) != v]
     store.row("loss weights", float(len(wrong)), 0.0)
 
@@ -147,7 +147,7 @@ def check_gradients(store: Store, model: DefVIS) -> None:
 
 
 def check_criterion(store: Store, case: Mapping[str, Any]) -> None:
-    """Matcher and losses alone, on given predictions of all layers."""
+    """Compare matcher and losses alone, on given predictions of all layers."""
     base = VARIANTS[f"{case['variant']}_r50"]
     config = dataclasses.replace(base, num_frames=case["num_frames"])
     if case["slots"] != config.slots or case["vistr_valid_indexing"]:
@@ -176,7 +176,7 @@ def check_criterion(store: Store, case: Mapping[str, Any]) -> None:
 
 
 def slots_of(rows: Tensor, config: DefVISConfig) -> Tensor:
-    """Upstream's rows `[B, S * T, ...]` as `[B, S, T, ...]`."""
+    """Convert the published rows `[B, S * T, ...]` to `[B, S, T, ...]`."""
     if config.instance_groups:
         return rows.unflatten(1, (config.slots, config.num_frames))
     return rows.unflatten(1, (config.num_frames, config.slots)).transpose(1, 2)

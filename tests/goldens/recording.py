@@ -1,4 +1,4 @@
-"""What modules took and gave while a network ran."""
+"""Recording of the inputs and outputs of modules while a network runs."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import numpy as np
 
 
 def seeded_array(name: str, shape, dtype: str = "float32") -> np.ndarray:
-    """The value of one tensor, from its state-dict name and its shape alone.
+    """Return the value of one tensor, from its state-dict name and its shape alone.
 
     - ``num_batches_tracked`` and any other integer tensor: zeros
     - ``running_mean``: 0.1 * N(0, 1);  ``running_var``: 0.5 + U(0, 1)
@@ -48,7 +48,7 @@ def seeded_state_dict(params) -> dict:
 
 
 def seeded_frames(name: str, num_frames: int, height: int, width: int) -> np.ndarray:
-    """A smooth moving RGB test clip, uint8, shape (num_frames, height, width, 3)."""
+    """Return a smooth moving RGB test clip, uint8, shape (num_frames, height, width, 3)."""
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
     rng = np.random.RandomState(seed)
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)

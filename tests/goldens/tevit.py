@@ -63,7 +63,7 @@ def run(golden: Golden) -> None:
 
 
 def load(golden: Golden, source: Mapping[str, Any], variant: str) -> TeViT:
-    """The seeded network; a value of the manifest's configuration that is not ours is an error."""
+    """Return the seeded network; a value of the manifest's configuration that is not ours is an error."""
     config = VARIANTS[variant]
     wrong = [k for k, ours in FIELDS.items() if _plain(getattr(config, ours)) != source["config"][k]]
     if wrong:
@@ -78,7 +78,7 @@ def _plain(value: Any) -> Any:
 
 
 def configured(model: TeViT, clip: Mapping[str, Any]) -> TeViT:
-    """The same network with the clip's own size at inference."""
+    """Return the same network with the clip's own size at inference."""
     longest, shortest = clip["resize_long_short"]
     model.config = dataclasses.replace(model.config, longest_edge=longest, shortest_edge=shortest)
     return model

@@ -30,7 +30,7 @@ AREA, AREA_SHARE = 5, 0.01
 
 
 def slices(entry: Mapping[str, Any]) -> dict[str, int]:
-    """Steps of the stored slice by axis."""
+    """Return the steps of the stored slice by axis."""
     parts = entry.get("slice", "[]").strip("[]").split(",")
     steps = {str(axis): part.strip().lstrip(":") for axis, part in enumerate(parts)}
     return {axis: int(step) for axis, step in steps.items() if step}
@@ -66,7 +66,7 @@ def check_clip(store: Store, clip: Mapping[str, Any], model: TeViT) -> None:
 
 
 def read_clip(store: Store, clip: Mapping[str, Any], model: TeViT, prefix: str) -> tuple[Tensor, Tensor]:
-    """Network inputs, through the runtime's preprocessing: frames `[T, 3, H, W]`, rows and columns of their content."""
+    """Return frames `[T, 3, H, W]`, rows and columns of their content, from the preprocessing of the runtime."""
     height, width = clip["height"], clip["width"]
     video = seeded_frames(clip["name"], clip["num_frames"], height, width)
     spec = inference_settings(model.config).preprocessing
@@ -87,7 +87,7 @@ def read_clip(store: Store, clip: Mapping[str, Any], model: TeViT, prefix: str) 
 
 @torch.no_grad()
 def network_stages(model: TeViT, frames: Tensor, size: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """Everything that the goldens store between input and boxes, by their names."""
+    """Return all stored values between input and boxes by name."""
     count = range(model.config.num_stages)
     heads = [f"roi_head.bbox_head.{s}" for s in count]
     parts = ("attention_norm", "instance_interactive_conv", "fc_reg")
@@ -127,7 +127,7 @@ def network_stages(model: TeViT, frames: Tensor, size: Tensor) -> tuple[dict[str
 
 
 def _block_stages(seen: Mapping[str, Any], name: str) -> dict[str, Tensor]:
-    """Patch embedding and blocks of a stage of the messenger backbone; the first block in parts."""
+    """Return patch embedding and blocks of a stage of the messenger backbone, and the parts of the first block."""
     tokens, messengers, _ = seen[f"{name}.0"]
     pixels = tokens.shape[1]
     attended = torch.cat([tokens, messengers], dim=1) + seen[f"{name}.1.0.attn"]
@@ -144,7 +144,7 @@ def _block_stages(seen: Mapping[str, Any], name: str) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def exported(model: TeViT, frames: Tensor, size: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Outputs of the exported function, and the stages of its mask head."""
+    """Return the outputs of the exported function, and the stages of its mask head."""
     step = ClipStep(model).eval()
     head = f"model.roi_head.mask_head.{model.config.num_stages - 1}"
     with Recorder(step, {head, f"{head}.instance_interactive_conv", f"{head}.upsample"}) as recorder:
@@ -194,14 +194,14 @@ def check_final(
 
 
 def dense(found: list[ClipInstance], count: int, height: int, width: int) -> np.ndarray:
-    """`[T, R, h, w]` bool."""
+    """Return `[T, R, h, w]` bool."""
     empty = np.zeros((height, width), bool)
     shown = [[empty if m is None else m.decode() for m in (each.masks[t] for each in found)] for t in range(count)]
     return np.array(shown)
 
 
 def check_json(store: Store, file: str, judged: list[tuple[int, float]], masks: np.ndarray) -> None:
-    """The file that upstream's own script wrote."""
+    """Check the file of the published script."""
     entries = json.loads((store.golden.folder / file).read_text(encoding="utf-8"))
     store.row(f"{file}: entries", float(abs(len(entries) - len(judged))), 0.0)
     entries.sort(key=lambda entry: -entry["score"])
@@ -213,7 +213,7 @@ def check_json(store: Store, file: str, judged: list[tuple[int, float]], masks: 
 
 
 def check_unit(store: Store, features: list[Tensor]) -> None:
-    """RoI features of boxes on all levels and on their borders."""
+    """Compare RoI features of boxes on all levels and on their borders."""
     rois = torch.from_numpy(store.take("unit/rois"))
     images, boxes = rois[:, 0].long(), rois[:, 1:]
     for size in (7, 14):

@@ -33,7 +33,7 @@ LOSS_ATOL = 1e-6  # the accuracy may be 0
 
 
 def check_training(store: Store, details: Mapping[str, Any], model: TeViT) -> None:
-    """One forward and backward of two clips of different sizes."""
+    """Compare one forward and backward pass of two clips of different sizes."""
     config = model.config
     clips, sizes, shapes = read_clips(store, details, model)
     targets = [read_targets(store, i, details["clip_length"], clips.shape[3:]) for i in range(details["num_clips"])]
@@ -67,7 +67,7 @@ def check_training(store: Store, details: Mapping[str, Any], model: TeViT) -> No
 
 
 def read_clips(store: Store, details: Mapping[str, Any], model: TeViT) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
-    """Both clips padded to one size, `[B, T, 3, H, W]`, rows and columns of their content, and those with padding."""
+    """Read both clips, padded to one size, `[B, T, 3, H, W]`, rows and columns of their content, and of the batch."""
     found, sizes = [], []
     for clip in details["clips"]:
         longest, shortest = clip["resize_long_short"]
@@ -86,7 +86,7 @@ def read_clips(store: Store, details: Mapping[str, Any], model: TeViT) -> tuple[
 
 
 def read_targets(store: Store, clip: int, frames: int, size: Sequence[int]) -> ObjectTargets:
-    """Objects by rising id; masks are stored without the padding to the other clip's size."""
+    """Read the objects in ascending order of id; masks are stored without the padding to the size of the other clip."""
 
     def take(frame: int, name: str) -> np.ndarray:
         return store.take(f"train/target/clip{clip}/frame{frame}/{name}")
@@ -117,7 +117,7 @@ def check_stage(
     masks: Tensor,
     config: Any,
 ) -> None:
-    """Costs, assignments, mask targets and predictions of one stage."""
+    """Compare costs, assignments, mask targets and predictions of one stage."""
     name = f"train/stage{number}"
     logits, boxes = output.logits[number], output.boxes[number]
     stage(store, f"{name}/cls_logits", logits.flatten(0, 1))
@@ -136,7 +136,7 @@ def check_stage(
 
 
 def places(store: Store, clip: int, target: ObjectTargets) -> Tensor:
-    """Which target of each frame an object is, from 1, in the frame's own order: `[K, T]`, 0 where it is absent."""
+    """Return the index of every object among the targets of each frame, from 1: `[K, T]`, 0 where it is absent."""
     ids = [store.arrays[f"train/target/clip{clip}/frame{t}/ids"].tolist() for t in range(target.present.shape[1])]
     order = sorted({i for each in ids for i in each})
     return torch.tensor([[each.index(i) + 1 if i in each else 0 for each in ids] for i in order])
@@ -145,7 +145,7 @@ def places(store: Store, clip: int, target: ObjectTargets) -> Tensor:
 def accuracies(
     output: TeViTOutput, targets: Sequence[ObjectTargets], matches: Sequence[Sequence[Matches]]
 ) -> dict[str, float]:
-    """Percentage of the positives whose best class is right; upstream only logs it."""
+    """Return the share of positives whose best class is correct, in percent, which the published code only logs."""
     found = {}
     for i, stage_matches in enumerate(matches):
         best = positives(output.logits[i], stage_matches).argmax(dim=1)

@@ -44,7 +44,7 @@ KNOWN = {*FIELDS, *FIXED, "OUTDIM", "BACKBONE"}
 
 
 def configure(manifest: Mapping[str, Any], values: Mapping[str, Any]) -> VISOLOConfig:
-    """The manifest's configuration as ours; what this port cannot do is an error, not ignored."""
+    """Return the manifest's configuration as ours; what this port cannot do is an error, not ignored."""
     unknown = set(values) - KNOWN
     wrong = {k: values[k] for k, v in FIXED.items() if values.get(k, v) != v}
     if unknown or wrong:
@@ -57,7 +57,7 @@ def configure(manifest: Mapping[str, Any], values: Mapping[str, Any]) -> VISOLOC
 
 
 def network(golden: Golden, config: VISOLOConfig) -> VISOLO:
-    """Our network with the seeded weights, through the same renaming as an official checkpoint."""
+    """Return our network with the seeded weights, renamed in the same way as an official checkpoint."""
 
     def resize(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         classes = name.removeprefix("model.") in OFFICIAL.class_tensors

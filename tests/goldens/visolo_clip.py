@@ -30,7 +30,7 @@ PRE_INPUT = {"Kernel_branch.coords_resized": "Kernel_branch.conv_layers", "Mask_
 
 
 def modules_of(stages: set[str]) -> set[str]:
-    """Modules to hook for these stage names."""
+    """Return the modules to hook for these stages."""
     return {PRE_INPUT.get(s, re.sub(r"(#\d+)?(/input)?$", "", s)) for s in stages}
 
 
@@ -47,14 +47,14 @@ def memory_frames(t: int) -> list[int]:
 
 
 class ReferenceRun:
-    """Upstream's way: every stored feature is projected again in every frame."""
+    """Computation of the published code, which projects every stored feature again in every frame."""
 
     def __init__(self, model: VISOLO) -> None:
         self.model = model
         self.past: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def affinity(self, a: Tensor, b: Tensor) -> Tensor:
-        """Logits `[1, N, M * N]` between one frame (Q side) and M frames."""
+        """Return the logits `[1, N, M * N]` between one frame (Q side) and M frames."""
         branch = self.model.Tracking_branch
         query = branch.query(branch.share(a))
         reference = branch.reference(branch.share(b)).permute(1, 0, 2).flatten(1)
@@ -107,7 +107,7 @@ class ProductRun:
         self.previous_query: Tensor | None = None
 
     def step(self, image: Tensor, t: int) -> tuple[dict[str, Any], dict[str, np.ndarray], Any]:
-        """Online values as the recording names them, raw outputs, frame result."""
+        """Return values of the online step by recorded name, raw outputs, frame result."""
         before = Memory(*self.state.values())
         with Recorder(self.model, set(self.HOOKS)) as recorder:
             outputs = dict(zip(self.module.output_names, self.module(image, **self.state), strict=True))
@@ -138,7 +138,7 @@ class ProductRun:
 
 
 def preprocess(store: Store, clip: Mapping[str, Any], model: VISOLO) -> list[Tensor]:
-    """Network inputs of a clip, checked against the recorded ones."""
+    """Return the network inputs of a clip, after comparing them with the recorded ones."""
     config = model.config
     frames = seeded_frames(clip["clip_name"], clip["num_frames"], clip["height"], clip["width"])
     height, width = clip.get("resized_to") or (clip["height"], clip["width"])
@@ -173,7 +173,7 @@ def check_online(store: Store, t: int, values: Mapping[str, Any], *, by: str) ->
 
 
 def score_slack(differ: float) -> float:
-    """How far a score may move where a part `differ` of a mask does: it is a mean over the mask, decayed by an IoU.
+    """Return the tolerance of a score, a mean over the mask decayed by IoU, if a share `differ` of the mask differs.
 
     One pixel of 2,159 at its threshold moves a score by 1.7e-4, beyond the tolerance of scores and far within that of
     masks; which side such a pixel falls on depends on the processor.
@@ -242,7 +242,7 @@ class Tracks:
 
 @torch.no_grad()
 def check_clip(store: Store, clip: Mapping[str, Any], model: VISOLO) -> None:
-    """Both runs over one clip."""
+    """Compare both runs on one clip."""
     size: tuple[int, int] = tuple(clip.get("output_size") or (clip["height"], clip["width"]))
     inputs = preprocess(store, clip, model)
     reference, product, tracks = ReferenceRun(model), ProductRun(model, size), Tracks(len(inputs), size)

@@ -35,7 +35,7 @@ def read_targets(store: Store, train: Mapping[str, Any]) -> list[ClipTargets]:
 
 
 def check_assignment(store: Store, targets: list[ClipTargets], model: VISOLO) -> None:
-    """The stored rows as sets: order carries no meaning."""
+    """Compare the stored rows as sets, because their order has no meaning."""
     grid, columns = model.config.grid, model.config.grid[1]
     owners = [assign_clip(t, grid, eps=model.config.sampling_eps) for t in targets]
     cells, classes, areas = {}, set(), {}

@@ -1,4 +1,4 @@
-"""The sixth method: its package installed, a network trained for one step, and its bundle; once for a module."""
+"""Fixtures of the sixth method: its installed package, a network trained for one step, and its bundle."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ METHOD = "recurrent_segmenter"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The package on the import path, of other processes too."""
+    """Add the package to the import path, also of other processes."""
     folder = lay_out_sixth(tmp_path_factory.mktemp("installed") / "site")
     with on_path(folder), pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
@@ -27,7 +27,7 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(site, tmp_path_factory) -> Path:
-    """The output folder of a training of one step."""
+    """Return the output folder of a training of one step."""
     from visdeploy_training import train
 
     folder = tmp_path_factory.mktemp("training")
@@ -57,7 +57,7 @@ def trained(site, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoint(trained, tmp_path_factory) -> Path:
-    """The trained network, with a threshold that its weakest slot passes in some frames of a clip and not in others."""
+    """Return the trained network, with a threshold that its weakest slot exceeds in only some frames of a clip."""
     from visdeploy_training import convert_checkpoint, create_model, save_checkpoint
     from visdeploy_training.predict import torch_pipeline
 
@@ -81,19 +81,19 @@ def checkpoint(trained, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def sixth_bundle(checkpoint, tmp_path_factory) -> Path:
-    """The exported bundle; do not write into it."""
+    """Return the exported bundle; do not write into it."""
     return visdeploy.export(checkpoint, tmp_path_factory.mktemp("bundle") / "sixth.vis", certify_frames=6).path
 
 
 @pytest.fixture(scope="module")
 def sixth(sixth_bundle) -> VISPredictor:
-    """A predictor of it."""
+    """Return a predictor of it."""
     return VISPredictor(sixth_bundle, device="cpu", threads=1)
 
 
 @pytest.fixture(scope="module")
 def in_torch(checkpoint):
-    """The same network in PyTorch."""
+    """Return the same network in PyTorch."""
     from visdeploy_training import load_checkpoint
     from visdeploy_training.predict import torch_pipeline
 

@@ -43,14 +43,14 @@ def lay_out(site: Path, name: str, entry_points: EntryPoints, *, modules: Path |
 
 
 def lay_out_sixth(site: Path) -> Path:
-    """The package of the sixth method, as its pyproject.toml says."""
+    """Return the package of the sixth method, as its pyproject.toml says."""
     project = tomllib.loads((SIXTH / "pyproject.toml").read_text())["project"]
     return lay_out(site, project["name"], project["entry-points"], modules=SIXTH / project["name"].replace("-", "_"))
 
 
 @contextmanager
 def on_path(site: Path) -> Iterator[Path]:
-    """The folder is on the import path of this process; afterwards nothing of it is left."""
+    """Add a folder to the import path of this process; afterwards, remove it and its modules."""
     before = set(sys.modules)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(site))

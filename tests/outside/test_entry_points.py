@@ -1,4 +1,4 @@
-"""Methods of other packages: found by their entry points, and named in the error when they cannot be used."""
+"""Methods of other packages: found by their entry points, and named in the error if they cannot be used."""
 
 import sys
 from types import SimpleNamespace
@@ -25,7 +25,7 @@ GROUPS = list(LOOK_UP)
 
 @pytest.fixture
 def install(tmp_path):
-    """A function that puts packages with one entry point, `other`, on the import path."""
+    """Yield a function that puts packages with one entry point, `other`, on the import path."""
     path = []
 
     def add(group, value, *, package="other-package", name="other", **modules):

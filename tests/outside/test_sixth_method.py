@@ -30,7 +30,7 @@ WIDE, TALL = (60, 90), (90, 60)
 
 
 def run(pipeline, frames, state=None):
-    """All outputs of every step, and the state after each."""
+    """Return all outputs of every step, and the state after each."""
     outputs, states = [], []
     for step in pipeline.steps(frames):
         found, state = pipeline.run(step, state, proof=True)
@@ -85,7 +85,7 @@ def test_the_certificate_names_its_measure(sixth_bundle):
 
 
 def changed_selftest(change):
-    """What `tamper` takes to change one output of frame 5 in the self-test."""
+    """Return an argument of `tamper` that changes one output of frame 5 in the self-test."""
 
     def apply(folder, data):
         with np.load(folder / SELFTEST) as archive:
@@ -145,7 +145,7 @@ def test_both_engines_agree_from_an_empty_memory_on(sixth, in_torch, size):
 
 
 def test_detections_come_and_go(sixth):
-    """What the tests of streams stand on: results depend on the frames before, and slots are not always there."""
+    """Check the assumptions of the tests of streams: results depend on earlier frames, and detections come and go."""
     frames = clip(12, seed=1)
     results = pushed(sixth, frames)
     assert len({len(outputs["slots"]) for outputs in run(sixth.pipeline, frames)[0]}) > 1
@@ -280,7 +280,7 @@ OWN = ("defvis", "tevit", "visolo")
 
 
 def strings(path):
-    """String constants of a module, without the docstrings."""
+    """Return the string constants of a module, without the docstrings."""
     tree = ast.parse(path.read_text())
     bare = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in bare)

@@ -41,7 +41,7 @@ clip (float[FRAMES, 3, height, width] frames) => (float[3, t, 4] class_scores, f
 
 
 def model_bytes(fixed: bool) -> bytes:
-    """The graph as a serialised ONNX model, for clips of exactly `LENGTH` frames or of any number."""
+    """Return the graph as a serialised ONNX model, for clips of exactly `LENGTH` frames or of any number."""
     import onnx.checker
     import onnx.parser
 
@@ -75,7 +75,7 @@ def make_clip_bundle(path: Path, *, fixed: bool = True, **changes: object) -> Bu
 
 
 def moving(count: int) -> np.ndarray:
-    """A red, a green and a blue square on their ways over a dark ground; uint8 `[count, 32, 48, 3]`.
+    """Return moving red, green and blue squares on a dark background; uint8 `[count, 32, 48, 3]`.
 
     The first pixel's brightness differs between frames, so that the graph shuffles its slots.
     """

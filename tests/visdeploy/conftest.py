@@ -1,4 +1,4 @@
-"""The small real bundle that the runtime's tests share."""
+"""Fixtures for the tests of the runtime: a small real bundle."""
 
 import pytest
 

@@ -42,7 +42,7 @@ step (float[1, 3, height, width] frame, float[3, rows, columns] near, float[memo
 
 
 def model_bytes(*, bounded: bool = True, sized: bool = True) -> bytes:
-    """The graph; `bounded` keeps the memory within its bound, `sized` the next `near` at the size of the frames."""
+    """Return the graph; `bounded` limits the memory, `sized` gives the next `near` the size of the frames."""
     import onnx.checker
     import onnx.parser
 
@@ -60,7 +60,7 @@ def model_bytes(*, bounded: bool = True, sized: bool = True) -> bytes:
 
 
 def fields():
-    """The manifest of the bundle, without schema version and files."""
+    """Return the manifest of the bundle, without schema version and files."""
     side = {"minimum": 16, "typical": 32, "maximum": 1024, "multiple": 16}
     state = [
         ("near", "float32", [3, "height/8", "width/8"], 0), ("memory", "float32", ["memory", 3], 0),
@@ -83,7 +83,7 @@ def make_bundle(path: Path, **options) -> Bundle:
 
 
 def frames(count: int, height: int, width: int, seed: int = 0) -> list[np.ndarray]:
-    """Frames constant in every 8x8 cell. Cells and their mean are small whole numbers: every step is exact."""
+    """Return frames constant in every 8x8 cell. Cells and their mean are small integers, so every step is exact."""
     rng = np.random.default_rng(seed)
     rows, columns = height // 8, width // 8
     signs = rng.permuted(np.tile(np.float32([1, -1]), (count, 3, rows * columns // 2)), axis=2)
@@ -92,12 +92,12 @@ def frames(count: int, height: int, width: int, seed: int = 0) -> list[np.ndarra
 
 
 def bfloat16(bits: np.ndarray) -> np.ndarray:
-    """The float32 values of bfloat16 bits."""
+    """Return the float32 values of bfloat16 bits."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def expected(video: list[np.ndarray]):
-    """The outputs of every step, and the state after the last one."""
+    """Return the outputs of every step, and the state after the last one."""
     near = np.zeros((3, *(side // 8 for side in video[0].shape[2:])), np.float32)
     memory, peak, outputs = np.zeros((0, 3), np.float32), np.full(3, 0.5, np.float32), []
     for frame in video:
@@ -109,12 +109,12 @@ def expected(video: list[np.ndarray]):
 
 
 def start(backend, frame):
-    """The state before the first frame."""
+    """Return the state before the first frame."""
     return backend.initial_state(backend.bind_inputs({"frame": frame}))
 
 
 def run(backend, video, state=None):
-    """The outputs of all steps, and the last state."""
+    """Return the outputs of all steps, and the last state."""
     state, found = start(backend, video[0]) if state is None else state, []
     for frame in video:
         outputs, state = backend.run({"frame": frame}, state)

@@ -66,7 +66,7 @@ step (float[1, 3, height, width] frame, float[SLOTS, 3, CELLS] mem, int64[1] ste
 
 
 def model_bytes() -> bytes:
-    """The graph as a serialised ONNX model."""
+    """Return the graph as a serialised ONNX model."""
     import onnx.checker
     import onnx.parser
 
@@ -76,7 +76,7 @@ def model_bytes() -> bytes:
 
 
 def fields():
-    """The manifest of the bundle, without schema version and files."""
+    """Return the manifest of the bundle, without schema version and files."""
     outputs = [
         ("scores", "float32", ["n"]), ("cells", "int64", ["n"]), ("class_scores", "float32", ["n", 4]),
         ("masks", "uint8", ["n", "height", "width"]), ("overlaps", "float32", ["n", "n"]),
@@ -125,7 +125,7 @@ def make_bundle(path: Path, *, model: bytes | None = None, **changes) -> Bundle:
 
 
 def clip(frames: int, seed: int = 0, size: tuple[int, int] = (60, 90)) -> np.ndarray:
-    """Coloured boxes that move, hide and return, uint8 `[frames, height, width, 3]`."""
+    """Return coloured boxes that move, disappear and return, uint8 `[frames, height, width, 3]`."""
     rng = np.random.default_rng(seed)
     height, width = size
     video = rng.integers(60, 90, (frames, height, width, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""What every engine and method must do with streams, as checks on a predictor."""
+"""Checks of streams that every engine and every method must pass."""
 
 import json
 import os
@@ -17,26 +17,26 @@ def pushed(predictor, frames):
 
 
 def plain(result):
-    """A frame's instances as JSON would give them back."""
+    """Return a frame's instances as JSON would give them back."""
     return [(i.track_id, i.label, i.score, i.mask.to_coco()) for i in result]
 
 
 def plain_tracks(video):
-    """A video's tracks as JSON would give them back."""
+    """Return a video's tracks as JSON would give them back."""
     return [
         (t.track_id, t.label, t.score, [(k, m.to_coco()) for k, m in sorted(t.masks.items())]) for t in video.tracks
     ]
 
 
 def resident() -> float:
-    """Memory of this process, in MiB."""
+    """Return the resident memory of this process, in MiB."""
     import psutil
 
     return psutil.Process(os.getpid()).memory_info().rss / 2**20
 
 
 def check_interleaved(predictor, videos):
-    """Streams that take turns give what each gives alone; returns that."""
+    """Check that interleaved streams return the results of single streams, and return these."""
     alone = [pushed(predictor, video) for video in videos]
     streams, together = [predictor.open_stream() for _ in videos], [[] for _ in videos]
     for frames in zip_longest(*videos):
@@ -59,7 +59,7 @@ print(json.dumps({"start": stream.num_frames - 20, "frames": found, "tracks": pl
 
 
 def check_saved_at_frame_50(predictor, bundle: Path, path: Path, **options) -> None:
-    """A stream saved at frame 50 goes on in a new process as it does in this one."""
+    """Check that a stream saved at frame 50 continues in a new process with the results of this one."""
     frames = clip(70)
     with predictor.open_stream(collect=True, **options) as stream:
         for frame in frames[:50]:

@@ -197,7 +197,7 @@ def test_what_a_killed_writer_of_engines_left_is_ignored(bundle, name, caplog):
 
 
 def test_nothing_hidden_is_read(bundle):
-    """Not even looked into: a pipe would block, a link to the root would be walked for ever."""
+    """Hidden files are not opened: a pipe would block, and a link to the root would be followed endlessly."""
     os.mkfifo(bundle.path / ".pipe")
     os.mkfifo(bundle.path / "README.md")
     (bundle.path / ".root").symlink_to("/")
@@ -252,7 +252,7 @@ def test_a_bundle_in_a_mounted_volume(bundle):
 
 
 def with_weights_in(location):
-    """A model whose only weights are in another file."""
+    """Return a model whose only weights are in another file."""
     onnx = pytest.importorskip("onnx")
     tensor = onnx.TensorProto(name="w", data_type=1, dims=[1], data_location=1)
     tensor.external_data.add(key="location", value=location)

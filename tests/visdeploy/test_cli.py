@@ -12,7 +12,7 @@ from visdeploy.video import open_source
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """A short video of a moving square."""
+    """Return a short video of a moving square."""
     return square_video(tmp_path_factory.mktemp("clip") / "square.mp4", 6)
 
 

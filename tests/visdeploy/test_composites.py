@@ -25,7 +25,7 @@ def truth(shared):
 
 
 def outputs_of(step, objects, classes, rng):
-    """What a network that knows the objects gives for a window: [slots, frames, ...]."""
+    """Return the outputs of an ideal network for a window: [slots, frames, ...]."""
     scores = np.zeros((SLOTS, step.length, classes + 1), np.float32)
     scores[..., 0] = 0.9
     logits = np.full((SLOTS, step.length, ROWS, COLUMNS), -6, np.float32)

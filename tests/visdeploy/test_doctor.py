@@ -1,4 +1,4 @@
-"""`visdeploy doctor`: what it says of engines and libraries that are there, missing or broken."""
+"""`visdeploy doctor`: its report on engines and libraries that are installed, missing or broken."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from visdeploy import diagnosis
 
 @pytest.fixture
 def modules(monkeypatch):
-    """Replaces what can be imported: a module, an exception, or None for one that is not installed."""
+    """Return a function that replaces importable modules: by a module, an exception, or None if not installed."""
     replaced = dict.fromkeys(("torch", "tensorrt", "tensorrt_rtx", "tensorrt_lean", "tensorrt_lean_bindings"))
     replaced["visdeploy_plugins"] = None
     real = diagnosis.importlib.import_module
@@ -68,7 +68,7 @@ def test_without_onnxruntime_nothing_runs(modules, capsys, broken):
 
 
 def test_half_an_onnxruntime_is_none(modules):
-    """What is left after one of its two builds was uninstalled: a folder that can be imported and holds nothing."""
+    """If one of two installed builds is uninstalled, an importable but empty folder remains."""
     modules["onnxruntime"] = SimpleNamespace()
     seen = engine(visdeploy.doctor(), "onnxruntime")
     assert (seen.runs_bundles, seen.detail) == (False, "installed in part")

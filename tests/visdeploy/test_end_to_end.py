@@ -1,4 +1,4 @@
-"""A real exported VISOLO through the whole runtime: all ways in agree, streams are apart, saved streams go on."""
+"""Exported VISOLO bundle in the whole runtime: equal results for all inputs, separate streams, resumption."""
 
 import pytest
 

@@ -74,7 +74,7 @@ def test_every_place_of_a_tensor(tmp_path, place):
 
 
 def reachable(descriptor, found):
-    """Messages that can stand in a message, at any depth, by name."""
+    """Return the messages that a message can contain, at any depth, by name."""
     if descriptor.name not in found:
         found[descriptor.name] = descriptor
         for field in descriptor.fields:
@@ -164,7 +164,7 @@ def test_no_damage_hides_a_file_from_us_that_onnx_still_sees(tmp_path_factory, d
 
 
 def tensors_of(message):
-    """Every tensor of a message, by reflection."""
+    """Yield every tensor of a message, by reflection."""
     if message.DESCRIPTOR.name == "TensorProto":
         yield message
     for field, value in message.ListFields():

@@ -10,7 +10,8 @@ tomllib = pytest.importorskip("tomllib", reason="Python 3.11 reads TOML")
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "Makefile", *REPOSITORY.glob("docs/**/*.md")]
-PAGES += [path for room in ("visdeploy", "export", "training", "plugins") for path in (REPOSITORY / room).rglob("*.py")]
+PACKAGES = ("visdeploy", "export", "training", "plugins")
+PAGES += [path for folder in PACKAGES for path in (REPOSITORY / folder).rglob("*.py")]
 NAMED = {
     (path.relative_to(REPOSITORY).as_posix(), extra)
     for path in PAGES
@@ -20,7 +21,7 @@ NAMED = {
 
 
 def needs(extra, seen=()):
-    """Names of the distributions that an extra brings, those of other extras included."""
+    """Return the names of the distributions that an extra installs, including those of other extras."""
     found = set()
     for requirement in EXTRAS[extra]:
         name, _, others = re.match(r"([\w.-]+)(\[([\w,-]+)\])?", requirement).groups()

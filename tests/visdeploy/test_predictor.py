@@ -1,4 +1,4 @@
-"""The predictor: what it refuses, flat memory, a light import."""
+"""The predictor: errors for invalid arguments, constant memory, a fast import."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The public surface: what it offers, what importing it costs, and that it never needs torch."""
+"""The public API: its names, the time to import it, and independence of torch."""
 
 import subprocess
 import sys

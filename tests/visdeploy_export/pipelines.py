@@ -16,7 +16,7 @@ from visdeploy_training.torch_backend import TorchBackend
 
 
 def in_pytorch(bundle: Bundle, checkpoint: Path | None = None) -> Pipeline:
-    """The model of a bundle in eager PyTorch.
+    """Return the model of a bundle in eager PyTorch.
 
     Args:
         bundle: The bundle.
@@ -27,12 +27,12 @@ def in_pytorch(bundle: Bundle, checkpoint: Path | None = None) -> Pipeline:
 
 
 def in_onnx_runtime(bundle: Bundle) -> Pipeline:
-    """The model of a bundle in ONNX Runtime, on one thread of the CPU."""
+    """Return the model of a bundle in ONNX Runtime, on one thread of the CPU."""
     return Pipeline(bundle.manifest, open_backend(bundle, device="cpu", threads=1))
 
 
 def step_of(inputs: Mapping[str, npt.NDArray[Any]], first: int = 0) -> Step:
-    """A step of preprocessed frames that no step before it has seen.
+    """Return a step of preprocessed frames that no step before it has seen.
 
     Args:
         inputs: The graph's inputs; the frames are the one of rank 4.

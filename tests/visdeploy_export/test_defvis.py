@@ -29,7 +29,7 @@ DILATED: dict[str, Any] = {"backbone": "resnet50", "train_norm": False, "dilated
 
 
 def talkative(model: DefVIS) -> DefVIS:
-    """Slots that see objects in anything: no object is unlikely, masks cover about half of a frame."""
+    """Return a network that finds objects in any image: no object is unlikely, masks cover about half of a frame."""
     model.class_embed.weight.data.mul_(4)
     model.class_embed.bias.data[[0, -1]] = -5
     last = model.insmask_head[-1]
@@ -45,7 +45,7 @@ def talkative(model: DefVIS) -> DefVIS:
 def exported(
     request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Bundle]:
-    """Name and bundle; its certificate was measured on a real video."""
+    """Return name and bundle; its certificate was measured on a real video."""
     name: str = request.param
     if name == "tiny":
         import torch
@@ -100,7 +100,7 @@ def test_the_bundle_verifies(exported: tuple[str, Bundle], monkeypatch: pytest.M
 
 
 def nodes(path: Path) -> tuple[int, dict[str, int]]:
-    """Nodes of the graph, and of each function body."""
+    """Return the nodes of the graph, and of each function body."""
     model = onnx.load(str(path))
     return len(model.graph.node), {f.name: len(f.node) for f in model.functions}
 

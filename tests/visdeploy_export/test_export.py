@@ -1,4 +1,4 @@
-"""`visdeploy.export` from checkpoint to a proved bundle, and nothing at all when something is wrong."""
+"""`visdeploy.export` writes a bundle with a certificate, or raises an error and writes nothing."""
 
 import json
 import os
@@ -25,14 +25,14 @@ from visdeploy.errors import (
     VisdeployError,
 )
 from visdeploy.manifest import Tolerance
-from visdeploy.parity.certificate import Certificate
+from visdeploy.parity.certificate import AveragePrecision, Certificate
 from visdeploy_export import exporter
 from visdeploy_export.proof.clips import moving_clip
 
 
 @pytest.fixture
 def quick(monkeypatch, tiny_export):
-    """Exports of `tiny_checkpoint` take the graph of `tiny_bundle` instead of tracing it again."""
+    """Let exports of `tiny_checkpoint` use the graph of `tiny_bundle` instead of tracing it again."""
     bundle, written = tiny_export
 
     def copy(step, folder, **options):
@@ -283,7 +283,7 @@ def test_sources_that_cannot_certify(quick, tiny_checkpoint, tmp_path, source, m
 
 @pytest.fixture
 def mini_set(tiny_bundle, tmp_path):
-    """Two short videos whose ground truth is what the model itself finds: AP is 1 by construction."""
+    """Write two short videos whose ground truth is the output of the model: AP is 1 by construction."""
     from PIL import Image
 
     predictor = visdeploy.VISPredictor(tiny_bundle, device="cpu", threads=1)
@@ -318,6 +318,14 @@ def test_average_precision_of_both_engines(quick, tiny_checkpoint, mini_set, tmp
     certificate = bundle.certificate()
     assert certificate["average_precision"] == pytest.approx({"reference": 1.0, "candidate": 1.0, "videos": 2})
     assert (certificate["frames"], certificate["source"]) == (3, "the first video of truth.json")
+
+
+def test_another_average_precision_is_no_bundle(quick, monkeypatch, tiny_checkpoint, mini_set, tmp_path):
+    lower = AveragePrecision(reference=1.0, candidate=0.9, videos=2)
+    monkeypatch.setattr(exporter, "measure_average_precision", lambda *arguments: lower)
+    with pytest.raises(ExportError, match=r"average precision: 0\.9000 against 1\.0000 on 2 videos"):
+        visdeploy.export(tiny_checkpoint, tmp_path / "out.vis", ground_truth=mini_set, certify_on=tmp_path / "images")
+    assert not (tmp_path / "out.vis").exists()
 
 
 def test_bad_ground_truth(quick, tiny_checkpoint, mini_set, tmp_path):

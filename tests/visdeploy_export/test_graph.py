@@ -158,7 +158,7 @@ class Branching(Counter):
 
 
 class Talkative(Counter):
-    """Gives more than it declares."""
+    """Step that returns more outputs than it declares."""
 
     def forward(self, frame, mean, step):
         found, *state = super().forward(frame, mean, step)
@@ -204,7 +204,7 @@ def test_an_invalid_graph_is_an_export_error(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def engines(tiny_bundle, tiny_checkpoint):
-    """The exported graph and the same step in PyTorch."""
+    """Return the exported graph and the same step in PyTorch."""
     bundle = Bundle.open(tiny_bundle)
     return in_onnx_runtime(bundle), in_pytorch(bundle, tiny_checkpoint)
 

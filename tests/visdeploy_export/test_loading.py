@@ -42,10 +42,12 @@ def test_a_clip_method_takes_another_window_and_overlap(tmp_path):
     assert spec.window == Window(mode="clip", length=60, stride=40)
     assert spec.dims["frames"].maximum == 60
     assert (model.config.max_results, model.config.hidden_dim) == (2, 32)
+    narrow = build_step(load_model(path, overrides={"window": 4})).spec
+    assert narrow.window == Window(mode="clip", length=4, stride=3), "the overlap of 3 of 8 frames, scaled"
     with pytest.raises(
         ConfigError, match=r"clip_overlap has a wrong value \(seen: 3; expected: less than the window, 2"
     ):
-        load_model(path, overrides={"window": 2})
+        load_model(path, overrides={"window": 2, "overlap": 3})
 
 
 def test_settings_are_checked_with_the_networks_own_classes(tmp_path):

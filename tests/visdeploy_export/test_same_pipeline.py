@@ -37,7 +37,7 @@ CLIPS = {"clip": (7, 45, 80), "dot": (2, 1, 1)}
 
 
 def visolo() -> VISModel:
-    """Nothing is suppressed; smaller kernels keep the masks and make the logits those of trained networks."""
+    """Return a network without suppression, whose small kernels keep the masks and give logits of a usual size."""
     torch.manual_seed(0)
     model = create_model(
         "visolo", "tiny", num_classes=1, height=64, width=96, overlap_threshold=1.0, **(SMALL | {"memory_slots": 5})
@@ -71,7 +71,7 @@ def defvis() -> VISModel:
 
 
 def tevit() -> VISModel:
-    """Every clip has five pairs, whether their masks have a pixel or not."""
+    """Return a network with five pairs in every clip, with or without mask pixels."""
     options = {"window": 4, "clip_overlap": 2, "height": 64, "width": 96, "max_results": 5}
     model = small_tevit(backbone="efficientnet_lite0", **options)
     get_method("tevit").show_objects(model, 15)
@@ -82,17 +82,17 @@ Predictions = dict[str, VideoResult]
 
 
 def predictions(model: VISModel) -> Predictions:
-    """What validation predicts for each clip."""
+    """Return the predictions of validation for each clip."""
     return {name: predict_clip(model, moving_clip(*size), name=name) for name, size in CLIPS.items()}
 
 
 def target_of(predicted: Predictions) -> Track:
-    """The weakest track of the clip that has masks."""
+    """Return the weakest track of the clip that has masks."""
     return min((track for track in predicted["clip"].tracks if track.masks), key=lambda track: track.score)
 
 
 def hidden_outranks(predicted: Predictions) -> bool:
-    """Whether a track without masks stands above the target, clearly."""
+    """Return whether the score of a track without masks is clearly above that of the target."""
     target = target_of(predicted)
     tracks = (track for video in predicted.values() for track in video.tracks if track.label == target.label)
     return any(not track.masks and track.score > target.score + 1e-3 for track in tracks)
@@ -144,7 +144,7 @@ def test_the_bundles_stream_gives_the_tracks_of_validation(made: Made):
 
 
 def compare(ours: Track, theirs: Track) -> None:
-    """Label and frames are the same; scores and masks up to rounding."""
+    """Check that label and frames are the same, and scores and masks up to rounding."""
     assert (ours.label, ours.masks.keys()) == (theirs.label, theirs.masks.keys())
     assert ours.score == pytest.approx(theirs.score, abs=1e-3)
     for frame, mask in ours.masks.items():
@@ -182,7 +182,7 @@ class ValidationOnly(RecipeData):
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_validation_ap_is_the_bundles_ap(made: Made, mini_set: Path, precision: Literal["32-true", "bf16-mixed"]):
-    """Also where training computes in lower precision: a bundle's reference never does."""
+    """This holds also for training in lower precision, which the reference of a bundle never uses."""
     classes = made.model.info.classes
     records = read_records(mini_set, mini_set.parent, layout="ytvis", classes=classes)
     data, truth = ValidationOnly(validation_clips(records, pseudo_frames=2)), to_annotations(records, classes)

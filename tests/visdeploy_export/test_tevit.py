@@ -34,7 +34,7 @@ SLOW = ("pvt_v2_b1", "resnet50", "efficientnet_lite0")
 
 
 def make(backbone: str) -> VISModel:
-    """A network in which rounding stays small: boxes change by a tenth, and no norm is over a handful of channels."""
+    """Return a network with small rounding errors: boxes change little, no norm is over only a few channels."""
     widths = {"hidden_dim": 32, "dynamic_dim": 16, "feedforward_dim": 32}
     model = small_network(backbone=backbone, window=WINDOW, clip_overlap=OVERLAP, **widths)
     for name, parameter in model.named_parameters():
@@ -45,14 +45,14 @@ def make(backbone: str) -> VISModel:
 
 @pytest.fixture(scope="session", params=["pvt_small", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def exported(request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle; its certificate was measured on a real video."""
+    """Return a bundle; its certificate was measured on a real video."""
     folder = tmp_path_factory.mktemp(request.param)
     checkpoint = save_checkpoint(make(request.param), folder / "model.safetensors")
     return visdeploy.export(checkpoint, certify_on=shared / VIDEO, certify_frames=FRAMES)
 
 
 def without_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine then runs the function bodies."""
+    """Remove the library, so that the engine runs the function bodies."""
     monkeypatch.setattr(visdeploy_plugins, "onnxruntime_library", lambda: None)
 
 
@@ -199,7 +199,7 @@ def test_a_video_shorter_than_a_window_is_one_clip_of_its_own_length(exported: B
 
 
 def nodes(path: Path) -> tuple[int, list[str], list[int]]:
-    """Nodes of the graph, custom nodes, nodes of the function bodies."""
+    """Return the nodes of the graph, custom nodes, nodes of the function bodies."""
     model = onnx.load(str(path))
     custom = [node.op_type for node in model.graph.node if node.domain == "visdeploy"]
     return len(model.graph.node), custom, [len(f.node) for f in model.functions]

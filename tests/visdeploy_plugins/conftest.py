@@ -19,7 +19,7 @@ def _missing(what: str) -> None:
 
 
 def _needs_nvcc(what: str) -> None:
-    """The libraries say themselves that they were built without nvcc: then there is nothing to test, in CI neither."""
+    """Skip the test, also in CI, if the libraries report that they were built without nvcc."""
     library, _ = native.load()
     if library is not None and not library.vd_cuda_architectures():
         pytest.skip(f"{what}: the libraries were built without nvcc")
@@ -28,7 +28,7 @@ def _needs_nvcc(what: str) -> None:
 
 @pytest.fixture(scope="session")
 def operators() -> None:
-    """The compiled operators; their absence fails in CI and skips elsewhere."""
+    """Require the compiled operators; without them, tests fail in CI and are skipped otherwise."""
     library, reason = native.load()
     if library is None:
         _missing(reason)
@@ -36,7 +36,7 @@ def operators() -> None:
 
 @pytest.fixture(scope="session")
 def custom_ops() -> str:
-    """Path of the ONNX Runtime library; its absence fails in CI and skips elsewhere."""
+    """Return the path of the ONNX Runtime library; without it, tests fail in CI and are skipped otherwise."""
     path = onnxruntime_library()
     if path is None:
         _missing("no ONNX Runtime library")
@@ -45,7 +45,7 @@ def custom_ops() -> str:
 
 @pytest.fixture(scope="session")
 def emulation() -> Emulation:
-    """The CUDA kernels on the host (`emulation.py`); their absence fails in CI and skips elsewhere."""
+    """Return the CUDA kernels on the host (`emulation.py`); without them, tests fail in CI, otherwise are skipped."""
     found, reason = open_emulation()
     if found is None:
         _missing(reason)
@@ -54,7 +54,7 @@ def emulation() -> Emulation:
 
 @pytest.fixture(scope="session")
 def tensorrt_plugins() -> str:
-    """Path of the TensorRT plugin library; without nvcc there is none."""
+    """Return the path of the TensorRT plugin library, which is built only with nvcc."""
     path = tensorrt_library()
     if path is None:
         _needs_nvcc("no TensorRT plugin library")
@@ -63,7 +63,7 @@ def tensorrt_plugins() -> str:
 
 @pytest.fixture(scope="session")
 def tensorrt_emulation() -> str:
-    """Path of the plugins with kernels for the host; without nvcc there are none."""
+    """Return the path of the plugins with kernels for the host, which are built only with nvcc."""
     path = native.library_path("libvisdeploy_tensorrt_emulation.so")
     if path is None or native.library_path("visdeploy_tensorrt_harness") is None:
         _needs_nvcc("no TensorRT plugins for the host")
@@ -81,7 +81,7 @@ def emulated_custom_ops() -> str:
 
 @pytest.fixture
 def without_library(monkeypatch):
-    """The package as it is where nothing was built."""
+    """Make the package behave as if no library was built."""
     from visdeploy_plugins.torch_ops import binding
 
     monkeypatch.setattr(native, "load", lambda: (None, "not built, says the test"))
@@ -92,7 +92,7 @@ def without_library(monkeypatch):
 
 @pytest.fixture(params=["kernel", "fallback"])
 def either(request):
-    """Runs a test on our kernel and on what is taken where nothing was built."""
+    """Run a test with our kernel, and with the fallback for packages without libraries."""
     request.getfixturevalue("operators" if request.param == "kernel" else "without_library")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore" if request.param == "fallback" else "error", RuntimeWarning)

@@ -19,7 +19,7 @@ GRADIENTS = ("grad_input", "grad_offset", "grad_weight", "grad_mask", "grad_bias
 
 
 def params(case: Arrays) -> native.DeformConvParams:
-    """Two paddings stand for (y, x), four for (top, left, bottom, right)."""
+    """Return the parameters; two paddings are (y, x), four are (top, left, bottom, right)."""
     padding = [int(each) for each in case["padding"]]
     return native.DeformConvParams(
         tuple(int(each) for each in case["stride"]),
@@ -42,7 +42,7 @@ def _call(function: str, tensors: list[Maybe], case: Arrays, threads: int, emula
 
 
 def forward(case: Arrays, *, threads: int = 1, emulation: Emulation | None = None) -> np.ndarray:
-    """The output of the CPU kernel, or of the emulated CUDA kernel."""
+    """Return the output of the CPU kernel, or of the emulated CUDA kernel."""
     output = np.empty(case["grad_output"].shape, case["input"].dtype)
     output.view(np.uint8).fill(0xFF)  # NaN in every floating-point type
     inputs = [case["input"], case["offset"], case["weight"], case.get("mask"), case.get("bias")]
@@ -51,7 +51,7 @@ def forward(case: Arrays, *, threads: int = 1, emulation: Emulation | None = Non
 
 
 def backward(case: Arrays, *, threads: int = 1, emulation: Emulation | None = None) -> Arrays:
-    """The gradients of everything that the case has."""
+    """Return the gradients of everything that the case has."""
     names = [each for each in GRADIENTS if each.removeprefix("grad_") in case]
     grads = {each: np.full_like(case[each.removeprefix("grad_")], np.nan) for each in names}
     inputs = [case["input"], case["offset"], case["weight"], case.get("mask"), case["grad_output"]]
@@ -60,7 +60,7 @@ def backward(case: Arrays, *, threads: int = 1, emulation: Emulation | None = No
 
 
 def reference(case: Arrays, dtype: torch.dtype = torch.float64, *, grad: bool = False) -> tuple[np.ndarray, Arrays]:
-    """Output and gradients of the plain PyTorch version."""
+    """Return output and gradients of the plain PyTorch version."""
     tensors = {name: torch.from_numpy(case[name]).to(dtype) for name in TENSORS if name in case}
     for each in tensors.values():
         each.requires_grad_(grad)
@@ -72,7 +72,7 @@ def reference(case: Arrays, dtype: torch.dtype = torch.float64, *, grad: bool = 
 
 
 def exact_sums(case: Arrays) -> Sums:
-    """The output in float64 and what bounds its rounding.
+    """Return the output in float64 and what bounds its rounding.
 
     A term is a neighbour's value times its two distances, the mask and the weight: five roundings, then one for each
     of the four neighbours and of the taps that it is added to, and the bias. A coordinate within the map is rounded by
@@ -105,7 +105,7 @@ def random_case(
     spread: float = 2.0,
     dtype: Any = np.float32,
 ) -> Arrays:
-    """Random inputs; offsets have a standard deviation of `spread` pixels."""
+    """Return random inputs; offsets have a standard deviation of `spread` pixels."""
     out = tuple(
         (size[i] + padding[i] + padding[i + 2] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in range(2)
     )
@@ -124,7 +124,7 @@ def random_case(
 
 
 def keywords(case: Arrays) -> dict[str, Any]:
-    """The parameters as the PyTorch operator takes them."""
+    """Return the parameters as the PyTorch operator takes them."""
     lists = {name: [int(each) for each in case[name]] for name in ("stride", "padding", "dilation")}
     return lists | {"groups": int(case["groups"]), "offset_groups": int(case["deform_groups"])}
 

@@ -1,4 +1,4 @@
-"""Every op as a call of its PyTorch operator on any device: what the checks in `device_checks.py` run."""
+"""Calls of all operators in PyTorch on any device, for the checks in `device_checks.py`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -49,7 +49,7 @@ class Op:
     full: dict[str, Any] = field(default_factory=dict)
 
     def tensors(self, case: Arrays, dtype: torch.dtype, device: torch.device | str, *, grad: bool = False) -> Tensors:
-        """The case's inputs on a device, its values rounded to a dtype."""
+        """Return the case's inputs on a device, its values rounded to a dtype."""
         found = {}
         for name in self.inputs:
             if name in case:

@@ -1,4 +1,4 @@
-"""What a kernel must do on a device. GPU tests run these on CUDA, others on the emulation of the CUDA kernels."""
+"""Checks of a kernel on a device. GPU tests run them on CUDA, others on the emulation of the CUDA kernels."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ HOSTILE = (np.nan, np.inf, -np.inf, 1e4, -1e4, 1e30, 2.0**31, -(2.0**63))
 
 
 def random_case(op: Op, seed: int, **sizes: object) -> Arrays:
-    """A case of the given sizes, or of the op's plain ones."""
+    """Return a case of the given sizes, or of the op's plain ones."""
     return op.make(np.random.default_rng(seed), **{**next(iter(op.shapes.values())), **sizes})
 
 
 def worst(seen: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest difference over the largest expected value, or over 1 where that is larger; NaN where they differ."""
+    """Return the largest difference over the largest expected value, at least 1; NaN must be in the same places."""
     assert seen.shape == expected.shape
     assert seen.dtype == expected.dtype or expected.dtype == torch.float64
     if expected.numel() == 0:
@@ -29,7 +29,7 @@ def worst(seen: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def outcome(op: Op, case: Arrays, tensors: Tensors) -> Tensors:
-    """The output, and the gradients for the case's own gradient of the output."""
+    """Return the output, and the gradients for the case's own gradient of the output."""
     output = op.run(tensors, case)
     found = {"output": output}
     wanted = [name for name in op.differentiable if name in tensors and tensors[name].requires_grad]
@@ -41,13 +41,13 @@ def outcome(op: Op, case: Arrays, tensors: Tensors) -> Tensors:
 
 
 def reference(op: Op, case: Arrays, tensors: Tensors) -> Tensors:
-    """The outcome of the CPU kernels."""
+    """Return the outcome of the CPU kernels."""
     assert all(each.device.type == "cpu" for each in tensors.values())
     return outcome(op, case, tensors)
 
 
 def check_golden(op: Op, name: str, shared: Path, device: torch.device) -> None:
-    """float32 on the stored inputs gives the stored output and gradients."""
+    """Check that float32 on the stored inputs gives the stored output and gradients."""
     case, limits = golden(shared, name), tolerances(shared)
     found = outcome(op, case, op.tensors(case, torch.float32, device, grad=True))
     assert worst(found["output"], torch.from_numpy(case[op.output])) <= limits["output"]
@@ -97,7 +97,7 @@ def check_hostile_points(op: Op, hostile: float, dtype: torch.dtype, device: tor
 
 
 def check_unaligned(op: Op, dtype: torch.dtype, device: torch.device) -> None:
-    """Tensors that begin one element into their memory give what aligned ones give."""
+    """Check that tensors that are not aligned give the results of aligned ones."""
     for sizes in op.shapes.values():
         case = random_case(op, 62, **sizes)
         aligned = op.tensors(case, dtype, device)
@@ -108,6 +108,6 @@ def check_unaligned(op: Op, dtype: torch.dtype, device: torch.device) -> None:
 
 
 def shift(tensor: torch.Tensor) -> torch.Tensor:
-    """The same values in memory that is aligned for one element and no more."""
+    """Return the same values in memory that is aligned for one element and no more."""
     memory = torch.empty(tensor.numel() + 1, dtype=tensor.dtype, device=tensor.device)[1:]
     return memory.view(tensor.shape).copy_(tensor)

@@ -35,7 +35,7 @@ class Emulation:
 
 
 def open_emulation() -> tuple[Emulation | None, str]:
-    """The emulation, or None and the reason why there is none."""
+    """Return the emulation, or None and the reason why there is none."""
     path = native.library_path(native.EMULATION)
     if path is None:
         return None, f"{native.EMULATION} was not built (-DVISDEPLOY_EMULATION=ON)"

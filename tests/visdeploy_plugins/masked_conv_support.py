@@ -27,7 +27,7 @@ def params(case: Arrays) -> native.MaskedConvParams:
 
 
 def keywords(case: Arrays) -> dict[str, Any]:
-    """The parameters as the PyTorch operator takes them."""
+    """Return the parameters as the PyTorch operator takes them."""
     return {name: [int(each) for each in case[name]] for name in PAIRS} | {"groups": int(case["groups"][0])}
 
 
@@ -42,7 +42,7 @@ def _call(
 
 
 def forward(case: Arrays, *, threads: int = 1, emulation: Emulation | None = None) -> np.ndarray:
-    """The output of the CPU kernel, or of the emulated CUDA kernel."""
+    """Return the output of the CPU kernel, or of the emulated CUDA kernel."""
     output = np.empty(case["grad_y"].shape, case["x"].dtype)
     output.view(np.uint8).fill(0xFF)  # NaN in every floating-point type
     _call("vd_masked_conv_forward", [*(case.get(name) for name in INPUTS), output], case, threads, emulation)
@@ -50,7 +50,7 @@ def forward(case: Arrays, *, threads: int = 1, emulation: Emulation | None = Non
 
 
 def backward(case: Arrays, *, threads: int = 1, emulation: Emulation | None = None) -> Arrays:
-    """The gradients for x, weight and bias."""
+    """Return the gradients for x, weight and bias."""
     grads = {"grad_x": np.full_like(case["x"], np.nan), "grad_weight": np.full_like(case["weight"], np.nan)}
     grads["grad_bias"] = np.full_like(case["weight"], np.nan, shape=len(case["weight"]))
     inputs = [case["x"], case["mask"], case["weight"], case["grad_y"]]
@@ -59,7 +59,7 @@ def backward(case: Arrays, *, threads: int = 1, emulation: Emulation | None = No
 
 
 def reference(case: Arrays, dtype: torch.dtype = torch.float64, *, grad: bool = False) -> tuple[np.ndarray, Arrays]:
-    """Output and gradients of the plain PyTorch version in the given precision."""
+    """Return output and gradients of the plain PyTorch version in the given precision."""
     tensors = {name: torch.from_numpy(case[name]).to(dtype) for name in ("x", "weight", "bias") if name in case}
     for each in tensors.values():
         each.requires_grad_(grad)
@@ -71,7 +71,7 @@ def reference(case: Arrays, dtype: torch.dtype = torch.float64, *, grad: bool = 
 
 
 def exact_sums(case: Arrays) -> Sums:
-    """The output in float64 and what bounds its rounding: a product and a sum per term, and the bias."""
+    """Return the output in float64 and what bounds its rounding: a product and a sum per term, and the bias."""
     values = {name: case[name].astype(np.float64) for name in ("x", "weight", "bias") if name in case}
     terms = reference(case | {name: np.abs(each) for name, each in values.items()})[0]
     squares = reference(case | {name: np.square(each) for name, each in values.items()})[0]
@@ -94,7 +94,7 @@ def random_case(
     bias: bool = True,
     dtype: Any = np.float32,
 ) -> Arrays:
-    """Random inputs; a share `active` of the mask's values is positive, the others are zero or negative."""
+    """Return random inputs; a share `active` of the mask is positive, the rest is zero or negative."""
     rows, columns = ((size[i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in range(2))
     case = {
         "x": rng.standard_normal((batch, channels, *size)),

@@ -19,7 +19,7 @@ def fused_case(
     dtype: Any = np.float32,
     **sizes: Any,
 ) -> Arrays:
-    """Random inputs: references all over the maps, offsets of a few pixels (or of about a box)."""
+    """Return random inputs: references in the whole maps, offsets of a few pixels (or of about a box)."""
     case = random_case(rng, levels, dtype=dtype, **sizes)
     weights = case.pop("attention_weights")
     batch, queries, _, count, _ = weights.shape
@@ -41,7 +41,7 @@ def forward_fused(case: Arrays, *, threads: int = 1) -> np.ndarray:
 
 
 def unfused(case: Arrays, dtype: Any = np.float64) -> Arrays:
-    """The plain op's case with the same result, locations and weights found in `dtype`."""
+    """Return the plain op's case with the same result, locations and weights found in `dtype`."""
     logits, offsets, references = (case[name].astype(dtype) for name in reversed(FUSED_INPUTS[3:]))
     batch, queries, heads, levels, points = logits.shape
     rows = logits.reshape(batch, queries, heads, levels * points)

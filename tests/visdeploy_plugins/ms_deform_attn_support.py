@@ -1,4 +1,4 @@
-"""What multi-scale deformable attention is compared with, in float64 by PyTorch."""
+"""Reference for multi-scale deformable attention, computed in float64 by PyTorch."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from visdeploy_plugins.torch_ops import ms_deform_attn_reference
 
 
 def exact_sums(case: Arrays) -> Sums:
-    """The output in float64 and what bounds its rounding.
+    """Return the output in float64 and what bounds its rounding.
 
     A term is a neighbour's value times its two distances and the attention weight: five roundings, then one for each
     of the four neighbours of each point that it is added to. A coordinate within the map, location * size - 0.5, is

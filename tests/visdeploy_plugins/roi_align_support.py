@@ -24,7 +24,7 @@ def random_case(
     finest: float = 56.0,
     dtype: str = "float32",
 ) -> Arrays:
-    """Boxes of all levels, some of them partly or wholly outside of the image or turned around."""
+    """Return boxes of all levels, some of them partly or completely outside of the image or with swapped corners."""
     height, width = image
     scales = [1 / (4 << level) for level in range(levels)]
     sides = np.exp(rng.uniform(np.log(4), np.log(600), (rois, 2))) * rng.choice([1, 1, 1, -1], (rois, 2))
@@ -61,7 +61,7 @@ def eight(arrays: list[np.ndarray]) -> list[np.ndarray | None]:
 
 
 def forward(case: Arrays, *, threads: int = 1, emulation=None) -> np.ndarray:
-    """The kernel through the C interface, or its CUDA twin on the host."""
+    """Return the kernel through the C interface, or its CUDA twin on the host."""
     maps = features(case)
     output = np.empty((len(case["rois"]), maps[0].shape[1], *case["output_size"]), maps[0].dtype)
     output.view(np.uint8).fill(0xFF)  # NaN in every floating-point type
@@ -86,7 +86,7 @@ def _call(direction, case, tensors, threads, emulation):
 
 
 def settings_of(case: Arrays) -> dict[str, object]:
-    """The PyTorch operator's keyword arguments."""
+    """Return the PyTorch operator's keyword arguments."""
     return {
         "output_size": [int(each) for each in case["output_size"]],
         "spatial_scales": [float(each) for each in case["scales"]],
@@ -96,7 +96,7 @@ def settings_of(case: Arrays) -> dict[str, object]:
 
 
 def golden_cases(shared: Path) -> dict[int, Arrays]:
-    """The unit case for 7x7 and 14x14 bins, on the cells and channels of its pyramid that are stored.
+    """Return the unit case for 7x7 and 14x14 bins, on the cells and channels of its pyramid that are stored.
 
     The full pyramid is not; cells that are missing are NaN, so that bins which they reach come out as NaN.
     """
@@ -126,6 +126,6 @@ def golden_cases(shared: Path) -> dict[int, Arrays]:
 
 
 def _slices(text: str) -> tuple[slice, ...]:
-    """`[:, ::5]` as slices."""
+    """Convert text such as `[:, ::5]` to slices."""
     parts = [each.strip().split(":") for each in text.strip("[]").split(",")]
     return tuple(slice(*(int(number) if number else None for number in part)) for part in parts)

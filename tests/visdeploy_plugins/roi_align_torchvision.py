@@ -1,4 +1,4 @@
-"""What multi-level RoI align is compared with: torchvision's RoI align on each level."""
+"""Reference for multi-level RoI align: torchvision's RoI align on each level."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from visdeploy_plugins.torch_ops.multi_level_roi_align_reference import roi_leve
 
 
 def tensors_of(case: Arrays, *, dtype: torch.dtype | None = None, grad: bool = False):
-    """Features, rois and batch indices as the PyTorch operator takes them."""
+    """Return features, rois and batch indices as the PyTorch operator takes them."""
     maps = [torch.from_numpy(each.copy()) for each in features(case)]
     if dtype:
         maps = [each.to(dtype) for each in maps]
@@ -21,7 +21,7 @@ def tensors_of(case: Arrays, *, dtype: torch.dtype | None = None, grad: bool = F
 
 
 def torchvision_align(maps, rois, indices, *, output_size, spatial_scales, sampling_ratio, finest_scale):
-    """The same by torchvision: RoI align on each level, for the boxes of that level."""
+    """Return the same by torchvision: RoI align on each level, for the boxes of that level."""
     levels = roi_levels(rois, len(maps), finest_scale)
     output = maps[0].new_zeros((len(rois), maps[0].shape[1], *output_size))
     numbered = torch.cat([indices[:, None].to(rois.dtype), rois], 1)
@@ -33,7 +33,7 @@ def torchvision_align(maps, rois, indices, *, output_size, spatial_scales, sampl
 
 
 def exact_sums(case: Arrays) -> Sums:
-    """The output in float64 and what bounds its rounding.
+    """Return the output in float64 and what bounds its rounding.
 
     With s by s samples a bin, a term is a neighbour's value times two distances, divided by the number of samples; it
     is added to at most four neighbours of each. A sample's position comes out of about a dozen operations on numbers of
@@ -52,7 +52,7 @@ def exact_sums(case: Arrays) -> Sums:
 
 
 def border_distance(case: Arrays) -> np.ndarray:
-    """How near any sample of each box comes to the border beyond which samples count nothing, in cells, in float64."""
+    """Return the least distance of a sample of each box from the border where samples become 0, in cells."""
     rois = torch.from_numpy(case["rois"])
     levels = roi_levels(rois, len(case["scales"]), float(case["finest"])).numpy()
     distance = np.full(len(rois), np.inf)

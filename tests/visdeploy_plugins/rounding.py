@@ -33,7 +33,7 @@ class Sums:
 
 
 def relative_error(roundings: int, unit: float) -> float:
-    """How far so many roundings move a term, relative to it.
+    """Return the maximum relative error of a term after a number of roundings.
 
     The smaller of two bounds: gamma_n = n u / (1 - n u), which always holds, and the probabilistic one of Higham and
     Mary (A New Approach to Probabilistic Rounding Error Analysis, 2019, Theorem 2.4), which for c = `CONFIDENCE` fails
@@ -45,7 +45,7 @@ def relative_error(roundings: int, unit: float) -> float:
 
 
 def assert_rounded(seen: np.ndarray, sums: Sums, *, dtype: str = "") -> None:
-    """Each output is as near to the exact one as the roundings of its terms allow.
+    """Check that the error of each output is within the bound that follows from the roundings of its terms.
 
     Terms are added up in float32 (in float64 where `seen` is), then rounded once to the type of `seen`.
 
@@ -68,7 +68,7 @@ def assert_rounded(seen: np.ndarray, sums: Sums, *, dtype: str = "") -> None:
 
 
 def assert_typical(pairs: list[tuple[np.ndarray, Sums]]) -> None:
-    """The root mean square error of float32 outputs is at most what independent roundings give.
+    """Check that the root mean square error of float32 outputs is at most that of independent roundings.
 
     A rounding is uniform within u of a partial sum, and the mean square of a sum of terms with random signs is the sum
     of their squares: each of a term's n roundings adds u^2 / 3 times its square or less. Correct sums stay near half of
@@ -85,6 +85,6 @@ def assert_typical(pairs: list[tuple[np.ndarray, Sums]]) -> None:
 
 
 def round_to(array: np.ndarray, bits: int) -> np.ndarray:
-    """The array with significands of so many bits: 8 are bfloat16's, 11 those of float16 and TF32."""
+    """Return the array with significands of so many bits: 8 are bfloat16's, 11 those of float16 and TF32."""
     significand, exponent = np.frexp(array)
     return np.ldexp(np.round(np.ldexp(significand, bits)), exponent - bits).astype(array.dtype)

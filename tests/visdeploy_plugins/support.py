@@ -24,7 +24,7 @@ def golden(shared: Path, name: str) -> Arrays:
 
 
 def tolerances(shared: Path) -> dict[str, Any]:
-    """The manifest states them in words: 1e-5 for outputs, 1e-4 for gradients, times max(1, largest)."""
+    """Return the tolerances stated by the manifest: 1e-5 for outputs, 1e-4 for gradients, times max(1, largest)."""
     stated = json.loads((shared / "goldens" / "ops" / "manifest.json").read_text())["tolerance"]
     assert "1e-5" in stated["output"]
     assert "1e-4" in stated["gradients"]
@@ -32,7 +32,7 @@ def tolerances(shared: Path) -> dict[str, Any]:
 
 
 def error(seen: np.ndarray, expected: np.ndarray) -> float:
-    """Largest difference, relative to the largest expected value where that is above 1."""
+    """Return the largest difference, relative to the largest expected value if that is above 1."""
     assert seen.shape == expected.shape
     if expected.size == 0:
         return 0.0
@@ -71,7 +71,7 @@ def random_case(
     spread: float = 1.5,
     dtype: Any = np.float32,
 ) -> Arrays:
-    """Random inputs; locations reach `spread - 1` map sizes beyond the border on each side."""
+    """Return random inputs; locations reach `spread - 1` map sizes beyond the border on each side."""
     sizes = [height * width for height, width in levels]
     samples = (batch, queries, heads, len(levels), points)
     locations = 0.5 + spread * (rng.random((*samples, 2)) - 0.5) * 2
@@ -86,7 +86,7 @@ def random_case(
 
 
 def brute_force(case: Arrays) -> np.ndarray:
-    """The op in plain Python loops over float64, straight from its definition."""
+    """Compute the operator with Python loops in float64, directly from its definition."""
     value, locations, weights = (case[name].astype(np.float64) for name in (INPUTS[0], *INPUTS[3:]))
     batch, queries, heads, levels, points = weights.shape
     output = np.zeros((batch, queries, heads, value.shape[3]))
@@ -105,7 +105,7 @@ def brute_force(case: Arrays) -> np.ndarray:
 
 
 def run_on_isa(program: str, isa: str, *folders: Path) -> list[float]:
-    """The numbers that a program prints in a process whose CPU kernels use one instruction set.
+    """Return the numbers that a program prints in a process whose CPU kernels use one instruction set.
 
     The program prints first which one was taken.
     """

@@ -1,4 +1,4 @@
-"""What the TensorRT tests run in a process of its own: a mistake at this border ends the process it happens in.
+"""Functions that the TensorRT tests run in a child process, because an error in native code ends its process.
 
 `run(action, **arguments)` is called by the tests and gives what the function of that name below returned in the child.
 """
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def run(action: str, **arguments: Any) -> dict[str, Any]:
-    """Calls `action` in a new process; its standard error comes back under "stderr"."""
+    """Call `action` in a new process; the result contains its standard error as "stderr"."""
     command = [sys.executable, "-m", __name__, action]
     done = subprocess.run(command, input=json.dumps(arguments), capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{action} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
@@ -31,7 +31,7 @@ def _logger(trt: Any, lines: list[str]) -> Any:
 
 
 def build(model: str, profile: dict[str, list[list[int]]], override: bool = True) -> dict[str, Any]:
-    """Parses an ONNX file and builds a strongly typed engine with TensorRT for RTX, without a GPU."""
+    """Parse an ONNX file, and build a strongly typed engine with TensorRT for RTX, without a GPU."""
     import tensorrt_rtx as trt
 
     from visdeploy_plugins.tensorrt import load
@@ -65,7 +65,7 @@ def build(model: str, profile: dict[str, list[list[int]]], override: bool = True
 
 
 def create(module: str, requests: list[list[Any]]) -> dict[str, Any]:
-    """Creates plugins from fields, each request being [plugin, phase, [[field, type, values], ...]].
+    """Create plugins from fields, each request being [plugin, phase, [[field, type, values], ...]].
 
     Returns the registered creators with their field names, and per request whether there was a plugin.
     """

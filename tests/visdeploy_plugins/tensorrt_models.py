@@ -34,7 +34,7 @@ class Spec:
     domain: str = "visdeploy"
 
     def model(self, dtype: str, **changes: Any) -> onnx.ModelProto:
-        """The model in a precision; `changes` replace attributes of the node."""
+        """Return the model in a precision; `changes` replace attributes of the node."""
         kind = DTYPES[dtype]
         inputs = [helper.make_tensor_value_info(each.name, each.dtype or kind, each.shape) for each in self.inputs]
         attributes = {**self.attributes, **changes}
@@ -48,7 +48,7 @@ class Spec:
         return add_function_bodies(model) if self.op_type in OPS else model
 
     def profile(self) -> dict[str, list[list[int]]]:
-        """Smallest and largest shape of each input that has symbols."""
+        """Return the smallest and largest shape of each input that has symbols."""
         ranges = {}
         for each in self.inputs:
             low = [self.sizes[size][0] if isinstance(size, str) else size for size in each.shape]

@@ -1,4 +1,4 @@
-"""What the package says about itself."""
+"""Report of the package about its libraries and kernels."""
 
 import ctypes.util
 import importlib.machinery

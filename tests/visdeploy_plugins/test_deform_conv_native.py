@@ -63,7 +63,7 @@ def test_float64_equals_reference(shape):
 
 @st.composite
 def shapes(draw):
-    """A valid call: groups that divide, a kernel that fits."""
+    """Return a valid call: groups that divide, a kernel that fits."""
     groups, offset_groups = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     kernel, dilation = (tuple(draw(st.integers(1, 3)) for _ in range(2)) for _ in range(2))
     padding = tuple(draw(st.integers(0, 2)) for _ in range(4))
@@ -92,7 +92,7 @@ def test_random_cases_are_rounded_sums(seed, shape):
 
 
 def exact_coordinates(seed):
-    """Offsets in 64ths of a pixel, so that neither coordinates nor distances are rounded."""
+    """Draw offsets in 64ths of a pixel, so that neither coordinates nor distances are rounded."""
     shape = {"channels": 6, "outputs": 4, "groups": 2, "offset_groups": 3}
     case = random_case(np.random.default_rng(seed), **shape)
     return case | {"offset": np.round(64 * case["offset"]) / 64}
@@ -130,7 +130,7 @@ def test_ten_thousand_random_cases(seed, shape):
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), shape=shapes(), integers=st.booleans())
 def test_random_gradients_equal_the_reference(seed, shape, integers):
-    """Offsets that put points exactly on pixels and on -1 included: there the spec's rules decide."""
+    """Some offsets put points exactly on pixels or on -1, where the definition of the operator decides the gradient."""
     case = random_case(np.random.default_rng(seed), **shape, dtype=np.float64)
     if integers:
         case["offset"] = np.round(case["offset"])

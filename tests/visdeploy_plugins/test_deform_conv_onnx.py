@@ -17,7 +17,7 @@ NAMES = {"X": "input", "W": "weight", "offset": "offset", "B": "bias", "mask": "
 
 
 def feed_of(case):
-    """The arrays by input name; the bias is always there."""
+    """Return the arrays by input name; the bias is always there."""
     feed = {name: case[key] for name, key in NAMES.items() if key in case}
     return {"B": np.zeros(len(case["weight"]), case["input"].dtype)} | feed
 

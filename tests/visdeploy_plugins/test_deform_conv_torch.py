@@ -19,7 +19,7 @@ PLAIN = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1, "
 
 
 def tensors(case, *, grad=False, dtype=None):
-    """The five inputs in order, None for those that the case lacks."""
+    """Return the five inputs in order, None for those that the case lacks."""
     inputs = [torch.from_numpy(case[name].copy()).to(dtype) if name in case else None for name in INPUTS]
     return [None if each is None else each.requires_grad_(grad) for each in inputs]
 

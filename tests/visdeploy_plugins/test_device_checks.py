@@ -12,7 +12,7 @@ HOST = torch.device("cpu")
 
 @pytest.fixture(params=OPS)
 def op(request, operators, emulation, monkeypatch):
-    """An op whose kernels are the emulated ones, save where a check asks for the CPU's as its measure."""
+    """Return an op whose kernels are the emulated ones, save where a check asks for the CPU's as its measure."""
     cpu_call, outcome = native.call, device_checks.outcome
 
     def emulated_call(function, tensors, *, params=None, threads=1):

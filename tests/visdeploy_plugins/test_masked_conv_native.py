@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.isa, pytest.mark.usefixtures("operators")]
 
 @pytest.fixture(params=["cpu", "emulated cuda"])
 def kernels(request):
-    """What forward and backward are asked for: the CPU kernels, or the CUDA kernels on the host."""
+    """Return the options of forward and backward for the CPU kernels, or for the CUDA kernels on the host."""
     return {} if request.param == "cpu" else {"emulation": request.getfixturevalue("emulation")}
 
 
@@ -89,7 +89,7 @@ def test_float16_is_rounded_once(shape, kernels):
 
 @st.composite
 def shapes(draw):
-    """A valid call: groups that divide, a kernel that fits."""
+    """Return a valid call: groups that divide, a kernel that fits."""
     groups = draw(st.integers(1, 3))
     kernel, dilation = (tuple(draw(st.integers(1, 3)) for _ in range(2)) for _ in range(2))
     padding = tuple(draw(st.integers(0, 2)) for _ in range(2))

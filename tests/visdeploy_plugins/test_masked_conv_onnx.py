@@ -20,7 +20,7 @@ from visdeploy_plugins.torch_ops import masked_conv
 
 
 def model_of(case, *, opset=20, constant=False, output=("n", "o", "h", "w"), **changed):
-    """One node with the case's attributes (None leaves one away); weight and bias are constants or inputs."""
+    """Return a model of one node with the attributes of the case (without those that are None)."""
     pads = [int(each) for each in case["padding"]] * 2
     attributes = {"strides": case["stride"].tolist(), "pads": pads, "dilations": case["dilation"].tolist()}
     attributes |= {"group": int(case["groups"][0])} | changed

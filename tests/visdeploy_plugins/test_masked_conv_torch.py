@@ -16,7 +16,7 @@ pytestmark = pytest.mark.isa
 
 
 def tensors(case, *, grad=False, dtype=None):
-    """x, mask, weight and bias or None."""
+    """Return x, mask, weight, and bias or None."""
     inputs = [torch.from_numpy(case[name].copy()) if name in case else None for name in INPUTS]
     inputs = [each if each is None or dtype is None else each.to(dtype) for each in inputs]
     return [each if each is None or i == 1 else each.requires_grad_(grad) for i, each in enumerate(inputs)]

@@ -18,7 +18,7 @@ LEVELS = [(6, 5), (3, 3), (1, 2)]
 
 
 def model_of(case, *, opset=20, symbolic=True):
-    """One node with the types of a case, and symbols where the op allows them."""
+    """Return a model of one node with the types of a case, and symbols where the operator allows them."""
     levels, size = case["reference_points"].shape[2:]
     shapes = [["N", "S", "M", "D"], [levels, 2], [levels], ["N", "Q", levels, size]]
     shapes += [["N", "Q", "M", levels, "P", 2], ["N", "Q", "M", levels, "P"]]

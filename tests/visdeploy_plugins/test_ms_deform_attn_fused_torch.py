@@ -28,7 +28,7 @@ def small_case(**sizes):
 
 @pytest.fixture(params=["kernel", "fallback"])
 def either(request, monkeypatch):
-    """Runs a test on our kernel and on what is taken where nothing was built."""
+    """Run a test with our kernel, and with the fallback for packages without libraries."""
     if request.param == "kernel":
         request.getfixturevalue("operators")
     else:

@@ -43,7 +43,7 @@ def test_random_cases_are_rounded_sums(operators, emulation, seed, levels, sprea
 
 
 def exact_coordinates(seed):
-    """Levels and locations in powers of two, so that neither coordinates nor distances are rounded."""
+    """Draw levels and locations in powers of two, so that neither coordinates nor distances are rounded."""
     case = random_case(np.random.default_rng(seed), [(16, 8), (4, 8), (2, 2)], channels=5, queries=4, points=4)
     return case | {"sampling_locations": np.round(256 * case["sampling_locations"]) / np.float32(256)}
 

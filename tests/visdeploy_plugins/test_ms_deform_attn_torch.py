@@ -69,7 +69,7 @@ def seeded_module(shared, name, case):
 
 
 def attention_module(case, weights, query, flat):
-    """Attention module of Deformable DETR around the operator."""
+    """Return the attention module of Deformable DETR around the operator."""
     heads, points = {24: (4, 3), 16: (2, 2)}[query.shape[-1]]
     shapes = torch.from_numpy(case["spatial_shapes"])
     reference = torch.from_numpy(case["reference_points"])[:, :, None, :, None]

@@ -47,7 +47,7 @@ class Item:
 
 
 def collect(expression, *collected):
-    """What is kept of collected tests, how many are deselected, and what the summary says about them."""
+    """Return the selected tests, the number of deselected ones, and the summary about them."""
     items, deselected, lines, capabilities = list(collected), [], [], Capabilities()
     hook = SimpleNamespace(pytest_deselected=lambda items: deselected.extend(items))
     config = SimpleNamespace(hook=hook, option=SimpleNamespace(markexpr=expression))

@@ -12,7 +12,7 @@ MANY = 4000  # of which the largest sum is so much larger than the typical one t
 
 
 def products(count, seed=0):
-    """Factors of 1000 sums, `[1000, count]` each."""
+    """Return the factors of 1000 sums, `[1000, count]` each."""
     return np.random.default_rng(seed).standard_normal((2, 1000, count)).astype(np.float32)
 
 
@@ -22,7 +22,7 @@ def exact_sums(factors):
 
 
 def in_a_row(terms):
-    """Added one after the other, each sum rounded to the terms' type."""
+    """Sum terms one after the other, and round each sum to the type of the terms."""
     return np.cumsum(terms, axis=1, dtype=terms.dtype)[:, -1]
 
 

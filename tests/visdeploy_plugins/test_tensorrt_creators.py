@@ -74,7 +74,7 @@ BAD = [
 
 
 def messages(found):
-    """What each request logged: in the log of TensorRT, or on the error stream where there is no logger."""
+    """Return the messages of each request, from TensorRT's log or, without a logger, from the error stream."""
     log = "\n".join(found["log"]).split("--")
     stream = found["stderr"].split("--\n")
     return [first + second for first, second in zip(log, stream, strict=False)]
@@ -137,7 +137,7 @@ def test_missing_library_is_said(monkeypatch, tmp_path):
 def test_missing_tensorrt_rtx_is_said(monkeypatch):
     monkeypatch.setattr(tensorrt, "_opens", lambda _: False)
     with pytest.raises(
-        OpError, match=r"TensorRT for RTX: its library does not load \(seen: .*; expected: an installed"
+        OpError, match=r"TensorRT for RTX: its library cannot be loaded \(seen: .*; expected: an installed"
     ):
         tensorrt.ensure_tensorrt_rtx_loadable()
 

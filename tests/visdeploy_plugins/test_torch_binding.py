@@ -1,4 +1,4 @@
-"""Where PyTorch's operators run: one device for all tensors, kernels only where they can be loaded."""
+"""Device of PyTorch's operators: the same for all tensors; kernels run only if they can be loaded."""
 
 import contextlib
 

@@ -28,7 +28,7 @@ def picture(masks: list[np.ndarray]) -> Image.Image:
 
 
 def ytvis_set(folder: Path, *, videos: int = 2, length: int = 5) -> tuple[Path, Path]:
-    """A red square that moves right, and a blue one that is absent in the last frame."""
+    """Write a red square that moves right, and a blue one that is absent in the last frame."""
     images, entries, objects = folder / "frames", [], []
     for v in range(1, videos + 1):
         (images / f"clip{v}").mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def ytvis_set(folder: Path, *, videos: int = 2, length: int = 5) -> tuple[Path, 
 
 
 def coco_set(folder: Path, *, count: int = 3) -> tuple[Path, Path]:
-    """One image each with a red square as polygon and a blue one as run lengths; licences 1, 2, 3, ..."""
+    """Write images with a red square as polygon and a blue one as run lengths; licences 1, 2, 3, ..."""
     images, entries, objects = folder / "images", [], []
     images.mkdir(parents=True, exist_ok=True)
     for i in range(1, count + 1):
@@ -71,7 +71,7 @@ def coco_set(folder: Path, *, count: int = 3) -> tuple[Path, Path]:
 
 
 def square_clip(frames: int = 3, height: int = 60, width: int = 100) -> list[tuple[tv_tensors.Image, tv_tensors.Mask]]:
-    """A clip to augment: a white rectangle on grey; its mask is where the image is white."""
+    """Return a clip to augment: a white rectangle on grey; its mask contains the white pixels."""
     mask = torch.zeros(1, height, width, dtype=torch.uint8)
     mask[0, 20:40, 30:60] = 1
     image = torch.where(mask.bool().expand(3, -1, -1), 255, 60).to(torch.uint8)

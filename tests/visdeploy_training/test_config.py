@@ -47,7 +47,7 @@ def test_lists_become_tuples(name):
 
 
 def another(value):
-    """A value that the field takes as well."""
+    """Return a value that the field takes as well."""
     if isinstance(value, bool):
         return not value
     return (
@@ -76,6 +76,9 @@ def test_no_weight_depends_on_the_settings_of_an_export(name):
     [
         ("visolo", {"memory_slots": 6, "score_threshold": 0.3}, {"memory_slots": 6, "score_threshold": 0.3}),
         ("tevit", {"window": 60, "overlap": 20}, {"window": 60, "clip_overlap": 20}),
+        ("tevit", {"window": 60}, {"window": 60, "clip_overlap": 4}),
+        ("tevit", {"window": 12}, {"window": 12}),
+        ("tevit", {"window": 5, "overlap": 4}, {"window": 5, "clip_overlap": 4}),
         ("tevit", {"clip_overlap": 2, "max_results": 3}, {"clip_overlap": 2, "max_results": 3}),
         ("defvis", {"overlap": 3, "frame_score_threshold": 0.2}, {"clip_overlap": 3, "frame_score_threshold": 0.2}),
         ("defvis", {"window": 12}, {"num_frames": 12}),
@@ -108,12 +111,42 @@ def test_what_an_export_cannot_change(name, overrides, parts):
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "window"), [("tevit", "window"), ("defvis", "num_frames")])
-def test_a_chosen_overlap_fits_the_window_and_a_default_is_cut(name, window):
-    config = create_model(name, "tiny", **{window: 3}).config
-    settings = get_method(name).inference(config)
-    assert (settings.window.length, settings.window.overlap) == (3, 2)
+WINDOWS = [("tevit", "window"), ("defvis", "num_frames")]
+
+
+@pytest.mark.parametrize(("name", "window"), WINDOWS)
+def test_a_chosen_overlap_fits_the_window(name, window):
     chosen = create_model(name, "tiny", **{window: 3, "clip_overlap": 2}).config
     assert get_method(name).inference(chosen).window.overlap == 2
     with pytest.raises(ConfigError, match=r"clip_overlap has a wrong value \(seen: 3; expected: less than.* 3 frames"):
         create_model(name, "tiny", **{window: 3, "clip_overlap": 3})
+
+
+@pytest.mark.parametrize(("name", "window"), WINDOWS)
+@pytest.mark.parametrize(("length", "overlap"), [(1, 0), (2, 1), (3, 1), (6, 2), (7, 2)])
+def test_a_window_alone_scales_an_overlap_of_more_than_half_of_it(name, window, length, overlap, caplog):
+    """The variant has a window of 12 frames and an overlap of 4."""
+    model = create_model(name, "tiny", **{window: length})
+    settings = get_method(name).inference(model.config)
+    assert (settings.window.length, settings.window.overlap) == (length, overlap)
+    (message,) = caplog.messages
+    assert f"overlap of 4 frames is too large for a window of {length} frames" in message
+    assert f"scaled to {overlap} (stride {length - overlap})" in message
+    caplog.clear()
+    again = create_model(name, "tiny", **model.info.overrides)
+    assert (again.config, caplog.messages) == (model.config, []), "a checkpoint states both"
+
+
+@pytest.mark.parametrize(("name", "window"), WINDOWS)
+@pytest.mark.parametrize("overrides", [{}, {"clip_overlap": 7}])
+def test_an_overlap_of_at_most_half_of_the_window_or_a_chosen_one_is_kept(name, window, overrides, caplog):
+    model = create_model(name, "tiny", **{window: 8} | overrides)
+    assert model.config.clip_overlap == overrides.get("clip_overlap", 4)
+    assert create_model(name, "tiny", **model.info.overrides).config == model.config
+    assert caplog.messages == []
+
+
+def test_the_variants_overlap_is_stored_if_it_was_chosen(caplog):
+    model = create_model("tevit", "tiny", window=5, clip_overlap=4)
+    assert create_model("tevit", "tiny", **model.info.overrides).config.clip_overlap == 4
+    assert caplog.messages == []

@@ -38,7 +38,7 @@ def model() -> VISModel:
 
 @pytest.fixture(scope="module")
 def official_state() -> StateDict:
-    """An official-layout state dict, duplicates included."""
+    """Return an official-layout state dict, duplicates included."""
     state = {f"model.{k}": v for k, v in create_model("visolo", "r50", num_classes=7).state_dict().items()}
     branch = "model.Tracking_branch."
     return state | {"tracking_module." + k.removeprefix(branch): v for k, v in state.items() if k.startswith(branch)}

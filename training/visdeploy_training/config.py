@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import logging
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from visdeploy.errors import ConfigError
 
+logger = logging.getLogger(__name__)
 RUN_TIME = {"run_time": True}
 """Metadata of fields that affect only how a trained network is run, not its weights; an export may change them."""
 CALLED, WHY_FIXED = "called", "why_fixed"
@@ -82,6 +84,8 @@ class MethodConfig:
     def export_settings(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields that an export changes in the configuration of a trained network, with their values.
 
+        They include the overlap if the window changes, see `overlap_for`.
+
         Args:
             overrides: Map from any name that `named` accepts to the value, for fields marked with `RUN_TIME`.
 
@@ -102,7 +106,32 @@ class MethodConfig:
                 expected=f"{own!r}, as in the checkpoint",
                 hint=f"{hint} An export can change {self._settings()}.",
             )
-        return found
+        return found | self.overlap_for(found)
+
+    def overlap_for(self, changes: Mapping[str, Any]) -> dict[str, int]:
+        """Return the field of the overlap and its value if the window changes; an empty map otherwise.
+
+        An overlap in `changes` is kept. Otherwise, if the overlap of this configuration exceeds half of the new window,
+        it is scaled in proportion to the window, to at least one frame, and a warning is logged.
+
+        Args:
+            changes: Map from the name of a field to its new value.
+        """
+        names = {f.metadata.get(CALLED, f.name): f.name for f in dataclasses.fields(self)}
+        window, overlap = names.get("window", ""), names.get("overlap", "")
+        length = changes.get(window)
+        if not overlap or not isinstance(length, int) or length < 1 or length == getattr(self, window):
+            return {}
+        before, shared = getattr(self, window), getattr(self, overlap)
+        if overlap in changes or 2 * shared <= length:
+            return {overlap: changes.get(overlap, shared)}
+        scaled = min(max(1, shared * length // before), length - 1)
+        logger.warning(
+            "%s: the overlap of %d frames is too large for a window of %d frames, and is scaled to %d (stride %d); "
+            "set %r to choose another",
+            *(self.method, shared, length, scaled, length - scaled, "overlap"),
+        )
+        return {overlap: scaled}
 
     def check_given(self, given: Collection[str]) -> None:
         """Raise an error for values chosen by the user that would be reduced; defaults may be reduced silently.

@@ -58,7 +58,8 @@ def create_model(
         num_classes: Number of classes, sufficient if their names do not matter; by default that of the variant.
         pretrained: Initialise the backbone with ImageNet weights: True for weights included in a package, or the path
             of a torchvision file.
-        overrides: Changed fields of the variant's configuration.
+        overrides: Changed fields of the variant's configuration. A window without an overlap may scale the overlap, see
+            `MethodConfig.overlap_for`.
 
     Returns:
         The network, in training mode, with `info` and `config` set.
@@ -79,7 +80,7 @@ def create_model(
             hint="Pass the number of classes as classes or num_classes." if "num_classes" in unknown else "",
         )
     names = _class_names(classes, num_classes, base.num_classes)
-    changed = {k: v for k, v in overrides.items() if getattr(base, k) != v}
+    changed = {k: v for k, v in overrides.items() if getattr(base, k) != v} | base.overlap_for(overrides)
     try:
         config = dataclasses.replace(base, num_classes=len(names), **changed)
     except (TypeError, ValueError) as error:

@@ -28,7 +28,7 @@ from visdeploy.atomic import replacing_file, write_text
 from visdeploy.backends.engine_index import REBUILD, EngineEntry, EngineIndex, read_index
 from visdeploy.bundle_files import ENGINES, INDEX, file_sha256, is_engine_file
 from visdeploy.errors import BundleError
-from visdeploy.manifest import describe_errors
+from visdeploy.manifest import LOWER_LIMITS, Tolerance, Tolerances, describe_errors
 
 LOCK = ".lock"
 
@@ -120,15 +120,41 @@ def checked_plan(folder: Path, entry: EngineEntry) -> bytes:
     raise BundleError(f"{engines / entry.file} is missing", seen="only its entry in the index", hint=REBUILD)
 
 
-def check_engines(folder: Path) -> EngineIndex:
-    """Check that the index is readable and has an entry for every visible plan.
+def check_engines(folder: Path, tolerances: Tolerances) -> EngineIndex:
+    """Check that the index is readable, has an entry for every visible plan, and keeps the limits of the manifest.
+
+    Args:
+        folder: The bundle.
+        tolerances: Field `tolerance` of its manifest.
 
     Returns:
         The index.
 
     Raises:
-        BundleError: The index is damaged, or has no entry for a plan.
+        BundleError: The index is damaged, has no entry for a plan, or has a certificate with looser limits than the
+            manifest allows for that engine and precision.
     """
+    index = _check_plans(folder)
+    for number, entry in enumerate(index.entries):
+        _check_tolerance(folder / INDEX, number, entry, tolerances.of(entry.engine, entry.precision))
+    return index
+
+
+def _check_tolerance(path: Path, number: int, entry: EngineEntry, allowed: Tolerance) -> None:
+    """Raise an error if an engine was certified with looser limits than the manifest allows."""
+    tolerance = entry.certificate.tolerance
+    for name in tolerance.looser_than(allowed):
+        raise BundleError(
+            f"{path}: field 'entries.{number}.certificate.tolerance.{name}' is looser than the manifest allows for "
+            f"{entry.engine} at {entry.precision}",
+            seen=f"{getattr(tolerance, name):g}",
+            expected=f"{'at least' if name in LOWER_LIMITS else 'at most'} {getattr(allowed, name):g}",
+            hint=REBUILD,
+        )
+
+
+def _check_plans(folder: Path) -> EngineIndex:
+    """Return the index, after checking that it has an entry for every visible plan."""
     index = read_index(folder)
     while True:
         strays = sorted(_plans(folder) - _named(index))

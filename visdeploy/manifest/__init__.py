@@ -13,9 +13,10 @@ from visdeploy.manifest.manifest import (
 from visdeploy.manifest.processing import Preprocessing, Window
 from visdeploy.manifest.sizes import Dim, SizeError
 from visdeploy.manifest.tensors import DType, StateSpec, TensorSpec, host_dtype
-from visdeploy.manifest.tolerance import EngineTolerance, Precision, Tolerance, Tolerances
+from visdeploy.manifest.tolerance import LOWER_LIMITS, EngineTolerance, Precision, Tolerance, Tolerances
 
 __all__ = [
+    "LOWER_LIMITS",
     "SCHEMA_VERSION",
     "CustomOp",
     "DType",

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from visdeploy.manifest.base import Strict
 
+LOWER_LIMITS = ("mask_iou", "agreement")
+"""Fields of `Tolerance` that are minimums; the others are maximums."""
 Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8"]
 
 
@@ -28,6 +30,20 @@ class Tolerance(Strict):
     rtol: Annotated[float, Field(ge=0, lt=1)] = 1e-4
     mask_iou: Annotated[float, Field(ge=0, le=1)] = 0.999
     agreement: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+    @property
+    def average_precision(self) -> float:
+        """Largest difference of AP between both engines on an annotated data set.
+
+        AP is a mean over IoU thresholds from 0.5 to 0.95. A mask error of d moves the IoU of a track by about d, and
+        therefore AP by d / 0.5. In addition, the share of entries that may disagree may be missing from AP.
+        """
+        return 2 * (1 - self.mask_iou) + (1 - self.agreement)
+
+    def looser_than(self, allowed: Tolerance) -> list[str]:
+        """Return the names of the limits that permit a larger difference than those of `allowed`."""
+        own, other = self.model_dump(), allowed.model_dump()
+        return [n for n in own if (own[n] < other[n] if n in LOWER_LIMITS else own[n] > other[n])]
 
     def __str__(self) -> str:
         relative = f" or {self.rtol:g} of an output's largest value" if self.rtol else ""

@@ -1,6 +1,6 @@
 """Decoders of the methods: raw outputs of a graph to instances with track ids."""
 
-from visdeploy.methods.base import Decoder, OnlineDecoder, Parameters, TrackSummary, read_parameters, take_output
+from visdeploy.methods.base import Decoder, OnlineDecoder, Parameters, TrackSummary, take_output
 from visdeploy.methods.clip import ClipDecoder, ClipInstance
 from visdeploy.methods.registry import DECODERS, create_decoder, decoder_class
 
@@ -14,6 +14,5 @@ __all__ = [
     "TrackSummary",
     "create_decoder",
     "decoder_class",
-    "read_parameters",
     "take_output",
 ]

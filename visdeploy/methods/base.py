@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 ParametersT = TypeVar("ParametersT", bound="Parameters")
+DecodeT = TypeVar("DecodeT", bound="Parameters")
+TrackingT = TypeVar("TrackingT", bound="Parameters")
 
 
 class Parameters(BaseModel):
@@ -69,19 +71,32 @@ class TrackSummary:
     presence: int
 
 
-class Decoder(ABC):
+class Decoder(ABC, Generic[DecodeT, TrackingT]):
     """Converter of raw outputs to frame results, with the tracks of one stream.
+
+    A subclass names the models of its parameters, and creates its tracks in `start`; it needs no constructor.
 
     Args:
         classes: Class names of the bundle.
         window: Frames of one step.
-        decode: Field `decode` of the manifest, which a subclass validates with `read_parameters`.
+        decode: Field `decode` of the manifest.
         tracking: Field `tracking` of the manifest.
         keep_tracks: Keep every track for `summaries`. Otherwise, tracks that cannot continue are deleted, so that
             memory is bounded on endless streams.
         profiler: Measures the stages `decode of outputs` and `tracking`.
+
+    Attributes:
+        decode_parameters: The validated field `decode`.
+        tracking_parameters: The validated field `tracking`.
+
+    Raises:
+        BundleError: A parameter is unknown or invalid.
     """
 
+    decode_model: type[DecodeT]
+    """Model of the field `decode` of the manifest."""
+    tracking_model: type[TrackingT]
+    """Model of the field `tracking` of the manifest."""
     measures: ClassVar[tuple[type[Measure], ...]] = ()
     """Measures of parity that the method adds to those of `visdeploy.parity.measures`."""
 
@@ -96,6 +111,9 @@ class Decoder(ABC):
         profiler: Profiler = OFF,
     ) -> None:
         self.classes, self.window, self.keep_tracks, self.profiler = tuple(classes), window, keep_tracks, profiler
+        self.decode_parameters = read_parameters(self.decode_model, decode, field="decode")
+        self.tracking_parameters = read_parameters(self.tracking_model, tracking, field="tracking")
+        self.start()
 
     @classmethod
     def of(cls, spec: ModelSpec, *, keep_tracks: bool = False, profiler: Profiler = OFF) -> Self:
@@ -107,7 +125,7 @@ class Decoder(ABC):
             profiler: See `Decoder`.
 
         Raises:
-            BundleError: A parameter is unknown or wrong.
+            BundleError: A parameter is unknown or invalid.
         """
         return cls(
             spec.classes,
@@ -117,6 +135,10 @@ class Decoder(ABC):
             keep_tracks=keep_tracks,
             profiler=profiler,
         )
+
+    @abstractmethod
+    def start(self) -> None:
+        """Create the tracks of a new stream, which has none; the constructor calls this last."""
 
     @abstractmethod
     def decode(self, outputs: Arrays, step: Step, *, height: int, width: int) -> list[FrameResult]:
@@ -146,7 +168,7 @@ class Decoder(ABC):
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return the state of the decoder as arrays, to be restored by `load_state`."""
 
-    def check_resumed(self, *, done: int, given: int, size: tuple[int, int] | None) -> None:  # noqa: B027
+    def check_resumed(self, *, done: int, given: int, size: tuple[int, int] | None) -> None:
         """Check that a state taken back by `load_state` belongs to its stream.
 
         Args:
@@ -167,7 +189,7 @@ class Decoder(ABC):
         """
 
 
-class OnlineDecoder(Decoder):
+class OnlineDecoder(Decoder[DecodeT, TrackingT]):
     """Decoder of a graph that processes one frame in each step. It keeps tracks, but no frames and no masks."""
 
     def decode(self, outputs: Arrays, step: Step, *, height: int, width: int) -> list[FrameResult]:

@@ -12,18 +12,17 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from visdeploy.errors import DataError, StreamError
-from visdeploy.manifest import Window
 from visdeploy.masks import Mask
-from visdeploy.methods.base import Arrays, Decoder, Parameters, TrackSummary, read_parameters
+from visdeploy.methods.base import Arrays, Decoder, DecodeT, Parameters, TrackSummary
 from visdeploy.methods.clip_state import pack_instances, unpack_instances
-from visdeploy.profiling import OFF, Profiler, Stage
+from visdeploy.profiling import Stage
 from visdeploy.results import FrameResult, Instance
 from visdeploy.streaming.windows import Step
 from visdeploy.tracking.stitching import match, tube_overlaps
@@ -32,7 +31,6 @@ logger = logging.getLogger(__name__)
 Votes = npt.NDArray[np.float64]
 _NO_SLOT = -1
 """Value in saved streams if there is no slot."""
-Decoding = TypeVar("Decoding", bound=Parameters)
 
 
 class StitchParameters(Parameters):
@@ -85,42 +83,20 @@ class _Clip:
     pending: int
 
 
-class ClipDecoder(Decoder, Generic[Decoding]):
-    """Decoder of overlapping clips. See `Decoder` for the common arguments.
+class ClipDecoder(Decoder[DecodeT, StitchParameters]):
+    """Decoder of overlapping clips. See `Decoder` for the arguments.
 
-    Args:
-        classes: Class names.
-        window: Length of a clip and overlap of consecutive clips.
-        decode: Field `decode` of the manifest, see `parameters`.
-        tracking: Field `tracking` of the manifest, see `StitchParameters`.
-        keep_tracks: Keep every track for `summaries`.
-        profiler: Measures the stages.
-
-    Raises:
-        BundleError: A parameter is unknown or invalid.
+    Attributes:
+        values: Number of values in the vote of an instance.
     """
 
-    parameters: type[Decoding]
-    """Model of the field `decode` of the manifest."""
+    tracking_model = StitchParameters
     extra_values: ClassVar[int] = 0
     """Number of values in the vote of an instance, in addition to one for each class."""
 
-    def __init__(
-        self,
-        classes: Sequence[str],
-        *,
-        window: Window,
-        decode: Mapping[str, Any],
-        tracking: Mapping[str, Any],
-        keep_tracks: bool = False,
-        profiler: Profiler = OFF,
-    ) -> None:
-        super().__init__(
-            classes, window=window, decode=decode, tracking=tracking, keep_tracks=keep_tracks, profiler=profiler
-        )
+    def start(self) -> None:
+        """See `Decoder.start`."""
         self.values = len(self.classes) + self.extra_values
-        self._decode = read_parameters(self.parameters, decode, field="decode")
-        self._stitch = read_parameters(StitchParameters, tracking, field="tracking")
         self._tracks: dict[int, _Track] = {}
         self._last: _Clip | None = None
         self._next_id = 0
@@ -179,10 +155,11 @@ class ClipDecoder(Decoder, Generic[Decoding]):
             start = step.first - last.first
             before = [each.masks[start : start + shared] for each in last.instances]
             overlaps = tube_overlaps([each.masks[:shared] for each in instances], before)
-            bonus = self._stitch.label_bonus * _same(self._label, instances, last.instances)
-            bonus += self._stitch.slot_bonus * _same(lambda each: each.slot, instances, last.instances)
-            similar = np.where(overlaps >= self._stitch.iou_threshold, overlaps + bonus, 0.0)
-            ids = {row: last.track_ids[column] for row, column in match(similar, self._stitch.iou_threshold)}
+            limits = self.tracking_parameters
+            bonus = limits.label_bonus * _same(self._label, instances, last.instances)
+            bonus += limits.slot_bonus * _same(lambda each: each.slot, instances, last.instances)
+            similar = np.where(overlaps >= limits.iou_threshold, overlaps + bonus, 0.0)
+            ids = {row: last.track_ids[column] for row, column in match(similar, limits.iou_threshold)}
         self._report_lost(ids, step)
         fresh = iter(range(self._next_id, self._next_id + len(instances)))
         chosen = tuple(ids[row] if row in ids else next(fresh) for row in range(len(instances)))

@@ -27,13 +27,13 @@ class DecodeParameters(Parameters):
 
 
 class DefVISDecoder(ClipDecoder[DecodeParameters]):
-    """Decoder of DefVIS. See `ClipDecoder` and `Decoder` for the arguments.
+    """Decoder of DefVIS. See `Decoder` for the arguments.
 
     The vote of a frame consists of its best id and the probability of this id. The label of a track is the most
     frequent id, its score is the mean probability. Id 0 is not a class: a slot with this id is not an instance.
     """
 
-    parameters = DecodeParameters
+    decode_model = DecodeParameters
     extra_values = 2
 
     def read(self, outputs: Arrays, *, length: int, height: int, width: int) -> list[ClipInstance]:
@@ -61,7 +61,7 @@ class DefVISDecoder(ClipDecoder[DecodeParameters]):
             masks = [Mask.encode(resize_logits(logits[slot, t], height, width) > 0) for t in range(length)]
             if not any(mask.area for mask in masks):
                 continue
-            kept = votes[:, ids] >= self._decode.frame_score_threshold
+            kept = votes[:, ids] >= self.decode_parameters.frame_score_threshold
             shown = (mask if keep and mask.area else None for mask, keep in zip(masks, kept, strict=True))
             found.append(ClipInstance(tuple(shown), votes, slot))
         return found

@@ -26,14 +26,14 @@ class DecodeParameters(Parameters):
 
 
 class TeViTDecoder(ClipDecoder[DecodeParameters]):
-    """Decoder of TeViT. See `ClipDecoder` and `Decoder` for the arguments.
+    """Decoder of TeViT. See `Decoder` for the arguments.
 
     The vote of a frame is the probability of the pair's class. The score of a track is the mean over its frames. If the
     classes of several clips differ, the label is the class with the largest sum, which is still divided by the number
     of all frames.
     """
 
-    parameters = DecodeParameters
+    decode_model = DecodeParameters
 
     def read(self, outputs: Arrays, *, length: int, height: int, width: int) -> list[ClipInstance]:
         """Return every pair of the clip, see `ClipDecoder.read`. It is absent from frames in which its mask is empty.
@@ -72,7 +72,7 @@ class TeViTDecoder(ClipDecoder[DecodeParameters]):
         return found
 
     def _mask(self, values: npt.NDArray[np.float32], box: npt.NDArray[np.float32], height: int, width: int) -> Mask:
-        return Mask.encode(paste_mask(values, box, height, width) >= np.float32(self._decode.mask_threshold))
+        return Mask.encode(paste_mask(values, box, height, width) >= np.float32(self.decode_parameters.mask_threshold))
 
     def judge(self, total: Votes, frames: int) -> tuple[int, float, tuple[float, ...]]:
         """Return the class with the largest sum (the smallest after a tie), and the means over the frames."""

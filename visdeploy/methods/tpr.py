@@ -6,7 +6,6 @@ implementation of Temporal Pyramid Routing (Li et al., TPAMI 2023).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +14,11 @@ import numpy.typing as npt
 from pydantic import Field
 
 from visdeploy.errors import BundleError
-from visdeploy.manifest import ModelSpec, Window
-from visdeploy.methods.base import Arrays, OnlineDecoder, Parameters, TrackSummary, read_parameters, take_output
+from visdeploy.manifest import ModelSpec, TensorSpec, Tolerance
+from visdeploy.methods.base import Arrays, OnlineDecoder, Parameters, TrackSummary, take_output
 from visdeploy.methods.tpr_boxes import pasted_mask, scaled_boxes
 from visdeploy.methods.tpr_votes import VoteTable
+from visdeploy.parity.measures import Absolute, Comparison, StepContext
 from visdeploy.profiling import OFF, Profiler, Stage
 from visdeploy.results import FrameResult, Instance
 from visdeploy.streaming.preprocessing import Preprocessor
@@ -26,6 +26,9 @@ from visdeploy.tracking import Assignment, ObjectMemory
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on
+
+SHARE_LIMIT = 0.1
+"""Largest difference of the share of open gates of a block. The smallest maps have about 15 positions."""
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -75,7 +78,38 @@ class TPRStep:
     kept: npt.NDArray[np.int64]
 
 
-class TPRDecoder(OnlineDecoder):
+class OpenGates(Absolute):
+    """`absolute`, for the share of open gates of each gated block; the note states their mean.
+
+    A gate whose activation is close to 0 can be open on one engine and closed on another. Its value is then close to 0
+    on both, so the difference is not one of the features; the limit is the share of a few positions of the smallest
+    maps. Negative shares belong to frames without gates.
+    """
+
+    name = "tpr.open_gates"
+    quantity = "largest difference of the share of open gates"
+
+    def __init__(self, spec: TensorSpec, tolerance: Tolerance) -> None:
+        super().__init__(spec, tolerance)
+        self._shares: list[float] = []
+
+    def compare(self, reference: npt.NDArray[Any], candidate: npt.NDArray[Any], context: StepContext) -> Comparison:
+        """See `Measure.compare`."""
+        if candidate.size and candidate.min() >= 0:
+            self._shares.append(float(candidate.mean()))
+        error = float(np.abs(reference.astype(np.float64) - candidate).max(initial=0.0))
+        return Comparison(error, SHARE_LIMIT, error <= SHARE_LIMIT, reference.size)
+
+    def least_limit(self) -> float:
+        """See `Measure.least_limit`."""
+        return SHARE_LIMIT
+
+    def note(self) -> str:
+        """Return the mean share of open gates, over frames and blocks."""
+        return f"{100 * float(np.mean(self._shares)):.1f} % of the gates open" if self._shares else ""
+
+
+class TPRDecoder(OnlineDecoder[DecodeParameters, TrackingParameters]):
     """Decoder of TPR. See `Decoder` for the common arguments.
 
     Two detections of a frame can have the same track id (see `Assignment`). The mask of the track is then that of the
@@ -84,43 +118,17 @@ class TPRDecoder(OnlineDecoder):
     Every stream has its own decoder. In the published implementation, the objects of a video remain if the first frame
     of the next video has no detections; here, no object of one video is ever found in another.
 
-    Args:
-        classes: Class names.
-        window: Frames of one step, here one.
-        decode: Field `decode` of the manifest, see `DecodeParameters`.
-        tracking: Field `tracking` of the manifest, see `TrackingParameters`.
-        keep_tracks: Keep every track for `summaries`.
-        profiler: Measures the stages.
-
     Attributes:
         last: Decisions of the last step; None before the first step.
         preprocessor: Gives the size of a frame in the network's input. None, the default without `of`, means that the
             frames are not resized.
 
-    Raises:
-        BundleError: A parameter is unknown or invalid.
     """
 
+    decode_model = DecodeParameters
+    tracking_model = TrackingParameters
+    measures = (OpenGates,)
     preprocessor: Preprocessor | None = None
-
-    def __init__(
-        self,
-        classes: Sequence[str],
-        *,
-        window: Window,
-        decode: Mapping[str, Any],
-        tracking: Mapping[str, Any],
-        keep_tracks: bool = False,
-        profiler: Profiler = OFF,
-    ) -> None:
-        super().__init__(
-            classes, window=window, decode=decode, tracking=tracking, keep_tracks=keep_tracks, profiler=profiler
-        )
-        self._decode = read_parameters(DecodeParameters, decode, field="decode")
-        self._tracking = read_parameters(TrackingParameters, tracking, field="tracking")
-        self.memory = self._new_memory()
-        self.last: TPRStep | None = None
-        self._votes = VoteTable(len(self.classes))
 
     @classmethod
     def of(cls, spec: ModelSpec, *, keep_tracks: bool = False, profiler: Profiler = OFF) -> Self:
@@ -129,8 +137,14 @@ class TPRDecoder(OnlineDecoder):
         decoder.preprocessor = Preprocessor(spec.preprocessing)
         return decoder
 
+    def start(self) -> None:
+        """See `Decoder.start`."""
+        self.memory = self._new_memory()
+        self.last: TPRStep | None = None
+        self._votes = VoteTable(len(self.classes))
+
     def _new_memory(self) -> ObjectMemory:
-        return ObjectMemory(**self._tracking.model_dump(exclude={"rescale_first_frame_memory"}))
+        return ObjectMemory(**self.tracking_parameters.model_dump(exclude={"rescale_first_frame_memory"}))
 
     def step(self, outputs: Arrays, *, index: int, timestamp: float, height: int, width: int) -> FrameResult:
         """Return the result of the next frame, see `OnlineDecoder.step`.
@@ -151,7 +165,7 @@ class TPRDecoder(OnlineDecoder):
             scores, labels, boxes, masks, embeddings = self._take(outputs)
             network = self.preprocessor.content_size(height, width) if self.preprocessor else (height, width)
             clipped = scaled_boxes(boxes, network, (height, width))
-            first_boxes = clipped if self._tracking.rescale_first_frame_memory else None
+            first_boxes = clipped if self.tracking_parameters.rescale_first_frame_memory else None
             assignment = self.memory.update(embeddings, boxes, labels, scores, first_boxes=first_boxes)
             kept = np.flatnonzero((clipped[:, :2] < clipped[:, 2:]).all(axis=1))
             self.last = TPRStep(assignment, clipped, kept)
@@ -160,7 +174,7 @@ class TPRDecoder(OnlineDecoder):
             self._votes.add(track_ids, labels[rows], scores[rows])
         with self.profiler.stage(Stage.OUTPUTS):
             instances = []
-            threshold = self._decode.mask_threshold
+            threshold = self.decode_parameters.mask_threshold
             for track_id, row in dict(zip(track_ids.tolist(), rows.tolist(), strict=True)).items():
                 mask = pasted_mask(masks[row], clipped[row], threshold=threshold, height=height, width=width)
                 if mask.area:

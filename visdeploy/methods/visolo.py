@@ -6,7 +6,7 @@ implementation of VISOLO (Han et al., CVPR 2022). They process a few small array
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -15,11 +15,10 @@ import numpy.typing as npt
 from pydantic import Field
 
 from visdeploy.errors import StreamError
-from visdeploy.manifest import Window
 from visdeploy.masks import Mask
 from visdeploy.masks.resampling import resize_mask
-from visdeploy.methods.base import Arrays, OnlineDecoder, Parameters, TrackSummary, read_parameters, take_output
-from visdeploy.profiling import OFF, Profiler, Stage
+from visdeploy.methods.base import Arrays, OnlineDecoder, Parameters, TrackSummary, take_output
+from visdeploy.profiling import Stage
 from visdeploy.results import FrameResult, Instance
 from visdeploy.tracking import AffinityTracker, Association
 
@@ -94,39 +93,20 @@ def suppress_overlaps(overlaps: npt.NDArray[np.float32], threshold: float = 0.5)
     return np.flatnonzero(alive)
 
 
-class VisoloDecoder(OnlineDecoder):
-    """Decoder of VISOLO. See `Decoder` for the common arguments.
-
-    Args:
-        classes: Class names.
-        window: Frames of one step, here one.
-        decode: Field `decode` of the manifest, see `DecodeParameters`.
-        tracking: Field `tracking` of the manifest, see `TrackingParameters`.
-        keep_tracks: Keep every track for `summaries`.
-        profiler: Measures the stages.
+class VisoloDecoder(OnlineDecoder[DecodeParameters, TrackingParameters]):
+    """Decoder of VISOLO. See `Decoder` for the arguments.
 
     Attributes:
+        tracker: Tracks of the stream.
         last: Decisions of the last step; None before the first step.
-
-    Raises:
-        BundleError: A parameter is unknown or invalid.
     """
 
-    def __init__(
-        self,
-        classes: Sequence[str],
-        *,
-        window: Window,
-        decode: Mapping[str, Any],
-        tracking: Mapping[str, Any],
-        keep_tracks: bool = False,
-        profiler: Profiler = OFF,
-    ) -> None:
-        super().__init__(
-            classes, window=window, decode=decode, tracking=tracking, keep_tracks=keep_tracks, profiler=profiler
-        )
-        self._decode = read_parameters(DecodeParameters, decode, field="decode")
-        limits = read_parameters(TrackingParameters, tracking, field="tracking")
+    decode_model = DecodeParameters
+    tracking_model = TrackingParameters
+
+    def start(self) -> None:
+        """See `Decoder.start`."""
+        limits = self.tracking_parameters
         self.tracker = AffinityTracker(threshold=limits.affinity_threshold, max_lost=limits.max_lost)
         self.last: VisoloStep | None = None
         self._votes: dict[int, _Votes] = {}
@@ -153,7 +133,7 @@ class VisoloDecoder(OnlineDecoder):
             class_scores = take_output(outputs, "class_scores", (n, len(self.classes)), "float32")
             query = take_output(outputs, "query", (n, None), "float32")
             reference = take_output(outputs, "reference", query.shape, "float32")
-            kept = suppress_overlaps(overlaps, self._decode.overlap_threshold)
+            kept = suppress_overlaps(overlaps, self.decode_parameters.overlap_threshold)
             encoded = [Mask.encode(resize_mask(masks[row], height, width)) for row in kept]
         with self.profiler.stage(Stage.TRACKING):
             association = self.tracker.update(cells[kept], query[kept], reference[kept])

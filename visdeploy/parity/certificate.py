@@ -74,11 +74,22 @@ class Agreement(_Record):
 
 
 class AveragePrecision(_Record):
-    """Mask AP of both engines on a small annotated data set."""
+    """Mask AP of both engines on a small annotated data set.
+
+    Attributes:
+        reference: AP of the reference in 0..1; -1 if the data set has no annotated track.
+        candidate: AP of the candidate.
+        videos: Number of videos.
+    """
 
     reference: float
     candidate: float
     videos: int
+
+    @property
+    def difference(self) -> float:
+        """Absolute difference of both values."""
+        return abs(self.candidate - self.reference)
 
 
 class Certificate(_Record):
@@ -98,7 +109,7 @@ class Certificate(_Record):
         track_ids: Distinct track ids of both engines.
         smallest_mask_iou: Minimum over all common instances of the decoded results; None if there are none.
         mean_mask_iou: Mean over all common instances of the decoded results; None if there are none.
-        average_precision: AP of both engines, if ground truth was given.
+        average_precision: AP of both engines, if ground truth was given; its limit is `Tolerance.average_precision`.
         failures: One sentence per exceeded limit, worst first; empty if the certificate passed.
     """
 
@@ -173,5 +184,6 @@ def certificate_rows(certificate: Mapping[str, Any]) -> list[tuple[str, str, str
         rows.append(("instance mask IoU", f"{low:.6f} smallest, {mean:.6f} mean", f"{tolerance['mask_iou']:g}"))
     if precision := certificate.get("average_precision"):
         found = f"{precision['candidate']:.4f} against {precision['reference']:.4f} ({precision['videos']} videos)"
-        rows.append(("average precision", found, ""))
+        limit = Tolerance.model_validate(tolerance).average_precision
+        rows.append(("average precision", found, f"{limit:.2g} apart"))
     return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -17,6 +17,8 @@ from visdeploy.parity.certificate import PIXEL_SLACK, OutputParity, share_of_lim
 
 Outputs = Mapping[str, NDArray[Any]]
 Rows = NDArray[np.intp]
+Axes = tuple[int | str, ...]
+"""Leading sizes in `TensorSpec.shape`."""
 
 
 @dataclass
@@ -29,7 +31,8 @@ class StepContext:
         candidate: All raw outputs of the candidate.
         reference_rows: Rows of the reference's outputs that the candidate also has (`visdeploy.parity.rows`).
         candidate_rows: The corresponding rows of the candidate's outputs.
-        mask_error: Largest error of the step's masks, set before measures with a higher `phase` than masks run.
+        mask_errors: Map from the axes of an output of masks, without height and width, to the error of each mask; set
+            before measures with a higher `phase` than masks run. The larger error if two outputs have the same axes.
     """
 
     frame: int
@@ -37,7 +40,7 @@ class StepContext:
     candidate: Outputs
     reference_rows: Rows
     candidate_rows: Rows
-    mask_error: float = 0.0
+    mask_errors: dict[Axes, NDArray[np.float64]] = field(default_factory=dict)
 
 
 class Comparison(NamedTuple):
@@ -172,9 +175,10 @@ class Identity(Exact):
 
 
 class Score(Measure):
-    """Largest absolute difference, minus the difference that follows from differing mask pixels in the same step.
+    """Largest absolute difference, minus the difference that follows from differing pixels of the same row's mask.
 
-    A score is a mean over the pixels of a mask, decayed by IoU: one pixel of a small mask changes it.
+    A score is a mean over the pixels of a mask, decayed by IoU: one pixel of a small mask changes it. The axes of the
+    output begin with those of the masks, without height and width; if no masks correspond, nothing is deducted.
     """
 
     name = "score"
@@ -182,9 +186,16 @@ class Score(Measure):
     def compare(self, reference: NDArray[Any], candidate: NDArray[Any], context: StepContext) -> Comparison:
         """See `Measure.compare`."""
         errors = absolute_errors(reference, candidate)
-        excess = float(np.maximum(errors - 2 * context.mask_error, 0).max(initial=0))
+        excess = float(np.maximum(errors - 2 * self._mask_errors(context, errors.ndim), 0).max(initial=0))
         limit = self.tolerance.atol
         return Comparison(float(errors.max(initial=0)), limit, excess <= limit, errors.size)
+
+    def _mask_errors(self, context: StepContext, axes: int) -> NDArray[np.float64]:
+        """Return the error of the mask of every row, with axes of length 1 for the remaining axes of the output."""
+        for rows, errors in context.mask_errors.items():
+            if tuple(self.spec.shape[: len(rows)]) == rows:
+                return errors.reshape(errors.shape + (1,) * (axes - errors.ndim))
+        return np.zeros((1,) * axes)
 
 
 class MaskIoU(Measure):
@@ -199,22 +210,17 @@ class MaskIoU(Measure):
         return 1 - self.tolerance.mask_iou
 
     def compare(self, reference: NDArray[Any], candidate: NDArray[Any], context: StepContext) -> Comparison:
-        """See `Measure.compare`. Masks are compared one at a time."""
+        """See `Measure.compare`. Masks are compared one at a time; `context` receives the error of each."""
         size, limit = reference.shape[-2:], self.least_limit()
-        worst, passed = 0.0, True
         left, right = reference.reshape(-1, *size), candidate.reshape(-1, *size)
-        for a, b in zip(left, right, strict=True):
+        errors, passed = np.zeros(len(left)), True
+        for row, (a, b) in enumerate(zip(left, right, strict=True)):
             differ, union = int(np.count_nonzero(a != b)), int(np.count_nonzero(a | b))
-            error = differ / union if union else 0.0
-            worst = max(worst, error)
-            passed &= error <= limit or differ <= PIXEL_SLACK
-        return Comparison(worst, limit, passed, len(left))
-
-    def update(self, reference: NDArray[Any], candidate: NDArray[Any], context: StepContext) -> float:
-        """See `Measure.update`. Also stores the error of the masks in `context`, for measures of a later phase."""
-        error = super().update(reference, candidate, context)
-        context.mask_error = max(context.mask_error, error)
-        return error
+            errors[row] = differ / union if union else 0.0
+            passed &= bool(errors[row] <= limit) or differ <= PIXEL_SLACK
+        axes, found = tuple(self.spec.shape[:-2]), errors.reshape(reference.shape[:-2])
+        context.mask_errors[axes] = np.maximum(context.mask_errors.get(axes, 0.0), found)
+        return Comparison(float(errors.max(initial=0)), limit, passed, len(left))
 
 
 class Area(Measure):

@@ -26,6 +26,9 @@ from visdeploy.parity.rows import RowMatcher
 from visdeploy.results import FrameResult, Instance
 from visdeploy.streaming.windows import Step
 
+_ROUNDING = 1e-9
+"""Difference of AP that the order of a sum can cause; it applies if a tolerance allows no difference at all."""
+
 
 class ParityMeter:
     """Compares the raw outputs of two engines step by step and creates a `Certificate`. Keeps no dense arrays.
@@ -123,7 +126,10 @@ class ParityMeter:
             smallest_mask_iou=min(self._ious, default=None),
             mean_mask_iou=float(np.mean(self._ious)) if self._ious else None,
             average_precision=average_precision,
-            failures=_failures(outputs, detections, tracks, self.tolerance),
+            failures=[
+                *_failures(outputs, detections, tracks, self.tolerance),
+                *_precision_failures(average_precision, self.tolerance),
+            ],
         )
 
     def _rows_of(self, outputs: Outputs, rows: Rows) -> Outputs:
@@ -173,3 +179,14 @@ def _failures(
                 f"{what}: {count.matched} of {count.reference} reference and {count.candidate} candidate entries agree"
             )
     return found
+
+
+def _precision_failures(found: AveragePrecision | None, tolerance: Tolerance) -> list[str]:
+    """Return a sentence if AP was measured, and its difference exceeds the limit."""
+    limit = tolerance.average_precision
+    if found is None or found.difference <= limit + _ROUNDING:
+        return []
+    return [
+        f"average precision: {found.candidate:.4f} against {found.reference:.4f} on {found.videos} videos, "
+        f"allowed difference {limit:.2g}"
+    ]

@@ -91,7 +91,7 @@ class _Values:
 
 
 def _bound(node: Node, parts: Sequence[Node], shapes: Mapping[str, Tensor]) -> float:
-    """What rounding may do to a layer: `BOUND`, or one rounding for each value that a value of the layer sums."""
+    """Return the limit of rounding errors of a layer: `BOUND`, or one rounding for each term of its sums."""
     if not shapes[node.name].is_floating_point():
         return 0.0
     reads = {each.name for part in (*parts, node) for each in part.all_input_nodes}
@@ -122,7 +122,7 @@ def _row(order: int, node: Node, parts: Sequence[Node], values: tuple[Tensor, Te
 
 
 def _is_position(node: Node) -> bool:
-    """Whether a node gives the positions of sorted values; the values themselves have a row of their own."""
+    """Return whether a node returns the positions of sorted values; the values themselves are compared separately."""
     source = node.args[0] if node.target is operator.getitem else None
     return isinstance(source, Node) and node.args[1:] == (1,) and operation(source) in ("topk", "sort")
 

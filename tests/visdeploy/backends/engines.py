@@ -17,7 +17,7 @@ STEPS = {"open", "os.mkdir", "os.chmod", "os.rename", "os.remove", "tempfile.mks
 
 
 def certificate(**changes) -> Certificate:
-    """A certificate that passed."""
+    """Return a certificate that passed."""
     output = OutputParity(name="scores", measure="absolute", worst=1e-4, limit=1e-3, frame=3, compared=100, passed=True)
     counts = {"detections": Agreement(), "tracks": Agreement(), "track_ids": Agreement()}
     fields = {
@@ -33,7 +33,7 @@ def ranges(**symbols: tuple[int, int, int]) -> dict[str, SizeRange]:
 
 
 def entry(file: str = "sm90-fp16.plan", plan: bytes = b"plan", **changes) -> EngineEntry:
-    """An entry that describes `plan`."""
+    """Return an entry that describes `plan`."""
     fields = {
         "file": file, "sha256": hashlib.sha256(plan).hexdigest(), "size": len(plan), "engine": "tensorrt",
         "engine_version": "11.4.0.12", "gpu": "NVIDIA H200", "compute_capability": "9.0", "driver_version": "580.82",
@@ -45,7 +45,7 @@ def entry(file: str = "sm90-fp16.plan", plan: bytes = b"plan", **changes) -> Eng
 
 
 def target(**changes) -> Target:
-    """A run that `entry()` can serve."""
+    """Return a run that `entry()` can serve."""
     fields = {
         "engine": "tensorrt", "version": "11.4.0.12", "gpu": "NVIDIA H200", "compute_capability": "9.0",
         "precision": "fp16", "model_sha256": MODEL_SHA256, "sizes": {"height": 320, "width": 640},
@@ -79,7 +79,7 @@ def killed_before_step(step: int, work: Callable[[], object]) -> bool:
 
 
 def kill_everywhere(root: Path, work: Callable[[Path], object], prepare: Callable[[Path], object]) -> None:
-    """For every step one folder `root/N`, prepared and then left by a writer that was killed there."""
+    """Create for every step a folder `root/N` that is prepared, and then left by a writer killed at this step."""
     for step in range(200):
         folder = root / f"{step:03d}"
         prepare(folder)

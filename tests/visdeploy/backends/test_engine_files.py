@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.support import edit_json
-from tests.visdeploy.backends.engines import entry, target
+from tests.visdeploy.backends.engines import certificate, entry, target
 from tests.visdeploy.step_graph import fields
 from visdeploy.backends.engine_files import check_engines, checked_plan, remove_entry, write_entry
 from visdeploy.backends.engine_index import EngineIndex, read_index
 from visdeploy.bundle import CERTIFICATE, MODEL, SELFTEST, Bundle, write_bundle
 from visdeploy.errors import BundleError
+from visdeploy.manifest import EngineTolerance, Tolerance, Tolerances
 
 OLD, NEW = b"the old plan" * 1000, b"a newer plan" * 1500
 A, B = entry("a.plan", OLD), entry("b.plan", b"another")
@@ -33,7 +34,7 @@ def content(folder):
 
 
 def readable(folder):
-    """File names of the engines that a reader finds; every one of them can be read and the bundle opens."""
+    """Return the file names of the engines that a reader finds, after checking that each is readable."""
     index = read_index(Bundle.open(folder).path)
     for each in index.entries:
         checked_plan(folder, each)
@@ -330,7 +331,7 @@ def test_a_reader_between_the_two_looks_of_a_check(bundle, monkeypatch):
         return listing(folder)
 
     monkeypatch.setattr(module, "_plans", add_first)
-    assert [each.file for each in check_engines(bundle.path).entries] == ["a.plan", "b.plan"]
+    assert [each.file for each in check_engines(bundle.path, bundle.manifest.tolerance).entries] == ["a.plan", "b.plan"]
 
 
 def test_the_lock_of_a_replaced_bundle_is_not_that_of_its_successor(bundle, monkeypatch):
@@ -360,3 +361,41 @@ def test_unknown_fields_of_the_index_stop_a_bundle(bundle):
     edit_json(bundle.path / "engines" / "index.json", lambda data: data["entries"][0].update(surprise=1))
     with pytest.raises(BundleError, match=r"index\.json: field 'entries\.0\.surprise'"):
         Bundle.open(bundle.path)
+
+
+TF32 = EngineTolerance(engine="tensorrt", precision="tf32", tolerance=Tolerance(atol=0.1, mask_iou=0.98))
+
+
+@pytest.mark.parametrize(
+    ("precision", "tolerance", "message"),
+    [
+        ("fp32", Tolerance(), ""),
+        ("fp32", Tolerance(atol=1e-4, rtol=0, mask_iou=1), ""),
+        ("fp32", Tolerance(atol=0.1), r"atol' is looser .* for tensorrt at fp32 \(seen: 0.1; expected: at most 0.001"),
+        ("fp32", Tolerance(rtol=0.5), "rtol' .*seen: 0.5; expected: at most 0.0001"),
+        ("fp32", Tolerance(mask_iou=0.9), "mask_iou' .*seen: 0.9; expected: at least 0.999"),
+        ("fp32", Tolerance(agreement=0), "agreement' .*seen: 0; expected: at least 1"),
+        ("tf32", Tolerance(atol=0.1, mask_iou=0.98), ""),
+        (
+            "tf32",
+            Tolerance(atol=0.2, mask_iou=0.98),
+            r"atol' .* for tensorrt at tf32 \(seen: 0.2; expected: at most 0.1",
+        ),
+        ("fp16", Tolerance(atol=0.1), r"atol' .* for tensorrt at fp16 \(seen: 0.1; expected: at most 0.001"),
+    ],
+)
+def test_an_engine_certified_with_looser_limits_stops_a_bundle(tmp_path, precision, tolerance, message):
+    files = {MODEL: b"model", SELFTEST: b"selftest", CERTIFICATE: b"{}"}
+    allowed = Tolerances(engines=[TF32])
+    bundle = write_bundle(tmp_path / "a.vis", fields() | {"tolerance": allowed}, files)
+    write_entry(bundle.path, B, b"another")
+    certified = certificate(tolerance=tolerance)
+    write_entry(bundle.path, entry("a.plan", OLD, precision=precision, certificate=certified), OLD)
+    if not message:
+        assert readable(bundle.path) == ["b.plan", "a.plan"]
+        return
+    with pytest.raises(
+        BundleError, match=rf"index\.json: field 'entries\.1\.certificate\.tolerance\.{message}"
+    ) as caught:
+        Bundle.open(bundle.path)
+    assert "Build the engines again" in caught.value.hint

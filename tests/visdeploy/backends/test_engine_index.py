@@ -1,4 +1,4 @@
-"""The index of engines: what it holds, what it refuses, and which engine it finds for a run."""
+"""The index of engines: its content, errors for damaged files, and the engine found for a target."""
 
 import json
 import os

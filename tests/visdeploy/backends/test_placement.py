@@ -1,4 +1,4 @@
-"""Nodes of a CUDA session on the CPU: shape arithmetic is meant to be there, everything else is a warning."""
+"""Nodes of a CUDA session on the CPU: shape arithmetic is intended, all other nodes are reported by a warning."""
 
 import logging
 from types import SimpleNamespace
@@ -65,14 +65,14 @@ def node(name, op_type, domain=""):
 
 
 def session(*on_cpu, on_cuda=()):
-    """What a session answers: one part for each node, as ONNX Runtime has them."""
+    """Return an object with the interface of a session that reports one part of the graph for each node."""
     parts = [(CPU, each) for each in on_cpu] + [(CUDA, each) for each in on_cuda]
     answer = [SimpleNamespace(ep_name=ep, get_nodes=lambda each=each: [each]) for ep, each in parts]
     return SimpleNamespace(get_provider_graph_assignment_info=lambda: answer)
 
 
 def recorded(path, fallen):
-    """ONNX Runtime's own assignment of a file, in which the nodes that `fallen` picks are on the CPU and others not."""
+    """Return ONNX Runtime's nodes of a file, assigned to the CPU if `fallen` selects them, otherwise to CUDA."""
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     real = onnxruntime.InferenceSession(str(path), options, providers=[CPU])
@@ -133,11 +133,11 @@ def test_nothing_on_the_cpu_reads_no_file(tmp_path, caplog):
 
 def test_an_engine_that_cannot_tell(model, caplog):
     report_placement(SimpleNamespace(), model)
-    assert "does not say which nodes fall to the CPU" in caplog.text
+    assert "does not report which nodes run on the CPU" in caplog.text
 
 
 def attention(calls):
-    """A graph whose level sizes come from a shape in the first calls, and from the data in the last one."""
+    """Return a graph whose level sizes come from a shape in the first calls, and from the data in the last one."""
     levels, batch = 2, 1
     inputs = [("value", ["n", "s", 2, 4]), ("points", ["n", "q", levels, 2]), ("offsets", ["n", "q", 2, levels, 3, 2])]
     inputs += [("logits", ["n", "q", 2, levels, 3]), ("image", [batch, 3, "h", "w"])]

@@ -30,7 +30,7 @@ def prediction(video_id: int, category_id: int, score: float, masks: list) -> di
 
 
 def ground_truth() -> dict:
-    """Two videos, two classes, three objects; the last one is absent in its middle frame."""
+    """Return two videos, two classes, three objects; the last one is absent in its middle frame."""
     absent = moving(5, 20, 9, 12)
     absent[2] = None
     return {
@@ -45,7 +45,7 @@ def ground_truth() -> dict:
 
 
 def perfect(truth: dict) -> list[dict]:
-    """The ground truth as predictions, with distinct scores."""
+    """Return the ground truth as predictions, with distinct scores."""
     return [
         prediction(a["video_id"], a["category_id"], 0.9 - 0.01 * a["id"], copy.deepcopy(a["segmentations"]))
         for a in truth["annotations"]

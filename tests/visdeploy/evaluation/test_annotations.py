@@ -52,7 +52,7 @@ def test_a_list_of_videos_without_ground_truth(annotations):
 
 
 def edit(path: str, value):
-    """A change of one place of the ground truth, `del` removing it."""
+    """Return a change of one value of the ground truth; `del` removes it."""
 
     def apply(data: dict) -> None:
         *way, last = [int(step) if step.isdigit() else step for step in path.split("/")]

@@ -1,4 +1,4 @@
-"""Every number of the evaluator goldens."""
+"""The evaluator reproduces every number of its goldens."""
 
 import json
 from functools import cache

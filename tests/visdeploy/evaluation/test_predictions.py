@@ -14,7 +14,7 @@ ALL = ("ytvis", "jf", "hota", "clear", "identity", "trackmap")
 
 
 def results(classes=("dog", "cat")) -> list[VideoResult]:
-    """The perfect predictions as results, with classes in another order than the categories."""
+    """Return the perfect predictions as results, with classes in another order than the categories."""
     truth = ground_truth()
     names = {c["id"]: c["name"] for c in truth["categories"]}
     found = []

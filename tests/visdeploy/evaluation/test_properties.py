@@ -1,4 +1,4 @@
-"""What must hold for any ground truth and any predictions."""
+"""Properties that hold for any ground truth and any predictions."""
 
 import copy
 import json

@@ -13,7 +13,7 @@ from visdeploy.results import Track, VideoResult
 
 
 def detections(truth: AnnotationSet, classes: tuple[str, ...]) -> list[VideoResult]:
-    """Results of an imperfect model: masks that lag behind, every third class wrong, one false track a video."""
+    """Return results of an imperfect model: shifted masks, every third class wrong, one false track per video."""
     results = []
     for position, video in enumerate(truth.videos):
         tracks = []
@@ -31,7 +31,7 @@ def detections(truth: AnnotationSet, classes: tuple[str, ...]) -> list[VideoResu
 
 
 def check(results: list[VideoResult], source: Path, folder: Path, metrics: tuple[str, ...]) -> None:
-    """Written in one file, with and without the ids of the ground truth, and in one file a video."""
+    """Compare scores of one file, with and without the ids of the ground truth, and of one file per video."""
     expected = evaluate(results, source, metrics=metrics)
     assert 0.05 < expected["AP"] < 0.95
     formats.save(results, folder / "one.json")

@@ -11,7 +11,7 @@ CLASSES = ("person", "dog", "zürich tram")
 
 
 def walkers(name: str = "street", *, frames: int = 6, height: int = 40, width: int = 60) -> VideoResult:
-    """Three tracks: two cross and overlap, one is absent in between."""
+    """Return three tracks: two cross and overlap, one is absent in between."""
     tracks = [
         Track(0, 1, 0.9, {i: rectangle(height, width, 5, 4 + 6 * i, 12, 10) for i in range(frames)}, (0.1, 0.9, 0.0)),
         Track(3, 0, 0.3, {i: rectangle(height, width, 8, 40 - 6 * i, 20, 9) for i in range(frames)}, (0.3, 0.1, 0.2)),
@@ -31,7 +31,7 @@ def masks(height: int, width: int, draw: st.DrawFn) -> Mask:
 
 @st.composite
 def video_results(draw: st.DrawFn, *, name: str = "clip") -> VideoResult:
-    """Any result a predictor can give, within a few pixels and frames; at least one track."""
+    """Draw any result of a predictor, within a few pixels and frames; at least one track."""
     height, width, frames = draw(st.integers(1, 13)), draw(st.integers(1, 13)), draw(st.integers(1, 4))
     scores = st.floats(0, 1)
     tracks = []

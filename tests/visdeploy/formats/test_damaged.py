@@ -20,7 +20,7 @@ Edit = Callable[[Any], Any]
 
 
 def saved(folder: Path, name: str, edit: Edit | None = None) -> Path:
-    """A good file of a JSON format, with its content edited."""
+    """Return a good file of a JSON format, with its content edited."""
     path = folder / ("r.coco.json" if name == "coco" else "r.json")
     walkers().save(path)
     return edit_json(path, edit) if edit else path

@@ -1,4 +1,4 @@
-"""What is written comes back: everything, or, where pixels have one owner, the resolved masks."""
+"""Reading returns the written results, or, for formats with one instance per pixel, the resolved masks."""
 
 from pathlib import Path
 

@@ -17,7 +17,7 @@ def decoder(**tracking: float) -> DefVISDecoder:
 
 
 def clip(*slots: tuple[int, int, float]) -> dict[str, np.ndarray]:
-    """One slot each: label, columns that its mask has, score. None of the masks moves."""
+    """Return the outputs for slots given by label, number of columns of the mask, score. The masks do not move."""
     scores = np.zeros((len(slots), LENGTH, 3), np.float32)
     logits = np.full((len(slots), LENGTH, SIDE, SIDE), -1, np.float32)
     for slot, (label, columns, score) in enumerate(slots):
@@ -27,7 +27,7 @@ def clip(*slots: tuple[int, int, float]) -> dict[str, np.ndarray]:
 
 
 def identities(decoder: DefVISDecoder, *clips: dict[str, np.ndarray]) -> list[dict[int, tuple[int, float]]]:
-    """Label and score by track, in the last frame that each clip makes final, and at the end."""
+    """Return label and score by track, in the last frame that each clip makes final, and at the end."""
     found = []
     for step, outputs in zip((FIRST, SECOND), clips, strict=True):
         found.append(decoder.decode(outputs, step, height=SIDE, width=SIDE)[-1])
@@ -36,7 +36,7 @@ def identities(decoder: DefVISDecoder, *clips: dict[str, np.ndarray]) -> list[di
 
 
 def test_slots_of_one_mask_and_label_keep_their_tracks():
-    """A column more here or there must not exchange them: that is what rounding does to equal masks."""
+    """A difference of one column, as rounding causes in equal masks, must not exchange the tracks."""
     clips = clip((0, 40, 0.9), (0, 39, 0.2)), clip((0, 39, 0.9), (0, 40, 0.2))
     for frame in identities(decoder(), *clips):
         assert frame == {0: (0, 0.9), 1: (0, 0.2)}

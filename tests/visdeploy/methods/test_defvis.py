@@ -23,7 +23,7 @@ def decoder(threshold: float = 0.001) -> DefVISDecoder:
 
 
 def random_outputs(seed: int) -> Outputs:
-    """Four slots of four frames; ids 0 to 3, what is missing to 1 is no object."""
+    """Return outputs of four slots in four frames, with ids 0 to 3; the remaining probability is that of no object."""
     rng = np.random.default_rng(seed)
     logits = 3 * rng.standard_normal((4, 4, 5))
     scores = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)

@@ -21,7 +21,7 @@ def decoder(threshold: float = 0.5) -> TeViTDecoder:
 
 
 def random_outputs() -> Outputs:
-    """Two pairs of four frames."""
+    """Return outputs of two pairs in four frames."""
     rng = np.random.default_rng(0)
     corner = 0.5 * rng.random((4, 2, 2))
     return {

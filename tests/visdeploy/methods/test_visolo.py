@@ -35,7 +35,7 @@ def outputs(masks, class_scores, query, reference, cells=None):
 
 
 def stripes(n):
-    """Disjoint masks, one band of columns each."""
+    """Return disjoint masks, one band of columns each."""
     masks = np.zeros((n, *SIZE), np.uint8)
     for i in range(n):
         masks[i, :, 4 * i : 4 * i + 4] = 1

@@ -5,7 +5,17 @@ import pytest
 
 from visdeploy.errors import BundleError
 from visdeploy.manifest import TensorSpec, Tolerance
-from visdeploy.parity.measures import MEASURES, Absolute, Comparison, Exact, Measure, StepContext, find_measure
+from visdeploy.parity.measures import (
+    MEASURES,
+    Absolute,
+    Comparison,
+    Exact,
+    MaskIoU,
+    Measure,
+    Score,
+    StepContext,
+    find_measure,
+)
 
 
 class Parity(Measure):
@@ -69,3 +79,47 @@ def test_another_shape_or_type_is_an_infinite_error():
         measure = Exact(spec(), Tolerance())
         assert measure.update(np.zeros(2, np.int64), other, context()) == np.inf
         assert not measure.result().passed
+
+
+def masks_and_scores(mask_axes, score_shape):
+    """Return the measures of masks and of scores with these axes."""
+    masks = TensorSpec(name="masks", dtype="uint8", shape=[*mask_axes, 4, 5], role="decode", measure="mask")
+    scores = TensorSpec(name="scores", dtype="float32", shape=score_shape, role="decode", measure="score")
+    return MaskIoU(masks, Tolerance()), Score(scores, Tolerance())
+
+
+@pytest.mark.parametrize(
+    ("mask_axes", "score_axes", "shape", "changed", "passed"),
+    [
+        (["n"], ["n"], (2,), (0,), True),
+        (["n"], ["n"], (2,), (1,), False),  # the mask of this row is the same in both
+        (["n"], ["n", 3], (2, 3), (0, 2), True),
+        (["n"], ["n", 3], (2, 3), (1, 2), False),
+        (["frames", "n"], ["frames", "n"], (1, 2), (0, 0), True),
+        (["frames", "n"], ["frames", "n"], (1, 2), (0, 1), False),
+        (["n"], ["others"], (2,), (0,), False),  # rows that correspond to no mask
+        (["n"], [2], (2,), (0,), False),
+    ],
+)
+def test_a_score_is_excused_by_the_mask_of_its_own_row_only(mask_axes, score_axes, shape, changed, passed):
+    masks, scores = masks_and_scores(mask_axes, score_axes)
+    step, before = context(), np.ones((*shape[: len(mask_axes)], 4, 5), np.uint8)
+    after = before.copy()
+    after[(0,) * len(mask_axes)][0, :2] = 0  # 2 of 20 pixels of the first mask
+    masks.update(before, after, step)
+    left = np.full(shape, 0.5, np.float32)
+    right = left.copy()
+    right[changed] += 0.15
+    assert scores.update(left, right, step) == pytest.approx(0.15)
+    assert scores.result().passed is passed
+
+
+def test_the_larger_error_of_two_outputs_of_masks_counts():
+    step, whole = context(), np.ones((1, 4, 5), np.uint8)
+    for pixels in (1, 2, 0):
+        masks, scores = masks_and_scores(["n"], ["n"])
+        part = whole.copy()
+        part[0, 0, :pixels] = 0
+        masks.update(whole, part, step)
+    scores.update(np.array([0.5], np.float32), np.array([0.69], np.float32), step)
+    assert scores.result().passed

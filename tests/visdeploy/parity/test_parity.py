@@ -34,7 +34,7 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(bundle):
-    """Raw outputs of ten frames."""
+    """Return the raw outputs of ten frames."""
     pipeline, state, outputs = Pipeline(bundle.manifest, open_backend(bundle, "cpu", 1)), None, []
     for step in pipeline.steps(clip(10, seed=3, size=SIZE)):
         found, state = pipeline.run(step, state, proof=True)
@@ -120,7 +120,7 @@ def busy(run):
 
 
 def reorder(outputs, order):
-    """The same detections in another order."""
+    """Return the same detections in another order."""
     return {
         k: v[np.ix_(order, order)] if k == "overlaps" else v if k == "cell_scores" else v[order]
         for k, v in outputs.items()
@@ -247,7 +247,31 @@ def test_rows_for_people(bundle, run):
     assert rows[0] == ("result", "passed", "passed")
     assert all(len(row) == 3 and all(isinstance(cell, str) for cell in row) for row in rows)
     assert any(row[0].startswith("cell_scores") and row[2] == "1e-03" for row in rows)
-    assert rows[-1][1] == "0.4999 against 0.5000 (4 videos)"
+    assert rows[-1][1:] == ("0.4999 against 0.5000 (4 videos)", "0.002 apart")
+
+
+@pytest.mark.parametrize(
+    ("reference", "candidate", "tolerance", "passed"),
+    [
+        (0.5, 0.5, Tolerance(mask_iou=1, agreement=1), True),  # equal tracks have equal AP, whatever the tolerance
+        (0.5, 0.499, Tolerance(mask_iou=1, agreement=1), False),
+        (0.5, 0.4981, Tolerance(), True),
+        (0.5, 0.4979, Tolerance(), False),
+        (0.5, 0.5021, Tolerance(), False),  # a better AP is a difference too
+        (0.5, 0.42, Tolerance(mask_iou=0.98, agreement=0.95), True),
+        (0.5, 0.40, Tolerance(mask_iou=0.98, agreement=0.95), False),
+        (-1.0, -1.0, Tolerance(), True),
+    ],
+)
+def test_another_average_precision_fails_the_certificate(bundle, reference, candidate, tolerance, passed):
+    meter = ParityMeter(bundle.manifest, height=SIZE[0], width=SIZE[1], tolerance=tolerance)
+    measured = AveragePrecision(reference=reference, candidate=candidate, videos=4)
+    certificate = meter.certificate(reference="r", candidate="c", source="s", average_precision=measured)
+    assert certificate.passed is passed
+    if not passed:
+        (failure,) = certificate.failures
+        assert f"{candidate:.4f} against {reference:.4f} on 4 videos" in failure
+        assert f"allowed difference {tolerance.average_precision:.2g}" in failure
 
 
 def test_a_method_without_an_identity_output_is_compared_in_place(run):
@@ -271,7 +295,7 @@ RANKED = (
 
 @pytest.fixture
 def ranked():
-    """Manifest of a method that gives its four best pairs, and outputs for three frames of a clip."""
+    """Return the manifest of a method that returns its four best pairs, and outputs for three frames of a clip."""
     manifest = Manifest.from_json(json.dumps(fields() | {"files": {}}))
     changes = {"method": "tevit", "outputs": list(RANKED), "state": [], "decode": {}, "tracking": {}}
     window = Window(mode="clip", length=3, stride=3)

@@ -16,7 +16,7 @@ from visdeploy.parity.verification import verify
 
 
 def edit_model(change):
-    """A change of the graph as `tamper` takes it."""
+    """Return a change of the graph as `tamper` takes it."""
 
     def apply(folder, manifest):
         model = onnx.load(folder / MODEL)

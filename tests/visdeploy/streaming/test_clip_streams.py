@@ -1,4 +1,4 @@
-"""Methods that see clips: windows over any video, results in order, identities that last across windows."""
+"""Streams of clip methods: windows over any video, results in order, track ids across windows."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Preprocessing: the recorded frame, the arithmetic, sizes, and frames that are none."""
+"""Preprocessing: the recorded frame, the arithmetic, sizes, and invalid frames."""
 
 import numpy as np
 import pytest

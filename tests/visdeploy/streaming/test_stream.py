@@ -1,4 +1,4 @@
-"""Streams: all ways in agree, streams do not touch each other, errors change nothing, saved streams go on."""
+"""Streams: equal results for all kinds of input, no influence between streams, no change by errors, resumption."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""Identity across clips by the masks of the frames that both have seen."""
+"""Matching of tracks between clips by the masks in the frames that both contain."""
 
 import numpy as np
 import pytest

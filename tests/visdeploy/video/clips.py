@@ -10,7 +10,7 @@ LEFT, TOP_RIGHT = (220, 40, 40), (30, 200, 60)
 
 
 def picture(number: int, width: int, height: int) -> np.ndarray:
-    """Red left half, green upper right, and a lower right quarter whose grey counts the frames."""
+    """Return an image: left half red, upper right green, and a lower right quarter whose grey is the frame number."""
     image = np.zeros((height, width, 3), np.uint8)
     image[:, : width // 2] = LEFT
     image[: height // 2, width // 2 :] = TOP_RIGHT
@@ -19,7 +19,7 @@ def picture(number: int, width: int, height: int) -> np.ndarray:
 
 
 def number_of(image: np.ndarray) -> int:
-    """Which frame an upright picture is."""
+    """Return the number of the frame that an upright image shows."""
     return round((float(image[image.shape[0] * 3 // 4, image.shape[1] * 3 // 4].mean()) - 16) / 7)
 
 
@@ -70,14 +70,14 @@ def write_sound(file: av.container.OutputContainer, stream: av.AudioStream) -> N
 
 
 def make_sound(path: Path) -> Path:
-    """A file with sound only."""
+    """Write a file with an audio track only."""
     with av.open(str(path), "w") as file:
         write_sound(file, file.add_stream("aac", rate=16000))
     return path
 
 
 def make_size_change(path: Path, folder: Path) -> Path:
-    """An MPEG transport stream that goes from 64x48 to 32x32 after 6 frames: two streams, one after the other."""
+    """Write an MPEG transport stream of two streams, 6 frames of 64x48 and then frames of 32x32."""
     first = make_clip(folder / "first.ts", frames=6, codec="mpeg2video")
     second = make_clip(folder / "second.ts", frames=6, codec="mpeg2video", width=32, height=32)
     path.write_bytes(first.read_bytes() + second.read_bytes())

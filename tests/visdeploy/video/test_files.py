@@ -29,7 +29,7 @@ FASTSTART = {"movflags": "faststart"}
 
 
 def off(image: np.ndarray, number: int) -> float:
-    """Largest colour error at the middles of the three fields of an upright picture."""
+    """Return the largest colour error at the centres of the three areas of an upright image."""
     height, width = image.shape[:2]
     wanted = picture(number, width, height)
     spots = [(height // 2, width // 4), (height // 4, width * 3 // 4), (height * 3 // 4, width * 3 // 4)]
@@ -324,7 +324,7 @@ def test_url(tmp_path: Path) -> None:
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
-    """Serves a folder without logging."""
+    """HTTP handler that serves a folder without logging."""
 
     def log_message(self, format: str, *args: object) -> None:
         pass

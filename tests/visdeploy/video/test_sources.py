@@ -20,7 +20,7 @@ def grey(value: int, height: int = 6, width: int = 8) -> np.ndarray:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Images 1, 2, 10 (natural order differs from the alphabet's), a hidden one and a text file."""
+    """Write images 1, 2, 10 (natural and alphabetical order differ), a hidden one and a text file."""
     place = tmp_path / "street"
     place.mkdir()
     for value in (10, 2, 1):
@@ -175,7 +175,7 @@ def test_single_array_of_wrong_rank(shape: tuple[int, ...]) -> None:
 
 
 class FakeCapture:
-    """Stands for OpenCV's capture: three BGR frames, then unplugged."""
+    """Replacement for OpenCV's capture: three BGR frames, then no more, as if the camera was disconnected."""
 
     released = 0
 

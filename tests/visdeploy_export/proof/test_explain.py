@@ -1,4 +1,4 @@
-"""Which step is looked at, which report is shown, and where its page goes."""
+"""Explanation of a failure: the step that is examined, the report that is shown, and the path of its page."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -50,7 +50,7 @@ class Network(nn.Module):
 
 
 def traced_step() -> StepGraph:
-    """The step with weights that are the same each time."""
+    """Return the step with weights that are the same each time."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = Network()

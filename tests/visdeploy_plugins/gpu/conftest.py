@@ -11,7 +11,7 @@ __all__ = ["shared"]
 
 @pytest.fixture(scope="session", autouse=True)
 def device() -> torch.device:
-    """The first CUDA device, on which our kernels run."""
+    """Return the first CUDA device, on which our kernels run."""
     if not torch.cuda.is_available():
         pytest.fail('no CUDA device, or a PyTorch without CUDA: leave these tests out with -m "not gpu"')
     found = torch.device("cuda", 0)
@@ -22,7 +22,7 @@ def device() -> torch.device:
 
 @pytest.fixture
 def memory(device: torch.device):
-    """Asks for free device memory in bytes; a device that is too small skips the test, and says so."""
+    """Yield a function that skips the test if the device has less free memory than the given number of bytes."""
 
     def ask(bytes_: int) -> None:
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""Runs every op once in every way that reads or writes memory differently, for compute-sanitizer to watch.
+"""Run of every operator on each of its memory access paths, to be checked by compute-sanitizer.
 
     compute-sanitizer --tool memcheck python -m tests.visdeploy_plugins.gpu.driver memcheck
 
@@ -16,7 +16,7 @@ from tests.visdeploy_plugins.device_cases import DTYPES, OPS
 
 
 def main(tool: str) -> int:
-    """Run; 0 when all outcomes are right."""
+    """Run all operators; return 0 if all outcomes are correct."""
     warnings.simplefilter("error", RuntimeWarning)  # as would be given where a reference stands in for a kernel
     device = torch.device("cuda", 0)
     for name, op in OPS.items():

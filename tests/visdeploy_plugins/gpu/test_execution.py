@@ -1,4 +1,4 @@
-"""Where and when CUDA kernels run: the current stream, CUDA graphs, every device, and nothing else in the way."""
+"""Execution of CUDA kernels: current stream, CUDA graphs, several devices, no synchronisation."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ A_WHILE = 200_000_000  # cycles that a stream is kept busy: a tenth of a second
 
 
 def two_cases(op, device, *, grad=False):
-    """Cases of one shape with different numbers, and their tensors."""
+    """Return cases of one shape with different numbers, and their tensors."""
     cases = [device_checks.random_case(op, seed) for seed in (81, 82)]
     return cases, [op.tensors(case, torch.float32, device, grad=grad) for case in cases]
 

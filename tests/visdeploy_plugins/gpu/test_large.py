@@ -16,7 +16,7 @@ def noise(device: torch.device, *shape: int, dtype: torch.dtype = HALF) -> torch
 
 
 def second(tensor: torch.Tensor) -> torch.Tensor:
-    """The second image alone."""
+    """Return the second image alone."""
     return tensor[1:].clone()
 
 

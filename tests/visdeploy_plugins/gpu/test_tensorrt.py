@@ -22,7 +22,7 @@ def tensorrt(request):
 
 
 def build(tensorrt, model, feed):
-    """The engine for exactly the shapes of the feed, its nodes run by our plugins."""
+    """Return the engine for exactly the shapes of the feed, its nodes run by our plugins."""
     logger = tensorrt.Logger(tensorrt.Logger.WARNING)
     load(tensorrt.get_plugin_registry())
     builder = tensorrt.Builder(logger)

@@ -90,7 +90,7 @@ def test_efficientnet_freezes_leading_stages(freeze_at: int, first_trained: str)
 
 
 def swin_names(key: str) -> str:
-    """torchvision's names to the original Swin's; its merging of patches is the original's."""
+    """Convert torchvision's names to those of the original Swin, with the patch merging of the original."""
     key = key.replace("features.0.0.", "patch_embed.proj.").replace("features.0.2.", "patch_embed.norm.")
     if key.startswith("features."):
         _, number, rest = key.split(".", 2)

@@ -115,7 +115,7 @@ def test_near_frames_are_uniform_and_may_be_before_the_first():
 
 
 def hidden_at(record, frames):
-    """The record without its objects in some frames."""
+    """Return the record without its objects in some frames."""
     instances = tuple(
         type(i)(i.label, tuple(None if t in frames else m for t, m in enumerate(i.masks))) for i in record.instances
     )

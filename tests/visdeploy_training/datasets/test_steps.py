@@ -64,10 +64,10 @@ def test_a_name_alone_takes_the_defaults():
         ({"flip": {"mode": "half"}}, (0, "flip", "mode"), "'clip' or 'frame'"),
         ({"flip": 3}, (0, "flip"), "valid dictionary"),
         ({"rotate": {"degrees": 200}}, (0, "rotate", "degrees"), "180"),
-        ({"crop_between": {"smallest": 9, "largest": 5}}, (0, "crop_between"), "larger than largest"),
+        ({"crop_between": {"smallest": 9, "largest": 5}}, (0, "crop_between"), "must not exceed largest"),
         ({"colour_jitter": {"strength": 2}}, (0, "colour_jitter", "strength"), "less than or equal"),
-        ({"photometric_distort": {"hue": [0.1, -0.1]}}, (0, "photometric_distort"), "hue: the smaller"),
-        ({"moving_window": {"zoom": [1, 0.5]}}, (0, "moving_window"), "zoom: the smaller"),
+        ({"photometric_distort": {"hue": [0.1, -0.1]}}, (0, "photometric_distort"), "hue: the first number"),
+        ({"moving_window": {"zoom": [1, 0.5]}}, (0, "moving_window"), "zoom: the first number"),
         ({"rescale": {"limits": [[640]]}}, (0, "rescale", "limits", 0, 1), "required"),
         ({"choice": {"of": [["flip"], [{"bend": {}}]]}}, (0, "choice", "of", 1, 0), "unknown transform"),
         ({"choice": {"of": [["flip"], []], "weights": [1]}}, (0, "choice"), "one for each list"),
@@ -128,7 +128,7 @@ class Other(Transform):
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """Installs a package that declares transforms as entry points."""
+    """Install a package that declares transforms as entry points."""
 
     def install(name, **entries):
         folder = tmp_path / name
@@ -183,5 +183,5 @@ def test_two_entry_points_of_one_name_are_refused(package):
 def test_a_built_in_name_cannot_be_taken(package):
     package("flipping", flip="nowhere:Flip")
     assert find_transform("flip") is Flip
-    with pytest.raises(ConfigError, match=r"one name.*flip"):
+    with pytest.raises(ConfigError, match=r"the same name.*flip"):
         register(Flip)

@@ -27,7 +27,7 @@ from visdeploy_training.engine import load_recipe
 
 
 def agreement(image, masks):
-    """IoU of the mask with the white pixels."""
+    """Return the IoU of the mask with the white pixels."""
     white = image.float().mean(dim=0) > 157
     both = (white & masks[0].bool()).sum()
     return float(both / (white | masks[0].bool()).sum().clamp(min=1))

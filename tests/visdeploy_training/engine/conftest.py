@@ -8,7 +8,7 @@ from tests.visdeploy_training.material import CLASSES, coco_set, ytvis_set
 
 @pytest.fixture
 def recipe(tmp_path):
-    """A few iterations of a very small network on squares."""
+    """Return a recipe of a few iterations of a very small network on squares."""
     ytvis_set(tmp_path / "data" / "v")
     coco_set(tmp_path / "data" / "i")
     fields = {

@@ -23,7 +23,7 @@ from visdeploy_training.model import ModelInfo, VISModel
 
 
 class Brightness(VISModel):
-    """A network of four numbers, to see what the engine does with its gradients."""
+    """Network of four weights, which shows how the engine uses gradients."""
 
     def __init__(self):
         super().__init__()
@@ -37,7 +37,7 @@ class Brightness(VISModel):
 
 
 class Recorded(TrainingModule):
-    """Keeps what every batch was and what its loss was."""
+    """Module that records every batch and its loss."""
 
     def __init__(self, recipe):
         super().__init__(Brightness(), recipe.optim, iterations=recipe.iterations)
@@ -58,7 +58,7 @@ def fit(recipe, data=None, resume=None):
 
 
 def batches(*sizes):
-    """Batches of different clips, the same ones whatever the sizes."""
+    """Return batches of different clips, which do not depend on the sizes of the batches."""
     images = torch.randint(0, 256, (sum(sizes), 2, 3, 8, 8), generator=torch.Generator().manual_seed(0))
     parts = images.to(torch.uint8).split(sizes)
     return DataLoader([ClipBatch(part, (), ((8, 8),) * len(part)) for part in parts], batch_size=None)
@@ -78,7 +78,7 @@ def test_accumulated_gradients_are_those_of_one_larger_batch(recipe):
 
 @pytest.fixture
 def saved(monkeypatch):
-    """Records every checkpoint: its name, the optimiser steps done, and the batches done."""
+    """Record the name of every checkpoint, with the number of optimiser steps and of batches at that time."""
     files, save = [], Trainer.save_checkpoint
 
     def record(trainer, path, *args, **kwargs):
@@ -107,7 +107,7 @@ def test_a_resumed_run_goes_on_with_the_next_batch_and_the_same_loss(recipe, tmp
 
 @pytest.fixture
 def scores(monkeypatch):
-    """Validation that takes its AP from a list."""
+    """Replace validation by one whose AP is taken from the returned list."""
     left = []
     monkeypatch.setattr(TrainingModule, "validation_step", lambda self, clip, index: None)
     monkeypatch.setattr(TrainingModule, "on_validation_epoch_end", lambda self: self.log("val/AP", left.pop(0)))
@@ -115,7 +115,7 @@ def scores(monkeypatch):
 
 
 def weights(path):
-    """Of the network in a checkpoint of Lightning or of ours."""
+    """Return the weights of the network in a checkpoint of Lightning or of ours."""
     if path.suffix == ".safetensors":
         return load_file(path)
     state = torch.load(path, weights_only=True)["state_dict"]
@@ -175,7 +175,7 @@ def test_a_group_that_matches_nothing_is_found_before_the_data_are_read(recipe):
 
 def test_clips_of_different_sizes_need_a_network_that_takes_padding(recipe):
     options = ["augment=[{resize: {shorter: [32]}}]", "paste=0"]
-    with pytest.raises(ConfigError, match=r"visolo takes no padded frames.*batch_size 2"):
+    with pytest.raises(ConfigError, match=r"visolo accepts no padded frames.*batch_size 2"):
         RecipeData(load_recipe(recipe, options), CLASSES, height=32, width=48)
     RecipeData(load_recipe(recipe, options), CLASSES, height=32, width=48, multiple=32)
     RecipeData(load_recipe(recipe, [*options, "batch_size=1"]), CLASSES, height=32, width=48)

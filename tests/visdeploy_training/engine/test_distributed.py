@@ -30,7 +30,7 @@ def network(method: str) -> VISModel:
 
 
 def clip_of(seed: int) -> tuple[Tensor, ClipTargets]:
-    """Clip 0 has one object in some frames, clip 1 has two in all."""
+    """Return clip 0, with one object in some frames, or clip 1, with two in all frames."""
     images = torch.randn(1, 3, 3, 64, 96, generator=torch.Generator().manual_seed(seed))
     masks = torch.zeros(3, 1 + seed, 64, 96, dtype=torch.bool)
     masks[seed - 1 :, 0, 8:40, 16:64] = True
@@ -68,7 +68,7 @@ def one_of_two(rank: int, folder: str) -> None:
 
 @pytest.fixture(scope="module")
 def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the gradients of every method, of two processes with a clip each."""
+    """Return a folder with the gradients of every method, of two processes with a clip each."""
     folder = tmp_path_factory.mktemp("gradients")
     mp.spawn(one_of_two, args=(str(folder),), nprocs=2)
     return folder

@@ -14,7 +14,7 @@ from visdeploy_training.engine.optim import OptimRecipe, create_optimiser, learn
 
 
 def rates(optim, iterations, at, factor=1.0):
-    """Learning rates that torch's scheduler sets, for a single parameter."""
+    """Return the learning rates that torch's scheduler sets, for a single parameter."""
     return [optim.lr * factor * learning_rate_factor(optim, iterations)(i) for i in at]
 
 
@@ -119,7 +119,7 @@ def test_polynomial_decay_with_accumulation_can_be_written(tmp_path):
 
 
 def after_steps(optim, gradients):
-    """A weight that starts at 1, after steps with given gradients."""
+    """Return a weight that starts at 1, after steps with given gradients."""
     layer = nn.Linear(1, 1, bias=False)
     nn.init.ones_(layer.weight)
     optimiser = create_optimiser(layer, optim)
@@ -162,7 +162,7 @@ class Small(nn.Module):
 
 
 def settings(groups, model=None):
-    """Learning rate and weight decay of every parameter, with bases 1 and 1."""
+    """Return learning rate and weight decay of every parameter, with base values of 1."""
     model = model or Small()
     optim = OptimRecipe.model_validate({"lr": 1.0, "weight_decay": 1.0, "groups": groups})
     names = {id(parameter): name for name, parameter in model.named_parameters()}

@@ -87,7 +87,7 @@ def assert_overfitted(
 
 
 def scores(checkpoint: Path, annotations: Path, images: Path) -> tuple[float, float]:
-    """AP of a network in PyTorch, and of its exported bundle in the runtime, on the clips it was trained on."""
+    """Return the AP of a network in PyTorch, and of its exported bundle in the runtime, on its training clips."""
     model, info = load_checkpoint(checkpoint)
     records = read_records(annotations, images, layout="ytvis", classes=info.classes)
     clips, truth = validation_clips(records, pseudo_frames=2), to_annotations(records, info.classes)

@@ -1,4 +1,4 @@
-"""The shipped recipes keep their meaning.
+"""The recipes of the package describe the same training as before their format changed.
 
 `shipped_recipes.json` holds for each recipe, for each training set and two seeds, what augmentation makes of a clip
 (rows, columns, area and centre of the mask, mean of the image for each frame), the parameter groups (learning rate,

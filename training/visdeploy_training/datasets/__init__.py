@@ -1,4 +1,4 @@
-"""Training and validation material: YouTube-VIS videos, and COCO images as pseudo-video."""
+"""Training and validation data: YouTube-VIS videos, and COCO images as pseudo-videos."""
 
 from visdeploy_training.datasets.batching import MixedBatches
 from visdeploy_training.datasets.categories import CLASS_LISTS, CLASS_MAPS, class_list, map_categories

@@ -15,25 +15,25 @@ _SEEDS = 1 << 62
 
 
 def shuffled(count: int, seed: int) -> Iterator[int]:
-    """`0 .. count - 1` in a new order again and again, without end."""
+    """Yield `0 .. count - 1` in random order, then in another random order, endlessly."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         yield from torch.randperm(count, generator=generator).tolist()
 
 
 class MixedBatches(Sampler[list[SampleKey]]):
-    """Endless batches; each comes from one data set, drawn by its ratio, and of one aspect group.
+    """Sampler of endless batches. A batch has clips of one data set, drawn by its ratio, and of one aspect group.
 
-    In a multi-process run every process takes its own share of each data set's stream.
+    Aspect groups are portrait and landscape. If there are several processes, each uses its own share of every data set.
 
     Args:
         parts: The data sets.
-        ratios: Probability of each.
-        batch_size: Clips of one process.
-        seed: The same in all processes.
-        rank: This process.
+        ratios: Probability of each data set, relative to the others.
+        batch_size: Number of clips of one process in a batch.
+        seed: Seed, the same in all processes.
+        rank: Index of this process.
         world: Number of processes.
-        start: Batches to skip, to go on where a run was stopped.
+        start: Number of batches to skip, to continue an interrupted run.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class MixedBatches(Sampler[list[SampleKey]]):
         self.seed, self.rank, self.world, self.start = seed, rank, world, start
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        """Batches from `start` on."""
+        """Yield the batches from `start` on."""
         return islice(self._batches(), self.start, None)
 
     def _batches(self) -> Iterator[list[SampleKey]]:
@@ -66,7 +66,7 @@ class MixedBatches(Sampler[list[SampleKey]]):
             yield [SampleKey(part, record, seed, frame) for (record, frame), seed in items]
 
     def _grouped(self, part: int) -> Iterator[list[tuple[int, int | None]]]:
-        """Items of one data set, `batch_size` of the same aspect group at a time."""
+        """Yield items of one data set, `batch_size` of the same aspect group at a time."""
         records, items = self.parts[part].records, self.parts[part].items
         buckets: tuple[list[tuple[int, int | None]], list[tuple[int, int | None]]] = ([], [])
         for position in islice(shuffled(len(items), self.seed + part), self.rank, None, self.world):

@@ -62,7 +62,7 @@ CLASS_MAPS: Mapping[str, Mapping[int | str, str]] = {
 
 
 def class_list(classes: str | Sequence[str]) -> tuple[str, ...]:
-    """The class names of a recipe: a list, or the name of a public one.
+    """Return the class names of a recipe, which gives a list or the name of a public one.
 
     Raises:
         ConfigError: The name is unknown.
@@ -80,17 +80,17 @@ def map_categories(
     classes: Sequence[str],
     class_map: str | Mapping[int | str, str] | None = None,
 ) -> dict[int, int]:
-    """Labels for the categories of one annotation file.
+    """Map the categories of one annotation file to labels.
 
     Args:
-        source: The file, for messages.
-        categories: What the file declares.
+        source: Path of the file, for messages.
+        categories: Categories of the file.
         classes: Class names of the training, in label order.
-        class_map: Category name or id of the file → class name, or the name of a shipped map. Categories that the
-            map leaves out are dropped. Without a map every category of the file must be one of `classes`.
+        class_map: Map from a category name or id of the file to a class name, or the name of a map of this package.
+            Categories without an entry are dropped. Without a map, every category of the file must be in `classes`.
 
     Returns:
-        Category id → label.
+        Map from category id to label.
 
     Raises:
         ConfigError: The map is unknown, or names a class or a category that does not exist.
@@ -101,10 +101,10 @@ def map_categories(
         unknown = [c.name for c in categories if c.name not in label]
         if unknown:
             raise DataError(
-                f"{source}: categories that the recipe's classes do not have",
+                f"{source}: categories that are not among the classes of the recipe",
                 seen=f"{unknown[:5]}",
                 expected=f"some of {list(classes)[:8]}",
-                hint="Add a class_map to the data set; categories that it leaves out are dropped.",
+                hint="Add a class_map to the data set; categories without an entry in it are dropped.",
             )
         return {c.id: label[c.name] for c in categories}
     if isinstance(class_map, str):
@@ -117,9 +117,9 @@ def map_categories(
     for category, name in wanted.items():
         if name not in label:
             raise ConfigError(
-                "class_map leads to an unknown class", seen=repr(name), expected=f"one of {list(classes)}"
+                "class_map contains an unknown class", seen=repr(name), expected=f"one of {list(classes)}"
             )
-        # shipped maps serve files that declare only a part of COCO's categories
+        # the maps of this package also apply to files with only some of COCO's categories
         if category not in known and not isinstance(class_map, str):
             raise ConfigError(
                 f"class_map names a category that {source} does not have",

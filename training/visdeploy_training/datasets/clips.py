@@ -1,4 +1,4 @@
-"""Training clips from records: draw frames, load, augment, paste."""
+"""Training clips: sampling of frames from a record, loading, augmentation, pasting of objects."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from visdeploy_training.datasets.transforms import Clip, uniform
 
 
 class SampleKey(NamedTuple):
-    """Which sample: the same key gives the same sample, in any process.
+    """Key that determines a sample, independently of the process.
 
     Attributes:
-        part: Which of the mixed data sets.
-        record: Which of its records.
-        seed: Start of the generator that all draws for this sample come from.
-        frame: Which frame of the record, where epochs go over frames.
+        part: Index of the data set.
+        record: Index of the record in the data set.
+        seed: Seed of all random numbers of the sample.
+        frame: Frame of the record if an epoch is a pass over frames, otherwise None.
     """
 
     part: int
@@ -43,7 +43,7 @@ class SampleKey(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One clip of T frames with K objects.
+    """Clip of T frames with K objects.
 
     Attributes:
         images: `[T, 3, H, W]` uint8.
@@ -58,22 +58,22 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class ClipPart:
-    """One data set of a mixture.
+    """Data set of a mixture of data sets.
 
     Attributes:
-        records: Its videos or images.
-        transform: Augmentation, all frames to the size of the network input.
-        clip_length: Frames of a training clip.
-        window: Largest distance of a frame from the reference frame (random, near).
-        sampling: `random` frames around a reference frame, `distinct` ones, ones `near` the first, or `consecutive` or
-            `cyclic` ones in order.
-        paste: Probability that objects of another clip of the mixture are pasted in.
-        store: Reads the images.
-        items: What an epoch goes over: records (by position, without a frame), or with `distinct` and `near` sampling
-            all frames that show an object; with `distinct` only those of records with enough of them.
+        records: Videos or images.
+        transform: Augmentation; all frames of its result have one size.
+        clip_length: Number of frames of a training clip.
+        window: Maximum distance of a frame from the reference frame (random, near).
+        sampling: Sampling of the frames, see `Recipe.sampling`.
+        paste: Probability that objects of another clip of the mixture are pasted.
+        store: Reader of the images.
+        items: Items of an epoch, pairs of the index of a record and a frame. The frame is None, except with `distinct`
+            and `near` sampling: the items are then all frames with objects, with `distinct` of the records that have
+            enough of them.
 
     Raises:
-        DataError: No record has enough frames that show an object (distinct, near).
+        DataError: No record has enough frames with objects (distinct, near).
     """
 
     records: Sequence[ClipRecord]
@@ -93,22 +93,22 @@ class ClipPart:
             items = [(i, t) for i, frames in enumerate(shown) if len(frames) >= least for t in frames]
             if not items:
                 raise DataError(
-                    "no video has enough frames that show an object",
+                    "no video has enough frames with objects",
                     seen=f"at most {max((len(frames) for frames in shown), default=0)}",
                     expected=f"clip_length, {least}" if self.sampling == "distinct" else "at least 1",
-                    hint="Take shorter clips or another sampling.",
+                    hint="Use a smaller clip_length or another sampling.",
                 )
         object.__setattr__(self, "items", items)
 
     def draw(self, index: int, frame: int | None = None) -> Sample:
-        """An augmented clip of an item: of a record, and with `distinct` and `near` sampling for one of its frames."""
+        """Return an augmented clip of an item: of a record, with `distinct` and `near` sampling for the given frame."""
         record = self.records[index]
         clip = self.transform(load_clip(record, self._frames(record, frame), self.store))
         images = torch.stack([image.as_subclass(torch.Tensor) for image, _ in clip])
         masks = torch.stack([m.as_subclass(torch.Tensor) for _, m in clip]).bool()
         labels = torch.tensor([i.label for i in record.instances], dtype=torch.int64)
         seen = masks.flatten(2).any(dim=2).any(dim=0)
-        # a record without objects carries one empty row, because torchvision cannot turn zero masks
+        # a record without objects has one empty mask, because torchvision cannot rotate zero masks
         seen = seen[: len(labels)] if len(labels) else torch.zeros(masks.shape[1], dtype=torch.bool)
         return Sample(images, masks[:, seen], labels[seen] if len(labels) else labels)
 
@@ -126,13 +126,13 @@ class ClipPart:
 
 
 def frames_with_objects(record: ClipRecord) -> list[int]:
-    """The frames that show at least one object."""
+    """Return the frames that contain at least one object."""
     masks = zip(*(instance.masks for instance in record.instances), strict=True)
     return [t for t, of_frame in enumerate(masks) if any(mask is not None and mask.area > 0 for mask in of_frame)]
 
 
 def load_clip(record: ClipRecord, frames: Sequence[int], store: ImageStore) -> Clip:
-    """The chosen frames of a record with the masks of all its objects (one empty mask if it has none)."""
+    """Load frames of a record with the masks of all its objects (one empty mask if it has none)."""
     clip: Clip = []
     for t in frames:
         image = tv_tensors.Image(store(record.files[t], record.height, record.width))
@@ -146,9 +146,9 @@ def load_clip(record: ClipRecord, frames: Sequence[int], store: ImageStore) -> C
 
 
 def paste_objects(onto: Sample, other: Sample, *, most: int = 3, least_visible: float = 0.15) -> Sample:
-    """Paste up to `most` objects of another clip over this one.
+    """Paste up to `most` objects of another clip into a clip.
 
-    Objects that are then covered to less than `least_visible` of their area disappear from that frame's truth.
+    An object of which less than the share `least_visible` remains visible in a frame is absent in that frame.
     """
     count = len(other.labels)
     if count == 0:
@@ -165,11 +165,11 @@ def paste_objects(onto: Sample, other: Sample, *, most: int = 3, least_visible: 
 
 
 class ClipDataset(Dataset[Sample]):
-    """The mixture of data sets, addressed by `SampleKey`.
+    """Mixture of data sets, indexed by `SampleKey`.
 
     Args:
         parts: The data sets.
-        ratios: How often objects to paste come from each; the same by default.
+        ratios: Probability of each as the source of pasted objects, relative to the others; equal by default.
     """
 
     def __init__(self, parts: Sequence[ClipPart], ratios: Sequence[float] | None = None) -> None:
@@ -177,7 +177,7 @@ class ClipDataset(Dataset[Sample]):
         self.ratios = torch.tensor(ratios or [1.0] * len(self.parts))
 
     def __getitem__(self, key: SampleKey) -> Sample:
-        """The sample of a key; torch's global generator is left as it was."""
+        """Return the sample of a key; the state of torch's global generator does not change."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key.seed)
             part = self.parts[key.part]
@@ -189,11 +189,11 @@ class ClipDataset(Dataset[Sample]):
 
 
 def collate(samples: Sequence[Sample], *, multiple: int = 1) -> ClipBatch:
-    """Samples to a batch, padded to one size.
+    """Combine samples to a batch, padded to one size.
 
     Args:
         samples: Clips of one length.
-        multiple: Rows and columns of the batch are multiples of this.
+        multiple: Divisor of the rows and columns of the batch.
     """
     sizes = tuple((int(s.images.shape[2]), int(s.images.shape[3])) for s in samples)
     rows, columns = (-(-max(side) // multiple) * multiple for side in zip(*sizes, strict=True))

@@ -1,4 +1,4 @@
-"""Reading images as tensors."""
+"""Reading of images as tensors."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from visdeploy.errors import DataError
 
 
 def read_image(path: Path, height: int, width: int) -> Tensor:
-    """An image file as RGB uint8 `[3, height, width]`.
+    """Read an image file as RGB uint8 `[3, height, width]`.
 
     Raises:
-        DataError: The file cannot be decoded, or has another size than the annotations say.
+        DataError: The file cannot be decoded, or its size differs from that in the annotations.
     """
     try:
         with Image.open(path) as file:
@@ -25,23 +25,23 @@ def read_image(path: Path, height: int, width: int) -> Tensor:
         raise DataError(
             f"cannot read the image {path}",
             seen=(str(error).splitlines() or ["no data"])[0][:100],
-            hint="The file is missing, empty or damaged; unpack the data set again.",
+            hint="The file is missing, empty or damaged; extract the data set again.",
         ) from error
     if pixels.shape[:2] != (height, width):
         raise DataError(
             f"the image {path} has another size than its annotation",
             seen=f"{pixels.shape[0]}x{pixels.shape[1]}",
             expected=f"{height}x{width}",
-            hint="Images and annotations are of different releases.",
+            hint="Use images and annotations of the same release.",
         )
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 class ImageStore:
-    """Images by path, read from the disk each time or kept decoded.
+    """Reader of images that can keep decoded images in memory.
 
     Args:
-        keep: Keep every image after its first read. Worth it for small sets: about 0.7 MB for 640x360.
+        keep: Keep every image after it was first read; useful for small sets, as an image of 640x360 takes 0.7 MB.
     """
 
     def __init__(self, *, keep: bool = False) -> None:

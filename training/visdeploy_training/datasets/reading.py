@@ -1,4 +1,4 @@
-"""Annotation files to records: YouTube-VIS (2019, 2021, 2022) and COCO. Everything cheap is checked here, at once."""
+"""Reading of annotation files: YouTube-VIS (2019, 2021, 2022) and COCO. All checks that open no image are made here."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ def read_records(
 
     Args:
         annotations: JSON file.
-        images: Folder that the file names in it start from.
+        images: Folder that the file names in it are relative to.
         layout: `ytvis` for videos, `coco` for images.
         classes: Class names of the training, in label order.
         class_map: See `map_categories`.
-        licenses: Keep only images of these licence ids (COCO).
-        only: Keep only videos of these folder names, or images of these ids.
+        licenses: Keep only images with these licence ids (COCO).
+        only: Keep only videos with these folder names, or images with these ids.
 
     Returns:
-        One record a video or image, in the order of the file; those without objects stay.
+        One record for each video or image, including those without objects, in the order of the file.
 
     Raises:
-        DataError: The file is malformed, or an image is missing; the message names file, field and fix.
-        ConfigError: An option does not fit the file.
+        DataError: The file is malformed, or an image is missing; the message names the file and the field.
+        ConfigError: An option does not apply to the file.
     """
     path, folder = Path(annotations), Path(images)
     if layout == "ytvis":
         if licenses is not None:
-            raise ConfigError("licenses can be chosen for the coco layout only", seen=str(path))
+            raise ConfigError("the option licenses applies to the layout coco only", seen=str(path))
         records = _read_ytvis(path, folder, classes, class_map)
     else:
         records = _read_coco(path, folder, classes, class_map, licenses)
     if not records:
         raise DataError(
-            f"{path} holds no material",
-            seen="no video or image" + (f" of the licences {list(licenses)}" if licenses else ""),
+            f"{path} contains no usable video or image",
+            seen="no video or image" + (f" with the licences {list(licenses)}" if licenses else ""),
             hint="Check the file and the option licenses.",
         )
     if only is not None:
@@ -65,8 +65,8 @@ def read_records(
 
 
 def _choose(path: Path, records: Sequence[ClipRecord], only: Sequence[str]) -> list[ClipRecord]:
-    """The records that were asked for by name, in the order of the file."""
-    # a video's record is called <folder>-<id>, an image's <id>
+    """Return the records with the given names, in the order of the file."""
+    # the record of a video is called <folder>-<id>, that of an image <id>
     by_name = {r.name.rpartition("-")[0] or r.name: r for r in records}
     unknown = [name for name in only if name not in by_name]
     if unknown:
@@ -83,7 +83,7 @@ def _require_images(path: Path, folder: Path, records: Sequence[ClipRecord]) -> 
             f"{path}: images are missing",
             seen=f"{len(missing)} missing, the first is {missing[0]}",
             expected=f"every file of the annotations under {folder}",
-            hint="Check the option images, or unpack the data set again.",
+            hint="Check the option images, or extract the data set again.",
         )
 
 
@@ -112,7 +112,7 @@ def _read_coco(
     for entry in root.entries("images"):
         number = entry.integer("id")
         if number in images:
-            raise entry.fail("id", seen=number, expected="unique ids", hint="Number the images anew.")
+            raise entry.fail("id", seen=number, expected="unique ids", hint="Renumber the images.")
         images[number] = entry
     objects: dict[int, list[InstanceRecord]] = {number: [] for number in images}
     known = {c.id for c in categories}
@@ -137,7 +137,7 @@ def _read_coco(
 
 
 def _coco_instance(entry: Entry, image: Entry, labels: Mapping[int, int], known: set[int]) -> InstanceRecord | None:
-    """One object, or None for a crowd or a class that is not trained."""
+    """Return one object, or None for a crowd or a category without a label."""
     category = entry.integer("category_id")
     if category not in known:
         raise entry.fail("category_id", seen=f"{category}, an unknown category", expected=f"one of {sorted(known)}")
@@ -151,7 +151,7 @@ def _coco_instance(entry: Entry, image: Entry, labels: Mapping[int, int], known:
 
 
 def _coco_mask(entry: Entry, height: int, width: int) -> Mask:
-    """Polygons or run lengths to a mask of the image's size."""
+    """Convert polygons or run lengths to a mask of the size of the image."""
     value: Any = entry.get("segmentation")
     if isinstance(value, list):
         return _polygons(entry, value, height, width)

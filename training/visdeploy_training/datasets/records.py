@@ -1,4 +1,4 @@
-"""Typed records of training and validation material, whatever layout it came from."""
+"""Typed records of training and validation data, independent of the layout of the annotations."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from visdeploy.masks import Mask
 
 @dataclass(frozen=True, slots=True)
 class InstanceRecord:
-    """One object through a clip.
+    """Object in the frames of a clip.
 
     Attributes:
         label: Index into the classes of the training.
-        masks: One item a frame at the size of the clip; None where the object is absent.
+        masks: Mask in every frame, in the size of the clip; None if the object is absent.
     """
 
     label: int
@@ -25,14 +25,14 @@ class InstanceRecord:
 
 @dataclass(frozen=True, slots=True)
 class ClipRecord:
-    """One video, or one image (a video of one frame).
+    """Video, or image (a video of one frame).
 
     Attributes:
-        name: Unique within its set.
+        name: Name, unique in the data set.
         height: Rows of every frame, in pixels.
         width: Columns of every frame, in pixels.
-        files: The frames' image files, in order.
-        instances: The objects, without crowds and without classes that are not trained.
+        files: Image file of every frame, in order.
+        instances: Objects, without crowds and categories without a label.
     """
 
     name: str
@@ -48,9 +48,9 @@ class ClipRecord:
 def to_annotations(
     records: Sequence[ClipRecord], classes: Sequence[str], *, source: str = "validation"
 ) -> AnnotationSet:
-    """The records as ground truth for `visdeploy.evaluation`, with the classes of the training.
+    """Convert records to ground truth for `visdeploy.evaluation`, with the classes of the training.
 
-    Video ids are positions in `records` plus one, category ids are labels plus one.
+    Video ids are indices into `records` plus one, category ids are labels plus one.
     """
     videos: list[Video] = []
     annotations: list[Annotation] = []

@@ -1,4 +1,4 @@
-"""Sampling of the frames of a training clip from a video. All random numbers are those of the generator of torch."""
+"""Sampling of the frames of a training clip from a video. Random numbers are drawn from torch's global generator."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Sampling: TypeAlias = Literal["random", "distinct", "near", "consecutive", "cycl
 
 
 def sample_frames(length: int, count: int, *, window: int = 20) -> list[int]:
-    """Draw frames around a uniformly drawn reference frame, with replacement and in no order.
+    """Draw frames around a uniformly drawn reference frame, with replacement and in random order.
 
-    The window is `[reference - window, reference + window)`, cut to the video.
+    The frames are in `[reference - window, reference + window)`, as far as the video has them.
 
     Args:
-        length: Frames of the video.
-        count: Frames to draw.
-        window: Largest distance from the reference frame.
+        length: Number of frames of the video.
+        count: Number of frames to draw.
+        window: Maximum distance from the reference frame.
     """
     reference = int(torch.randint(length, ()))
     first, end = max(0, reference - window), min(length, reference + window)
@@ -26,12 +26,14 @@ def sample_frames(length: int, count: int, *, window: int = 20) -> list[int]:
 
 
 def distinct_frames(candidates: Sequence[int], count: int, *, first: int) -> list[int]:
-    """One frame, then others drawn without replacement and in no order (TeViT's spec, 7.1).
+    """Return a given frame, and others drawn without replacement and in random order.
+
+    This is the sampling of TeViT (Yang et al., CVPR 2022).
 
     Args:
-        candidates: At least `count` frames, `first` among them.
-        count: Frames to draw.
-        first: The frame that the clip is drawn for.
+        candidates: At least `count` frames, including `first`.
+        count: Number of frames of the result.
+        first: First frame of the result.
     """
     others = [t for t in candidates if t != first]
     return [first, *(others[i] for i in torch.randperm(len(others))[: count - 1].tolist())]
@@ -56,22 +58,24 @@ def near_frames(candidates: Sequence[int], count: int, *, first: int, window: in
 
 
 def consecutive_frames(length: int, count: int) -> list[int]:
-    """Consecutive frames from a uniformly drawn start, in order; a shorter video is repeated, as at inference.
+    """Draw consecutive frames, in order, from a uniform start; a shorter video is repeated, as in inference.
 
     Args:
-        length: Frames of the video.
-        count: Frames to draw.
+        length: Number of frames of the video.
+        count: Number of frames to draw.
     """
     start = int(torch.randint(max(0, length - count) + 1, ()))
     return [(start + t) % length for t in range(count)]
 
 
 def cyclic_frames(length: int, count: int) -> list[int]:
-    """The frames that end at a uniformly drawn one, in order; before the first comes the last (DefVIS's spec, 5.1).
+    """Draw consecutive frames, in order, up to a uniform end; the last frame of the video precedes its first one.
+
+    This is the sampling of DefVIS (Yarram et al., ICASSP 2022).
 
     Args:
-        length: Frames of the video.
-        count: Frames to draw.
+        length: Number of frames of the video.
+        count: Number of frames to draw.
     """
     end = int(torch.randint(length, ()))
     return [(end - (count - 1 - t)) % length for t in range(count)]

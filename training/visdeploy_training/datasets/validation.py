@@ -1,4 +1,4 @@
-"""Validation clips: the frames as they are for videos, a fixed moving window for images."""
+"""Validation clips: unchanged frames for videos, a moving window with a fixed seed for images."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from visdeploy_training.datasets.transforms import MovingWindow
 
 @dataclass(frozen=True)
 class ValidationClip:
-    """One clip to predict, and its truth.
+    """Clip for validation, with its ground truth.
 
     Attributes:
         record: Name, size and objects.
-        images: `[T, H, W, 3]` uint8 RGB; None where the frames are read from the record's files.
+        images: `[T, H, W, 3]` uint8 RGB; None if the frames are read from the files of the record.
     """
 
     record: ClipRecord
     images: npt.NDArray[np.uint8] | None = None
 
     def frames(self) -> Iterator[npt.NDArray[np.uint8]]:
-        """The frames in order, RGB uint8 `[H, W, 3]`."""
+        """Yield the frames in order, RGB uint8 `[H, W, 3]`."""
         if self.images is not None:
             yield from self.images
             return
@@ -40,16 +40,16 @@ class ValidationClip:
 
 
 def pseudo_video(record: ClipRecord, *, frames: int, seed: int, height: int = 360, width: int = 640) -> ValidationClip:
-    """A still image as a clip: a window that pans and zooms smoothly over it, the same for the same seed.
+    """Create a clip from an image: a window pans and zooms smoothly over it, in the same way for the same seed.
 
-    Objects that the window leaves are absent there; those it never shows are dropped.
+    An object is absent in frames whose window does not contain it, and dropped if no window contains it.
 
     Args:
         record: An image.
-        frames: Frames to make.
-        seed: Start of the draws.
-        height: Rows of the made frames.
-        width: Columns of the made frames.
+        frames: Number of frames of the clip.
+        seed: Seed of all random numbers.
+        height: Rows of the frames of the clip.
+        width: Columns of the frames of the clip.
     """
     window = MovingWindow(
         height=height, width=width, zoom=(0.75, 1.0), motion=0.15, rotation=0.0, aspect=0.0, on_object=0.0
@@ -68,7 +68,7 @@ def pseudo_video(record: ClipRecord, *, frames: int, seed: int, height: int = 36
 
 
 def validation_clips(records: Sequence[ClipRecord], *, pseudo_frames: int) -> list[ValidationClip]:
-    """Videos as they are; images (records of one frame) as pseudo-video of `pseudo_frames` frames."""
+    """Return videos unchanged, and images (records of one frame) as pseudo-videos of `pseudo_frames` frames."""
     return [
         ValidationClip(r) if len(r) > 1 else pseudo_video(r, frames=pseudo_frames, seed=index)
         for index, r in enumerate(records)

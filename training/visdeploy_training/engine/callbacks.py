@@ -1,4 +1,4 @@
-"""Callbacks of the trainer: checkpoints written atomically, averaged weights."""
+"""Atomic writing of checkpoints, and the trainer's callbacks: checkpoints and averaged weights."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ MONITOR = "val/AP"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that appear complete or not at all."""
+    """Writer of checkpoints that never leaves an incomplete file."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
-        """Write beside, then rename."""
+        """Write a temporary file in the same folder, then rename it."""
         with replacing_file(Path(path)) as temporary:
             super().save_checkpoint(checkpoint, temporary, storage_options)
 
 
 class AveragedWeights(WeightAveraging):
-    """A running average of the weights; it is what gets validated and saved.
+    """Exponential moving average of the weights, which is validated and saved in place of the weights.
 
-    The decay rises from 0 to its value, so that the untrained start is soon forgotten.
+    The decay rises to its final value, so that the initial weights soon have no influence.
 
     Args:
-        decay: Share of the old average in the new one.
+        decay: Final decay, the share of the previous average in the next one.
     """
 
     def __init__(self, decay: float) -> None:
@@ -44,20 +44,20 @@ class AveragedWeights(WeightAveraging):
 
 
 class Checkpoints(Checkpoint):
-    """Write Lightning checkpoints: the last one, some that are kept, and the best one.
+    """Callback that writes Lightning checkpoints: the last one, periodic ones that are kept, and the best one.
 
     They are written right after an optimiser step, never while gradients are accumulated, so that a resumed run loses
-    no gradient. Lightning's own `ModelCheckpoint` would write again after the first batch of a resumed run.
+    no gradient. Lightning's `ModelCheckpoint` would write again after the first batch of a resumed run.
 
     Args:
         folder: Folder of the files.
         every: Optimiser steps between checkpoints that replace `last.ckpt`.
         keep_every: Optimiser steps between checkpoints that are kept as `iteration_N.ckpt`; 0 keeps none.
-        best: Write `best.ckpt` when the validation AP has risen.
+        best: Write `best.ckpt` when the validation AP exceeds all previous ones.
 
     Attributes:
         best_score: Highest validation AP so far; None before the first validation.
-        best_iteration: Optimiser steps at that validation.
+        best_iteration: Number of optimiser steps before that validation.
     """
 
     def __init__(self, folder: Path, *, every: int, keep_every: int = 0, best: bool = False) -> None:
@@ -67,13 +67,13 @@ class Checkpoints(Checkpoint):
         self._step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the steps of a resumed run as done."""
+        """Start at the number of optimiser steps of the resumed run."""
         self._step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write the files that are due where the batch ended an optimiser step."""
+        """Write the files that are due if the batch completed an optimiser step."""
         step = trainer.global_step
         if step == self._step:
             return
@@ -84,7 +84,7 @@ class Checkpoints(Checkpoint):
             trainer.save_checkpoint(self.folder / LAST)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the best checkpoint where this validation is better than all before."""
+        """Write the best checkpoint if this validation is better than all previous ones."""
         if not self.best or trainer.sanity_checking:
             return
         score = float(trainer.callback_metrics[MONITOR])
@@ -97,6 +97,6 @@ class Checkpoints(Checkpoint):
         return {"best_score": self.best_score, "best_iteration": self.best_iteration}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Compare with the best score of the resumed run, unless its file is gone."""
+        """Restore the best score of the resumed run, unless its checkpoint no longer exists."""
         if (self.folder / BEST).is_file():
             self.best_score, self.best_iteration = state_dict["best_score"], state_dict["best_iteration"]

@@ -26,7 +26,7 @@ from visdeploy_training.engine.recipe import DataRecipe, Recipe
 
 
 def records_of(recipe: Recipe, part: DataRecipe, classes: tuple[str, ...]) -> list[ClipRecord]:
-    """The records of one data set of a recipe."""
+    """Return the records of one data set of a recipe."""
     return read_records(
         recipe.path(part.annotations),
         recipe.path(part.images),
@@ -39,17 +39,18 @@ def records_of(recipe: Recipe, part: DataRecipe, classes: tuple[str, ...]) -> li
 
 
 class RecipeData(L.LightningDataModule):
-    """Reads and checks all annotations when it is made; loads images later.
+    """Data module of a recipe. The constructor reads and checks all annotations; images are loaded later.
 
     Args:
         recipe: The recipe.
         classes: Class names, in label order.
         height: Rows of the network input.
         width: Columns of the network input.
-        multiple: Batches are padded to multiples of this; 1 where the network takes no padded frames.
+        multiple: Divisor of the height and width to which batches are padded; 1 if the network accepts no padded
+            frames.
 
     Raises:
-        ConfigError: Clips of a batch would have to be padded for a network that takes no padded frames.
+        ConfigError: Clips of a batch would have to be padded, but the network accepts no padded frames.
         DataError: A data set is malformed or incomplete.
     """
 
@@ -61,10 +62,10 @@ class RecipeData(L.LightningDataModule):
         chains = [recipe.transforms(part).sized(height, width) for part in recipe.train]
         if multiple == 1 and recipe.batch_size > 1 and any(chain.output_size() is None for chain in chains):
             raise ConfigError(
-                f"{recipe.method} takes no padded frames, and these transforms leave clips of different sizes",
+                f"{recipe.method} accepts no padded frames, but clips have different sizes after these transforms",
                 seen=f"batch_size {recipe.batch_size}",
                 expected="batch_size 1",
-                hint="Or end augment with crop or moving_window.",
+                hint="Alternatively, end augment with crop or moving_window.",
             )
         self.parts = [
             ClipPart(
@@ -87,7 +88,7 @@ class RecipeData(L.LightningDataModule):
         self.clips = validation_clips(found, pseudo_frames=recipe.pseudo_frames)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Endless batches of this process, from where a resumed run stopped."""
+        """Return the loader of this process: endless batches, starting after those used by a resumed run."""
         trainer, recipe = self.trainer, self.recipe
         ratios = [part.ratio for part in recipe.train]
         batches = MixedBatches(
@@ -110,21 +111,21 @@ class RecipeData(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[ValidationClip]:
-        """One clip at a time; every process predicts all of them."""
+        """Return the loader of validation clips, one at a time; every process predicts all of them."""
         return DataLoader(self.clips, batch_size=None, shuffle=False)  # type: ignore[arg-type]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Training batches go to the device; validation clips stay, their frames are moved one by one."""
+        """Move a training batch to the device. A validation clip stays on the host; its frames are moved one by one."""
         return batch.to(device) if isinstance(batch, ClipBatch) else batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how many batches of this process were used; kept in checkpoints, which hold whole optimiser steps."""
+        """Return the number of batches used by this process. Checkpoints contain whole optimiser steps only."""
         accumulate = self.recipe.accumulate
         batches = self.trainer.global_step * accumulate if self.trainer else self._batches_done
         return {"batches": batches, "accumulate": accumulate}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue behind the batches that were used.
+        """Continue after the batches that were used.
 
         Raises:
             ConfigError: The resumed run accumulated another number of batches.
@@ -141,5 +142,5 @@ class RecipeData(L.LightningDataModule):
 
 
 def _one_thread(worker: int) -> None:
-    """Workers must not fight with the training for the processor."""
+    """Limit a worker to one thread, so that workers do not compete with the training for the CPU."""
     torch.set_num_threads(1)

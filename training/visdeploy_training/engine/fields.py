@@ -1,4 +1,4 @@
-"""Parts that the models of recipes share: strictness, common number ranges, replaced fields."""
+"""Common parts of the models of recipes: a strict base class, number ranges, errors for replaced fields."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def refuse_replaced(data: Any, instead: Mapping[str, str]) -> Any:
 
     Args:
         data: Input of a model.
-        instead: Replaced field → what to write now.
+        instead: Map from a replaced field to its replacement.
 
     Returns:
         The input, unchanged.

@@ -1,4 +1,4 @@
-"""Recipes from YAML files and `key=value` overrides."""
+"""Loading of recipes from YAML files, with `key=value` overrides."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
             `optim.lr=3e-4` or `augment.1.resize.longest=800`; values are YAML.
 
     Raises:
-        ConfigError: The file cannot be read, or a field is unknown or wrong; the message names it.
+        ConfigError: The file cannot be read, or a field is unknown or invalid; the message names it.
     """
     path = _find(recipe)
     try:
@@ -38,7 +38,7 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read the recipe {path}", seen=str(error).replace("\n", " ")[:160]) from error
     if not isinstance(data, dict):
-        raise ConfigError(f"{path} is no recipe", seen=type(data).__name__, expected="fields and values")
+        raise ConfigError(f"{path} is not a recipe", seen=type(data).__name__, expected="a mapping of fields to values")
     for text in overrides:
         _override(data, text)
     try:
@@ -76,5 +76,7 @@ def _override(data: dict[str, Any], text: str) -> None:
             place[last] = value
     except (ValueError, IndexError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"the override {key!r} leads nowhere", seen=text, hint="Check its levels; positions in lists are numbers."
+            f"the override {key!r} matches no field of the recipe",
+            seen=text,
+            hint="Check each level of the key; positions in lists are numbers from 0.",
         ) from error

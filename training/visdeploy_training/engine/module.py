@@ -1,4 +1,4 @@
-"""One training as a Lightning module: losses, optimiser, validation by tracks."""
+"""Lightning module of a training: losses, optimiser, validation of tracks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from visdeploy_training.registry import get_method
 
 
 def _channels_last(model: VISModel) -> VISModel:
-    """Weights of 2-D convolutions in this layout; `Module.to` would refuse those of 3-D ones."""
+    """Convert the weights of 2-D convolutions to this layout; `Module.to` would fail for 3-D convolutions."""
     for parameter in model.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -31,13 +31,13 @@ def _channels_last(model: VISModel) -> VISModel:
 
 
 class TrainingModule(L.LightningModule):
-    """Trains one network.
+    """Training and validation of one network.
 
     Args:
-        model: Network made by `create_model`.
-        optim: Optimisation.
-        iterations: Optimiser steps, for the schedule.
-        truth: What the validation clips are scored on; None where there is no validation.
+        model: Network created by `create_model`.
+        optim: Optimiser, parameter groups and schedule.
+        iterations: Number of optimiser steps, for the schedule.
+        truth: Ground truth of the validation clips; None if there is no validation.
         channels_last: Memory layout of the network's input.
     """
 
@@ -63,7 +63,7 @@ class TrainingModule(L.LightningModule):
         self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def normalise(self, batch: ClipBatch) -> Tensor:
-        """The images as the network's input, float32 `[B, T, 3, H, W]`; padding is zero."""
+        """Return the images as input of the network, float32 `[B, T, 3, H, W]`; padding is zero."""
         images = batch.images.flip(2) if self.model.config.channel_order == "bgr" else batch.images
         flat = (images.flatten(0, 1) - self.pixel_mean) / self.pixel_std
         if self.channels_last:
@@ -75,12 +75,12 @@ class TrainingModule(L.LightningModule):
         return clips
 
     def _forward(self, batch: ClipBatch) -> Any:
-        """The network's training output."""
+        """Return the training output of the network."""
         images = self.normalise(batch)
         return self.model.forward_padded(images, torch.tensor(batch.sizes, device=images.device))
 
     def training_step(self, batch: ClipBatch, batch_index: int) -> Tensor:
-        """The summed loss of a batch."""
+        """Return the sum of the losses of a batch, and log each of them."""
         losses = self._losses(self._forward(batch), batch.targets, self.model.config)
         total = torch.stack(list(losses.values())).sum()
         self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()})
@@ -88,11 +88,11 @@ class TrainingModule(L.LightningModule):
         return total
 
     def validation_step(self, clip: ValidationClip, batch_index: int) -> None:
-        """Predict one clip as the exported graph would."""
+        """Predict one clip in the same way as the exported graph."""
         self._predicted.append(predict_clip(self.model, clip.frames(), name=clip.record.name))
 
     def on_validation_epoch_end(self) -> None:
-        """Score what was predicted; every process scores all clips of its own loader."""
+        """Evaluate the predictions; every process evaluates all clips of its own loader."""
         predicted, self._predicted = self._predicted, []
         if self.truth is None or self.trainer.sanity_checking:
             return
@@ -102,7 +102,7 @@ class TrainingModule(L.LightningModule):
             self.log(f"val/{name}", float(scores[name]), prog_bar=name in ("AP", "AP50"), sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Make the recipe's optimiser, its learning rates set anew after every step.
+        """Return the optimiser of the recipe, with a schedule that sets the learning rates after every step.
 
         Raises:
             ConfigError: A parameter group matches no parameter.
@@ -112,5 +112,5 @@ class TrainingModule(L.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say which network the weights belong to, so that the file can be exported as it is."""
+        """Store the description of the network, so that the checkpoint can be exported without further options."""
         checkpoint[METADATA_KEY] = metadata(self.model.info)

@@ -1,4 +1,4 @@
-"""Optimisers, parameter groups and the learning rate of a training."""
+"""Optimisers, parameter groups and learning rate of a training."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class GroupRecipe(Strict):
     """Factors for some of the parameters, by name, by the type of their module, or by both.
 
     Attributes:
-        name: Part of the parameters' names, for example `backbone`.
-        type: Type of the module that holds the parameters itself: `norm`, `conv`, `linear` or `embedding`.
-        lr_factor: Factor of the learning rate; None leaves it to earlier groups.
-        decay_factor: Factor of the weight decay; None leaves it to earlier groups.
+        name: Substring of the names of the parameters, for example `backbone`.
+        type: Type of the module that directly contains the parameters: `norm`, `conv`, `linear` or `embedding`.
+        lr_factor: Factor of the learning rate; None keeps that of earlier groups.
+        decay_factor: Factor of the weight decay; None keeps that of earlier groups.
     """
 
     name: Annotated[str, Field(min_length=1)] | None = None
@@ -51,7 +51,7 @@ class GroupRecipe(Strict):
         return self
 
     def matches(self, name: str, module: nn.Module) -> bool:
-        """Decide whether a parameter of this name, held by this module, belongs to the group."""
+        """Return whether a parameter of this name, contained in this module, belongs to the group."""
         named = self.name is None or self.name in name
         return named and (self.type is None or isinstance(module, TYPES[self.type]))
 
@@ -59,22 +59,22 @@ class GroupRecipe(Strict):
 class OptimRecipe(Strict):
     """Optimiser, parameter groups and schedule.
 
-    The learning rate of an iteration is `lr`, times the factor of the parameter's group, times the factor of the
-    schedule, times that of the warm-up.
+    The learning rate of an iteration is the product of `lr`, the factor of the parameter's group, the factor of the
+    schedule and that of the warm-up.
 
     Attributes:
         kind: `adamw` or `sgd`.
         lr: Base learning rate.
         betas: Decay of the running averages (adamw).
         momentum: Momentum (sgd).
-        nesterov: Nesterov's form of the momentum (sgd).
-        weight_decay: Weight decay of all parameters, norms and biases included, but for what `groups` says.
-        groups: Factors for some parameters. Where several groups match a parameter, the last one that gives a factor
-            decides, for the learning rate and the weight decay each on its own.
-        clip_norm: Largest global norm of the gradient; 0 does not clip.
+        nesterov: Use Nesterov momentum (sgd).
+        weight_decay: Weight decay of all parameters, including norms and biases, before the factors of `groups`.
+        groups: Factors for some parameters. If several groups match a parameter, the last one with a factor applies,
+            independently for learning rate and weight decay.
+        clip_norm: Maximum global norm of the gradient; 0 does not clip.
         schedule: `constant`, `steps`, `polynomial`, `exponential` or `cosine`, with its parameters.
         warmup: Iterations of linear warm-up.
-        warmup_start: Factor of the learning rate at the first of them; by default `1 / (warmup + 1)`.
+        warmup_start: Factor of the learning rate in the first iteration; by default `1 / (warmup + 1)`.
     """
 
     kind: Literal["adamw", "sgd"] = "adamw"
@@ -107,17 +107,17 @@ class OptimRecipe(Strict):
 
 
 def parameter_groups(model: nn.Module, optim: OptimRecipe) -> list[dict[str, Any]]:
-    """Sort what trains by learning rate and weight decay.
+    """Group the trainable parameters by learning rate and weight decay.
 
     Args:
         model: The network.
-        optim: Optimisation; see `OptimRecipe.groups` for what counts where several groups match.
+        optim: Optimiser settings; see `OptimRecipe.groups` for parameters that several groups match.
 
     Returns:
         Groups for a torch optimiser.
 
     Raises:
-        ConfigError: A group of the recipe matches no parameter of the network, frozen ones included.
+        ConfigError: A group of the recipe matches no parameter of the network, not even a frozen one.
     """
     holders: dict[int, nn.Module] = {}
     for module in model.modules():
@@ -144,7 +144,7 @@ def parameter_groups(model: nn.Module, optim: OptimRecipe) -> list[dict[str, Any
 
 
 def create_optimiser(model: nn.Module, optim: OptimRecipe) -> Optimizer:
-    """Make the optimiser of a recipe.
+    """Create the optimiser of a recipe.
 
     Raises:
         ConfigError: A group of the recipe matches no parameter.
@@ -159,8 +159,8 @@ def learning_rate_factor(optim: OptimRecipe, iterations: int) -> Callable[[int],
     """Return the function from an iteration to the factor of the learning rate.
 
     Args:
-        optim: Optimisation.
-        iterations: Optimiser steps of the whole training.
+        optim: Schedule and warm-up.
+        iterations: Number of optimiser steps of the whole training.
     """
     start = 1 / (optim.warmup + 1) if optim.warmup_start is None else optim.warmup_start
 

@@ -1,4 +1,4 @@
-"""Recipes: one small flat YAML file for each training, checked in full before anything runs."""
+"""Recipes: one flat YAML file for each training, validated completely before the training starts."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ _STYLES = {
     "scaled": "{rescale: {limits: SCALES, between: BETWEEN}}, flip",
     "window": "{moving_window: {zoom: ZOOM, motion: M, rotation: R, aspect: A, on_object: O}}, flip",
 }
-"""What replaces the styles of an earlier format."""
+"""Map from a style of an earlier recipe format to the transforms that replace it."""
 
 
 class DataRecipe(Strict):
-    """One annotation file.
+    """Data set of a recipe, described by one annotation file.
 
     Attributes:
-        annotations: JSON file; like `images` relative to the recipe's `data_root`.
-        images: Folder that its file names start from.
+        annotations: JSON file, relative to the `data_root` of the recipe, as is `images`.
+        images: Folder that the file names in `annotations` are relative to.
         layout: `ytvis` for videos, `coco` for images.
         ratio: Probability of a batch of this set, relative to the others (training).
-        class_map: Category name or id → class, or the name of a shipped map; what it leaves out is dropped.
-        licenses: Keep only images of these licence ids.
-        augment: Transforms of this set in place of the recipe's.
-        only: Use these videos (their folder names) or images (their ids) only.
+        class_map: Map from category name or id to class, or the name of a map of this package. Categories without an
+            entry are dropped.
+        licenses: Keep only images with these licence ids.
+        augment: Transforms of this set, instead of those of the recipe.
+        only: Use only these videos (folder names) or images (ids).
     """
 
     annotations: str
@@ -55,50 +56,51 @@ class DataRecipe(Strict):
 
 
 class Recipe(Strict):
-    """Everything about one training.
+    """Complete description of one training.
 
     Attributes:
         method: Name of the method.
         variant: Name of its variant.
         classes: Class names, or the name of a public list.
         model: Fields of the variant's configuration to change.
-        pretrained: ImageNet weights for the backbone: true for those a package ships, a torchvision file, or false.
-        init: Checkpoint to start from; class predictors of another number of classes stay fresh.
-        data_root: Folder that the data sets' paths are relative to.
-        train: Data sets to train on.
-        val: Data sets to validate on; images become pseudo-video.
-        pseudo_frames: Frames of a validation pseudo-video.
+        pretrained: ImageNet weights for the backbone: true for weights included in a package, a torchvision file, or
+            false.
+        init: Checkpoint to start from; class predictors for another number of classes keep their random initialisation.
+        data_root: Folder that the paths of the data sets are relative to.
+        train: Data sets for training.
+        val: Data sets for validation; images are converted to pseudo-videos.
+        pseudo_frames: Number of frames of a pseudo-video for validation.
         augment: Transforms of training clips, in order: `name: {parameter: value}`, or the name alone. Their names and
-            parameters are those of `visdeploy_training.datasets.transforms`; `input` in place of a size is the
-            network's own input size. Clips of a batch that differ in size are padded.
-        paste: Probability that objects of another clip are pasted in; needs transforms that end with one size.
-        optim: Optimisation.
-        clip_length: Frames of a training clip; 1 for methods that train on single images.
-        sampling: Frames of a clip: `random` ones around a reference frame; `distinct` ones that show objects, in no
-            order, and epochs over frames instead of videos; `near` ones, a frame that shows objects and then others at
-            most `window` frames from it, with epochs over frames, too; or in order: `consecutive` ones, or `cyclic`
-            ones that may run over the end of the video to its start.
-        window: Largest distance of a frame from the reference frame (random, near).
-        batch_size: Clips of one batch on one device.
-        accumulate: Batches of each device whose mean gradient makes one optimiser step.
-        iterations: Optimiser steps; all other fields that count iterations count these, too.
-        ema: Decay of the running average of the weights that is validated and saved; 0 keeps none.
+            parameters are those of `visdeploy_training.datasets.transforms`; the size `input` is the input size of the
+            network. Clips of a batch that differ in size are padded.
+        paste: Probability that objects of another clip are pasted; the transforms must return frames of one size.
+        optim: Optimiser, parameter groups and schedule.
+        clip_length: Number of frames of a training clip; 1 for methods that train on single images.
+        sampling: Sampling of the frames of a clip. `random`: around a reference frame. `distinct`: different frames
+            with objects, in random order; an epoch is one pass over frames instead of videos. `near`: a frame with
+            objects, then others at most `window` frames from it; an epoch is one pass over frames. `consecutive`: in
+            order. `cyclic`: in order, continued at the start of the video after its end.
+        window: Maximum distance of a frame from the reference frame (random, near).
+        batch_size: Number of clips of one batch on one device.
+        accumulate: Number of batches of each device whose mean gradient is used for one optimiser step.
+        iterations: Number of optimiser steps, the unit of all other fields that count iterations.
+        ema: Decay of the moving average of the weights that is validated and saved; 0 for no average.
         output: Folder for checkpoints, logs and the result.
-        resume: Continue from `last.ckpt` in the output folder where there is one.
+        resume: Continue from `last.ckpt` in the output folder, if it exists.
         checkpoint_every: Iterations between checkpoints; each replaces `last.ckpt`.
         keep_every: Iterations between checkpoints that are kept as `iteration_N.ckpt`; 0 keeps none.
-        validate_every: Iterations between validations, of which the best one's weights are kept; 0 validates only at
-            the end.
+        validate_every: Iterations between validations; the weights of the best one are kept. 0 validates only at the
+            end.
         log_every: Iterations between log entries.
-        seed: Start of all draws.
-        workers: Processes that prepare samples.
+        seed: Seed of all random number generators.
+        workers: Number of processes that load samples.
         keep_images: Keep all decoded images in memory.
-        precision: As Lightning spells it.
-        accelerator: As Lightning spells it.
-        devices: As Lightning spells it; devices of one machine.
-        num_nodes: Machines.
-        strategy: As Lightning spells it.
-        channels_last: Memory layout of the network; faster for convolutions on most devices.
+        precision: Option of Lightning's trainer.
+        accelerator: Option of Lightning's trainer.
+        devices: Option of Lightning's trainer: the devices of one machine.
+        num_nodes: Number of machines.
+        strategy: Option of Lightning's trainer.
+        channels_last: Use the memory layout `channels_last`, which is faster for convolutions on most devices.
     """
 
     method: str
@@ -146,7 +148,7 @@ class Recipe(Strict):
         now = _STYLES.get(style, "{NAME: {PARAMETER: VALUE}}, ...")
         raise ValueError(
             f"expected a list of transforms; style {style} is now written [{now}], colour as "
-            "{colour_jitter: {strength: S}} behind them, and paste beside augment"
+            "{colour_jitter: {strength: S}} after them, and paste as a field of the recipe"
         )
 
     @model_validator(mode="after")
@@ -155,16 +157,16 @@ class Recipe(Strict):
             raise ValueError("the ratios of the training sets are all 0")
         sizes = {self.transforms(part).output_size() for part in self.train}
         if self.paste and (None in sizes or len(sizes) > 1):
-            raise ValueError("paste needs clips of one size: end augment with crop or moving_window")
+            raise ValueError("paste needs frames of one size: end augment with crop or moving_window")
         return self
 
     @property
     def folder(self) -> Path:
-        """The output folder."""
+        """Output folder."""
         return Path(self.output)
 
     def path(self, name: str) -> Path:
-        """Return a data path, seen from `data_root`."""
+        """Return the path of a data file, given relative to `data_root`."""
         return Path(self.data_root).expanduser() / name
 
     def transforms(self, part: DataRecipe) -> Chain:

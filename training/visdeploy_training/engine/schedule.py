@@ -1,4 +1,4 @@
-"""Schedules: factors of the learning rate, by the number of optimiser steps done."""
+"""Schedules: factors of the learning rate as functions of the number of completed optimiser steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from visdeploy_training.engine.fields import Count, Factor, Positive, Strict
 
 
 class Constant(Strict):
-    """The base learning rate throughout."""
+    """Constant learning rate."""
 
     kind: Literal["constant"] = "constant"
 
@@ -21,10 +21,10 @@ class Constant(Strict):
 
 
 class Steps(Strict):
-    """Multiply by `gamma` at every milestone.
+    """Multiplication by `gamma` at every milestone.
 
     Attributes:
-        milestones: Iterations of the steps, rising.
+        milestones: Iterations of the steps, in ascending order.
         gamma: Factor of a step.
     """
 
@@ -35,19 +35,19 @@ class Steps(Strict):
     @model_validator(mode="after")
     def _rising(self) -> Steps:
         if self.milestones != sorted(set(self.milestones)):
-            raise ValueError("the milestones must rise")
+            raise ValueError("the milestones must be in ascending order")
         return self
 
     def factor(self, iteration: int, iterations: int) -> float:
-        """Return `gamma` to the power of the milestones that were reached."""
+        """Return `gamma` to the power of the number of milestones reached."""
         return float(self.gamma ** sum(iteration >= m for m in self.milestones))
 
 
 class Decay(Strict):
-    """Base of the schedules that decay from an iteration to the end of the training.
+    """Base class of the schedules that decay from an iteration to the end of the training.
 
     Attributes:
-        start: Iteration where the decay starts; the factor is 1 until then.
+        start: Iteration at which the decay starts; the factor is 1 until then.
         end: Factor at the end of the training.
     """
 
@@ -55,7 +55,7 @@ class Decay(Strict):
     end: Factor = 0.0
 
     def progress(self, iteration: int, iterations: int) -> float:
-        """Return how much of the decay is done, from 0 to 1."""
+        """Return the completed share of the decay, from 0 to 1."""
         if iteration <= self.start:
             return 0.0
         return min(1.0, (iteration - self.start) / max(1, iterations - self.start))
@@ -65,7 +65,7 @@ class Polynomial(Decay):
     """Decay as `(1 - progress) ** power`.
 
     Attributes:
-        power: 1 decays linearly.
+        power: Exponent; 1 is a linear decay.
     """
 
     kind: Literal["polynomial"] = "polynomial"
@@ -88,13 +88,13 @@ class Cosine(Decay):
 
 
 class Exponential(Strict):
-    """Multiply by `gamma` within every `every` iterations, without an end.
+    """Multiplication by `gamma` in each period of `every` iterations, without an end.
 
     Attributes:
-        gamma: Factor of `every` iterations.
-        every: Iterations that `gamma` is spread over.
-        staircase: Multiply by the whole `gamma` at once, when `every` iterations have passed.
-        start: Iteration where the decay starts; the factor is 1 until then.
+        gamma: Factor of a period.
+        every: Iterations of a period.
+        staircase: Multiply by `gamma` at the end of each period instead of continuously.
+        start: Iteration at which the decay starts; the factor is 1 until then.
     """
 
     kind: Literal["exponential"] = "exponential"
@@ -104,7 +104,7 @@ class Exponential(Strict):
     start: Count = 0
 
     def factor(self, iteration: int, iterations: int) -> float:
-        """Return `gamma` to the power of the periods since the start."""
+        """Return `gamma` to the power of the number of periods since the start."""
         passed = max(0, iteration - self.start)
         return float(self.gamma ** (passed // self.every if self.staircase else passed / self.every))
 
@@ -117,4 +117,4 @@ Schedule: TypeAlias = Annotated[
     Annotated[Constant | Steps | Polynomial | Exponential | Cosine, Field(discriminator="kind")],
     BeforeValidator(_spelled),
 ]
-"""A schedule in a recipe: `{kind: name, parameter: value}`, or the name where it takes defaults."""
+"""Schedule in a recipe: `{kind: name, parameter: value}`, or the name alone for default parameters."""

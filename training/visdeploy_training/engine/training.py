@@ -1,4 +1,4 @@
-"""`train`: from a recipe to a checkpoint."""
+"""`train`: train a network as described by a recipe."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ BEST_RESULT = "best.safetensors"
 def train(recipe: str | Path, overrides: Sequence[str] = ()) -> Path:
     """Train a network.
 
-    Into the recipe's output folder go `recipe.yaml` (with the overrides in), Lightning's `last.ckpt`, TensorBoard logs,
-    and at the end `model.safetensors`. With `keep_every`, Lightning's `iteration_N.ckpt` as well; with `validate_every`
-    and validation sets, Lightning's `best.ckpt`, of the highest AP, and at the end `best.safetensors`. Each file is
-    replaced as a whole, so it is complete at any time.
+    The output folder of the recipe then contains `recipe.yaml` (including the overrides), Lightning's `last.ckpt`,
+    TensorBoard logs, and `model.safetensors`. With `keep_every`, it also contains Lightning's `iteration_N.ckpt`; with
+    `validate_every` and validation sets, Lightning's `best.ckpt` with the highest AP, and `best.safetensors`. Files are
+    replaced atomically, so they are complete at any time.
 
     Args:
-        recipe: YAML file, or the name of a shipped recipe.
+        recipe: YAML file, or the name of a recipe of this package.
         overrides: `key=value`, see `load_recipe`.
 
     Returns:
-        Path of the trained checkpoint of ours.
+        Path of `model.safetensors`.
 
     Raises:
-        ConfigError: The recipe is wrong, or an option cannot work.
+        ConfigError: The recipe is invalid, or Lightning refuses an option.
         DataError: A data set is malformed or incomplete.
-        CheckpointError: The checkpoint to start from does not fit.
+        CheckpointError: The checkpoint to start from does not match the network.
     """
     return run_recipe(load_recipe(recipe, overrides))
 
 
 def run_recipe(recipe: Recipe) -> Path:
-    """Train as a checked recipe says; see `train`."""
+    """Train a network as described by a validated recipe; see `train`."""
     L.seed_everything(recipe.seed, workers=True, verbose=False)
     model = build_model(recipe)
-    parameter_groups(model, recipe.optim)  # refuses groups that match nothing before the data are read
+    parameter_groups(model, recipe.optim)  # raises an error for groups that match nothing before the data are read
     data = RecipeData(
         recipe,
         model.info.classes,
@@ -83,11 +83,11 @@ def run_recipe(recipe: Recipe) -> Path:
 
 
 def build_model(recipe: Recipe) -> VISModel:
-    """The network that a recipe starts from.
+    """Create the network of a recipe, with its initial weights.
 
     Raises:
-        ConfigError: Its options cannot work.
-        CheckpointError: The checkpoint to start from does not fit.
+        ConfigError: A name is unknown, or a value is invalid.
+        CheckpointError: The checkpoint to start from does not match the network.
     """
     model = create_model(
         recipe.method,
@@ -102,7 +102,7 @@ def build_model(recipe: Recipe) -> VISModel:
 
 
 def build_trainer(recipe: Recipe, *, validate: bool) -> L.Trainer:
-    """Lightning's trainer for a recipe.
+    """Create Lightning's trainer for a recipe.
 
     Raises:
         ConfigError: Lightning refuses an option.

@@ -36,7 +36,7 @@ def operator_library(manifest: Manifest, *, cuda_device: int | None) -> Path | N
         return None
     if cuda_device is not None and (reason := plugins.why_no_cuda_kernels(cuda_device)):
         logger.warning(
-            "custom operators %s run as standard operators on cuda:%d: our CUDA kernels do not run there: %s",
+            "custom operators %s run as standard operators on cuda:%d: our CUDA kernels cannot run on it: %s",
             names,
             cuda_device,
             reason,

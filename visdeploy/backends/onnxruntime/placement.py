@@ -54,7 +54,7 @@ def report_placement(session: Any, model: Path) -> None:
         BundleError: The file cannot be read.
     """
     if not hasattr(session, "get_provider_graph_assignment_info"):
-        logger.warning("this version of ONNX Runtime does not say which nodes fall to the CPU")
+        logger.warning("this version of ONNX Runtime does not report which nodes run on the CPU")
         return
     parts = session.get_provider_graph_assignment_info()
     on_cpu = [node for part in parts if part.ep_name != CUDA for node in part.get_nodes()]

@@ -19,7 +19,7 @@ from visdeploy.manifest import Manifest, Precision
 
 logger = logging.getLogger(__name__)
 
-_CHECK_DRIVER = "Check the NVIDIA driver, and that CUDA and cuDNN are there: pip install 'visdeploy[gpu]'."
+_CHECK_DRIVER = "Check the NVIDIA driver, and that CUDA and cuDNN are installed: pip install 'visdeploy[gpu]'."
 
 
 def start_session(
@@ -115,7 +115,7 @@ def _options(
     options.log_severity_level = 3  # errors only; this module reports what else is relevant
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
-    # plans and pooled buffers are kept per shape; with sizes that depend on the data they would pile up
+    # memory plans are kept for every shape; with sizes that depend on the data their number would grow without a limit
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -123,8 +123,8 @@ def _options(
         try:
             options.register_custom_ops_library(str(library))
         except Exception as error:  # pybind's exception classes differ from version to version
-            seen, hint = f"{library}: {error}", "Build the plugins anew."
-            raise EngineError("the library of custom operators does not load", seen=seen, hint=hint) from error
+            seen, hint = f"{library}: {error}", "Build the plugins again."
+            raise EngineError("the library of custom operators cannot be loaded", seen=seen, hint=hint) from error
     return options
 
 
@@ -134,12 +134,12 @@ def _load_on_cuda(engine: ModuleType, model: Path, options: Any, device: str, cu
     Raises:
         EngineError: CUDA does not start, and was requested by name.
     """
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):  # ONNX Runtime prints which libraries it misses
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):  # ONNX Runtime prints the names of missing libraries
         engine.preload_dlls()
         session = _load(engine, model, options, [(CUDA, cuda), CPU])
     session.disable_fallback()  # otherwise ONNX Runtime continues on the CPU after an error
-    lines = [line.strip() for line in said.getvalue().splitlines() if line.strip(" *")]
+    lines = [line.strip() for line in printed.getvalue().splitlines() if line.strip(" *")]
     for line in lines:
         logger.info("onnxruntime: %s", line)
     if CUDA in session.get_providers():

@@ -1,1 +1,1 @@
-"""A small recurrent segmenter, brought to visdeploy by entry points (see pyproject.toml)."""
+"""Small recurrent segmenter that extends visdeploy by entry points (see pyproject.toml)."""

@@ -1,4 +1,4 @@
-"""Everything that can be chosen about a network, and the named variants."""
+"""Configuration of a network, and the named variants."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What visdeploy's runtime asks of a method: raw outputs to instances with an identity. NumPy only, no torch."""
+"""Decoder for the runtime: converts raw outputs to instances with track ids. It uses NumPy, not torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -11,12 +11,11 @@ import numpy.typing as npt
 from pydantic import Field
 
 from visdeploy.errors import StreamError
-from visdeploy.manifest import Window
 from visdeploy.masks import Mask
 from visdeploy.masks.resampling import resize_mask
-from visdeploy.methods import OnlineDecoder, Parameters, TrackSummary, read_parameters, take_output
+from visdeploy.methods import OnlineDecoder, Parameters, TrackSummary, take_output
 from visdeploy.parity.measures import Comparison, Measure, StepContext
-from visdeploy.profiling import OFF, Profiler, Stage
+from visdeploy.profiling import Stage
 from visdeploy.results import FrameResult, Instance
 
 DIRECTION = "recurrent_segmenter.direction"
@@ -24,7 +23,7 @@ DIRECTION = "recurrent_segmenter.direction"
 
 
 class Direction(Measure):
-    """1 - cosine of two codes: only the direction of a code has a meaning."""
+    """1 - cosine of two codes; their lengths carry no information."""
 
     name = DIRECTION
     quantity = "1 - cosine"
@@ -39,11 +38,11 @@ class Direction(Measure):
 
 
 class DecodeParameters(Parameters):
-    """The manifest's `decode` field: nothing to choose."""
+    """Field `decode` of the manifest, without parameters."""
 
 
 class TrackingParameters(Parameters):
-    """The manifest's `tracking` field.
+    """Field `tracking` of the manifest.
 
     Attributes:
         max_gap: Frames without a detection after which a slot begins a new track.
@@ -69,39 +68,28 @@ class Track:
     total: npt.NDArray[np.float64]
 
     def summary(self, track_id: int) -> TrackSummary:
-        """The decision over all of its frames."""
+        """Return the decision over all of its frames."""
         mean = self.total / self.presence
         label = int(mean.argmax())
         return TrackSummary(track_id, label, float(mean[label]), tuple(mean.tolist()), self.presence)
 
 
-class RecurrentSegmenterDecoder(OnlineDecoder):
-    """A slot finds the same object from frame to frame, until it has found nothing for a while."""
+class RecurrentSegmenterDecoder(OnlineDecoder[DecodeParameters, TrackingParameters]):
+    """Decoder in which each slot is a track, until it has had no detection for more than `max_gap` frames."""
 
+    decode_model = DecodeParameters
+    tracking_model = TrackingParameters
     measures = (Direction,)
 
-    def __init__(
-        self,
-        classes: Sequence[str],
-        *,
-        window: Window,
-        decode: Mapping[str, Any],
-        tracking: Mapping[str, Any],
-        keep_tracks: bool = False,
-        profiler: Profiler = OFF,
-    ) -> None:
-        super().__init__(
-            classes, window=window, decode=decode, tracking=tracking, keep_tracks=keep_tracks, profiler=profiler
-        )
-        read_parameters(DecodeParameters, decode, field="decode")
-        self._max_gap = read_parameters(TrackingParameters, tracking, field="tracking").max_gap
+    def start(self) -> None:
+        """See `Decoder.start`."""
         self._tracks: dict[int, Track] = {}
         self._next_id = 0
 
     def step(
         self, outputs: Mapping[str, npt.NDArray[Any]], *, index: int, timestamp: float, height: int, width: int
     ) -> FrameResult:
-        """The result of the next frame, see `OnlineDecoder.step`."""
+        """Return the result of the next frame, see `OnlineDecoder.step`."""
         with self.profiler.stage(Stage.OUTPUTS):
             masks = take_output(outputs, "masks", (None, None, None), "uint8")
             slots = take_output(outputs, "slots", (len(masks),), "int64")
@@ -111,7 +99,9 @@ class RecurrentSegmenterDecoder(OnlineDecoder):
         with self.profiler.stage(Stage.TRACKING):
             tracks = self._alive(index)
             owner = {
-                track.slot: track_id for track_id, track in tracks.items() if index - track.last <= self._max_gap + 1
+                track.slot: track_id
+                for track_id, track in tracks.items()
+                if index - track.last <= self.tracking_parameters.max_gap + 1
             }
             instances, next_id = [], self._next_id
             for slot, score, mask in zip(slots.tolist(), scores.astype(np.float64), encoded, strict=True):
@@ -128,8 +118,8 @@ class RecurrentSegmenterDecoder(OnlineDecoder):
         return FrameResult(index, timestamp, height, width, ordered, self.classes)
 
     def _alive(self, index: int) -> dict[int, Track]:
-        """The tracks to remember: all of them, or those that can go on."""
-        limit = self._max_gap + 1
+        """Return the tracks to keep: all of them, or those that can continue."""
+        limit = self.tracking_parameters.max_gap + 1
         return {i: t for i, t in self._tracks.items() if self.keep_tracks or index - t.last <= limit}
 
     def summaries(self) -> list[TrackSummary]:

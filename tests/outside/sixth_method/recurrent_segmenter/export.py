@@ -1,4 +1,4 @@
-"""What visdeploy's export asks of a method: the step graph of a network."""
+"""Step graph of a network, for the export."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from visdeploy_training.model import VISModel
 
 
 def build(model: VISModel) -> StepGraph:
-    """The step graph of a network in evaluation mode."""
+    """Return the step graph of a network in evaluation mode."""
     return StepGraph(METHOD.online_step(model), METHOD.inference(model.config))

@@ -16,7 +16,7 @@ from visdeploy_training.matching import match_one_to_one
 
 
 def losses(output: Output, targets: Sequence[ClipTargets], config: RecurrentSegmenterConfig) -> dict[str, Tensor]:
-    """Weighted losses of a batch.
+    """Return the weighted losses of a batch.
 
     Args:
         output: Of the training forward, B clips of T frames.
@@ -40,7 +40,7 @@ def losses(output: Output, targets: Sequence[ClipTargets], config: RecurrentSegm
 
 
 def _clip_losses(class_logits: Tensor, masks: Tensor, truth: ClipTargets) -> tuple[Tensor, Tensor]:
-    """Of one clip: logits `[T, K, classes]`, mask probabilities `[T, K, h, w]`."""
+    """Return the losses of one clip from logits `[T, K, classes]` and mask probabilities `[T, K, h, w]`."""
     objects = F.interpolate(truth.masks.float(), size=masks.shape[-2:], mode="area")
     tubes, wanted = masks.transpose(0, 1), objects.transpose(0, 1)
     pairs = [smooth_dice_loss(tubes, each.expand_as(tubes)) for each in wanted]

@@ -1,4 +1,4 @@
-"""What visdeploy's training asks of a method: `METHOD`, and the pure step function with its specification."""
+"""Method for the training: `METHOD`, and the pure step function with its specification."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class OnlineStep(nn.Module):
     def forward(
         self, frame: Tensor, size: Tensor, near: Tensor, far: Tensor, memory: Tensor, step: Tensor
     ) -> tuple[Tensor, ...]:
-        """Inputs, outputs and state in the order of `inference_settings`."""
+        """Return the outputs and the next state in the order of `inference_settings`."""
         output, after = self.model.step(frame, State(near[None], far[None], memory[None], step))
         class_scores, mask_logits = output.class_logits[0].sigmoid(), output.mask_logits[0]
         scores, labels = class_scores.max(dim=1)
@@ -45,7 +45,7 @@ class OnlineStep(nn.Module):
 
 
 def inference_settings(config: RecurrentSegmenterConfig) -> GraphSpec:
-    """The graph of a network of this configuration, and how it is run."""
+    """Return the graph of a network of this configuration, and how it is run."""
     preprocessing = Preprocessing(
         channel_order="rgb",
         mean=list(config.pixel_mean),

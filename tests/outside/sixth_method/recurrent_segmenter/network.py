@@ -13,7 +13,7 @@ from visdeploy_training.model import VISModel
 
 
 class State(NamedTuple):
-    """What a frame leaves to the next one; B videos, C channels.
+    """State that is passed from a frame to the next one; B videos, C channels.
 
     Attributes:
         near: `[B, C, H/8, W/8]`.
@@ -29,7 +29,7 @@ class State(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What the network says about frames; `...` is B for one frame, B and T for clips; K slots.
+    """Output of the network; `...` is B for one frame, B and T for clips; K slots.
 
     Attributes:
         class_logits: `[..., K, num_classes]`.
@@ -51,14 +51,14 @@ class Cell(nn.Module):
         self.candidate = nn.Conv2d(2 * channels, channels, 3, padding=1)
 
     def forward(self, features: Tensor, state: Tensor) -> Tensor:
-        """The next state, of the same shape."""
+        """Return the next state, of the same shape."""
         both = torch.cat([features, state], dim=1)
         keep = self.gate(both).sigmoid()
         return keep * state + (1 - keep) * self.candidate(both).tanh()
 
 
 class RecurrentSegmenter(VISModel):
-    """See the module's first line."""
+    """Recurrent segmenter, see the docstring of this module."""
 
     def __init__(self, config: RecurrentSegmenterConfig) -> None:
         super().__init__()
@@ -78,13 +78,13 @@ class RecurrentSegmenter(VISModel):
         self.classifier = nn.Linear(2 * width, config.num_classes)
 
     def initial_state(self, batch: int, height: int, width: int) -> State:
-        """The state before the first frame."""
+        """Return the state before the first frame."""
         weight, channels = self.slots, self.config.channels
         near, far = (weight.new_zeros(batch, channels, height // s, width // s) for s in STRIDES)
         return State(near, far, weight.new_zeros(batch, 0, channels), torch.zeros(1, dtype=torch.int64))
 
     def step(self, frames: Tensor, state: State) -> tuple[Output, State]:
-        """One frame of every video.
+        """Process one frame of every video.
 
         Args:
             frames: Normalised RGB `[B, 3, H, W]`; the sides are multiples of 16.
@@ -104,18 +104,18 @@ class RecurrentSegmenter(VISModel):
 
     @staticmethod
     def _recall(code: Tensor, memory: Tensor) -> Tensor:
-        """What the memory holds of the like, `[B, C]`; zeros while it is empty."""
+        """Return the codes in the memory weighted by similarity, `[B, C]`; zeros while it is empty."""
         likeness = (memory @ code[:, :, None]).squeeze(2) / memory.shape[2] ** 0.5
         return (likeness.softmax(dim=1)[:, None] @ memory).squeeze(1)
 
     def _remember(self, code: Tensor, state: State) -> Tensor:
-        """The memory with the code of this frame, if its turn has come, without what is beyond the bound."""
+        """Return the memory, with the code of this frame if it is due, and without codes beyond the maximum."""
         due = torch.remainder(state.step, self.config.memory_every) == 0
         fresh = code[:, None][:, due]
         return torch.cat([state.memory, fresh], dim=1)[:, -self.config.memory_frames :]
 
     def forward(self, clips: Tensor) -> Output:
-        """The training forward of whole clips, `[B, T, 3, H, W]`."""
+        """Return the training forward of whole clips, `[B, T, 3, H, W]`."""
         state, found = self.initial_state(clips.shape[0], *clips.shape[3:]), []
         for frames in clips.unbind(1):
             output, state = self.step(frames, state)

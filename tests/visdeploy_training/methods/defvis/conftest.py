@@ -16,7 +16,7 @@ TOKENS: dict[str, Any] = {"instance_groups": 2, "tokens_per_group": 5, "queries_
 
 
 def small_network(*, tokens: bool, **changes: Any) -> DefVIS:
-    """With tokens: 2 slots; without: 4 slots."""
+    """Return a network with 2 slots (with tokens) or 4 slots (without)."""
     torch.manual_seed(0)
     model = create_model("defvis", "tiny", num_classes=3, **(SMALL | (TOKENS if tokens else {}) | changes))
     for name, parameter in model.named_parameters():

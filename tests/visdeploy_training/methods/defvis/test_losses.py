@@ -38,7 +38,7 @@ def empty(frames: int, height: int, width: int) -> ClipTargets:
 
 
 def perfect(target: ClipTargets) -> DefVISOutput:
-    """Slot k is object k with certainty."""
+    """Return outputs in which slot k is object k with certainty."""
     objects = object_targets(target)
     logits = torch.full((1, 1, 3, 2, 5), -20.0)
     logits[..., -1] = 20.0

@@ -38,7 +38,7 @@ def test_only_defvis_steps():
 
 
 def visible(**changes: object) -> DefVIS:
-    """A network that shows something."""
+    """Return a network whose masks are not empty."""
     model = small_network(tokens=False, **changes)
     with torch.no_grad():
         model.insmask_head[9].bias.fill_(1.0)

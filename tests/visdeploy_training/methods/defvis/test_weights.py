@@ -15,7 +15,7 @@ SMALL: dict[str, Any] = {"num_frames": 2, "encoder_layers": 2, "decoder_layers":
 
 
 def official_name(name: str) -> str:
-    """Our names back to the official ones, written down independently of the renaming under test."""
+    """Convert our names to the official ones, independently of the renaming under test."""
     if name.startswith("backbone."):
         name = re.sub(r"^backbone\.stem\.", "backbone.", name)
         name = re.sub(r"^backbone\.res(\d)", lambda m: f"backbone.layer{int(m[1]) - 1}", name)
@@ -94,7 +94,7 @@ def test_bare_state_dict_counts_its_classes():
 
 @pytest.fixture(scope="module")
 def detr() -> StateDict:
-    """A DETR segmentation checkpoint as the upstream start takes it: width 384, dense encoder, `detr.` names."""
+    """Return a DETR segmentation checkpoint as the upstream start takes it: width 384, dense encoder, `detr.` names."""
     state: StateDict = {}
     for key, value in official_state("enc_r50", **SMALL).items():
         part = key.replace("vistr.", "detr.")
@@ -130,7 +130,7 @@ def test_start_from_detr(tmp_path: Path, detr: StateDict):
 
 
 def deformable_detr(width: int) -> StateDict:
-    """Names and shapes of Deformable DETR's COCO checkpoints, four levels, cut to one layer each."""
+    """Return names and shapes of Deformable DETR's COCO checkpoints, four levels, one layer of each stack."""
     state = {k.removeprefix("vistr."): v for k, v in official_state("enc_r50").items() if ".backbone." in k}
     shapes: dict[str, tuple[int, ...]] = {"transformer.level_embed": (4, width), "query_embed.weight": (300, 2 * width)}
     for part, norms, attention in (("encoder", 2, "self_attn"), ("decoder", 3, "cross_attn")):

@@ -8,7 +8,7 @@ from visdeploy_training.clip import ClipTargets
 
 
 def small_network(**changes: object) -> VISModel:
-    """A network of a few kilobytes in evaluation mode, its proposals spread over the picture."""
+    """Return a network of a few kilobytes in evaluation mode, its proposals spread over the picture."""
     torch.manual_seed(0)
     options = {"num_queries": 5, "num_stages": 2, "hidden_dim": 16, "dynamic_dim": 4, "feedforward_dim": 16}
     model = create_model("tevit", "tiny", num_classes=3, **(options | changes)).eval()
@@ -26,7 +26,7 @@ def small() -> Callable[..., VISModel]:
 
 @pytest.fixture
 def clip() -> torch.Tensor:
-    """Two clips of three frames, the second one with padding: `[2, 3, 3, 64, 96]`."""
+    """Return two clips of three frames, the second one with padding: `[2, 3, 3, 64, 96]`."""
     clips = torch.randn(2, 3, 3, 64, 96, generator=torch.Generator().manual_seed(1))
     clips[1, ..., 50:, :] = 0
     clips[1, ..., 70:] = 0
@@ -35,13 +35,13 @@ def clip() -> torch.Tensor:
 
 @pytest.fixture
 def sizes() -> torch.Tensor:
-    """Rows and columns of the two clips without padding."""
+    """Return rows and columns of the two clips without padding."""
     return torch.tensor([[64, 96], [50, 70]])
 
 
 @pytest.fixture
 def targets() -> tuple[ClipTargets, ...]:
-    """A clip of two objects, one of them absent from the middle frame; a clip of one."""
+    """Return a clip of two objects, one of them absent from the middle frame, and a clip of one object."""
     masks = torch.zeros(3, 2, 64, 96, dtype=torch.bool)
     masks[:, 0, 10:30, 20:50] = True
     masks[[0, 2], 1, 40:60, 5:45] = True

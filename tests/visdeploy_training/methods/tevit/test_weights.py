@@ -23,7 +23,7 @@ SMALL: dict[str, Any] = {
 
 
 def official(shared: Path, file: str) -> StateDict:
-    """The golden folder's list of tensors: upstream's names, with one value in memory each."""
+    """Return the golden folder's list of tensors: upstream's names, with one value in memory each."""
     params = json.loads((shared / "goldens/tevit" / file).read_text())["params"]
     kinds = {"int64": torch.int64, "float32": torch.float32}
     return {p["name"]: torch.zeros((), dtype=kinds[p["dtype"]]).expand(p["shape"]) for p in params}
@@ -57,7 +57,7 @@ def test_other_numbers_of_queries_and_missing_keys_are_told(shared: Path):
 
 
 def to_original(state: StateDict) -> StateDict:
-    """Names and patch merging of the original Swin, written down independently of the renaming under test."""
+    """Convert to names and patch merging of the original Swin, independently of the renaming under test."""
     found = {}
     for key, value in state.items():
         name = key.replace("patch_embed.projection", "patch_embed.proj").replace("stages.", "layers.")
@@ -83,7 +83,7 @@ def test_original_swin_names_and_merging():
 
 
 def pvt_of(state: StateDict) -> StateDict:
-    """A PVTv2-B1 file with these weights in its own names."""
+    """Return a PVTv2-B1 file with these weights in its own names."""
     found = {"head.weight": torch.zeros(2)}
     for key, value in state.items():
         if key == "msg_tokens":

@@ -12,7 +12,7 @@ SMALL = {"grid": (6, 8), "head_width": 16, "mask_width": 16, "track_dim": 16, "n
 
 
 def seed_heads(model: VISOLO) -> VISOLO:
-    """Deterministic heads; scores are spread so that thresholds are rarely close."""
+    """Set deterministic heads, with scores spread so that thresholds are rarely close."""
     for name, value in model.state_dict().items():
         if not name.startswith("backbone"):
             value.copy_(torch.from_numpy(np.array(seeded_array(name, value.shape))))
@@ -32,6 +32,6 @@ def small_model() -> VISOLO:
 
 @pytest.fixture(scope="session")
 def frames() -> torch.Tensor:
-    """20 normalised frames, `[20, 1, 3, 64, 96]`."""
+    """Return 20 normalised frames, `[20, 1, 3, 64, 96]`."""
     clip = torch.from_numpy(seeded_frames("small", 20, 64, 96)).float().permute(0, 3, 1, 2)
     return ((clip - 116.0) / 57.0).unsqueeze(1)

@@ -1,4 +1,4 @@
-"""The step function survives `torch.onnx.export` and ONNX Runtime agrees with PyTorch."""
+"""The step function can be exported by `torch.onnx.export`, and ONNX Runtime agrees with PyTorch."""
 
 from pathlib import Path
 

@@ -16,7 +16,7 @@ def empty_memory(slots: int) -> Memory:
 
 
 def walk(slots: int, count: int):
-    """Per frame: its index, the frames read, and their shares in the grid weight; only slots and clock move."""
+    """Yield per frame its index, the frames read, and their shares in the grid weight; only slots and clock change."""
     memory = empty_memory(slots)
     for t in range(count):
         shares = dict(zip(memory.frame.tolist(), grid_weight_slots(memory).tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""Augmentation of clips: transforms with a name and parameters, which recipes list in order."""
+"""Augmentation of clips: transforms with a name and parameters, which a recipe lists in order."""
 
 from visdeploy_training.datasets.transforms.base import INPUT, Clip, Frame, FrameSize, Transform, size_of, uniform
 from visdeploy_training.datasets.transforms.colour import ColourJitter, PhotometricDistort

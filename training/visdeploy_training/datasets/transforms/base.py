@@ -1,7 +1,7 @@
-"""The contract of clip augmentations, and helpers that they share.
+"""Base classes of the augmentations of clips, and common functions.
 
 A clip is a list of frames; a frame is an image `[3, H, W]` uint8 and the masks of the clip's K objects `[K, H, W]`
-uint8, both as torchvision tensors, so that torchvision resamples masks by nearest neighbour.
+uint8, both as torchvision tensors, so that torchvision resamples masks with nearest-neighbour interpolation.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ BILINEAR = InterpolationMode.BILINEAR
 def _side(value: Any) -> Any:
     if value == INPUT or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
         return value
-    raise ValueError("expected a number of pixels, at least 1, or `input` for the side of the network's input")
+    raise ValueError("expected a number of pixels, at least 1, or `input` for the input size of the network")
 
 
 Side: TypeAlias = Annotated[int | Literal["input"], PlainValidator(_side)]
-"""Pixels; `input` stands for the corresponding side of the network's input."""
+"""Number of pixels; `input` is the corresponding side of the input of the network."""
 FrameSize: TypeAlias = tuple[int | Literal["input"], int | Literal["input"]]
 """Rows and columns."""
 
 
 class Transform(BaseModel):
-    """One augmentation of a clip; its fields are its parameters in recipes.
+    """Augmentation of a clip; its fields are its parameters in recipes.
 
-    Draw all random numbers from torch's global generator: the data set seeds it for each sample. A transform of another
-    package subclasses this and is named by an entry point of the group `visdeploy.transforms`, under its own `name`.
+    Draw all random numbers from torch's global generator, which the data set seeds for each sample. A transform of
+    another package is a subclass, registered by an entry point of the group `visdeploy.transforms` with its `name`.
 
     Attributes:
         name: Name in recipes.
@@ -53,25 +53,25 @@ class Transform(BaseModel):
         """Return the augmented clip; all frames keep their number of masks."""
 
     def sized(self, height: int, width: int) -> Transform:
-        """Return this transform with the network's input size in place of `input`.
+        """Return this transform with the input size of the network in place of `input`.
 
         Args:
-            height: Rows of the network's input.
-            width: Columns of the network's input.
+            height: Rows of the input of the network.
+            width: Columns of the input of the network.
         """
         return self
 
     def output_size(self, size: FrameSize | None) -> FrameSize | None:
-        """Return the size of the frames behind this transform, or None where it depends on the clip or on draws.
+        """Return the size of the frames after this transform, or None if it depends on the clip or on random numbers.
 
         Args:
-            size: Size of the frames before it, None where it differs from clip to clip.
+            size: Size of the frames before this transform; None if it differs between clips.
         """
         return size
 
 
 class FixedOutput(Transform):
-    """Base of transforms whose frames all have one size, the network's input size by default.
+    """Base class of transforms that return frames of a fixed size, by default the input size of the network.
 
     Attributes:
         height: Rows of the output.
@@ -82,12 +82,12 @@ class FixedOutput(Transform):
     width: Side = INPUT
 
     def sized(self, height: int, width: int) -> Transform:
-        """Return the same transform with the network's sides in pixels."""
+        """Return this transform with the input size of the network in place of `input`."""
         own = {"height": height, "width": width}
         return self.model_copy(update={name: side for name, side in own.items() if getattr(self, name) == INPUT})
 
     def output_size(self, size: FrameSize | None) -> FrameSize | None:
-        """Return the output's size."""
+        """Return the size of the output."""
         return self.height, self.width
 
 
@@ -95,10 +95,12 @@ def pixels(side: int | Literal["input"]) -> int:
     """Return a side in pixels.
 
     Raises:
-        ConfigError: It still stands for the network's input size.
+        ConfigError: It is `input`.
     """
     if side == INPUT:
-        raise ConfigError("a transform does not know the network's input size", hint="Call `sized` before it runs.")
+        raise ConfigError(
+            "the input size of the network is not known to a transform", hint="Call `sized` before the transform."
+        )
     return side
 
 
@@ -113,7 +115,7 @@ def size_of(frame: Frame) -> tuple[int, int]:
 
 
 def resized(clip: Clip, rows: int, columns: int, *, antialias: bool) -> Clip:
-    """Resample images bilinearly and masks by nearest neighbour."""
+    """Resize images with bilinear and masks with nearest-neighbour interpolation."""
     size = [rows, columns]
     return [
         (F.resize(image, size, interpolation=BILINEAR, antialias=antialias), F.resize(masks, size))

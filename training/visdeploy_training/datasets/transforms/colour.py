@@ -1,4 +1,4 @@
-"""Changes of colour; masks stay as they are."""
+"""Changes of colour, which do not affect masks."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Hue = Annotated[float, Field(ge=-0.5, le=0.5)]
 
 @register
 class PhotometricDistort(Transform):
-    """Change brightness, contrast, saturation, hue and the order of channels, drawn for each frame on its own.
+    """Change brightness, contrast, saturation, hue and the order of channels, independently for each frame.
 
     Attributes:
-        brightness: Least and largest factor.
-        contrast: Least and largest factor.
-        saturation: Least and largest factor.
-        hue: Least and largest shift, as a share of the colour circle.
+        brightness: Minimum and maximum factor.
+        contrast: Minimum and maximum factor.
+        saturation: Minimum and maximum factor.
+        hue: Minimum and maximum shift, as a share of the colour circle.
         probability: Probability of each of the changes.
     """
 
@@ -40,7 +40,7 @@ class PhotometricDistort(Transform):
         for field in ("brightness", "contrast", "saturation", "hue"):
             low, high = getattr(self, field)
             if low > high:
-                raise ValueError(f"{field}: the smaller number comes first")
+                raise ValueError(f"{field}: the first number must not exceed the second")
         return self
 
     def __call__(self, clip: Clip) -> Clip:
@@ -56,7 +56,7 @@ class ColourJitter(Transform):
     """Change brightness, contrast and saturation, the same in all frames.
 
     Attributes:
-        strength: Largest change of each factor from 1; 0.4 is usual.
+        strength: Maximum difference of each factor from 1; 0.4 is a common value.
     """
 
     name: ClassVar[str] = "colour_jitter"

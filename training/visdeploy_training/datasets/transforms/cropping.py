@@ -1,4 +1,4 @@
-"""Crops at drawn positions."""
+"""Crops at random positions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from visdeploy_training.datasets.transforms.registry import register
 
 @register
 class Crop(FixedOutput):
-    """Cut a window at a uniform position of its own out of each frame; frames must be at least that large."""
+    """Crop each frame at an independent uniform position; frames must be at least as large as the crop."""
 
     name: ClassVar[str] = "crop"
 
@@ -32,11 +32,11 @@ class Crop(FixedOutput):
 
 @register
 class CropBetween(Transform):
-    """Cut a window of drawn sides from a drawn position, the same in all frames.
+    """Crop all frames to one window of random size and position.
 
     Attributes:
-        smallest: Least side; a frame's own side where that is smaller.
-        largest: Largest side.
+        smallest: Minimum side; the side of the frame if that is smaller.
+        largest: Maximum side.
     """
 
     name: ClassVar[str] = "crop_between"
@@ -46,7 +46,7 @@ class CropBetween(Transform):
     @model_validator(mode="after")
     def _ordered(self) -> CropBetween:
         if self.smallest > self.largest:
-            raise ValueError("smallest is larger than largest")
+            raise ValueError("smallest must not exceed largest")
         return self
 
     def __call__(self, clip: Clip) -> Clip:
@@ -60,5 +60,5 @@ class CropBetween(Transform):
         return [(F.crop(i, top, left, rows, columns), F.crop(m, top, left, rows, columns)) for i, m in clip]
 
     def output_size(self, size: FrameSize | None) -> FrameSize | None:
-        """Return None: the sides are drawn."""
+        """Return None: the size is random."""
         return None

@@ -1,4 +1,4 @@
-"""Resizing, mirroring and turning."""
+"""Resizing, flips and rotations."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Pixels = Annotated[int, Field(ge=1)]
 
 @register
 class Resize(Transform):
-    """Scale the shorter edge to a size drawn once for the clip, then raise each edge that is too short.
+    """Resize the shorter edge to a size drawn once for the clip, then enlarge each edge that is too short.
 
-    `input` means the shorter and the longer side of the network's input, for `larger_than` its rows and columns.
+    `input` is the shorter or longer side of the input of the network, and for `larger_than` its rows or columns.
 
     Attributes:
         shorter: Sizes to draw from.
-        longest: Largest longer edge; no limit by default.
-        larger_than: Rows and columns that the result must exceed; raising one edge changes the aspect ratio.
+        longest: Maximum longer edge; no limit by default.
+        larger_than: Rows and columns that the result must exceed; enlarging one edge changes the aspect ratio.
     """
 
     name: ClassVar[str] = "resize"
@@ -53,7 +53,7 @@ class Resize(Transform):
         return resized(clip, rows, columns, antialias=True)
 
     def sized(self, height: int, width: int) -> Transform:
-        """Return the same resizing with the network's sides in pixels."""
+        """Return this transform with the input size of the network in place of `input`."""
         changes: dict[str, object] = {
             "shorter": tuple(min(height, width) if side == INPUT else side for side in self.shorter),
             "longest": max(height, width) if self.longest == INPUT else self.longest,
@@ -70,11 +70,11 @@ class Resize(Transform):
 
 @register
 class Rescale(Transform):
-    """Scale a clip into a longer and a shorter edge drawn once, keeping its aspect ratio.
+    """Resize a clip to fit a longer and a shorter edge drawn once, keeping its aspect ratio.
 
     Attributes:
         limits: Pairs of a longer and a shorter edge.
-        between: Draw each edge on its own, from the whole numbers between its smallest and its largest limit; otherwise
+        between: Draw each edge independently, from the integers between its minimum and maximum in `limits`; otherwise
             draw one of the pairs.
         antialias: Smooth images before they are made smaller, as PIL does. Off by default, as in recipes that resize
             with OpenCV.
@@ -105,34 +105,34 @@ class Rescale(Transform):
 
 @register
 class Flip(Transform):
-    """Mirror left and right with probability one half.
+    """Flip horizontally with probability 0.5.
 
     Attributes:
-        mode: Decide once for the clip, or for each frame.
+        mode: Decide once for the clip, or independently for each frame.
     """
 
     name: ClassVar[str] = "flip"
     mode: Literal["clip", "frame"] = "clip"
 
     def __call__(self, clip: Clip) -> Clip:
-        """Return the clip, mirrored or not."""
+        """Return the clip, flipped or not."""
         draws = [uniform(0, 1) < 0.5 for _ in clip] if self.mode == "frame" else [uniform(0, 1) < 0.5] * len(clip)
         return [(F.hflip(f[0]), F.hflip(f[1])) if flip else f for f, flip in zip(clip, draws, strict=True)]
 
 
 @register
 class Rotate(Transform):
-    """Turn each frame by its own uniform angle; the canvas grows, new corners are black.
+    """Rotate each frame by an independent uniform angle; the frame is enlarged, and its new corners are black.
 
     Attributes:
-        degrees: Largest angle to either side.
+        degrees: Maximum angle in both directions.
     """
 
     name: ClassVar[str] = "rotate"
     degrees: Annotated[float, Field(gt=0, le=180)] = 15.0
 
     def __call__(self, clip: Clip) -> Clip:
-        """Return the turned frames; their sizes differ."""
+        """Return the rotated frames; their sizes differ."""
         turned = []
         for image, masks in clip:
             angle = uniform(-self.degrees, self.degrees)

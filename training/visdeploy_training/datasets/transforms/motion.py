@@ -1,6 +1,6 @@
-"""A moving window over a clip or a still image: smooth pan, zoom and turn, straight to the network's size.
+"""Moving window over a clip or an image: smooth pan, zoom and rotation, resampled to the size of the network.
 
-It makes moving pseudo-video out of still images, and scale jitter for small data sets; no published recipe has it.
+It creates pseudo-videos from images, and scale jitter for small data sets. No published recipe uses it.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ class Window:
     angle: float
 
     def toward(self, other: Window, share: float) -> Window:
-        """Interpolate: share 0 is this window, 1 the other."""
+        """Interpolate linearly: share 0 is this window, 1 the other one."""
         pairs = ((getattr(self, n), getattr(other, n)) for n in ("x", "y", "width", "height", "angle"))
         return Window(*(a + (b - a) * share for a, b in pairs))
 
 
 @register
 class MovingWindow(FixedOutput):
-    """Cut a window that moves from a drawn start to a drawn end, and scale it to the output.
+    """Crop to a window that moves from a random start to a random end, and resize to the output.
 
     Attributes:
-        zoom: Smallest and largest side of the window, as a share of the whole image's.
-        motion: Largest shift, as a share of the window, and largest change of its size (as a logarithm).
-        rotation: Largest angle, in degrees.
-        aspect: Largest change of the aspect ratio (as a logarithm), beyond the image's to the output's.
+        zoom: Minimum and maximum side of the window, as a share of the side of the image.
+        motion: Maximum shift, as a share of the window, and maximum change of its size (as a logarithm).
+        rotation: Maximum angle, in degrees.
+        aspect: Maximum change of the aspect ratio (as a logarithm), in addition to that from the image to the output.
         on_object: Probability that the window starts around an object.
     """
 
@@ -58,11 +58,11 @@ class MovingWindow(FixedOutput):
     @model_validator(mode="after")
     def _ordered(self) -> MovingWindow:
         if self.zoom[0] > self.zoom[1]:
-            raise ValueError("zoom: the smaller number comes first")
+            raise ValueError("zoom: the first number must not exceed the second")
         return self
 
     def __call__(self, clip: Clip) -> Clip:
-        """Return frames of `height` x `width`, the window moving evenly from first to last."""
+        """Return frames of `height` x `width`; the window moves at constant speed from the first to the last frame."""
         start, end = self._path(clip)
         last = max(1, len(clip) - 1)
         return [self._cut(frame, start.toward(end, t / last)) for t, frame in enumerate(clip)]
@@ -87,7 +87,7 @@ class MovingWindow(FixedOutput):
         return (start, end) if uniform(0, 1) < 0.5 else (end, start)
 
     def _centre(self, clip: Clip, size: tuple[float, float]) -> tuple[float, float]:
-        """Draw a centre: anywhere that keeps the window inside (or the image inside the window), or near an object."""
+        """Draw a centre near an object, or any that keeps the window in the image (or the image in the window)."""
         rows, columns = size_of(clip[0])
         limits = [sorted((s / 2, full - s / 2)) for s, full in zip(size, (columns, rows), strict=True)]
         masks = clip[0][1]

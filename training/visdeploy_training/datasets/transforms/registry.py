@@ -1,4 +1,4 @@
-"""Transforms by name: those of this package, and those of other packages by entry points."""
+"""Registry of the transforms: those of this package, and those of other packages by entry points."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _T = TypeVar("_T", bound=type[Transform])
 
 
 def register(transform: _T) -> _T:
-    """Class decorator: make a transform available to recipes under its `name`.
+    """Decorate a class of transforms: register it for recipes with its `name`.
 
     Raises:
-        ConfigError: The name is taken.
+        ConfigError: The name is already registered.
     """
     if transform.name in _REGISTERED:
-        raise ConfigError("two transforms have one name", seen=transform.name)
+        raise ConfigError("two transforms have the same name", seen=transform.name)
     _REGISTERED[transform.name] = transform
     return transform
 
@@ -31,10 +31,10 @@ def transform_names() -> list[str]:
 
 
 def find_transform(name: str) -> type[Transform]:
-    """Return the transform called `name`; a registered one hides an entry point of the same name.
+    """Return the transform called `name`; a registered one takes precedence over an entry point of the same name.
 
     Raises:
-        ConfigError: There is none, or its entry point cannot be loaded, is ambiguous, or leads to something else.
+        ConfigError: There is none, or its entry point cannot be loaded, is ambiguous, or is not a transform.
     """
     if name in _REGISTERED:
         return _REGISTERED[name]
@@ -43,7 +43,7 @@ def find_transform(name: str) -> type[Transform]:
         raise ConfigError("unknown transform", seen=repr(name), expected=f"one of {transform_names()}")
     if len({point.value for point in found}) > 1:
         raise ConfigError(
-            f"several packages bring a transform {name!r}",
+            f"several packages provide a transform {name!r}",
             seen=", ".join(_described(point) for point in found),
             hint="Uninstall all but one of them.",
         )

@@ -1,4 +1,4 @@
-"""Lists of transforms in recipes: their spelling, their order, and a choice between several."""
+"""Lists of transforms in recipes: conversion from and to YAML, application in order, random choice between lists."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from visdeploy_training.datasets.transforms.registry import find_transform, regi
 
 
 def parse_step(value: Any) -> Transform:
-    """Make a transform of its spelling in a recipe: `{name: {parameter: value}}`, or the name where it takes defaults.
+    """Create a transform from a recipe: `{name: {parameter: value}}`, or the name alone for default parameters.
 
     Raises:
         ValueError: The transform is unknown, cannot be loaded, or refuses a parameter (pydantic's `ValidationError`,
-            with the transform's name before the parameter's).
+            with the name of the transform before that of the parameter).
     """
     if isinstance(value, Transform):
         return value
@@ -49,17 +49,17 @@ def parse_step(value: Any) -> Transform:
 
 
 def spell_step(transform: Transform) -> dict[str, Any]:
-    """Return the spelling of a transform in a recipe."""
+    """Return the form of a transform in a recipe."""
     return {transform.name: transform.model_dump(mode="json")}
 
 
 Step: TypeAlias = Annotated[Transform, PlainValidator(parse_step), PlainSerializer(spell_step)]
-"""A transform as a field of a pydantic model."""
+"""Transform as a field of a pydantic model."""
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Several transforms, one after the other.
+    """Sequence of transforms.
 
     Attributes:
         steps: The transforms in order.
@@ -68,17 +68,17 @@ class Chain:
     steps: Sequence[Transform] = ()
 
     def __call__(self, clip: Clip) -> Clip:
-        """Return the clip behind the last step."""
+        """Return the clip after the last step."""
         for step in self.steps:
             clip = step(clip)
         return clip
 
     def sized(self, height: int, width: int) -> Chain:
-        """Return the chain for a network's input size; see `Transform.sized`."""
+        """Return the chain for an input size of the network; see `Transform.sized`."""
         return Chain(tuple(step.sized(height, width) for step in self.steps))
 
     def output_size(self, size: FrameSize | None = None) -> FrameSize | None:
-        """Return the size of all frames behind the last step; see `Transform.output_size`."""
+        """Return the size of all frames after the last step; see `Transform.output_size`."""
         for step in self.steps:
             size = step.output_size(size)
         return size
@@ -90,7 +90,7 @@ class Choice(Transform):
 
     Attributes:
         of: The lists; an empty one changes nothing.
-        weights: Probability of each, relative to the others; all alike by default.
+        weights: Probability of each list, relative to the others; equal by default.
     """
 
     name: ClassVar[str] = "choice"
@@ -100,19 +100,19 @@ class Choice(Transform):
     @model_validator(mode="after")
     def _one_weight_each(self) -> Choice:
         if self.weights is not None and (len(self.weights) != len(self.of) or sum(self.weights) <= 0):
-            raise ValueError("weights: expected one for each list, not all of them 0")
+            raise ValueError("weights: expected one for each list, and a sum above 0")
         return self
 
     def __call__(self, clip: Clip) -> Clip:
-        """Return the clip behind the drawn list."""
+        """Return the clip after the transforms of the list drawn."""
         weights = torch.tensor([1.0] * len(self.of) if self.weights is None else self.weights)
         return Chain(self.of[int(torch.multinomial(weights, 1))])(clip)
 
     def sized(self, height: int, width: int) -> Transform:
-        """Return the choice for a network's input size."""
+        """Return the choice for an input size of the network."""
         return self.model_copy(update={"of": tuple(tuple(Chain(o).sized(height, width).steps) for o in self.of)})
 
     def output_size(self, size: FrameSize | None) -> FrameSize | None:
-        """Return the size behind the lists where it is the same for all."""
+        """Return the size of the frames after each list, or None if the lists differ."""
         sizes = {Chain(option).output_size(size) for option in self.of}
         return sizes.pop() if len(sizes) == 1 else None

@@ -67,7 +67,13 @@ def _outputs(config: TPRConfig) -> list[TensorSpec]:
         TensorSpec(name="masks", dtype="float32", shape=["n", side, side], role="decode"),
         TensorSpec(name="embeddings", dtype="float32", shape=["n", config.track_dim], role="decode"),
         TensorSpec(name="cells", dtype="int64", shape=["n"], role="proof", measure="identity"),
-        TensorSpec(name="open_gates", dtype="float32", shape=[gated_blocks(config)], role="proof"),
+        TensorSpec(
+            name="open_gates",
+            dtype="float32",
+            shape=[gated_blocks(config)],
+            role="proof",
+            measure="tpr.open_gates",
+        ),
     ]
 
 
@@ -79,7 +85,5 @@ def pyramid_specs(config: TPRConfig) -> list[StateSpec]:
             f"{side}/{stride}" if stride <= SIZE_MULTIPLE else f"ceil({side}/{stride})" for side in ("height", "width")
         ]
         shape = [1, config.channels, *sides]
-        levels.append(
-            StateSpec(input=f"mem_p{number}", output=f"next_mem_p{number}", dtype="float32", shape=shape)
-        )
+        levels.append(StateSpec(input=f"mem_p{number}", output=f"next_mem_p{number}", dtype="float32", shape=shape))
     return [*levels, StateSpec(input="started", output="next_started", dtype="int64", shape=[1])]
