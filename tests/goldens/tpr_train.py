@@ -20,7 +20,6 @@ from visdeploy_training.methods.tpr.targets import (
     find_positives,
     side_distances,
 )
-
 from visdeploy_training.methods.tpr.weights import OFFICIAL
 
 from .core import Golden, Store

@@ -23,4 +23,4 @@ METHOD = Method(
     stage_tensors=("temporal_align.", "track_head.", "basis_module.semantic."),
 )
 
-__all__ = ["METHOD", "VARIANTS", "TPR", "OnlineStep", "TPRConfig", "TPROutput", "tpr_losses"]
+__all__ = ["METHOD", "TPR", "VARIANTS", "OnlineStep", "TPRConfig", "TPROutput", "tpr_losses"]

@@ -48,7 +48,7 @@ class Pyramid(nn.Module):
     def __init__(self, config: TPRConfig) -> None:
         super().__init__()
         self.swin, self.freeze_at = config.swin, config.freeze_at
-        self.bottom_up: nn.Module
+        self.bottom_up: SwinTransformer | EfficientNetLite0 | ResNet
         if config.swin:
             self.bottom_up = SwinTransformer(**SWIN[config.backbone], drop_path=config.drop_path)
             self._freeze()
@@ -62,7 +62,7 @@ class Pyramid(nn.Module):
                 stride_in_1x1=True,
                 deformable=("res4", "res5") if config.deformable_backbone else (),
             )
-        channels = cast(dict[str, int], self.bottom_up.channels)
+        channels = self.bottom_up.channels
         self.names = STAGES if config.swin else STAGES[1:]
         self.fpn = FPN([channels[name] for name in self.names], config.channels)
         # published: p6 of a ResNet comes from its last stage, p6 of a Swin Transformer from p5
@@ -97,5 +97,6 @@ class Pyramid(nn.Module):
         """
         maps = self.bottom_up(images)
         skip = 0 if finest or not self.swin else 1
-        levels = self.fpn([maps[name] for name in self.names], skip=skip)
-        return levels + self.top_block(levels[-1] if self.swin else maps["res5"])
+        levels: list[Tensor] = self.fpn([maps[name] for name in self.names], skip=skip)
+        top: list[Tensor] = self.top_block(levels[-1] if self.swin else maps["res5"])
+        return levels + top

@@ -7,7 +7,6 @@ from visdeploy_training.inference import frame_dims
 from visdeploy_training.methods.tpr.config import SIZE_MULTIPLE, TPRConfig
 from visdeploy_training.methods.tpr.output import STRIDES
 
-
 SMALLEST = 160
 """Smallest side of the exported graph's input. The tracer of torch treats a side of one cell, as p7 has below, as
 constant. Frames with an aspect ratio above 4.9 therefore cannot be processed at the published size."""

@@ -30,7 +30,7 @@ class PyramidConv(DeformConv2d):
         """Transform a map `[B, C, H, W]` for the level at this position of the list; 0 is the finest."""
         if position == 0:
             return F.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding)
-        return self(x, self.conv_offset(x))
+        return cast(Tensor, self(x, self.conv_offset(x)))
 
 
 class PyramidConvolution(nn.Module):

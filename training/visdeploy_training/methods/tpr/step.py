@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -95,7 +97,7 @@ class OnlineStep(nn.Module):
         predictions = model.proposal_generator.fcos_head(pyramid)
         found = suppress(candidates(predictions, config), config)
         top = model.top_layer
-        attention = attention_at(predictions.towers, found, top.weight, top.bias)
+        attention = attention_at(predictions.towers, found, top.weight, cast(Tensor, top.bias))
         bases = crop(model.basis_module(pyramid), found.boxes, torch.zeros_like(found.labels), config.mask_size)
         logits = blend(bases, attention, config)
         near = embeddings_at(self.track.features(pyramid)[0], found.boxes)
