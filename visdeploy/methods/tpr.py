@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on
 
 SHARE_LIMIT = 0.1
-"""Largest difference of the share of open gates of a block. The smallest maps have about 15 positions."""
+"""Largest difference of the mean share of open gates of a frame."""
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -79,11 +79,11 @@ class TPRStep:
 
 
 class OpenGates(Absolute):
-    """`absolute`, for the share of open gates of each gated block; the note states their mean.
+    """Difference of the mean share of open gates of a frame; the note states the mean over all frames.
 
-    A gate whose activation is close to 0 can be open on one engine and closed on another. Its value is then close to 0
-    on both, so the difference is not one of the features; the limit is the share of a few positions of the smallest
-    maps. Negative shares belong to frames without gates.
+    The output has the share of every gated block, negative in frames without gates. A gate whose activation is close to
+    0 can be open on one engine and closed on another. Its value is then close to 0 on both, and does not affect the
+    features. The shares of single blocks, which can have few positions, are therefore not compared.
     """
 
     name = "tpr.open_gates"
@@ -93,19 +93,20 @@ class OpenGates(Absolute):
         super().__init__(spec, tolerance)
         self._shares: list[float] = []
 
-    def compare(self, reference: npt.NDArray[Any], candidate: npt.NDArray[Any], context: StepContext) -> Comparison:
-        """See `Measure.compare`."""
-        if candidate.size and candidate.min() >= 0:
-            self._shares.append(float(candidate.mean()))
-        error = float(np.abs(reference.astype(np.float64) - candidate).max(initial=0.0))
-        return Comparison(error, SHARE_LIMIT, error <= SHARE_LIMIT, reference.size)
-
     def least_limit(self) -> float:
         """See `Measure.least_limit`."""
         return SHARE_LIMIT
 
+    def compare(self, reference: npt.NDArray[Any], candidate: npt.NDArray[Any], context: StepContext) -> Comparison:
+        """See `Measure.compare`."""
+        shares = [float(each.mean(dtype=np.float64)) for each in (reference, candidate)]
+        if min(shares) >= 0:
+            self._shares.append(shares[1])
+        error = abs(shares[0] - shares[1])
+        return Comparison(error, SHARE_LIMIT, error <= SHARE_LIMIT, reference.size)
+
     def note(self) -> str:
-        """Return the mean share of open gates, over frames and blocks."""
+        """Return the mean share of open gates."""
         return f"{100 * float(np.mean(self._shares)):.1f} % of the gates open" if self._shares else ""
 
 
