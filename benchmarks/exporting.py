@@ -71,8 +71,10 @@ def timed_export(checkpoint: Path, out: Path, clip: Frames | Path, options: argp
         out,
         classes=options.classes,
         overrides=parse_overrides(options.set),
+        height=options.height,
+        width=options.width,
         certify_on=clip,
-        certify_frames=options.frames,
+        certify_frames=options.certify or options.frames,
         overwrite=True,
     )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -107,7 +109,9 @@ def report(console: Console, figures: dict[str, Any], certificates: dict[str, Ce
     ):
         table.add_column(column, justify="left" if index == 0 else "right")
     for name, certificate in certificates.items():
-        errors = ", ".join(f"{output.name} {output.worst:.1e}" for output in certificate.outputs)
+        errors = ", ".join(
+            f"{o.name} {o.worst:.1e}" + (f" ({o.note})" if o.note else "") for o in certificate.outputs
+        )
         low, count = certificate.smallest_mask_iou, certificate.tracks
         shown = "none" if low is None else f"{low:.6f}"
         found = f"{count.matched} of {max(count.reference, count.candidate)}"
@@ -126,6 +130,9 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="setting of the method")
     parser.add_argument("--clip", type=Path, default=None, help="default: moving boxes, 360x640")
     parser.add_argument("--frames", type=int, default=36)
+    parser.add_argument("--height", type=int, default=None, help="rows, or shorter edge, of the network input")
+    parser.add_argument("--width", type=int, default=None, help="columns, or longer edge, of the network input")
+    parser.add_argument("--certify", type=int, default=0, help="frames of the bundle's own certificate")
     parser.add_argument("--bundle", type=Path, default=None, help="keep the bundle here")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, default=None, help="also write the figures")
