@@ -109,9 +109,7 @@ def report(console: Console, figures: dict[str, Any], certificates: dict[str, Ce
     ):
         table.add_column(column, justify="left" if index == 0 else "right")
     for name, certificate in certificates.items():
-        errors = ", ".join(
-            f"{o.name} {o.worst:.1e}" + (f" ({o.note})" if o.note else "") for o in certificate.outputs
-        )
+        errors = ", ".join(f"{o.name} {o.worst:.1e}" + (f" ({o.note})" if o.note else "") for o in certificate.outputs)
         low, count = certificate.smallest_mask_iou, certificate.tracks
         shown = "none" if low is None else f"{low:.6f}"
         found = f"{count.matched} of {max(count.reference, count.candidate)}"
