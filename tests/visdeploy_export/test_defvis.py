@@ -10,8 +10,8 @@ import pytest
 
 import visdeploy
 import visdeploy_plugins
+from tests.shallow import shallow_backbones
 from tests.visdeploy_export.pipelines import in_onnx_runtime, in_pytorch, step_of
-from tests.visdeploy_export.shallow import shallow_backbones
 from tests.visdeploy_plugins.tensorrt_child import run
 from tests.visdeploy_training.methods.defvis.conftest import small_network
 from visdeploy.bundle import Bundle

@@ -14,8 +14,8 @@ from lightning.pytorch import LightningDataModule, Trainer
 from PIL import Image
 
 import visdeploy
+from tests.shallow import shallow_backbones
 from tests.visdeploy_export.pipelines import in_onnx_runtime, in_pytorch
-from tests.visdeploy_export.shallow import shallow_backbones
 from tests.visdeploy_training.methods.defvis.conftest import small_network as small_defvis
 from tests.visdeploy_training.methods.tevit.conftest import small_network as small_tevit
 from tests.visdeploy_training.methods.visolo.conftest import SMALL

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 import visdeploy
 import visdeploy_plugins
+from tests.shallow import shallow_backbones
 from tests.visdeploy_export.pipelines import in_onnx_runtime, in_pytorch, step_of
-from tests.visdeploy_export.shallow import shallow_backbones
 from tests.visdeploy_plugins.tensorrt_child import run
 from tests.visdeploy_training.methods.tevit.conftest import small_network
 from visdeploy.bundle import Bundle
