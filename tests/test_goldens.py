@@ -148,7 +148,6 @@ def tevit(shared: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.isa
 def test_tevit_passes(tevit: Path, capsys: pytest.CaptureFixture[str]):
     assert main([str(tevit)]) == 0
     text = capsys.readouterr().out
@@ -157,7 +156,10 @@ def test_tevit_passes(tevit: Path, capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.mark.slow
+@pytest.mark.isa
 def test_tevit_changed_weight_is_found_where_it_is(tevit: Path):
+    """With other instruction sets, this one clip shows the whole backbone, the neck and half of the head."""
+
     def edit(state: StateDict) -> None:
         state["roi_head.bbox_head.3.ffn_norm.weight"][0] += 0.5
 
@@ -165,6 +167,8 @@ def test_tevit_changed_weight_is_found_where_it_is(tevit: Path):
     failed, passed = ({r.key for r in report.rows if r.ok is ok} for ok in (False, True))
     assert {"head/stage3/obj_feats", "head/stage3/boxes", "head/stage5/cls_logits"} <= failed
     assert {"neck/p2", "head/stage2/boxes", "head/stage3/attn_feats", "head/stage3/dynconv"} <= passed - failed
+    before = ("backbone/", "neck/", "head/init", "head/stage0/", "head/stage1/", "head/stage2/")
+    assert not [key for key in failed if key.startswith(before)]
     assert not report.unchecked
 
 

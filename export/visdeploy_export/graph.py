@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
 import warnings
@@ -75,7 +76,7 @@ def write_onnx(step: StepGraph, folder: Path, *, opset: int = OPSET, metadata: M
 
 def _trace(step: StepGraph, opset: int) -> tuple[onnx.ModelProto, ExportedProgram]:
     """Run the exporter of torch without its output on the terminal."""
-    with _quiet() as said:
+    with _quiet() as said, _no_collection():
         try:
             program = torch.onnx.export(
                 step.module,
@@ -99,6 +100,18 @@ def _trace(step: StepGraph, opset: int) -> tuple[onnx.ModelProto, ExportedProgra
     if program is None or program.exported_program is None:
         raise ExportError("torch could not export the step graph", seen="no program")
     return add_function_bodies(program.model_proto), program.exported_program
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Pause Python's garbage collector, which takes a tenth of the time of tracing and finds little."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextlib.contextmanager

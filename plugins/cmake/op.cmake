@@ -25,10 +25,10 @@ set(VISDEPLOY_FLAGS_baseline "")
 set(VISDEPLOY_FLAGS_avx2 -mavx2 -mfma)
 set(VISDEPLOY_FLAGS_avx512 -mavx2 -mfma -mavx512f -mavx512vl -mavx512bw -mavx512dq)
 
-# Sanitizers make optimising these templates a matter of minutes each, and find as much without.
+# Sanitizers make optimising these templates a matter of minutes each, and find as much without: the build type decides.
 set(VISDEPLOY_KERNEL_OPTIMISATION -O3)
 if(VISDEPLOY_SANITIZE)
-  set(VISDEPLOY_KERNEL_OPTIMISATION -O1)
+  set(VISDEPLOY_KERNEL_OPTIMISATION "")
 endif()
 
 function(visdeploy_add_op op)

@@ -6,7 +6,7 @@
 #   plugins/tools/sanitize.sh fuzz [ARGUMENT...]          the fuzz target: seconds and seed, or libFuzzer's options
 #
 # CXX names the compiler (`test` needs g++), PYTHON the interpreter with the project's packages, BUILD the build folder.
-# BASELINE_ONLY=ON leaves out the kernels for larger instruction sets, which take most of the build.
+# QUICK=ON builds the kernels for the baseline instruction set alone, and without optimisation: a third of the time.
 set -euo pipefail
 
 root="$(cd "$(dirname "$0")/../.." && pwd)"
@@ -14,13 +14,16 @@ what="${1:-}"
 shift || true
 compiler="${CXX:-g++}"
 build="${BUILD:-$root/build/sanitize-$(basename "$compiler")}"
+quick="${QUICK:-OFF}"
+optimisation=-O1
+[ "$quick" = OFF ] || optimisation=-O0
 python="${PYTHON:-$root/.venv/bin/python}"
 [ -x "$python" ] || python=python3
 
 configure() {
-  cmake -S "$root/plugins" -B "$build" -G Ninja -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g1" \
+  cmake -S "$root/plugins" -B "$build" -G Ninja -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="$optimisation -g1" \
     -DVISDEPLOY_CUDA=OFF -DVISDEPLOY_SANITIZE=address,undefined -DVISDEPLOY_OUTPUT_DIR="$build/libraries" \
-    -DVISDEPLOY_BASELINE_ONLY="${BASELINE_ONLY:-OFF}" "$@" >/dev/null
+    -DVISDEPLOY_BASELINE_ONLY="$quick" "$@" >/dev/null
 }
 
 export UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1"

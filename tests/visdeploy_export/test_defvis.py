@@ -1,5 +1,6 @@
 """DefVIS from checkpoint to bundle: our kernels, standard operators and PyTorch agree, whatever runs the file."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 import visdeploy
 import visdeploy_plugins
+from tests.shallow import shallow_backbones
 from tests.visdeploy_export.pipelines import in_onnx_runtime, in_pytorch, step_of
 from tests.visdeploy_plugins.tensorrt_child import run
 from tests.visdeploy_training.methods.defvis.conftest import small_network
@@ -18,14 +20,28 @@ from visdeploy_export.methods import build_step
 from visdeploy_export.proof.certify import compare_engines
 from visdeploy_export.proof.clips import open_frames
 from visdeploy_plugins import native
-from visdeploy_training import create_model, load_checkpoint, save_checkpoint
+from visdeploy_training import load_checkpoint, save_checkpoint
 from visdeploy_training.methods.defvis import DefVIS
 
 VIDEO = "data/videos/sam2_01_dog.mp4"
 NODES_OF_A_LEVEL = 19
 """In the attention's function body, where each level is sampled on its own."""
-FRAMES = {"tokens": 8, "queries": 8, "dilated": 3, "tiny": 24}
+FRAMES = {"tokens": 8, "queries": 8, "dilated": 3}
 DILATED: dict[str, Any] = {"backbone": "resnet50", "train_norm": False, "dilated": True}
+LAYERS = {"tokens": 2, "queries": 1, "dilated": 1}
+"""Of the encoder and of the decoder."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow() -> Iterator[None]:
+    """`test_whole_backbones.py` exports all blocks."""
+    with shallow_backbones():
+        yield
+
+
+def make(name: str, **changes: Any) -> DefVIS:
+    layers = {"encoder_layers": LAYERS[name], "decoder_layers": LAYERS[name]}
+    return small_network(tokens=name == "tokens", **layers, **(DILATED if name == "dilated" else {}), **changes)
 
 
 def talkative(model: DefVIS) -> DefVIS:
@@ -38,24 +54,13 @@ def talkative(model: DefVIS) -> DefVIS:
     return model.eval()
 
 
-@pytest.fixture(
-    scope="session",
-    params=["tokens", "queries", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dilated", "tiny"))],
-)
+@pytest.fixture(scope="module", params=FRAMES)
 def exported(
     request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Bundle]:
     """Return name and bundle; its certificate was measured on a real video."""
     name: str = request.param
-    if name == "tiny":
-        import torch
-
-        torch.manual_seed(0)
-        model = create_model("defvis", "tiny", num_classes=3)
-    else:
-        model = small_network(tokens=name == "tokens", **(DILATED if name == "dilated" else {}))
-    folder = tmp_path_factory.mktemp(name)
-    checkpoint = save_checkpoint(talkative(model), folder / "model.safetensors")
+    checkpoint = save_checkpoint(talkative(make(name)), tmp_path_factory.mktemp(name) / "model.safetensors")
     bundle = visdeploy.export(checkpoint, certify_on=shared / VIDEO, certify_frames=FRAMES[name])
     return name, bundle
 
@@ -105,23 +110,17 @@ def nodes(path: Path) -> tuple[int, dict[str, int]]:
     return len(model.graph.node), {f.name: len(f.node) for f in model.functions}
 
 
+@pytest.mark.parametrize("exported", ["tokens", "queries"], indirect=True)
 def test_the_number_of_nodes_does_not_depend_on_frames_and_slots(exported: tuple[str, Bundle], tmp_path: Path):
     """Only the attention's body has some nodes more for each level, which is a frame."""
     name, bundle = exported
-    if name == "tiny":
-        changes: dict[str, Any] = {"num_frames": 15, "queries_per_frame": 7}
-        model, grown = create_model("defvis", "tiny", num_classes=3, **changes), 3
-    else:
-        changes = {"num_frames": 5, "num_points": 3}
-        changes |= {"instance_groups": 4, "tokens_per_group": 6} if name == "tokens" else {"queries_per_frame": 7}
-        changes |= DILATED if name == "dilated" else {}
-        model, grown = small_network(tokens=name == "tokens", **changes), 2
-    write_onnx(build_step(model.eval()), tmp_path, metadata={})
+    changes = {"num_frames": 5, "num_points": 3}
+    changes |= {"instance_groups": 4, "tokens_per_group": 6} if name == "tokens" else {"queries_per_frame": 7}
+    write_onnx(build_step(make(name, **changes).eval()), tmp_path, metadata={})
     (few, bodies), (many, larger) = nodes(bundle.model_path), nodes(tmp_path / "model.onnx")
     assert few == many
     assert bodies["DeformConv"] == larger["DeformConv"]
-    more = larger["MSDeformAttnFused"] - bodies["MSDeformAttnFused"]
-    assert more == grown * NODES_OF_A_LEVEL
+    assert larger["MSDeformAttnFused"] - bodies["MSDeformAttnFused"] == 2 * NODES_OF_A_LEVEL
 
 
 def test_another_size_runs_in_the_same_graph(exported: tuple[str, Bundle]):
@@ -129,7 +128,7 @@ def test_another_size_runs_in_the_same_graph(exported: tuple[str, Bundle]):
     length = bundle.manifest.window.length
     frames = np.random.default_rng(0).standard_normal((length, 3, 128, 64)).astype(np.float32)
     step = step_of({"frames": frames})
-    expected, found = (make(bundle).run(step, None, proof=True)[0] for make in (in_pytorch, in_onnx_runtime))
+    expected, found = (engine(bundle).run(step, None, proof=True)[0] for engine in (in_pytorch, in_onnx_runtime))
     assert expected.keys() == found.keys() == {"class_scores", "boxes", "mask_logits"}
     assert found["mask_logits"].shape[-2:] == (32, 16)
     for key, value in expected.items():

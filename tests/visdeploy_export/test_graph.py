@@ -1,5 +1,7 @@
 """The ONNX file: valid, dynamic, clean, equal to PyTorch step by step; failures of the exporter are typed."""
 
+import gc
+
 import numpy as np
 import onnx
 import pytest
@@ -188,6 +190,29 @@ def test_what_cannot_be_exported_is_an_export_error(tmp_path, make, message, cap
     assert list(tmp_path.iterdir()) == []
     said = capfd.readouterr()
     assert said.out == said.err == "", "the exporter's chatter belongs into the error"
+
+
+def test_the_garbage_collector_is_as_before(tmp_path):
+    """Tracing pauses it."""
+    write_onnx(counter_step(), tmp_path, metadata={})
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        write_onnx(counter_step(), tmp_path, metadata={})
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_a_failing_tracer_leaves_the_garbage_collector_on(tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        assert not gc.isenabled()
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(ExportError, match="could not export"):
+        write_onnx(counter_step(), tmp_path, metadata={})
+    assert gc.isenabled()
 
 
 def test_an_invalid_graph_is_an_export_error(tmp_path, monkeypatch):

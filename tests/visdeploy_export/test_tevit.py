@@ -1,5 +1,6 @@
 """TeViT from checkpoint to bundle: clips of any length and size in one file, whatever runs it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 import visdeploy
 import visdeploy_plugins
+from tests.shallow import shallow_backbones
 from tests.visdeploy_export.pipelines import in_onnx_runtime, in_pytorch, step_of
 from tests.visdeploy_plugins.tensorrt_child import run
 from tests.visdeploy_training.methods.tevit.conftest import small_network
@@ -30,20 +32,28 @@ VIDEO = "data/videos/sam2_01_dog.mp4"
 WINDOW, OVERLAP = 8, 3
 FRAMES = 20
 """Three windows, the last one short: 0-7, 5-12, 10-17, 12-19."""
-SLOW = ("pvt_v2_b1", "resnet50", "efficientnet_lite0")
+BACKBONES = ("pvt_small", "resnet50", "efficientnet_lite0", "swin_l")
+"""With few blocks, pvt_v2_b1 is the graph of pvt_small."""
 
 
-def make(backbone: str) -> VISModel:
+@pytest.fixture(scope="module", autouse=True)
+def shallow() -> Iterator[None]:
+    """Build backbones with few blocks; `test_whole_backbones.py` exports all of them."""
+    with shallow_backbones():
+        yield
+
+
+def make(backbone: str, **changes: int) -> VISModel:
     """Return a network with small rounding errors: boxes change little, no norm is over only a few channels."""
     widths = {"hidden_dim": 32, "dynamic_dim": 16, "feedforward_dim": 32}
-    model = small_network(backbone=backbone, window=WINDOW, clip_overlap=OVERLAP, **widths)
+    model = small_network(backbone=backbone, window=WINDOW, clip_overlap=OVERLAP, **(widths | changes))
     for name, parameter in model.named_parameters():
         if name.endswith("fc_reg.weight"):
             parameter.data.mul_(0.1)
     return model
 
 
-@pytest.fixture(scope="session", params=["pvt_small", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+@pytest.fixture(scope="module", params=BACKBONES)
 def exported(request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Return a bundle; its certificate was measured on a real video."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -96,13 +106,6 @@ def test_standard_operators_reproduce_pytorch_on_a_real_video(
 def test_a_real_clip_of_any_length_has_the_same_tracks(exported: Bundle, shared: Path, count: int):
     frames = open_frames(shared / VIDEO, count)
     check_clip(compare_engines(in_pytorch(exported), in_onnx_runtime(exported), frames, source=VIDEO), count)
-
-
-@pytest.mark.slow
-def test_the_largest_backbone_reproduces_pytorch_on_a_real_video(shared: Path, tmp_path: Path):
-    checkpoint = save_checkpoint(make("swin_l"), tmp_path / "model.safetensors")
-    bundle = visdeploy.export(checkpoint, certify_on=shared / VIDEO, certify_frames=3)
-    check_clip(Certificate.model_validate(bundle.certificate()), 3)
 
 
 @pytest.mark.parametrize("kernels", [True, False])
@@ -205,15 +208,12 @@ def nodes(path: Path) -> tuple[int, list[str], list[int]]:
     return len(model.graph.node), custom, [len(f.node) for f in model.functions]
 
 
-def test_the_number_of_nodes_does_not_depend_on_queries_and_results(tmp_path: Path):
-    counts = []
-    for index, changes in enumerate(({"num_queries": 5}, {"num_queries": 17, "max_results": 9})):
-        folder = tmp_path / str(index)
-        folder.mkdir()
-        write_onnx(build_step(small_network(backbone="efficientnet_lite0", **changes)), folder, metadata={})
-        counts.append(nodes(folder / "model.onnx"))
-    assert counts[0] == counts[1]
-    assert counts[0][1] == ["MultiLevelRoiAlign"] * 3, "one for each stage, one for the masks"
+@pytest.mark.parametrize("exported", ["efficientnet_lite0"], indirect=True)
+def test_the_number_of_nodes_does_not_depend_on_queries_and_results(exported: Bundle, tmp_path: Path):
+    write_onnx(build_step(make("efficientnet_lite0", num_queries=17, max_results=9)), tmp_path, metadata={})
+    found = nodes(tmp_path / "model.onnx")
+    assert found == nodes(exported.model_path)
+    assert found[1] == ["MultiLevelRoiAlign"] * 3, "one for each stage, one for the masks"
 
 
 @pytest.mark.skipif(native.library_path("libvisdeploy_tensorrt.so") is None, reason="needs TensorRT's plugins")

@@ -1,12 +1,21 @@
 """The clip function as a graph: nothing is unrolled over frames, queries or groups, and any size runs."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
+from tests.shallow import shallow_backbones
 from tests.visdeploy_training.methods.defvis.conftest import small_network
 from visdeploy_training.methods.defvis import ClipStep
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow() -> Iterator[None]:
+    """The backbone sees frames as a batch: its blocks know neither frames, queries nor groups."""
+    with shallow_backbones():
+        yield
 
 
 def graph(*, tokens: bool, dynamic: bool = False, **changes: Any) -> tuple[torch.export.ExportedProgram, ClipStep]:
