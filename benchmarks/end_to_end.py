@@ -1,7 +1,8 @@
 """Frames per second of a full-size method, by stage, compared with PyTorch eager and torch.compile in the same run.
 
-All three process the same frames of a 640x360 clip: the exported bundle with `VISPredictor` (including decoding,
-preprocessing, tracking and writing), and the PyTorch step module on the same preprocessed tensors, eager and compiled.
+The exported bundle processes a 640x360 clip with `VISPredictor`, including decoding, preprocessing, tracking and
+writing. Then the graph alone runs on the first frames on every side: PyTorch eager and compiled, ONNX Runtime with
+standard operators and with ours; see `sides.py`.
 Without a checkpoint, the weights are random with a fixed seed, and the class bias is set so that `--instances` cells of
 an image exceed the score threshold. The time of the dense part of the network does not depend on the weights, but that
 of decoding depends on the number of instances.
@@ -11,7 +12,7 @@ of decoding depends on the number of instances.
     python benchmarks/end_to_end.py --method defvis --variant inst_r50 --threads 1
     python benchmarks/end_to_end.py --method tevit --variant msgshift --threads 1 --clip-frames 5
 
-For a clip method (DefVIS, TeViT), one window is run on every side instead, see `clip_windows.py`. The published windows
+For a clip method (DefVIS, TeViT), one window is run on every side instead, see `sides.py`. The published windows
 have 36 frames; `--clip-frames` sets a shorter length for random weights, for example on a CPU.
 """
 
@@ -21,7 +22,6 @@ import argparse
 import json
 import platform
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,9 @@ import torch
 from random_weights import random_checkpoint
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from sides import EAGER, OURS, time_attention, time_sides
 
 import visdeploy
-from visdeploy.backends import State
-from visdeploy.manifest import ModelSpec
 from visdeploy.profiling import Profiler, Stage
 from visdeploy.streaming.pipeline import Pipeline
 from visdeploy.video import VideoWriter, open_source
@@ -56,17 +54,6 @@ def make_clip(path: Path, frames: int) -> Path:
     return path
 
 
-def time_torch(module: nn.Module, spec: ModelSpec, frames: list[np.ndarray]) -> float:
-    """Return the median seconds per preprocessed frame of a PyTorch step module, after three warm-up frames."""
-    pipeline, seconds = Pipeline(spec, TorchBackend(module, spec)), []
-    state: State | None = None
-    for step in list(pipeline.steps(frames)):
-        started = time.perf_counter()
-        _, state = pipeline.run(step, state)
-        seconds.append(time.perf_counter() - started)
-    return float(np.median(seconds[3:]))
-
-
 def read_frames(clip: Path) -> list[np.ndarray]:
     """Return all frames of a video, in RGB."""
     with open_source(clip) as source:
@@ -84,7 +71,8 @@ def main() -> None:
     parser.add_argument("--instances", type=int, default=15)
     parser.add_argument("--no-compile", action="store_true", help="do not measure torch.compile")
     parser.add_argument("--clip-frames", type=int, default=None, help="frames of a window, for random weights")
-    parser.add_argument("--rounds", type=int, default=1, help="windows timed on each side (clip methods)")
+    parser.add_argument("--rounds", type=int, default=1, help="timed runs of each side")
+    parser.add_argument("--steps", type=int, default=6, help="frames of a run of each side (online methods)")
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -103,10 +91,16 @@ def main() -> None:
         )
         bundle = visdeploy.export(checkpoint, root / "model.vis")
         figures = measure_runtime(bundle, clip, options.threads, root)
-        module, frames = method.online_step(load_checkpoint(checkpoint)[0].eval()), read_frames(clip)
-        figures["torch_eager_ms"] = 1e3 * time_torch(module, bundle.manifest, frames)
-        if not options.no_compile:
-            figures["torch_compile_ms"] = 1e3 * time_torch(torch.compile(module), bundle.manifest, frames)
+        module = method.online_step(load_checkpoint(checkpoint)[0].eval())
+        pipeline = Pipeline(bundle.manifest, TorchBackend(module, bundle.manifest))
+        steps = list(pipeline.steps(read_frames(clip)[: options.steps]))
+        times, errors, _ = time_sides(
+            bundle, module, steps, threads=options.threads, rounds=options.rounds, compiled=not options.no_compile
+        )
+        figures["sides"] = {
+            n: {"wall_s": t.wall / len(steps), "cpu_s": t.cpu / len(steps), "error": errors[n]}
+            for n, t in times.items()
+        }
     report(console, figures, options)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1))
@@ -114,8 +108,6 @@ def main() -> None:
 
 def measure_clips(console: Console, options: argparse.Namespace) -> None:
     """Time one window of a clip method on every side, the stages of the runtime, and the attention of DefVIS alone."""
-    from clip_windows import time_attention, time_sides
-
     from visdeploy_training import get_method, load_checkpoint
 
     with tempfile.TemporaryDirectory() as folder:
@@ -129,7 +121,7 @@ def measure_clips(console: Console, options: argparse.Namespace) -> None:
         module = get_method(options.method).online_step(load_checkpoint(checkpoint)[0].eval())
         window = next(Pipeline(spec, TorchBackend(module, spec)).steps(read_frames(clip)))
         times, errors, inputs = time_sides(
-            bundle, module, window, threads=options.threads, rounds=options.rounds, compiled=not options.no_compile
+            bundle, module, [window], threads=options.threads, rounds=options.rounds, compiled=not options.no_compile
         )
         figures = measure_runtime(bundle, clip, options.threads, root, warm=False)
         if inputs is not None:
@@ -144,8 +136,6 @@ def measure_clips(console: Console, options: argparse.Namespace) -> None:
 
 def report_clips(console: Console, figures: dict[str, Any], options: argparse.Namespace) -> None:
     """Print the times of the sides, of the stages, and of the attention, if there is one."""
-    from clip_windows import EAGER, OURS
-
     (length, _, height, width), stride, sides = figures["window"], figures["stride"], figures["sides"]
     table = Table(
         title=f"{options.method} {options.variant}, {options.threads} CPU threads ({platform.machine()}), windows of "
@@ -207,12 +197,14 @@ def report(console: Console, figures: dict[str, Any], options: argparse.Namespac
     for name, ms in stages.items():
         table.add_row(name, f"{ms:.2f}", f"{100 * ms / total:.2f} %")
     table.add_row("all (visdeploy)", f"{total:.2f}", f"{1e3 / total:.2f} FPS")
-    for key, label in (
-        ("torch_eager_ms", "PyTorch eager, graph only"),
-        ("torch_compile_ms", "torch.compile, graph only"),
-    ):
-        if key in figures:
-            table.add_row(label, f"{figures[key]:.2f}", f"{figures[key] / graph:.2f}x our graph")
+    console.print(table)
+    sides = figures["sides"]
+    table = Table(title=f"{options.steps} steps of the graph on every side, fastest of {options.rounds}")
+    for index, column in enumerate(("side", "ms per frame", "CPU ms per frame", "x eager by CPU time", "worst error")):
+        table.add_column(column, justify="left" if index == 0 else "right")
+    for name, side in sides.items():
+        times = [f"{1e3 * side[key]:.1f}" for key in ("wall_s", "cpu_s")]
+        table.add_row(name, *times, f"{sides[EAGER]['cpu_s'] / side['cpu_s']:.2f}", f"{side['error']:.1e}")
     console.print(table)
     console.print(f"outside the graph: {100 * figures['share_outside_graph']:.2f} % of the frame time")
 

@@ -1,8 +1,8 @@
-"""Time of a window of a clip method in PyTorch, torch.compile, and ONNX Runtime without and with our operators.
+"""Time of the steps of a method in PyTorch, torch.compile, and ONNX Runtime without and with our operators.
 
-All are measured in the same run. PyTorch runs the network without kernels of visdeploy: `grid_sample` in the attention,
-and the deformable convolution and RoI align (one call per level) of torchvision. `end_to_end.py --method defvis` (or
-`tevit`) prints the measurements.
+All are measured in the same run, on one window of a clip method or on consecutive frames of an online method. PyTorch
+runs the network without kernels of visdeploy: `grid_sample` in the attention, the deformable convolution and RoI align
+(one call per level) of torchvision, and dense convolutions behind gates. `end_to_end.py` prints the measurements.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from visdeploy_plugins.torch_ops.multi_level_roi_align_reference import roi_leve
 from visdeploy_training import layers
 from visdeploy_training.methods.defvis import encoder
 from visdeploy_training.methods.tevit import network
+from visdeploy_training.methods.tpr import blending, gates
 from visdeploy_training.torch_backend import TorchBackend
 
 Run = Callable[[], list[np.ndarray]]
@@ -51,10 +52,21 @@ class Seconds:
     cpu: float = float("inf")
 
 
-def _torchvision(x: Tensor, offset: Tensor, weight: Tensor, **options: Any) -> Tensor:
+def _torchvision(
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    mask: Tensor | None = None,
+    bias: Tensor | None = None,
+    **options: Any,
+) -> Tensor:
     kept = {name: options[name] for name in ("stride", "padding", "dilation")}
-    output: Tensor = deform_conv2d(x, offset, weight, **kept)
+    output: Tensor = deform_conv2d(x, offset, weight, bias, mask=mask, **kept)
     return output
+
+
+def _dense(x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None = None, **options: Any) -> Tensor:
+    return torch.where((mask > 0)[:, None], torch.nn.functional.conv2d(x, weight, bias, **options), 0.0)
 
 
 def _per_level(
@@ -65,7 +77,7 @@ def _per_level(
     output_size: tuple[int, int],
     spatial_scales: Sequence[float],
     sampling_ratio: int,
-    finest_scale: float,
+    finest_scale: float = 56.0,
 ) -> Tensor:
     """Compute RoI align with one call per level for the boxes of that level, and restore the order of the boxes."""
     levels, boxes = roi_levels(rois, len(maps), finest_scale), torch.cat([images[:, None].to(rois.dtype), rois], 1)
@@ -89,30 +101,47 @@ def plain_pytorch(seen: list[tuple[Tensor, ...]]) -> Iterator[None]:
         patch.object(encoder, "ms_deform_attn_fused", attention),
         patch.object(layers, "deform_conv", _torchvision),
         patch.object(network, "multi_level_roi_align", _per_level),
+        patch.object(blending, "multi_level_roi_align", _per_level),
+        patch.object(gates, "masked_conv", _dense),
     ):
         yield
 
 
-def _run(pipeline: Pipeline, window: Step) -> Run:
-    return lambda: list(pipeline.run(window, None, proof=True)[0].values())
+def _run(pipeline: Pipeline, steps: Sequence[Step]) -> Run:
+    """Return a function that runs steps of a stream from its start, and returns all outputs of the last one."""
+
+    def run() -> list[np.ndarray]:
+        state, outputs = None, dict[str, np.ndarray]()
+        for step in steps:
+            outputs, state = pipeline.run(step, state, proof=True)
+        return list(outputs.values())
+
+    return run
+
+
+def _error(found: np.ndarray, expected: np.ndarray) -> float:
+    if found.shape != expected.shape:
+        return float("inf")
+    return float(np.abs(found.astype(np.float64) - expected).max(initial=0.0))
 
 
 def time_sides(
-    bundle: visdeploy.Bundle, module: nn.Module, window: Step, *, threads: int, rounds: int, compiled: bool
+    bundle: visdeploy.Bundle, module: nn.Module, steps: Sequence[Step], *, threads: int, rounds: int, compiled: bool
 ) -> tuple[dict[str, Seconds], dict[str, float], tuple[Tensor, ...] | None]:
-    """Run one window on every side, in turns.
+    """Run the same steps on every side, in turns.
 
     Args:
         bundle: The exported network.
         module: Step module of the same network in PyTorch.
-        window: Input of every side.
+        steps: Consecutive steps of a stream, from its start.
         threads: Number of threads of ONNX Runtime.
         rounds: Number of timed runs of every side.
         compiled: Also run `torch.compile`.
 
     Returns:
-        The minimum time of each side, its largest difference from PyTorch in an output, and the inputs of the first
-        deformable attention of the window, if there is any.
+        The minimum time of each side for all steps, its largest difference from PyTorch in an output of the last step
+        (infinite if the number of detections differs), and the inputs of the first deformable attention, if there is
+        any.
     """
     seen: list[tuple[Tensor, ...]] = []
     spec = bundle.manifest
@@ -123,7 +152,7 @@ def time_sides(
         with patch.object(visdeploy_plugins, "onnxruntime_library", lambda: None):
             engines[STOCK] = open_backend(bundle, device="cpu", threads=threads)
         engines[OURS] = open_backend(bundle, device="cpu", threads=threads)
-        sides = {name: _run(Pipeline(spec, engine), window) for name, engine in engines.items()}
+        sides = {name: _run(Pipeline(spec, engine), steps) for name, engine in engines.items()}
         # one untimed run, for compilation and for the memory that engines allocate (a third of the time of a first run)
         expected = {name: run() for name, run in sides.items()}[EAGER]
         times, errors = {name: Seconds() for name in sides}, dict.fromkeys(sides, 0.0)
@@ -134,7 +163,7 @@ def time_sides(
                 best = times[name]
                 best.wall = min(best.wall, time.perf_counter() - wall)
                 best.cpu = min(best.cpu, time.process_time() - cpu)
-                errors[name] = max(float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True))
+                errors[name] = max(_error(a, b) for a, b in zip(found, expected, strict=True))
     return times, errors, seen[0] if seen else None
 
 
