@@ -11,7 +11,7 @@ from visdeploy_training.methods.tpr import TPR
 SMALL: dict[str, Any] = {
     "channels": 16, "num_groups": 4, "cpr_depths": (1, 1, 1, 1, 1), "tower_depth": 1, "basis_channels": 8,
     "num_bases": 2, "attention_size": 4, "mask_size": 8, "track_dim": 8, "height": 96, "width": 160,
-    "shortest_edge": 96, "longest_edge": 160,
+    "shortest_edge": 160, "longest_edge": 288,
 }  # fmt: skip
 
 
