@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.goldens import run
+from tests.goldens import run, tpr_train
 from tests.goldens.__main__ import main
 from tests.goldens.core import Golden, Report, StateDict, Store
 from tests.goldens.visolo_clip import check_detections
+from visdeploy_training.methods.tpr.alignment import TemporalAlign
 
 CASES = ("postprocess_cases.npz", "tracker_cases.npz")
 
@@ -170,6 +171,96 @@ def test_tevit_changed_weight_is_found_where_it_is(tevit: Path):
     before = ("backbone/", "neck/", "head/init", "head/stage0/", "head/stage1/", "head/stage2/")
     assert not [key for key in failed if key.startswith(before)]
     assert not report.unchecked
+
+
+@pytest.fixture(scope="module")
+def tpr(shared: Path) -> Path:
+    return shared / "goldens" / "tpr"
+
+
+TPR_FILES = (
+    "r50_sepc.npz", "r50_sepc_train.npz", "swint_routing.npz", "swint_routing_train.npz", "tracker.npz"
+)  # fmt: skip
+
+
+def test_tpr_files_are_all_compared(tpr: Path):
+    assert sorted(path.name for path in tpr.glob("*.npz")) == list(TPR_FILES)
+
+
+@pytest.mark.slow
+@pytest.mark.isa
+@pytest.mark.parametrize("file", TPR_FILES)
+def test_tpr_passes(tpr: Path, capsys: pytest.CaptureFixture[str], file: str):
+    """Each file is a test of its own, so that they run in parallel."""
+    assert main([str(tpr), "--only", file]) == 0
+    stored = len(np.load(tpr / file).files)
+    assert f"{stored} stored keys checked, 0 not checked, 0 of" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_tpr_changed_weight_is_found_where_it_is(tpr: Path):
+    def edit(state: StateDict) -> None:
+        state["temporal_align.fuse_subnets.1.0.Pconv.2.bias"][0] += 0.5
+
+    report = run(tpr, edit=edit, only=("r50_sepc.npz",))
+    failed, passed = ({r.key for r in report.rows if r.ok is ok} for ok in (False, True))
+    # the first frame is not aligned; in the second, the layer gives p5 what comes from p4
+    assert {"f1/cpr/subnet1/layer0/out1@c32", "f1/aligned/p5@c16", "f2/aligned/p5@c16"} <= failed
+    assert {"f0/det/scores", "f1/aligned/p3@c16", "f1/dacr/p4/aligned_feature@c16"} <= passed
+    assert "f1/cpr/subnet1/layer0/out0@c32" in passed
+    assert not report.unchecked
+
+
+def test_tpr_changed_memory_is_found(tpr: Path, tmp_path: Path):
+    """A planted deviation in a file, not in the network."""
+    for name in ("manifest.json", "tracker.npz"):
+        shutil.copy(tpr / name, tmp_path / name)
+    with np.load(tmp_path / "tracker.npz") as archive:
+        key = next(k for k in archive.files if k.endswith("/out/memory_boxes") and archive[k].size)
+        edit_npz(tmp_path / "tracker.npz", **{key: archive[key] + np.float32(0.1)})
+    assert {r.key for r in run(tmp_path).rows if not r.ok} == {key}
+
+
+def without_budget(losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the same losses; that of the gates has no gradient."""
+    return losses | {"loss_budget": losses["loss_budget"].detach()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["budget", "reference"])
+def test_tpr_missing_gradient_is_found(tpr: Path, monkeypatch: pytest.MonkeyPatch, fault: str):
+    """All values are correct, and a part of the gradient is missing: that of a loss, or that of the reference frame."""
+    if fault == "budget":
+        correct = tpr_train.criterion
+        monkeypatch.setattr(tpr_train, "criterion", lambda *args: without_budget(correct(*args)))
+    else:
+        align = TemporalAlign.align
+        monkeypatch.setattr(TemporalAlign, "align", lambda self, r, q, gates: align(self, r.detach(), q, gates))
+    report = run(tpr, only=("r50_sepc_train.npz",))
+    assert {r.key for r in report.rows if not r.ok} == {"train/grad/l2"}
+    assert not report.unchecked
+
+
+@pytest.mark.parametrize(
+    ("norm", "stored", "draws", "passes"),
+    [
+        (1.0, 1.0019, [], True),
+        (1.0, 1.0021, [1.0, 1.0], False),
+        (1.0, 1.0059, [1.0, 1.002], True),  # twice the range of the draws
+        (1.0, 1.0063, [1.0, 1.002], False),
+        (1.0, -1.0, [1.0], False),
+        (-1.0, 1.0, [-1.0], False),
+        (-1.0, -1.0, [], True),
+        (0.0, -1.0, [], True),
+    ],
+)
+def test_norm_of_a_gradient_may_differ_by_what_rounding_explains(
+    norm: float, stored: float, draws: list[float], passes: bool
+):
+    samples = [{"a": value, "b": 2.0} for value in (norm, *draws)]
+    worst, excess = tpr_train.worst_norm({"a": stored, "b": 2.0}, samples, {"rel": 0.002, "abs": 1e-5})
+    assert (excess <= 1) is passes
+    assert worst == "a" or not excess
 
 
 def copy_cases(visolo: Path, folder: Path) -> Path:

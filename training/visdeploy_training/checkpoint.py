@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from visdeploy.errors import CheckpointError, ConfigError
 from visdeploy_training.checkpoint_file import METADATA_KEY
 from visdeploy_training.model import ModelInfo, VISModel
 from visdeploy_training.registry import create_model, get_method
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 
@@ -167,7 +170,10 @@ def start_from(model: VISModel, checkpoint: Checkpoint) -> KeyReport:
     """Load a checkpoint for fine-tuning.
 
     Class predictors for another number of classes, and parts of the network that only its stage of the training has
-    (`Method.stage_tensors`), keep their initial weights.
+    (`Method.stage_tensors`), keep their initial weights. The log names them.
+
+    Returns:
+        Comparison of the keys; those that keep their initial weights are in `missing` and `misshapen`.
 
     Raises:
         CheckpointError: The method differs, or another tensor does not match.
@@ -186,6 +192,10 @@ def start_from(model: VISModel, checkpoint: Checkpoint) -> KeyReport:
     KeyReport(report.loaded, missing, unexpected, rest).raise_on_problem()
     checkpoint.report.raise_on_problem()
     model.load_state_dict(fitting, strict=False)
+    logger.info("%d tensors of the %s checkpoint loaded", len(fitting), checkpoint.variant)
+    for kind, keys in (("not in the checkpoint", report.missing), ("of another shape", report.misshapen)):
+        if keys:
+            logger.info("%d tensors keep their initial weights, %s: %s", len(keys), kind, ", ".join(keys))
     return report
 
 

@@ -105,7 +105,7 @@ def test_recorded_clips(shared, variant):
     store = golden.open(f"{variant}.npz")
     entry = golden.manifest if variant == golden.manifest["variant"] else golden.manifest["variants"][variant]
     (clip,) = entry["clips"]
-    dec = new_decoder(entry["config"], clip)
+    dec = new_decoder(entry["config"], clip, classes=40)
     frames = recorded_outputs(store.arrays, clip["frames"])
     results = [check_frame(store, t, out, dec, clip) for t, out in enumerate(frames)]
     check_results(store, dec, results, clip)

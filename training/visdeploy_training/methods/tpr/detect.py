@@ -86,8 +86,9 @@ def suppress(every: Candidates, config: TPRConfig) -> Candidates:
         The remaining candidates in descending order of score.
     """
     boxes = every.boxes
-    # classes are moved apart, so that one suppression serves all
-    apart = torch.cat([boxes.flatten(), boxes.new_zeros(1)]).max() + 1
+    # Classes are moved apart, so that one suppression serves all. Boxes may begin left of the image or above it.
+    ends = torch.cat([boxes.flatten(), boxes.new_zeros(1)])
+    apart = ends.max() - ends.min() + 1
     rows = nms(boxes + (every.labels.to(boxes.dtype) * apart)[:, None], every.scores, config.nms_threshold)
     kept = every.take(rows)
     last = torch.cat([kept.scores, kept.scores.new_zeros(config.max_detections)])[config.max_detections - 1]

@@ -70,14 +70,15 @@ def cpr_of(state: Mapping[str, Tensor]) -> str:
 
 def variant(state: Mapping[str, Tensor]) -> str:
     """Return the variant by backbone and routing layers."""
-    name = backbone_of(state).replace("resnet", "r") + ("_dcn" if DEFORMABLE in state else "")
-    wanted = f"{name}_{cpr_of(state) or 'image'}"
+    name, end = backbone_of(state).replace("resnet", "r"), cpr_of(state) or "image"
+    names = [f"{name}_dcn", name] if DEFORMABLE in state else [name]
+    wanted = [each for each in (f"{name}_{end}" for name in names) if each in VARIANTS]
     # other combinations are those of the backbone with changed fields
-    return wanted if wanted in VARIANTS else next(v for v in VARIANTS if v.startswith(f"{name}_"))
+    return wanted[0] if wanted else next(v for v in VARIANTS if v.startswith(f"{names[0]}_"))
 
 
 def overrides(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the fields of the variant that differ: routing layers, deformable tower, no semantic head."""
+    """Return the fields of the variant that differ: routing layers, deformable convolutions, no semantic head."""
     base, found = VARIANTS[variant(state)], dict[str, Any]()
     if cpr := cpr_of(state):
         pattern = re.compile(re.escape(ROUTING) + r"(\d)\.(\d+)\.")
@@ -85,6 +86,7 @@ def overrides(state: Mapping[str, Tensor]) -> dict[str, Any]:
         found |= {"cpr": cpr, "cpr_depths": tuple(sum(i == level for i, _ in layers) for level in range(5))}
     last = 3 * (base.tower_depth - 1)
     found["deformable_tower"] = f"{HEAD}cls_tower.{last}.conv.weight" in state
+    found["deformable_backbone"] = DEFORMABLE in state
     found["semantic"] = False
     return {name: value for name, value in found.items() if getattr(base, name) != value}
 
