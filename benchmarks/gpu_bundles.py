@@ -1,4 +1,4 @@
-"""Small bundles of three methods: made where PyTorch and the exporter are, checked where the GPU is.
+"""Small bundles of four methods: made where PyTorch and the exporter are, checked where the GPU is.
 
     python benchmarks/gpu_bundles.py make FOLDER
     python benchmarks/gpu_bundles.py check FOLDER [--device cuda] [--sanitizer PROGRAM]
@@ -63,7 +63,25 @@ def make_tevit(path: Path) -> Path:
     return save_checkpoint(model, path)
 
 
-CHECKPOINTS: dict[str, Callable[[Path], Path]] = {"demo": lambda _: DEMO, "defvis": make_defvis, "tevit": make_tevit}
+def make_tpr(path: Path) -> Path:
+    """Save a small TPR network that finds objects, some of whose gates are open."""
+    import torch
+
+    from visdeploy_training import create_model, get_method, save_checkpoint
+
+    torch.manual_seed(0)
+    sizes = {"channels": 32, "num_groups": 8, "cpr_depths": (1, 0, 0, 0, 1), "tower_depth": 1, "track_dim": 16}
+    model = create_model("tpr", "tiny", num_classes=3, **sizes).eval()
+    get_method("tpr").show_objects(model, 15)
+    return save_checkpoint(model, path)
+
+
+CHECKPOINTS: dict[str, Callable[[Path], Path]] = {
+    "demo": lambda _: DEMO,
+    "defvis": make_defvis,
+    "tevit": make_tevit,
+    "tpr": make_tpr,
+}
 
 
 def make(folder: Path) -> int:

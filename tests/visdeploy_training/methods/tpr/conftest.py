@@ -18,7 +18,7 @@ SMALL: dict[str, Any] = {
 def small_network(variant: str = "tiny", **changes: Any) -> TPR:
     """Return a network in evaluation mode; offsets, routing and gates have an effect."""
     torch.manual_seed(0)
-    model = create_model("tpr", variant, num_classes=3, **(SMALL | changes))
+    model = create_model("tpr", variant, **({"num_classes": 3} | SMALL | changes))
     assert isinstance(model, TPR)
     for name, parameter in model.named_parameters():
         if name.endswith(("gate_conv.weight", "conv_offset.weight", "offset.weight", "offset_gen.3.weight")):
