@@ -15,14 +15,21 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
-def small_network(variant: str = "tiny", **changes: Any) -> TPR:
-    """Return a network in evaluation mode; offsets, routing and gates have an effect."""
+def small_network(variant: str = "tiny", *, spread: float = 0.2, **changes: Any) -> TPR:
+    """Return a network in evaluation mode; offsets, routing and gates have an effect.
+
+    Args:
+        variant: Name of the variant.
+        spread: Standard deviation of the weights of offsets and gates. The default gives samples that are several
+            pixels away, so that rounding errors grow from frame to frame; with 0.02 they do not.
+        changes: Fields of the configuration.
+    """
     torch.manual_seed(0)
     model = create_model("tpr", variant, **({"num_classes": 3} | SMALL | changes))
     assert isinstance(model, TPR)
     for name, parameter in model.named_parameters():
         if name.endswith(("gate_conv.weight", "conv_offset.weight", "offset.weight", "offset_gen.3.weight")):
-            torch.nn.init.normal_(parameter, std=0.2)
+            torch.nn.init.normal_(parameter, std=spread)
         elif name.endswith("scale_weight"):
             torch.nn.init.constant_(parameter, 0.5)
         elif ".Pconv." in name and name.endswith(("0.weight", "1.weight", "2.weight")):

@@ -30,7 +30,7 @@ def test_golden_assignment(shared: Path, variant: str):
     store = golden.open(f"{variant}_train.npz")
     assert store is not None
     targets, clips = read_batch(store, 2)
-    positives = check_assignment(store, targets, (clips.shape[3], clips.shape[4]))
+    positives = check_assignment(store, targets, (clips.shape[3], clips.shape[4]), background=40)
     assert all(row.ok for row in golden.report.rows)
     assert len(golden.report.rows) == 2 + 3 * len(STRIDES)
     assert len(positives.image) == len(store.arrays["train/mask_logits_pos@c16"])

@@ -1,0 +1,163 @@
+"""TPR from checkpoint to bundle: alignment with the previous frame, sizes, streams, and frames without detections."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import visdeploy
+import visdeploy_plugins
+from tests.shallow import shallow_backbones
+from tests.visdeploy_export.pipelines import in_onnx_runtime, in_pytorch
+from tests.visdeploy_training.methods.tpr.conftest import small_network
+from visdeploy.bundle import Bundle
+from visdeploy.errors import ConfigError, EngineError
+from visdeploy.predictor import VISPredictor
+from visdeploy.results import FrameResult
+from visdeploy_export.proof.certify import compare_engines
+from visdeploy_export.proof.clips import moving_clip, open_frames
+from visdeploy_training import save_checkpoint
+from visdeploy_training.methods.tpr import METHOD
+
+pytestmark = pytest.mark.slow
+
+VIDEO = "data/videos/sam2_01_dog.mp4"
+FRAMES = 6
+SIZES = ((90, 160), (160, 160))
+"""Of frames; those of the network's input are 160x288 and 160x160."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow() -> Iterator[None]:
+    """Build backbones with few blocks: an export takes as long as its graph is large."""
+    with shallow_backbones():
+        yield
+
+
+@pytest.fixture(scope="module", params=["tiny_sepc", "tiny"])
+def exported(request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Return a bundle; its certificate was measured on a real video."""
+    model = small_network(request.param, spread=0.02, channels=32, num_groups=8, track_dim=16)
+    METHOD.show_objects(model, 15)
+    checkpoint = save_checkpoint(model, tmp_path_factory.mktemp(request.param) / "model.safetensors")
+    return visdeploy.export(checkpoint, certify_on=shared / VIDEO, certify_frames=FRAMES)
+
+
+def check(certificate: dict[str, Any]) -> None:
+    assert not certificate["failures"]
+    outputs = {each["name"]: each for each in certificate["outputs"]}
+    assert set(outputs) == {"scores", "labels", "boxes", "masks", "embeddings", "cells", "open_gates"}
+    assert all(each["passed"] and each["compared"] for each in outputs.values())
+    share = float(outputs["open_gates"]["note"].removesuffix(" % of the gates open"))
+    assert 5 < share < 95
+    found, ids = certificate["detections"], certificate["track_ids"]
+    assert found["reference"] == found["candidate"] == found["matched"] > FRAMES
+    assert ids["reference"] == ids["candidate"] == ids["matched"] > 0
+    assert certificate["mean_mask_iou"] >= 0.999
+
+
+def test_our_kernels_reproduce_pytorch_on_a_real_video(exported: Bundle):
+    certificate = exported.certificate()
+    assert (certificate["source"], certificate["frames"]) == (Path(VIDEO).name, FRAMES)
+    check(certificate)
+
+
+def test_standard_operators_reproduce_pytorch_on_a_real_video(
+    exported: Bundle, shared: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(visdeploy_plugins, "onnxruntime_library", lambda: None)
+    frames = open_frames(shared / VIDEO, FRAMES)
+    check(compare_engines(in_pytorch(exported), in_onnx_runtime(exported), frames, source=VIDEO).model_dump())
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+def test_the_bundle_verifies(exported: Bundle, monkeypatch: pytest.MonkeyPatch, kernels: bool):
+    if not kernels:
+        monkeypatch.setattr(visdeploy_plugins, "onnxruntime_library", lambda: None)
+    assert visdeploy.verify(exported.path, device="cpu", threads=1).passed
+
+
+def test_the_graph_has_our_operators_and_the_pyramid_as_state(exported: Bundle):
+    manifest = exported.manifest
+    assert {op.name for op in manifest.custom_ops} == {"DeformConv", "MaskedConv", "MultiLevelRoiAlign"}
+    assert [(each.name, list(each.shape)) for each in manifest.inputs] == [("frame", [1, 3, "height", "width"])]
+    assert {each.input: list(each.shape) for each in manifest.state} == {
+        "mem_p3": [1, 32, "height/8", "width/8"],
+        "mem_p4": [1, 32, "height/16", "width/16"],
+        "mem_p5": [1, 32, "height/32", "width/32"],
+        "mem_p6": [1, 32, "ceil(height/64)", "ceil(width/64)"],
+        "mem_p7": [1, 32, "ceil(height/128)", "ceil(width/128)"],
+        "started": [1],
+    }
+    assert (manifest.dims["height"].minimum, manifest.dims["height"].multiple) == (160, 32)
+
+
+@pytest.fixture(scope="module")
+def predictor(exported: Bundle) -> VISPredictor:
+    return VISPredictor(exported, device="cpu", threads=1)
+
+
+def push(stream: visdeploy.Stream, frame: NDArray[np.uint8]) -> FrameResult:
+    result = stream.push(frame)
+    assert result is not None
+    return result
+
+
+def same(ours: FrameResult, theirs: FrameResult) -> bool:
+    return [(i.track_id, i.label, i.score, i.mask) for i in ours] == [
+        (i.track_id, i.label, i.score, i.mask) for i in theirs
+    ]
+
+
+def test_streams_of_two_sizes_share_a_predictor(predictor: VISPredictor):
+    """In turns, each gives what it gives alone; the first frame of each is not aligned."""
+    clips = [moving_clip(4, *size) for size in SIZES]
+    alone = []
+    for clip in clips:
+        with predictor.open_stream() as stream:
+            alone.append([push(stream, frame) for frame in clip])
+    assert all(len(result) for results in alone for result in results)
+    with predictor.open_stream() as first, predictor.open_stream() as second:
+        for t in range(4):
+            for stream, clip, expected in zip((first, second), clips, alone, strict=True):
+                assert same(push(stream, clip[t]), expected[t])
+
+
+def test_a_saved_stream_goes_on_as_if_it_had_not_ended(predictor: VISPredictor, tmp_path: Path):
+    """Pyramid, remembered objects and class decisions are part of the saved state."""
+    clip = moving_clip(5, *SIZES[0])
+    with predictor.open_stream() as stream:
+        expected = [push(stream, frame) for frame in clip]
+    with predictor.open_stream() as stream:
+        for frame in clip[:2]:
+            push(stream, frame)
+        stream.save(tmp_path / "stream.npz")
+    with predictor.load_stream(tmp_path / "stream.npz") as resumed, predictor.open_stream() as new:
+        for t, frame in enumerate(clip[2:], start=2):
+            assert same(push(resumed, frame), expected[t])
+            assert not same(push(new, frame), expected[t])
+
+
+def test_frames_without_detections(predictor: VISPredictor):
+    """A uniform frame of the mean colour shows nothing; the frames after it show objects."""
+    blank = np.full((*SIZES[0], 3), 127, np.uint8)
+    with predictor.open_stream() as stream:
+        assert [len(push(stream, blank)) for _ in range(2)] == [0, 0]
+        counts = [len(push(stream, frame)) for frame in moving_clip(3, *SIZES[0])]
+    assert min(counts) > 0
+
+
+def test_narrow_frames_are_refused(predictor: VISPredictor):
+    """The shorter side of the input is at least 160, which the longest edge does not leave here."""
+    with predictor.open_stream() as stream, pytest.raises(EngineError, match=r"'height'.*160"):
+        stream.push(np.zeros((40, 400, 3), np.uint8))
+
+
+def test_a_network_of_the_pre_training_is_refused(tmp_path: Path):
+    checkpoint = save_checkpoint(small_network("tiny_image"), tmp_path / "image.safetensors")
+    with pytest.raises(ConfigError, match="image stage"):
+        visdeploy.export(checkpoint)
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.name]
