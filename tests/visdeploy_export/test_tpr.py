@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 import visdeploy
 import visdeploy_plugins
@@ -18,7 +19,7 @@ from visdeploy.errors import ConfigError, EngineError
 from visdeploy.predictor import VISPredictor
 from visdeploy.results import FrameResult
 from visdeploy_export.proof.certify import compare_engines
-from visdeploy_export.proof.clips import moving_clip, open_frames
+from visdeploy_export.proof.clips import open_frames
 from visdeploy_training import save_checkpoint
 from visdeploy_training.methods.tpr import METHOD
 
@@ -28,6 +29,7 @@ VIDEO = "data/videos/sam2_01_dog.mp4"
 FRAMES = 6
 SIZES = ((90, 160), (160, 160))
 """Of frames; those of the network's input are 160x288 and 160x160."""
+Clips = list[list[NDArray[np.uint8]]]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,7 +43,7 @@ def shallow() -> Iterator[None]:
 def exported(request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Return a bundle; its certificate was measured on a real video."""
     model = small_network(request.param, spread=0.02, channels=32, num_groups=8, track_dim=16)
-    METHOD.show_objects(model, 15)
+    METHOD.show_objects(model, 60)
     checkpoint = save_checkpoint(model, tmp_path_factory.mktemp(request.param) / "model.safetensors")
     return visdeploy.export(checkpoint, certify_on=shared / VIDEO, certify_frames=FRAMES)
 
@@ -100,6 +102,13 @@ def predictor(exported: Bundle) -> VISPredictor:
     return VISPredictor(exported, device="cpu", threads=1)
 
 
+@pytest.fixture(scope="module")
+def clips(shared: Path) -> Clips:
+    """Return frames of the video in both sizes, in which both networks find objects."""
+    frames = [Image.fromarray(np.asarray(frame)) for frame in open_frames(shared / VIDEO, 5)]
+    return [[np.asarray(frame.resize((width, height))) for frame in frames] for height, width in SIZES]
+
+
 def push(stream: visdeploy.Stream, frame: NDArray[np.uint8]) -> FrameResult:
     result = stream.push(frame)
     assert result is not None
@@ -112,23 +121,22 @@ def same(ours: FrameResult, theirs: FrameResult) -> bool:
     ]
 
 
-def test_streams_of_two_sizes_share_a_predictor(predictor: VISPredictor):
+def test_streams_of_two_sizes_share_a_predictor(predictor: VISPredictor, clips: Clips):
     """In turns, each gives what it gives alone; the first frame of each is not aligned."""
-    clips = [moving_clip(4, *size) for size in SIZES]
     alone = []
     for clip in clips:
         with predictor.open_stream() as stream:
             alone.append([push(stream, frame) for frame in clip])
     assert all(len(result) for results in alone for result in results)
     with predictor.open_stream() as first, predictor.open_stream() as second:
-        for t in range(4):
+        for t in range(5):
             for stream, clip, expected in zip((first, second), clips, alone, strict=True):
                 assert same(push(stream, clip[t]), expected[t])
 
 
-def test_a_saved_stream_goes_on_as_if_it_had_not_ended(predictor: VISPredictor, tmp_path: Path):
+def test_a_saved_stream_goes_on_as_if_it_had_not_ended(predictor: VISPredictor, clips: Clips, tmp_path: Path):
     """Pyramid, remembered objects and class decisions are part of the saved state."""
-    clip = moving_clip(5, *SIZES[0])
+    clip = clips[0]
     with predictor.open_stream() as stream:
         expected = [push(stream, frame) for frame in clip]
     with predictor.open_stream() as stream:
@@ -141,12 +149,12 @@ def test_a_saved_stream_goes_on_as_if_it_had_not_ended(predictor: VISPredictor, 
             assert not same(push(new, frame), expected[t])
 
 
-def test_frames_without_detections(predictor: VISPredictor):
+def test_frames_without_detections(predictor: VISPredictor, clips: Clips):
     """A uniform frame of the mean colour shows nothing; the frames after it show objects."""
     blank = np.full((*SIZES[0], 3), 127, np.uint8)
     with predictor.open_stream() as stream:
         assert [len(push(stream, blank)) for _ in range(2)] == [0, 0]
-        counts = [len(push(stream, frame)) for frame in moving_clip(3, *SIZES[0])]
+        counts = [len(push(stream, frame)) for frame in clips[0]]
     assert min(counts) > 0
 
 
