@@ -18,7 +18,6 @@ from tests.shallow import shallow_backbones
 from tests.visdeploy_export.pipelines import in_onnx_runtime, in_pytorch
 from tests.visdeploy_training.methods.defvis.conftest import small_network as small_defvis
 from tests.visdeploy_training.methods.tevit.conftest import small_network as small_tevit
-from tests.visdeploy_training.methods.tpr.conftest import small_network as small_tpr
 from tests.visdeploy_training.methods.visolo.conftest import SMALL
 from visdeploy.bundle import Bundle
 from visdeploy.evaluation import evaluate, read_annotations
@@ -80,19 +79,6 @@ def tevit() -> VISModel:
     return model.eval()
 
 
-def tpr() -> VISModel:
-    """Return a network with open gates.
-
-    On the smallest maps, a gate that rounding opens changes the statistics of a norm over a few positions.
-    """
-    model = small_tpr(num_classes=1, cpr_depths=(1, 0, 0, 0, 0))
-    for name, parameter in model.named_parameters():
-        if name.endswith("gate_conv.bias"):
-            parameter.data.fill_(5.0)
-    get_method("tpr").show_objects(model, 15)
-    return model.eval()
-
-
 Predictions = dict[str, VideoResult]
 
 
@@ -129,7 +115,7 @@ def shallow() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=[visolo, defvis, tevit, tpr], ids=lambda build: build.__name__)
+@pytest.fixture(scope="module", params=[visolo, defvis, tevit], ids=lambda build: build.__name__)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     build: Callable[[], VISModel] = request.param
     model = build()

@@ -42,7 +42,8 @@ def shallow() -> Iterator[None]:
 @pytest.fixture(scope="module", params=["tiny_sepc", "tiny"])
 def exported(request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Return a bundle; its certificate was measured on a real video."""
-    model = small_network(request.param, spread=0.02, channels=32, num_groups=8, track_dim=16)
+    sizes = {"channels": 32, "num_groups": 8, "track_dim": 16, "cpr_depths": (1, 0, 0, 0, 1)}
+    model = small_network(request.param, spread=0.02, **sizes)
     METHOD.show_objects(model, 60)
     checkpoint = save_checkpoint(model, tmp_path_factory.mktemp(request.param) / "model.safetensors")
     return visdeploy.export(checkpoint, certify_on=shared / VIDEO, certify_frames=FRAMES)
