@@ -37,7 +37,7 @@ def test_all_variants_know_their_method(name):
 )
 def test_wrong_value_is_named(name, field, value, expected):
     if field == WEIGHT:
-        field = next(each.name for each in dataclasses.fields(TINY[name]) if each.name.endswith("_weight"))
+        field = next(each.name for each in fields(TINY[name]) if each.name.endswith("_weight"))
     with pytest.raises(ConfigError, match=f"{name}: {field} has a wrong value") as caught:
         replace(TINY[name], **{field: value})
     assert repr(value) in str(caught.value)
