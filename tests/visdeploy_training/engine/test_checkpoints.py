@@ -30,7 +30,7 @@ class Brightness(VISModel):
         torch.manual_seed(0)
         self.conv = nn.Conv2d(3, 1, 1)
         self.info = ModelInfo("visolo", "tiny", CLASSES)
-        self.config = SimpleNamespace(pixel_mean=(100.0,) * 3, pixel_std=(50.0,) * 3)
+        self.config = SimpleNamespace(pixel_mean=(100.0,) * 3, pixel_std=(50.0,) * 3, channel_order="rgb")
 
     def forward(self, clips):
         return self.conv(clips.flatten(0, 1)).mean(dim=(1, 2, 3))
