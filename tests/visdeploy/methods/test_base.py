@@ -5,6 +5,7 @@ import pytest
 from visdeploy.errors import BundleError
 from visdeploy.manifest import Window
 from visdeploy.methods import DECODERS, Decoder, OnlineDecoder, Parameters
+from visdeploy.results import FrameResult
 
 ONLINE, CLIP = Window(mode="online"), Window(mode="clip", length=4, stride=2)
 
@@ -31,7 +32,7 @@ class Counter(OnlineDecoder[Decode, Tracking]):
         self.limit = self.decode_parameters.bar * self.tracking_parameters.patience
 
     def step(self, outputs, *, index, timestamp, height, width):
-        raise NotImplementedError
+        return FrameResult(index, timestamp, height, width)
 
     def summaries(self):
         return []

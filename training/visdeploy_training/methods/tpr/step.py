@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from visdeploy.errors import ConfigError
+from visdeploy.manifest.sizes import evaluate
 from visdeploy_training.methods.tpr.blending import blend, crop
 from visdeploy_training.methods.tpr.detect import attention_at, candidates, embeddings_at, suppress
 from visdeploy_training.methods.tpr.gates import Gates
@@ -59,12 +60,11 @@ class OnlineStep(nn.Module):
             height: Rows of the frames.
             width: Columns of the frames.
         """
-        sides = [(height // 8, width // 8), (height // 16, width // 16), (height // 32, width // 32)]
-        for _ in range(2):
-            sides.append(((sides[-1][0] + 1) // 2, (sides[-1][1] + 1) // 2))
-        channels = self.model.config.channels
-        maps = {f"mem_p{i + 3}": torch.zeros(1, channels, *side) for i, side in enumerate(sides)}
-        return maps | {"started": torch.zeros(1, dtype=torch.int64)}
+        sizes = {"height": height, "width": width}
+        return {
+            s.input: torch.full([evaluate(n, sizes) for n in s.shape], s.initial, dtype=getattr(torch, s.dtype))
+            for s in pyramid_specs(self.model.config)
+        }
 
     def forward(
         self, frame: Tensor, mem_p3: Tensor, mem_p4: Tensor, mem_p5: Tensor, mem_p6: Tensor, mem_p7: Tensor,
