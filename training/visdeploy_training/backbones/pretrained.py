@@ -42,8 +42,17 @@ def load_imagenet(backbone: nn.Module, name: str, path: Path | None) -> None:
     load_weights(backbone, state, name, str(path))
 
 
-def load_weights(backbone: nn.Module, state: Mapping[str, Tensor], name: str, where: str) -> None:
+def load_weights(
+    backbone: nn.Module, state: Mapping[str, Tensor], name: str, where: str, *, hint: str | None = None
+) -> None:
     """Load tensors, named as in the backbone; ResNet stages that the backbone lacks are ignored.
+
+    Args:
+        backbone: Any backbone.
+        state: Tensors of a file.
+        name: Name of the backbone in configurations.
+        where: Name of the file, for error messages.
+        hint: Description of the right file, for error messages; None for the published file of this name.
 
     Raises:
         CheckpointError: Any other tensor is missing, unexpected, or has another shape.
@@ -57,6 +66,6 @@ def load_weights(backbone: nn.Module, state: Mapping[str, Tensor], name: str, wh
         raise CheckpointError(
             f"{where}: these are not the ImageNet weights of {name}",
             seen=f"{len(wrong)} wrong tensors, first {wrong[0]}",
-            hint=f"Use the published {name} file.",
+            hint=f"Use the published {name} file." if hint is None else hint,
         )
     backbone.load_state_dict(dict(state))

@@ -6,7 +6,9 @@ from math import prod
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+import torchvision
 
 from tests.goldens.seeded import seeded_array
 from tests.visdeploy_training.methods.tpr.official import ALIGN, BODY, HEAD, INTEGERS, RESNETS, SWINS, layout, state
@@ -236,3 +238,17 @@ def test_backbones_without_a_file_are_refused(tmp_path: Path):
     torch.save(state({"stem.conv1.weight": (64, 3, 7, 7)}), tmp_path / "cut.pth")
     with pytest.raises(CheckpointError, match="resnet50"):
         load_backbone(model, tmp_path / "cut.pth")
+
+
+@pytest.mark.parametrize(
+    ("variant", "build", "hint"),
+    [
+        ("r50_sepc", lambda: torchvision.models.resnet50(weights=None), "in the names of detectron2"),
+        ("swin_t_routing", lambda: timm.create_model("swin_tiny_patch4_window7_224"), "authors of Swin"),
+    ],
+)
+def test_backbones_of_other_packages_are_refused_with_the_file_to_use(tmp_path, variant, build, hint):
+    """Such files have the same parameters in other places: loaded by name, they would give a wrong network."""
+    torch.save(build().state_dict(), tmp_path / "backbone.pth")
+    with pytest.raises(CheckpointError, match=hint):
+        create_model("tpr", variant, pretrained=tmp_path / "backbone.pth")

@@ -27,6 +27,12 @@ DEFORMABLE = f"{BODY}res5.0.conv2_offset.weight"
 UNUSED = ("temporal_align.fuse1.", "basis_module.seg_head.", "basis_module.logits.")
 """Official tensors without a counterpart: a layer that is never used, and the auxiliary head of the pre-training."""
 BODY_UNUSED = ("stem.fc.", "linear.")
+FILES = {
+    False: "Use the original weights of the ResNet in the names of detectron2. Those of torchvision have the stride in "
+    "another convolution of a block.",
+    True: "Use the file of the authors of Swin Transformer. Those of timm and torchvision have other names.",
+}
+"""Description of the file of a backbone: of a ResNet, and of a Swin Transformer."""
 
 
 def recognise(state: Mapping[str, Tensor]) -> bool:
@@ -119,8 +125,7 @@ def load_backbone(model: VISModel, path: Path | None) -> None:
     if path is None:
         raise ConfigError(
             f"no package ships ImageNet weights of {name}",
-            hint="Set pretrained to the path of a file: the original ResNet weights in the names of detectron2, or a "
-            "published Swin Transformer.",
+            hint=f"Set pretrained to the path of a file. {FILES[name in SWIN]}",
         )
     state = dict(read_tensors(path).tensors)
     if name in SWIN:
@@ -132,4 +137,4 @@ def load_backbone(model: VISModel, path: Path | None) -> None:
         state = {k: v for k, v in state.items() if not k.startswith(BODY_UNUSED) and not k.startswith("fc")}
         own = body.state_dict()
         state |= {k: own[k] for k in own if ".conv2_offset." in k and k not in state}
-    return load_weights(body, state, name, str(path))
+    return load_weights(body, state, name, str(path), hint=FILES[name in SWIN])
