@@ -222,3 +222,10 @@ def test_enlarge_is_bilinear_interpolation(side: int, size: int):
     expected = F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=False)
     torch.testing.assert_close(enlarge(maps, size), expected, rtol=1e-5, atol=1e-5)
     assert enlarge(maps[:0], size).shape == (0, 3, size, size)
+
+
+def test_embeddings_outside_the_map_take_the_nearest_cell():
+    values = torch.arange(6.0).reshape(1, 2, 3)
+    boxes = torch.tensor([[0.0, 0, 10, 10], [-40, -40, 0, 0], [8, 0, 16, 8], [20, 10, 90, 90], [16, 8, 24, 16]])
+    assert embeddings_at(values, boxes).flatten().tolist() == [0, 0, 1, 5, 5]
+    assert embeddings_at(values, boxes[:0]).shape == (0, 1)

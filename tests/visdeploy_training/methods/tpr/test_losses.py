@@ -16,7 +16,6 @@ from visdeploy_training.methods.tpr.losses import (
     box_loss,
     centreness,
     criterion,
-    embeddings,
     match_loss,
     object_rows,
     semantic_loss,
@@ -326,13 +325,6 @@ def test_mask_targets_of_many_objects():
     assert half[:, 1:-1, :28].all()
     assert not half[..., 28:].any()
     assert mask_targets(masks[:0], inside[:0], 56).shape == (0, 56, 56)
-
-
-def test_embeddings_outside_the_map_take_the_nearest_cell():
-    values = torch.arange(6.0).reshape(1, 2, 3)
-    boxes = torch.tensor([[0.0, 0, 10, 10], [-40, -40, 0, 0], [8, 0, 16, 8], [20, 10, 90, 90], [16, 8, 24, 16]])
-    assert embeddings(values, boxes).flatten().tolist() == [0, 0, 1, 5, 5]
-    assert embeddings(values, boxes[:0]).shape == (0, 1)
 
 
 def test_the_association_does_not_move_boxes():

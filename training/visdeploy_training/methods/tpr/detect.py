@@ -17,7 +17,7 @@ from torchvision.ops import nms
 
 from visdeploy_training.methods.tpr.config import TPRConfig
 from visdeploy_training.methods.tpr.head import Predictions
-from visdeploy_training.methods.tpr.output import STRIDES
+from visdeploy_training.methods.tpr.output import MAP_STRIDE, STRIDES
 
 
 class Candidates(NamedTuple):
@@ -124,6 +124,6 @@ def embeddings_at(features: Tensor, boxes: Tensor) -> Tensor:
     The centre may be outside the image; the nearest cell is used then.
     """
     rows, columns = features.shape[1:]
-    centre = torch.div((boxes[:, :2] + boxes[:, 2:]) / 2, STRIDES[0], rounding_mode="floor").long()
+    centre = torch.div((boxes[:, :2] + boxes[:, 2:]) / 2, MAP_STRIDE, rounding_mode="floor").long()
     x, y = centre[:, 0].clamp(0, columns - 1), centre[:, 1].clamp(0, rows - 1)
     return features.flatten(1).index_select(1, y * columns + x).transpose(0, 1)

@@ -16,6 +16,7 @@ from visdeploy_training.clip import ClipTargets, check_targets
 from visdeploy_training.losses import mean_over_processes, sigmoid_focal_loss
 from visdeploy_training.methods.tpr.blending import blend, crop_bases, mask_targets
 from visdeploy_training.methods.tpr.config import TPRConfig
+from visdeploy_training.methods.tpr.detect import embeddings_at
 from visdeploy_training.methods.tpr.output import BASE_STRIDE, MAP_STRIDE, TPROutput
 from visdeploy_training.methods.tpr.targets import (
     PairTargets,
@@ -151,16 +152,6 @@ def mask_loss(
     return _entropy(logits, truth[rows].float()).mean(dim=(1, 2))
 
 
-def embeddings(map_: Tensor, boxes: Tensor) -> Tensor:
-    """Return the embeddings `[n, D]` of boxes `[n, 4]`: values of a map `[D, H / 8, W / 8]` at their centres.
-
-    Centres outside the map take the nearest cell.
-    """
-    cells = ((boxes[:, :2] + boxes[:, 2:]) / 2 / MAP_STRIDE).floor()
-    column, row = (cells[:, axis].clamp(0, map_.shape[2 - axis] - 1).long() for axis in (0, 1))
-    return map_[:, row, column].T.float()
-
-
 def match_loss(output: TPROutput, found: Positives, targets: Sequence[PairTargets]) -> Tensor:
     """Compute the cross entropy of associating predicted boxes of positives with the objects of the reference frame.
 
@@ -172,8 +163,8 @@ def match_loss(output: TPROutput, found: Positives, targets: Sequence[PairTarget
     losses = []
     for image, truth in enumerate(targets):
         here = found.image == image
-        query = embeddings(output.query_map[image], boxes[here])
-        reference = embeddings(output.reference_map[image], truth.reference_boxes)
+        query = embeddings_at(output.query_map[image], boxes[here]).float()
+        reference = embeddings_at(output.reference_map[image], truth.reference_boxes).float()
         logits = F.pad(query @ reference.T, (1, 0))
         entropy = F.cross_entropy(logits, truth.pids[found.object[here]], reduction="sum")
         losses.append(entropy / max(1, len(query)))
