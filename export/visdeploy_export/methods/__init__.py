@@ -6,17 +6,25 @@ from collections.abc import Callable
 
 from visdeploy import entry_points
 from visdeploy.errors import ConfigError, DependencyError
-from visdeploy_export.methods import defvis, tevit, tpr, visolo
+from visdeploy_export.methods import tevit
 from visdeploy_export.step import StepGraph
 from visdeploy_training.model import VISModel
+from visdeploy_training.registry import get_method
 
 Builder = Callable[[VISModel], StepGraph]
 
+
+def plain_step(model: VISModel) -> StepGraph:
+    """Return the step graph that a method declares, traced with the typical value of every size."""
+    method = get_method(model.info.method)
+    return StepGraph(method.online_step(model), method.inference(model.config))
+
+
 BUILDERS: dict[str, Builder] = {
-    "defvis": defvis.build,
+    "defvis": plain_step,
     "tevit": tevit.build,
-    "tpr": tpr.build,
-    "visolo": visolo.build,
+    "tpr": plain_step,
+    "visolo": plain_step,
 }
 
 
