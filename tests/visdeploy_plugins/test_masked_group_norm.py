@@ -118,6 +118,18 @@ def test_samples_have_statistics_of_their_own_and_nan_stays_outside():
             torch.testing.assert_close(seen[n, channels, active], expected, rtol=1e-5, atol=1e-5)
 
 
+def test_the_result_inside_is_the_same_where_the_outside_is_left_open():
+    generator = torch.Generator().manual_seed(3)
+    x, weight, bias = (torch.randn(*size, generator=generator) for size in ((3, 6, 5, 4), (6,), (6,)))
+    mask = torch.rand(3, 5, 4, generator=generator) - 0.5
+    mask[1] = -1
+    active = (mask > 0)[:, None].expand_as(x)
+    x = torch.where(active, x, 0.0)
+    left, right = (masked_group_norm(x, mask, weight, bias, groups=2, inside_only=each) for each in (True, False))
+    assert torch.equal(left[active], right[active])
+    assert left.isfinite().all()
+
+
 def test_halves_have_float32_statistics():
     x = (100 + torch.randn(1, 8, 40, 50, generator=torch.Generator().manual_seed(2))).half()
     mask, ones = torch.ones(1, 40, 50), torch.ones(8, dtype=torch.float16)

@@ -9,7 +9,7 @@ from visdeploy_plugins.errors import OpError
 
 
 def masked_group_norm(
-    x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, *, groups: int, eps: float = 1e-5
+    x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, *, groups: int, eps: float = 1e-5, inside_only: bool = False
 ) -> Tensor:
     """Normalise each group of channels over the active positions; the output is exactly 0 at inactive positions.
 
@@ -25,6 +25,8 @@ def masked_group_norm(
         bias: [C].
         groups: Number of groups of channels, a divisor of C.
         eps: Added to the variance.
+        inside_only: x is 0 at inactive positions, as `masked_conv` returns it, and the caller does not use the output
+            there, which is then undefined. Saves two passes over the tensor; the result in A is the same.
 
     Returns:
         [N, C, H, W], of x's dtype.
@@ -39,13 +41,14 @@ def masked_group_norm(
         )
     active = (mask > 0)[:, None]
     wide = x.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
-    values = torch.where(active, wide, 0.0).unflatten(1, (groups, channels // groups))
-    inside = active[:, None]
-    count = active.to(wide.dtype).sum((2, 3), keepdim=True)[:, None] * (channels // groups)
-    count = count.clamp(min=1.0)
+    values = (wide if inside_only else torch.where(active, wide, 0.0)).unflatten(1, (groups, channels // groups))
+    inside = active[:, None].to(wide.dtype)
+    count = (inside.sum((2, 3, 4), keepdim=True) * (channels // groups)).clamp(min=1.0)
     mean = values.sum((2, 3, 4), keepdim=True) / count
-    centred = torch.where(inside, values - mean, 0.0)
-    variance = centred.square().sum((2, 3, 4), keepdim=True) / count
-    normal = (centred * torch.rsqrt(variance + eps)).flatten(1, 2)
-    scaled = normal * weight.to(wide.dtype)[:, None, None] + bias.to(wide.dtype)[:, None, None]
-    return torch.where(active, scaled, 0.0).to(x.dtype)
+    # the mean at active positions, 0 elsewhere, for all channels of a group: smaller by the size of the group than x
+    centred = values - mean * inside
+    # squares and their sum in one operator, ReduceL2 in ONNX
+    variance = torch.linalg.vector_norm(centred, dim=(2, 3, 4), keepdim=True).square() / count
+    scale = torch.rsqrt(variance + eps) * weight.to(wide.dtype).view(1, groups, channels // groups, 1, 1)
+    scaled = (centred * scale).flatten(1, 2) + bias.to(wide.dtype)[:, None, None]
+    return (scaled if inside_only else torch.where(active, scaled, 0.0)).to(x.dtype)

@@ -71,13 +71,15 @@ class NormedConv(nn.Conv2d):
         return cast(Tensor, self.norm(super().forward(x)))
 
     def masked(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Transform `[B, C, H, W]` where the mask `[B, H, W]` is positive; the result is 0 elsewhere.
+        """Transform `[B, C, H, W]` where the mask `[B, H, W]` is positive; the result is undefined elsewhere.
 
         The statistics of the norm are those of the active positions.
         """
         norm = self.norm
         x = masked_conv(x.contiguous(), mask.contiguous(), self.weight.contiguous(), padding=(1, 1))
-        return masked_group_norm(x, mask, norm.weight, norm.bias, groups=norm.num_groups, eps=norm.eps)
+        return masked_group_norm(
+            x, mask, norm.weight, norm.bias, groups=norm.num_groups, eps=norm.eps, inside_only=True
+        )
 
 
 class Bottleneck(nn.Module):
@@ -117,6 +119,8 @@ class GatedBlock(nn.Module):
         if self.training:
             h = second.dense(F.relu(first.dense(x)))
         else:
+            # undefined values are not read: the second convolution sees no others than those of `around`, and a closed
+            # gate is 0
             h = second.masked(F.relu(first.masked(x, around[:, 0])), gate[:, 0])
         return F.relu(gate * h + x)
 
