@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -13,13 +14,17 @@ import visdeploy
 import visdeploy_plugins
 from tests.shallow import shallow_backbones
 from tests.visdeploy_export.pipelines import in_onnx_runtime, in_pytorch
+from tests.visdeploy_plugins.tensorrt_child import run
 from tests.visdeploy_training.methods.tpr.conftest import small_network
 from visdeploy.bundle import Bundle
 from visdeploy.errors import ConfigError, EngineError
+from visdeploy.manifest.sizes import evaluate
 from visdeploy.predictor import VISPredictor
 from visdeploy.results import FrameResult
 from visdeploy_export.proof.certify import compare_engines
 from visdeploy_export.proof.clips import open_frames
+from visdeploy_export.rtx_graph import for_rtx
+from visdeploy_plugins import native
 from visdeploy_training import save_checkpoint
 from visdeploy_training.methods.tpr import METHOD
 
@@ -96,6 +101,23 @@ def test_the_graph_has_our_operators_and_the_pyramid_as_state(exported: Bundle):
         "started": [1],
     }
     assert (manifest.dims["height"].minimum, manifest.dims["height"].multiple) == (160, 32)
+
+
+@pytest.mark.skipif(native.library_path("libvisdeploy_tensorrt.so") is None, reason="needs TensorRT's plugins")
+def test_an_engine_is_built_with_our_plugins(exported: Bundle, tmp_path: Path):
+    """TensorRT for RTX gives an engine of the whole step, on a machine without a GPU."""
+    pytest.importorskip("tensorrt_rtx")
+    model = onnx.load(str(exported.model_path))
+    onnx.save(for_rtx(model), str(tmp_path / "rtx.onnx"))
+    shapes = {each.name: each.shape for each in exported.manifest.inputs}
+    shapes |= {each.input: each.shape for each in exported.manifest.state}
+    sizes = {"height": 192, "width": 256}
+    profile = {name: [[evaluate(size, sizes) for size in shape]] * 2 for name, shape in shapes.items()}
+    found = run("build", model=str(tmp_path / "rtx.onnx"), profile=profile)
+    assert found["plan"] > 0, found["parser_errors"]
+    assert [line for line in found["log"] if line.startswith("ERROR")] == []
+    ours = [node for node in model.graph.node if node.domain == "visdeploy" or node.op_type == "DeformConv"]
+    assert found["layers"].count("PLUGIN_V3") == len(ours)
 
 
 @pytest.fixture(scope="module")
