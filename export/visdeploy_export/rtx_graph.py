@@ -7,18 +7,24 @@ keep the standard operators and the replacement is made in a copy for the builde
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from string import Template
+from typing import NoReturn
+
 import onnx
-from onnx import inliner, numpy_helper, parser
+from onnx import helper, inliner, numpy_helper, parser
 
 from visdeploy.errors import ExportError
 
 DOMAIN = "visdeploy.rtx"
-_LARGEST_SIDE = 1 << 24
+_LEAST_OPSET = 18
+"""The axes of reductions are an input from here on."""
+_LARGEST = 1 << 24
 """Numbers up to here are exact in float32, the type of the keys that TopK sorts."""
 
 # Positions in ascending order: TopK with the number of positions, over keys that descend from the first row on.
 _POSITIONS = """
-<opset_import: ["" : 20], domain: "visdeploy.rtx">
+<opset_import: ["" : $opset, "visdeploy.rtx" : 1], domain: "visdeploy.rtx">
 Positions (given) => (rows) {
     mask = Cast <to = 9> (given)
     zero = Constant <value = int64 {0}> ()
@@ -42,7 +48,7 @@ Positions (given) => (rows) {
 # every round settles at least one box more, and in practice the rounds are as many as the longest chain of boxes that
 # each overlap the next. Boxes are sorted by score first, so that better ones have lower positions.
 _SUPPRESSED = """
-<opset_import: ["" : 20], domain: "visdeploy.rtx">
+<opset_import: ["" : $opset, "visdeploy.rtx" : 1], domain: "visdeploy.rtx">
 Suppressed (boxes, scores, threshold) => (selected) {
     all = Constant <value = int64[1] {-1}> ()
     line = Reshape (scores, all)
@@ -105,7 +111,7 @@ Suppressed (boxes, scores, threshold) => (selected) {
         changed = Greater (total, half)
     }>
     keep = Greater (stays, half)
-    places = Positions (keep)
+    places = visdeploy.rtx.Positions (keep)
     kept = Squeeze (places, axis0)
     rows = Gather <axis = 0> (order, kept)
     rows_b = Unsqueeze (rows, axis1)
@@ -115,58 +121,74 @@ Suppressed (boxes, scores, threshold) => (selected) {
 """
 
 
-def _function(text: str) -> onnx.FunctionProto:
-    function = parser.parse_function(text)
-    function.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
-    for node in function.node:
-        if node.op_type == "Positions":
-            node.domain = DOMAIN
-    return function
-
-
 def for_rtx(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of a model whose NonZero and NonMaxSuppression nodes are equal standard operators.
 
     Nodes inside functions remain: our functions are replaced by plugins as a whole.
 
     Args:
-        model: A model of opset 20 or higher. NonZero must have an input of one dimension with fewer than 16,777,216
-            elements. NonMaxSuppression must be for one class of one image, without a score threshold, and its number
-            of boxes must not be limited.
+        model: A model of opset 18 or higher with its weights inside, below 2 GB. NonZero must have an input of one
+            dimension with at most 16,777,216 elements. NonMaxSuppression must be for one class of one image, without
+            a score threshold, and its number of boxes must not be limited.
 
     Raises:
-        ExportError: A NonMaxSuppression has another form.
+        ExportError: The opset is lower, or a node has another form.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    constants = {each.name: each for each in copy.graph.initializer}
-    made = [node for node in copy.graph.node if node.op_type == "Constant"]
-    constants |= {node.output[0]: node.attribute[0].t for node in made}
+    opset = next((each.version for each in model.opset_import if not each.domain), 0)
+    if opset < _LEAST_OPSET:
+        _refuse("a model", f"opset {opset}", f"opset {_LEAST_OPSET} or higher")
+    copy = onnx.shape_inference.infer_shapes(model)
+    constants, ranks = _constants(copy.graph), _ranks(copy.graph)
     for node in copy.graph.node:
-        if node.domain or node.op_type not in ("NonZero", "NonMaxSuppression"):
+        if node.domain:
             continue
-        if node.op_type == "NonMaxSuppression":
-            _check(node, constants)
+        if node.op_type == "NonZero":
+            _check_positions(node, ranks)
+            node.op_type, node.domain = "Positions", DOMAIN
+        elif node.op_type == "NonMaxSuppression":
+            _check_suppression(node, constants)
             inputs = [node.input[0], node.input[1], node.input[3]]
-            del node.input[:]
-            node.input.extend(inputs)
-            del node.attribute[:]
-        node.op_type = "Positions" if node.op_type == "NonZero" else "Suppressed"
-        node.domain = DOMAIN
-    copy.functions.extend(_function(text) for text in (_POSITIONS, _SUPPRESSED))
-    copy.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
+            node.CopyFrom(helper.make_node("Suppressed", inputs, node.output, name=node.name, domain=DOMAIN))
+    copy.functions.extend(
+        parser.parse_function(Template(text).substitute(opset=opset)) for text in (_POSITIONS, _SUPPRESSED)
+    )
+    copy.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     return inliner.inline_selected_functions(copy, [(DOMAIN, name) for name in ("Suppressed", "Positions")])
 
 
-def _check(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> None:
+def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    made = {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
+    return {each.name: each for each in graph.initializer} | made
+
+
+def _ranks(graph: onnx.GraphProto) -> dict[str, int]:
+    tensors = {each.name: each.type.tensor_type for each in (*graph.input, *graph.value_info)}
+    return {name: len(each.shape.dim) for name, each in tensors.items() if each.HasField("shape")}
+
+
+def _check_positions(node: onnx.NodeProto, ranks: Mapping[str, int]) -> None:
+    rank = ranks.get(node.input[0])
+    if rank != 1:
+        _refuse(f"node {node.name}, NonZero,", f"an input of {rank} dimensions", "one dimension, known without running")
+
+
+def _check_suppression(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> None:
     names = [*node.input, "", ""][:5]
     limit = constants.get(names[2])
     largest = int(numpy_helper.to_array(limit).item()) if limit is not None else None
     centred = any(each.name == "center_point_box" and each.i for each in node.attribute)
-    if largest is None or largest < _LARGEST_SIDE or not names[3] or names[4] or centred:
-        raise ExportError(
-            f"node {node.name}, NonMaxSuppression, cannot be replaced for TensorRT for RTX",
-            seen=f"limit {largest}, inputs {list(node.input)}, centred boxes: {centred}",
-            expected="corners of boxes, an IoU threshold, no score threshold, a limit that is never reached",
-            hint="Build the engine with TensorRT, which has this operator.",
+    if largest is None or largest < _LARGEST or not names[3] or names[4] or centred:
+        _refuse(
+            f"node {node.name}, NonMaxSuppression,",
+            f"limit {largest}, inputs {list(node.input)}, centred boxes: {centred}",
+            "corners of boxes, an IoU threshold, no score threshold, a limit that is never reached",
         )
+
+
+def _refuse(what: str, seen: str, expected: str) -> NoReturn:
+    raise ExportError(
+        f"{what} cannot be rewritten for TensorRT for RTX",
+        seen=seen,
+        expected=expected,
+        hint="Build the engine with TensorRT, which has these operators.",
+    )

@@ -91,8 +91,30 @@ def test_the_same_rows_are_selected(sessions, number: int, seed: int, spread: fl
 
 @pytest.mark.parametrize("wrong", [{"limit": 100}, {"inputs": 3}, {"inputs": 5}, {"centred": 1}])
 def test_other_forms_are_refused(wrong: dict[str, int]):
-    with pytest.raises(ExportError, match="node nms, NonMaxSuppression, cannot be replaced"):
+    with pytest.raises(ExportError, match="node nms, NonMaxSuppression, cannot be rewritten"):
         for_rtx(detections(**wrong))
+
+
+@pytest.mark.parametrize("shape", [["n", 4], None], ids=["two dimensions", "unknown"])
+def test_positions_of_other_tensors_are_refused(shape: list[int | str] | None):
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+    found = helper.make_tensor_value_info("y", TensorProto.INT64, None)
+    graph = helper.make_graph([helper.make_node("NonZero", ["x"], ["y"], name="places")], "g", [given], [found])
+    with pytest.raises(ExportError, match="node places, NonZero, cannot be rewritten"):
+        for_rtx(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))
+
+
+def test_a_model_of_another_package_is_refused_for_its_opset(shared: Path):
+    with pytest.raises(ExportError, match=r"a model cannot be rewritten for TensorRT for RTX \(seen: opset \d+;"):
+        for_rtx(onnx.load(str(shared / "data/models/fastestdet_coco_352.onnx")))
+
+
+def test_later_opsets_keep_their_version():
+    model = detections()
+    model.opset_import[0].version = 21
+    replaced = for_rtx(model)
+    onnx.checker.check_model(replaced, full_check=True)
+    assert [each.version for each in replaced.opset_import if not each.domain] == [21]
 
 
 @pytest.mark.skipif(native.library_path("libvisdeploy_tensorrt.so") is None, reason="needs TensorRT's plugins")

@@ -11,12 +11,12 @@ from visdeploy_plugins.errors import OpError
 def masked_group_norm(
     x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor, *, groups: int, eps: float = 1e-5, inside_only: bool = False
 ) -> Tensor:
-    """Normalise each group of channels over the active positions; the output is exactly 0 at inactive positions.
+    """Normalise each group of channels over the active positions.
 
     With A the active positions of a sample, mean and biased variance are computed over A and the channels of the group,
-    and `out = (x - mean) / sqrt(var + eps) * weight + bias` in A. It follows `masked_conv` in the gated blocks of
-    Temporal Pyramid Routing (Li et al., TPAMI 2023), needs no kernel, and is exported to standard ONNX operators. The
-    output is 0 for a sample without active positions. NaN at inactive positions of x does not affect the result.
+    and `out = (x - mean) / sqrt(var + eps) * weight + bias` in A. Without `inside_only`, the output is exactly 0 at
+    inactive positions, and NaN there in x does not affect the result. It follows `masked_conv` in the gated blocks of
+    Temporal Pyramid Routing (Li et al., TPAMI 2023), needs no kernel, and is exported to standard ONNX operators.
 
     Args:
         x: [N, C, H, W], floating point. Statistics of half-precision inputs are computed in float32.
@@ -45,10 +45,10 @@ def masked_group_norm(
     inside = active[:, None].to(wide.dtype)
     count = (inside.sum((2, 3, 4), keepdim=True) * (channels // groups)).clamp(min=1.0)
     mean = values.sum((2, 3, 4), keepdim=True) / count
-    # the mean at active positions, 0 elsewhere, for all channels of a group: smaller by the size of the group than x
+    # `mean * inside` has one channel per group, so that it is small beside x
     centred = values - mean * inside
     # squares and their sum in one operator, ReduceL2 in ONNX
     variance = torch.linalg.vector_norm(centred, dim=(2, 3, 4), keepdim=True).square() / count
-    scale = torch.rsqrt(variance + eps) * weight.to(wide.dtype).view(1, groups, channels // groups, 1, 1)
+    scale = torch.rsqrt(variance + eps) * weight.to(wide.dtype).reshape(1, groups, -1, 1, 1)
     scaled = (centred * scale).flatten(1, 2) + bias.to(wide.dtype)[:, None, None]
     return (scaled if inside_only else torch.where(active, scaled, 0.0)).to(x.dtype)
