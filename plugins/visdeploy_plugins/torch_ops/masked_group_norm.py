@@ -47,8 +47,8 @@ def masked_group_norm(
     mean = values.sum((2, 3, 4), keepdim=True) / count
     # `mean * inside` has one channel per group, so that it is small beside x
     centred = values - mean * inside
-    # squares and their sum in one operator, ReduceL2 in ONNX
-    variance = torch.linalg.vector_norm(centred, dim=(2, 3, 4), keepdim=True).square() / count
+    # not vector_norm: ONNX Runtime's ReduceL2 is one operator, with a relative error of 1e-5 over 50,000 values
+    variance = centred.square().sum((2, 3, 4), keepdim=True) / count
     scale = torch.rsqrt(variance + eps) * weight.to(wide.dtype).reshape(1, groups, -1, 1, 1)
     scaled = (centred * scale).flatten(1, 2) + bias.to(wide.dtype)[:, None, None]
     return (scaled if inside_only else torch.where(active, scaled, 0.0)).to(x.dtype)
