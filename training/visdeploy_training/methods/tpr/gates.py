@@ -56,7 +56,11 @@ class SpatialGate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `[B, C, H, W]` to `[B, 1, H, W]`."""
         rest = math.tanh(THRESHOLD)
-        return F.relu((torch.tanh(self.gate_conv(x) - THRESHOLD) + rest) / (1 + rest))
+        activation = self.gate_conv(x)
+        gate = F.relu((torch.tanh(activation - THRESHOLD) + rest) / (1 + rest))
+        # An activation of exactly 0, as where all features are 0, is common. The sum is then 0 in PyTorch, but 6e-8 in
+        # ONNX Runtime, whose tanh rounds differently, and the gate would be open there.
+        return torch.where(activation > 0, gate, 0.0)
 
 
 class NormedConv(nn.Conv2d):
