@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -27,6 +29,7 @@ from visdeploy_export.rtx_graph import for_rtx
 from visdeploy_plugins import native
 from visdeploy_training import save_checkpoint
 from visdeploy_training.methods.tpr import METHOD
+from visdeploy_training.methods.tpr.gates import SpatialGate
 
 pytestmark = pytest.mark.slow
 
@@ -185,6 +188,21 @@ def test_narrow_frames_are_refused(predictor: VISPredictor):
     """The shorter side of the input is at least 160, which the longest edge does not leave here."""
     with predictor.open_stream() as stream, pytest.raises(EngineError, match=r"'height'.*160"):
         stream.push(np.zeros((40, 400, 3), np.uint8))
+
+
+def test_a_gate_without_activation_is_closed_in_onnx_runtime(tmp_path: Path):
+    """Tanh rounds differently there, so that the sum for an activation of 0 is not 0."""
+    gate = SpatialGate(1)
+    torch.nn.init.zeros_(gate.gate_conv.bias)
+    features = torch.zeros(1, 1, 5, 37)
+    features[..., 20:] = torch.randn(5, 17, generator=torch.Generator().manual_seed(0))
+    torch.onnx.export(gate, (features,), str(tmp_path / "gate.onnx"), dynamo=True, opset_version=20, verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "gate.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: features.numpy()})
+    expected = gate(features).detach().numpy()
+    assert not expected[..., :19].any()
+    assert expected[..., 20:].any()
+    np.testing.assert_array_equal(found > 0, expected > 0)
 
 
 def test_a_network_of_the_pre_training_is_refused(tmp_path: Path):
