@@ -1,11 +1,12 @@
 """Checks of streams that every engine and every method must pass."""
 
 import json
-import os
 import subprocess
 import sys
 from itertools import zip_longest
 from pathlib import Path
+
+import numpy as np
 
 from tests.conftest import REPOSITORY
 from tests.visdeploy.step_graph import clip
@@ -28,11 +29,37 @@ def plain_tracks(video):
     ]
 
 
-def resident() -> float:
-    """Return the resident memory of this process, in MiB."""
-    import psutil
+GROWTH = """
+import json, sys
+import numpy as np
+import psutil
+from visdeploy import VISPredictor
+frames, (first, last), seen = np.load(sys.argv[2]), map(int, sys.argv[3:5]), []
+for result in VISPredictor(sys.argv[1], device="cpu", threads=1).stream(frames[t % len(frames)] for t in range(last)):
+    if result.index + 1 in (first, last):
+        seen.append(psutil.Process().memory_info().rss / 2**20)
+print(json.dumps(seen))
+"""
 
-    return psutil.Process(os.getpid()).memory_info().rss / 2**20
+
+def check_memory_is_flat(bundle: Path, frames: np.ndarray, tmp_path: Path, *, first: int, last: int, limit: float):
+    """Check that resident memory grows by less than `limit` MiB between two frames of an endless loop of `frames`.
+
+    The stream runs in a process of its own: one that ran other tests returns and takes memory of theirs meanwhile.
+    """
+    np.save(tmp_path / "frames.npy", frames)
+    before, after = output_of(GROWTH, bundle, tmp_path / "frames.npy", first, last)
+    assert after - before < limit
+
+
+def output_of(program: str, *arguments):
+    """Return what a Python program prints as JSON in a new process."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        capture_output=True, text=True, cwd=REPOSITORY, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def check_interleaved(predictor, videos):
@@ -67,10 +94,5 @@ def check_saved_at_frame_50(predictor, bundle: Path, path: Path, **options) -> N
         saved = stream.save(path)
         wanted = {"start": 50, "frames": [plain(stream.push(f)) for f in frames[50:]]}
         wanted["tracks"] = plain_tracks(stream.result())
-    done = subprocess.run(
-        [sys.executable, "-c", CONTINUE, str(bundle), str(saved)],
-        capture_output=True, text=True, cwd=REPOSITORY, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == json.loads(json.dumps(wanted))
+    assert output_of(CONTINUE, bundle, saved) == json.loads(json.dumps(wanted))
     assert sum(map(len, wanted["frames"])) >= 20

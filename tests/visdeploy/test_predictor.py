@@ -8,7 +8,7 @@ import pytest
 
 import visdeploy
 from tests.visdeploy.step_graph import CLASSES, clip, make_bundle
-from tests.visdeploy.streams import resident
+from tests.visdeploy.streams import check_memory_is_flat
 from visdeploy.errors import BundleError, ConfigError, SourceError
 
 
@@ -95,12 +95,5 @@ def test_importing_is_light():
 
 
 @pytest.mark.slow
-def test_memory_is_flat(predictor):
-    pytest.importorskip("psutil")
-    frames = clip(60, size=(120, 160))
-    endless = (frames[t % 60] for t in range(3000))
-    seen = {}
-    for result in predictor.stream(endless):
-        if result.index + 1 in (300, 3000):
-            seen[result.index + 1] = resident()
-    assert abs(seen[3000] - seen[300]) < 5
+def test_memory_is_flat(bundle, tmp_path):
+    check_memory_is_flat(bundle.path, clip(60, size=(120, 160)), tmp_path, first=300, last=3000, limit=5)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.visdeploy.clip_graph import CLASSES, LENGTH, STRIDE, make_clip_bundle, moving
-from tests.visdeploy.streams import plain, plain_tracks, resident
+from tests.visdeploy.streams import check_memory_is_flat, plain, plain_tracks
 from visdeploy import BundleError, StreamError, VISPredictor
 
 COUNTS = (1, 3, LENGTH - 1, LENGTH, LENGTH + 1, LENGTH + STRIDE, LENGTH + STRIDE + 1, 31)
@@ -145,13 +145,7 @@ def test_the_overlap_is_stated_by_the_window_alone(tmp_path):
         VISPredictor(made, device="cpu")
 
 
-def test_memory_does_not_grow_with_the_video(clips):
-    def frames(count):
-        part = moving(40)
-        return (part[t % 40] for t in range(count))
-
-    for _ in clips.stream(frames(200)):
-        pass
-    before = resident()
-    assert sum(1 for _ in clips.stream(frames(1200))) == 1200
-    assert resident() - before < 8
+@pytest.mark.parametrize("fixed", [True, False], ids=["fixed", "any length"])
+def test_memory_does_not_grow_with_the_video(tmp_path, fixed):
+    bundle = make_clip_bundle(tmp_path / "clip.vis", fixed=fixed)
+    check_memory_is_flat(bundle.path, moving(40), tmp_path, first=200, last=1200, limit=5)
