@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from visdeploy.manifest.base import Strict
 
@@ -37,11 +37,29 @@ class Preprocessing(Strict):
 
 
 class Window(Strict):
-    """Frames of one step: a single frame (`online`), or a clip of `length` frames every `stride` frames (`clip`)."""
+    """Frames of one step: a single frame (`online`), or a clip of `length` frames every `stride` frames (`clip`).
+
+    Attributes:
+        mode: Kind of window.
+        length: Frames of a clip.
+        stride: Frames between the starts of two clips.
+        short_video: Frames that fill the clip of a graph with a fixed number of frames if a video is shorter:
+            `repeat_video` appends the video again from its start; `repeat_first_frame` puts copies of the first frame
+            in front. A manifest states it only if it is not `repeat_video`.
+    """
 
     mode: Literal["online", "clip"]
     length: Annotated[int, Field(ge=1)] = 1
     stride: Annotated[int, Field(ge=1)] = 1
+    short_video: Literal["repeat_video", "repeat_first_frame"] = "repeat_video"
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # versions of this schema without the field can then read all bundles that do not need it
+        written: dict[str, Any] = handler(self)
+        if self.short_video == "repeat_video":
+            del written["short_video"]
+        return written
 
     @model_validator(mode="after")
     def _online_is_one_frame(self) -> Window:

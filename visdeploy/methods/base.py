@@ -136,6 +136,15 @@ class Decoder(ABC, Generic[DecodeT, TrackingT]):
             profiler=profiler,
         )
 
+    @classmethod
+    def latency(cls, window: Window) -> int:
+        """Return the number of frames by which the result of a frame is delayed.
+
+        Args:
+            window: Frames of one step.
+        """
+        return window.length - 1
+
     @abstractmethod
     def start(self) -> None:
         """Create the tracks of a new stream, which has none; the constructor calls this last."""

@@ -49,6 +49,8 @@ class ParityMeter:
         self._decoders = [create_decoder(spec) for _ in range(2)]
         own = self._decoders[0].measures
         self._measures = {each.name: find_measure(each.measure, own)(each, self.tolerance) for each in spec.outputs}
+        for measure in self._measures.values():
+            measure.attach(spec)
         self._matcher = RowMatcher(spec.outputs, self.tolerance.atol)
         self._frames = 0
         self._ious: list[float] = []

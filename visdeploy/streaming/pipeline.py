@@ -57,7 +57,7 @@ class Pipeline:
     @property
     def latency(self) -> int:
         """Number of frames by which the result of a frame is delayed; 0 for online methods."""
-        return self.feeder.window.length - 1
+        return self._decoder_class.latency(self.feeder.window)
 
     def decoder(self, *, keep_tracks: bool = False) -> Decoder:
         """Create a decoder for one stream.

@@ -201,7 +201,7 @@ class _Search:
         )
         self._reach = max(self._primary, self._secondary)
         starts = np.arange(0, number, _BLOCK)
-        self._blocks = [slice(int(start), int(min(start + _BLOCK, number))) for start in starts]
+        self._blocks = [slice(start, min(start + _BLOCK, number)) for start in range(0, number, _BLOCK)]
         self._low = _per_block(np.minimum, embeddings, starts)
         self._high = _per_block(np.maximum, embeddings, starts)
         self._seeds = self.points.seediness.copy()
@@ -258,7 +258,7 @@ class _Search:
             seeds = self._seeds[part]
             np.copyto(seeds, np.float32(-np.inf), where=taken)
             self._free[block] -= count
-            self._best[block] = seeds.max()
+            self._best[block] = np.maximum.reduce(seeds)
 
     def assign_rest(self, free: BoolArray) -> None:
         """Assign free points to their farthest cluster, if it is within the secondary distance.
