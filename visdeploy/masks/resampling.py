@@ -42,8 +42,7 @@ def resize_padded_mask(
 ) -> npt.NDArray[np.bool_]:
     """Enlarge a mask of a padded input, remove the padding, and resize it to the frame: bilinear, then `> 0.5`.
 
-    The values between the two steps are not rounded to 0 and 1. A pixel whose value is exactly one half is outside on
-    every platform. Disjoint masks stay disjoint.
+    A pixel whose value is exactly one half is outside on every platform. Disjoint masks stay disjoint.
 
     Args:
         mask: bool `[h, w]`.
@@ -55,6 +54,17 @@ def resize_padded_mask(
     Returns:
         bool `[height, width]` in column-major order, the order of run-length encoding.
     """
+    values = padded_mask_values(mask, scale, content, height, width)
+    return np.asarray(values > np.float32(1) - _TIE, dtype=bool)
+
+
+def padded_mask_values(
+    mask: npt.NDArray[np.bool_], scale: int, content: tuple[int, int], height: int, width: int
+) -> npt.NDArray[np.float32]:
+    """Return the values to which `resize_padded_mask` applies its threshold, float32 `[height, width]` in 0..1.
+
+    The values between the two steps are not rounded to 0 and 1. For the arguments see `resize_padded_mask`.
+    """
     import cv2
 
     values = np.ascontiguousarray(mask.T, dtype=np.float32)
@@ -64,8 +74,7 @@ def resize_padded_mask(
     values = np.ascontiguousarray(values.reshape(mask.shape[1] * scale, -1)[: content[1], : content[0]])
     if content != (height, width):
         values = np.asarray(cv2.resize(values, (height, width), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
-    inside: npt.NDArray[np.bool_] = np.asarray(values > np.float32(1) - _TIE, dtype=bool).reshape(width, height)
-    return inside.T
+    return values.reshape(width, height).T
 
 
 def resize_logits(logits: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:

@@ -1,0 +1,128 @@
+"""Golden data of VIShv: clustering and chaining of synthetic scenes, and tables of windows and colours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from visdeploy.formats.davis import davis_palette
+from visdeploy.manifest import Window
+from visdeploy.streaming.windows import Feeder, Step, steps
+from visdeploy.tracking.cluster_chain import Chain
+from visdeploy.tracking.embedding_clusters import ClusterRule, Clusters, Points, find_clusters
+
+from .core import Golden, Store
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+
+def enlarged(values: FloatArray) -> FloatArray:
+    """Resize the last two axes by 4, bilinear, corners not aligned, as the graph does."""
+    import torch
+
+    found = torch.nn.functional.interpolate(
+        torch.from_numpy(np.ascontiguousarray(values)), scale_factor=4, mode="bilinear", align_corners=False
+    )
+    return np.asarray(found.numpy(), np.float32)
+
+
+def check_clustering(golden: Golden) -> None:
+    """Compare `clustering.npz`: labels, centres, links and tracks of eight synthetic scenes."""
+    details = json.loads((golden.folder / "manifest_clustering.json").read_text(encoding="utf-8"))
+    if (store := golden.open("clustering.npz")) is None:
+        return
+    for scene, config in details["scenes"].items():
+        _check_scene(store, scene, config)
+    golden.close(store)
+
+
+def _check_scene(store: Store, scene: str, config: Mapping[str, Any]) -> None:
+    rule = ClusterRule(
+        config["min_seediness"],
+        config["primary"],
+        config["secondary"],
+        config["max_instances"],
+        tuple(config["free_dim_stds"]),
+    )
+    foreground = store.take(f"{scene}/fg").astype(bool)
+    labels, chain = np.zeros(foreground.shape, np.int64), Chain()
+    for number in range(len(store.keys(rf"{scene}/win\d+/frames"))):
+        key = f"{scene}/win{number}"
+        frames = store.take(f"{key}/frames").tolist()
+        points = _scene_points(store, key, foreground[frames], config["resize"])
+        clusters, start = find_clusters(points, rule), chain.next_label + 1
+        store.exact(f"{key}/labels", np.where(clusters.labels < 0, -1, clusters.labels + start))
+        store.exact(f"{key}/counts", points.counts)
+        _check_clusters(store, key, clusters, start)
+        chain, fresh = chain.add(frames, np.split(clusters.labels, np.cumsum(points.counts)[:-1]), len(clusters))
+        for t, each in fresh.items():
+            labels[t][foreground[t]] = np.where(each < 0, -1, each + 1)
+        if f"{key}/associations" in store:
+            check_links(store, key, "costs", chain, start, len(clusters), 1e-6)
+    store.exact(f"{scene}/track_labels", labels)
+    check_table(store, scene, labels, 0.0)
+
+
+def _check_clusters(store: Store, key: str, clusters: Clusters, start: int) -> None:
+    store.exact(f"{key}/ids", np.arange(len(clusters)) + start)
+    store.close(f"{key}/centers", clusters.centers, atol=1e-6)
+    store.close(f"{key}/stds", clusters.stds, atol=1e-6)
+
+
+def _scene_points(store: Store, key: str, foreground: BoolArray, resize: int) -> Points:
+    maps = [store.take(f"{key}/{part}").swapaxes(0, 1) for part in ("embeddings", "bandwidths", "seediness")]
+    embeddings, bandwidths, seediness = (enlarged(each) if resize == 4 else each for each in maps)
+    return Points.of(embeddings, bandwidths, seediness[:, 0], list(foreground))
+
+
+def check_links(store: Store, key: str, costs: str, chain: Chain, start: int, clusters: int, limit: float) -> None:
+    """Compare the links of a window; clusters are numbered from `start`, tracks from 1."""
+    pairs = np.array([(link.track + 1, link.cluster + start) for link in chain.links], np.int64).reshape(-1, 2)
+    store.exact(f"{key}/associations", pairs)
+    store.close(f"{key}/{costs}", np.array([link.cost for link in chain.links], np.float32), atol=limit)
+    unmatched = store.take(f"{key}/unmatched_new")
+    free = sorted(set(range(start, start + clusters)) - set(pairs[:, 1].tolist()))
+    # without any link, upstream lists none of them
+    store.row(f"{key}/unmatched_new", float(len(pairs) > 0 and sorted(unmatched.tolist()) != free), 0.0)
+    lost = store.take(f"{key}/unmatched_old").tolist()
+    store.row(f"{key}/unmatched_old", float(bool(set(lost) & set(pairs[:, 0].tolist()))), 0.0)
+
+
+def check_table(store: Store, name: str, labels: npt.NDArray[np.int64], limit: float) -> None:
+    """Compare number of pixels and lifetime of every track; the recording also counts outliers as a track."""
+    ids = np.unique(labels[labels != 0])
+    present = [np.flatnonzero((labels == k).any(axis=(1, 2))) for k in ids]
+    store.exact(f"{name}/track_ids", ids)
+    points = store.take(f"{name}/track_points")
+    found = np.array([np.count_nonzero(labels == k) for k in ids])
+    same = found.shape == points.shape
+    store.row(f"{name}/track_points", float(np.abs(found - points).sum() / labels.size) if same else np.inf, limit)
+    store.exact(f"{name}/track_lifetimes", np.array([each[-1] - each[0] for each in present], np.int64))
+
+
+def window_frames(frames: int, window: Window) -> list[tuple[list[int], Step]]:
+    """Return the frames of every window with repetitions, and its step, as the runtime's streams group them."""
+    feeder = Feeder("frames", window, fixed=True)
+    tagged = [(np.full((1, 3, 1, 1), t, np.float32), None) for t in range(frames)]
+    return [(step.inputs["frames"][:, 0, 0, 0].astype(int).tolist(), step) for step in steps(feeder, tagged)]
+
+
+def check_tables(folder: Path) -> list[str]:
+    """Compare the tables of `aux.json` with the runtime: windows, sizes, palette. Return what differs."""
+    tables = json.loads((folder / "aux.json").read_text(encoding="utf-8"))
+    wrong = []
+    for row in tables["windows"]:
+        length, stride = row["window"], row["window"] - row["overlap"]
+        window = Window(mode="clip", length=length, stride=stride, short_video="repeat_first_frame")
+        if [frames for frames, _ in window_frames(row["frames"], window)] != row["indices"]:
+            wrong.append(f"windows of {row['frames']} frames, {length} with an overlap of {row['overlap']}")
+    palette = np.array(tables["palette"], np.uint8).ravel()
+    if not np.array_equal(palette, davis_palette().ravel()[: len(palette)]):
+        wrong.append("palette")
+    return wrong
