@@ -15,7 +15,6 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from machine import machine_line
 
 from visdeploy.tracking.embedding_clusters import OUTLIER, ClusterRule, Clusters, Points, find_clusters
 
@@ -103,6 +102,8 @@ def seconds(run: Callable[[], object]) -> float:
 
 def main() -> None:
     """Measure both versions in turns, compare their labels, and print."""
+    from machine import machine_line  # here, so that tests can import the plain version
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, nargs=2, default=(480, 854), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--frames", type=int, default=8)

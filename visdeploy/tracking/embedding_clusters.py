@@ -6,9 +6,9 @@ Pixels that remain free are assigned afterwards by a lower threshold. The publis
 *largest* distance of a pixel to any cluster, and also considers pixels that the last of the allowed clusters has just
 taken. Both are reproduced, because published results depend on them.
 
-A distance is computed only where it can matter. Pixels are divided into blocks with known bounds of their embeddings.
-A block that is farther from a centre than both thresholds allow is skipped: none of its pixels can join this cluster,
-nor be assigned afterwards. Rounding is monotone, so that the bound holds for the computed distances as well.
+A distance is computed only where it can matter. The two dimensions of the embedding that exclude most pixels are tested
+first, each by an interval around the centre, and pixels of earlier clusters are removed from the arrays now and then.
+Afterwards, a remaining pixel is followed only until one cluster is farther than the lower threshold allows.
 """
 
 from __future__ import annotations
@@ -26,8 +26,15 @@ BoolArray = npt.NDArray[np.bool_]
 
 OUTLIER = -1
 """Label of a pixel that belongs to no cluster."""
-_BLOCK = 2048
-"""Pixels of a block: the arrays of a block stay in the first-level and second-level caches."""
+_BLOCK = 16384
+"""Pixels whose distances are computed together: their arrays stay in the cache."""
+_SAMPLE = 1024
+"""Pixels by which the dimensions to be tested first are selected."""
+_TESTED = 2
+_COMPACT = 0.6
+"""Share of free pixels below which the others are removed."""
+_SLACK = 1e-5
+"""Relative margin of an interval, far above the rounding of a distance."""
 _MIN_VARIANCE = np.float32(1e-8)
 
 
@@ -57,16 +64,14 @@ class Points:
     Attributes:
         embeddings: float32 `[E, P]`.
         seediness: float32 `[P]`.
-        bandwidths: float32 `[B, Q]`, predicted bandwidths of all pixels.
-        pixels: int64 `[P]`, column of each point in `bandwidths`; only those of the seeds are read.
-        counts: int64 `[T]`, number of points in each frame.
+        bandwidths: float32 `[T, B, h, w]`, predicted bandwidths of all pixels; only those of seeds are read.
+        places: Positions of the foreground pixels of each frame in the frame, int64 `[P_t]`.
     """
 
     embeddings: FloatArray
     seediness: FloatArray
     bandwidths: FloatArray
-    pixels: IntArray
-    counts: IntArray
+    places: tuple[IntArray, ...]
 
     @classmethod
     def of(
@@ -81,25 +86,34 @@ class Points:
             foreground: Mask of each frame, bool `[h, w]`.
         """
         frames, size = embeddings.shape[:2]
-        area = int(np.prod(embeddings.shape[2:]))
-        flat, seeds = embeddings.reshape(frames, size, area), seediness.reshape(frames, area)
-        places = [np.flatnonzero(mask) for mask in foreground]
-        counts = np.array([len(each) for each in places], np.int64)
-        ends = np.cumsum(counts)
-        total = int(ends[-1]) if frames else 0
+        flat, seeds = embeddings.reshape(frames, size, -1), seediness.reshape(frames, -1)
+        places = tuple(np.flatnonzero(mask) for mask in foreground)
+        total = sum(map(len, places))
         chosen, values = np.empty((size, total), np.float32), np.empty(total, np.float32)
-        pixels = np.empty(total, np.int64)
-        for t, (place, end) in enumerate(zip(places, ends.tolist(), strict=True)):
-            part = slice(end - len(place), end)
-            pixels[part] = place + t * area
+        start = 0
+        for t, place in enumerate(places):
+            part = slice(start, start + len(place))
             np.take(seeds[t], place, out=values[part], mode="clip")
             for k in range(size):
                 np.take(flat[t, k], place, out=chosen[k, part], mode="clip")
-        spread = np.moveaxis(bandwidths, 1, 0).reshape(bandwidths.shape[1], -1)
-        return cls(chosen, values, spread, pixels, counts)
+            start = part.stop
+        return cls(chosen, values, bandwidths, places)
+
+    @property
+    def counts(self) -> IntArray:
+        """Number of points of each frame, int64 `[T]`."""
+        return np.array([len(place) for place in self.places], np.int64)
+
+    def bandwidths_of(self, point: int) -> FloatArray:
+        """Return the predicted bandwidths of a point, float32 `[B]`."""
+        ends = np.cumsum(self.counts)
+        frame = int(np.searchsorted(ends, point, side="right"))
+        place = self.places[frame][point - (ends[frame] - len(self.places[frame]))]
+        row, column = np.unravel_index(int(place), self.bandwidths.shape[2:])
+        return self.bandwidths[frame, :, row, column]
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.seediness)
 
 
 class Seed(NamedTuple):
@@ -138,20 +152,17 @@ def find_clusters(points: Points, rule: ClusterRule) -> Clusters:
     """
     search = _Search(points, rule)
     seeds: list[Seed] = []
-    free: BoolArray | None = None
+    rest = np.zeros(0, np.int64)
     for number in range(rule.max_clusters):
         point = search.best_seed()
-        if point is None:
-            free = None
-            break
-        free = search.labels == OUTLIER if number == rule.max_clusters - 1 else None
-        if points.seediness[point] < rule.min_seediness:
-            free = search.labels == OUTLIER
+        weak = point is not None and points.seediness[point] < rule.min_seediness
+        if weak or number == rule.max_clusters - 1:
+            rest = search.free_points()  # before the last cluster is formed, as in the published implementation
+        if point is None or weak:
             break
         seeds.append(Seed(point, seed_bandwidths(points, point, rule)))
         search.add(number, seeds[-1])
-    if free is not None and seeds:
-        search.assign_rest(free)
+    search.assign_rest(rest, seeds)
     return summarise(points, search.labels, seeds)
 
 
@@ -166,7 +177,7 @@ def summarise(points: Points, labels: npt.NDArray[np.int32], seeds: Sequence[See
 def seed_bandwidths(points: Points, point: int, rule: ClusterRule) -> FloatArray:
     """Return the bandwidths of a cluster that starts at a point, float32 `[E]`."""
     free = [1.0 / std**2 for std in rule.free_dim_stds]
-    return np.concatenate([points.bandwidths[:, points.pixels[point]], np.array(free, np.float32)])
+    return np.concatenate([points.bandwidths_of(point), np.array(free, np.float32)])
 
 
 def largest_distance(probability: float) -> np.float32:
@@ -187,89 +198,113 @@ def largest_distance(probability: float) -> np.float32:
 
 @dataclass
 class _Search:
-    """Labels of the points, and the distance to the farthest cluster of those that can still be assigned."""
+    """Labels of the points, and the points that are free, without most of those that are not."""
 
     points: Points
     rule: ClusterRule
     labels: npt.NDArray[np.int32] = field(init=False)
 
     def __post_init__(self) -> None:
-        number, embeddings = len(self.points), self.points.embeddings
+        number = len(self.points)
         self.labels = np.full(number, OUTLIER, np.int32)
-        self._primary, self._secondary = (
-            largest_distance(p) for p in (self.rule.primary_threshold, self.rule.secondary_threshold)
-        )
-        self._reach = max(self._primary, self._secondary)
-        starts = np.arange(0, number, _BLOCK)
-        self._blocks = [slice(start, min(start + _BLOCK, number)) for start in range(0, number, _BLOCK)]
-        self._low = _per_block(np.minimum, embeddings, starts)
-        self._high = _per_block(np.maximum, embeddings, starts)
+        self._primary = largest_distance(self.rule.primary_threshold)
+        self._secondary = largest_distance(self.rule.secondary_threshold)
+        self._rows = dict(enumerate(self.points.embeddings))
         self._seeds = self.points.seediness.copy()
-        self._best = _per_block(np.maximum, self._seeds[None], starts)[0]
-        self._free = np.array([part.stop - part.start for part in self._blocks], np.int64)
-        self._rest = np.full(len(starts), self._secondary >= 0)
-        self._farthest = np.full(number, -1, np.float32)
-        self._farthest_cluster = np.zeros(number, np.int32)
-        self._scratch = np.empty((2, _BLOCK), np.float32)
+        self._places: IntArray | None = None  # None: every point is there
+        self._free, self._num_free = np.ones(number, bool), number
 
     def best_seed(self) -> int | None:
         """Return the first free point with the largest seediness; None if no point is free."""
-        if not self._free.any():
+        if not self._num_free:
             return None
-        block = int(np.where(self._free > 0, self._best, -np.inf).argmax())
-        part = self._blocks[block]
-        return part.start + int(self._seeds[part].argmax())
+        best = int(self._seeds.argmax())
+        if not self._free[best]:  # the seediness of all free points is -inf
+            best = int(self._free.argmax())
+        return best if self._places is None else int(self._places[best])
+
+    def free_points(self) -> IntArray:
+        """Return the free points in ascending order."""
+        found = np.flatnonzero(self._free)
+        return found if self._places is None else self._places[found]
 
     def add(self, number: int, seed: Seed) -> None:
         """Form a cluster: label the free points within the primary distance."""
-        center = self.points.embeddings[:, seed.point].copy()
-        near = self._lower_bounds(center, seed.bandwidths) <= self._reach
-        if not np.isfinite(center).all() or not np.isfinite(seed.bandwidths).all():
-            near[:] = True
-        self._rest &= near
-        for block in np.flatnonzero(near & ((self._free > 0) | self._rest)).tolist():
-            self._add_block(block, number, center, seed.bandwidths)
+        center = self.points.embeddings[:, seed.point]
+        candidates = np.flatnonzero(self._near(center, seed.bandwidths))
+        points = candidates if self._places is None else self._places.take(candidates)
+        distances = _distances(self.points.embeddings, points, center, seed.bandwidths)
+        inside = np.flatnonzero(distances <= self._primary)  # several times as fast as indexing with a mask
+        taken = candidates.take(inside)
+        self.labels[points.take(inside)] = number
+        self._free[taken], self._seeds[taken] = False, -np.inf
+        self._num_free -= len(taken)
+        if self._num_free < _COMPACT * len(self._free):
+            self._compact()
 
-    def _lower_bounds(self, center: FloatArray, bandwidths: FloatArray) -> FloatArray:
-        """Return a lower bound of the distances of each block, computed in the order of the distances themselves."""
-        total = np.zeros(len(self._blocks), np.float32)
-        for k, (middle, bandwidth) in enumerate(zip(center, bandwidths, strict=True)):
-            gap = np.maximum(np.maximum(self._low[k] - middle, middle - self._high[k]), np.float32(0))
-            total += gap * gap * bandwidth
-        bounds: FloatArray = np.sqrt(total)
-        return np.where(np.isnan(bounds), np.float32(0), bounds)
+    def _near(self, center: FloatArray, bandwidths: FloatArray) -> BoolArray:
+        """Return whether points are free and can be within the primary distance, by the most selective dimensions."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            reach = float(self._primary) * (1 + _SLACK) / np.sqrt(bandwidths, dtype=np.float64)
+        reach += _SLACK * np.abs(center)
+        finite = np.isfinite(reach) & np.isfinite(center)
+        low, high = (center - reach).astype(np.float32), (center + reach).astype(np.float32)
+        places = np.arange(0, len(self._free), max(1, len(self._free) // _SAMPLE))
+        sample = self.points.embeddings[:, places if self._places is None else self._places[places]]
+        inside = (sample >= low[:, None]) & (sample <= high[:, None])
+        order = np.where(finite, np.count_nonzero(inside, axis=1), sample.shape[1] + 1).argsort()
+        near = self._free.copy()
+        for k in order[:_TESTED].tolist():
+            if finite[k]:
+                row = self._row(k)
+                near &= row >= low[k]
+                near &= row <= high[k]
+        return near
 
-    def _add_block(self, block: int, number: int, center: FloatArray, bandwidths: FloatArray) -> None:
-        part = self._blocks[block]
-        total, term = self._scratch[:, : part.stop - part.start]
-        squared_distances(self.points.embeddings[:, part], center, bandwidths, total, term)
-        distance = np.sqrt(total, out=total)
-        labels = self.labels[part]
-        if self._rest[block]:
-            # this includes points that other clusters have taken; only free ones are assigned in the end
-            farther = distance > self._farthest[part]
-            np.copyto(self._farthest[part], distance, where=farther)
-            np.copyto(self._farthest_cluster[part], np.int32(number), where=farther)
-        taken = distance <= self._primary
-        taken &= labels == OUTLIER
-        count = int(np.count_nonzero(taken))
-        if count:
-            np.copyto(labels, np.int32(number), where=taken)
-            seeds = self._seeds[part]
-            np.copyto(seeds, np.float32(-np.inf), where=taken)
-            self._free[block] -= count
-            self._best[block] = np.maximum.reduce(seeds)
+    def _row(self, k: int) -> FloatArray:
+        """Return one dimension of the embeddings; it is compacted only when it is tested."""
+        if k not in self._rows and self._places is not None:
+            self._rows[k] = self.points.embeddings[k].take(self._places, mode="clip")
+        return self._rows[k]
 
-    def assign_rest(self, free: BoolArray) -> None:
-        """Assign free points to their farthest cluster, if it is within the secondary distance.
+    def _compact(self) -> None:
+        """Remove the points that are not free from the arrays."""
+        kept = np.flatnonzero(self._free)
+        self._rows = {}
+        self._seeds = self._seeds.take(kept)
+        self._places = kept if self._places is None else self._places.take(kept)
+        self._free = np.ones(len(kept), bool)
+
+    def assign_rest(self, rest: IntArray, seeds: Sequence[Seed]) -> None:
+        """Assign points to their farthest cluster, if it is within the secondary distance.
 
         Args:
-            free: bool `[P]`, the points that were free when the last cluster started.
+            rest: The points.
+            seeds: Start of each cluster.
         """
-        for block in np.flatnonzero(self._rest).tolist():
-            part = self._blocks[block]
-            near = free[part] & (self._farthest[part] <= self._secondary)
-            np.copyto(self.labels[part], self._farthest_cluster[part], where=near)
+        farthest, owners = np.full(len(rest), -1, np.float32), np.zeros(len(rest), np.int32)
+        for number, (point, bandwidths) in enumerate(seeds):
+            center = self.points.embeddings[:, point]
+            distances = _distances(self.points.embeddings, rest, center, bandwidths)
+            kept = np.flatnonzero(distances <= self._secondary)
+            rest, distances, farthest, owners = rest[kept], distances[kept], farthest[kept], owners[kept]
+            farther = distances > farthest
+            farthest[farther], owners[farther] = distances[farther], number
+        if seeds:
+            self.labels[rest] = owners
+
+
+def _distances(embeddings: FloatArray, places: IntArray, center: FloatArray, bandwidths: FloatArray) -> FloatArray:
+    """Return the distances of some points to a centre, float32 `[len(places)]`."""
+    found = np.empty(len(places), np.float32)
+    chosen, term = np.empty((len(embeddings), _BLOCK), np.float32), np.empty(_BLOCK, np.float32)
+    for start in range(0, len(places), _BLOCK):
+        part = places[start : start + _BLOCK]
+        size = len(part)
+        for row, values in zip(embeddings, chosen, strict=True):
+            np.take(row, part, out=values[:size], mode="clip")
+        squared_distances(chosen[:, :size], center, bandwidths, found[start : start + size], term[:size])
+    return np.sqrt(found, out=found)
 
 
 def squared_distances(
@@ -291,10 +326,3 @@ def squared_distances(
         np.multiply(target, bandwidth, out=target)
         if k:
             np.add(total, term, out=total)
-
-
-def _per_block(reduce: np.ufunc, values: FloatArray, starts: IntArray) -> FloatArray:
-    """Reduce each block of the last axis; float32 `[rows, blocks]`."""
-    if not len(starts):
-        return np.zeros((len(values), 0), np.float32)
-    return np.asarray(reduce.reduceat(values, starts, axis=1), np.float32)
