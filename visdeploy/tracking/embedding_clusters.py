@@ -209,7 +209,7 @@ class _Search:
         self.labels = np.full(number, OUTLIER, np.int32)
         self._primary = largest_distance(self.rule.primary_threshold)
         self._secondary = largest_distance(self.rule.secondary_threshold)
-        self._rows = dict(enumerate(self.points.embeddings))
+        self._rows: dict[int, FloatArray] = dict(enumerate(self.points.embeddings))
         self._seeds = self.points.seediness.copy()
         self._places: IntArray | None = None  # None: every point is there
         self._free, self._num_free = np.ones(number, bool), number
@@ -264,7 +264,7 @@ class _Search:
     def _row(self, k: int) -> FloatArray:
         """Return one dimension of the embeddings; it is compacted only when it is tested."""
         if k not in self._rows and self._places is not None:
-            self._rows[k] = self.points.embeddings[k].take(self._places, mode="clip")
+            self._rows[k] = np.asarray(self.points.embeddings[k].take(self._places, mode="clip"), np.float32)
         return self._rows[k]
 
     def _compact(self) -> None:
