@@ -19,8 +19,10 @@ from visdeploy.masks.resampling import padded_mask_values, resize_padded_mask
 from visdeploy.methods.base import Arrays, TrackSummary
 from visdeploy.methods.vishv import ClusteredWindow, VIShvDecoder
 from visdeploy.methods.vishv_tracks import TrackTable, pixel_votes
+from visdeploy.methods.vishv_windows import FrameSums, WindowOutputs, add_window
 from visdeploy.results import FrameResult
 from visdeploy.streaming.preprocessing import Preprocessor
+from visdeploy.tracking import sigmoid
 from visdeploy.tracking.cluster_chain import Chain
 from visdeploy.tracking.embedding_clusters import Points, find_clusters
 
@@ -102,12 +104,16 @@ def check_clip(store: Store, config: Mapping[str, Any], clip: Mapping[str, Any],
     limit = store.golden.tolerance["masks"]["max_label_mismatch_fraction"]
     windows: list[ClusteredWindow] = []
     results: list[FrameResult] = []
+    sums: dict[int, FrameSums] = {}
     size = (clip["H"], clip["W"])
     for frames, step in window_frames(clip["T"], decoder.window):
-        results += decoder.decode(outputs(frames), step, height=size[0], width=size[1])
+        found = outputs(frames)
+        results += decoder.decode(found, step, height=size[0], width=size[1])
+        sums = add_outputs(sums, decoder, found, frames)
         windows += decoder.windows
     results += decoder.finish()
     windows += decoder.windows
+    _check_averages(store, clip, sums)
     foreground = {t: mask for w in windows for t, mask in zip(w.frames, w.foreground, strict=True)}
     masks = np.stack([foreground[t] for t in range(clip["T"])])
     wanted = _foreground(store, name)
@@ -122,6 +128,56 @@ def check_clip(store: Store, config: Mapping[str, Any], clip: Mapping[str, Any],
     store.row(f"{name}/track_labels", float(np.mean(labels != stored)), limit)
     check_table(store, name, labels, limit)
     check_results(store, config, clip, decoder.kept_tracks(), _dense(results, size), _ties(labels, clip))
+
+
+def add_outputs(
+    sums: dict[int, FrameSums], decoder: VIShvDecoder, outputs: Arrays, frames: list[int]
+) -> dict[int, FrameSums]:
+    """Return the sums of the runtime with one more window."""
+    parameters = decoder.decode_parameters
+    channels = None if parameters.output == "davis" else len(decoder.classes) + 1
+    found = WindowOutputs.of(outputs, free_dims=len(parameters.free_dim_stds), channels=channels)
+    return add_window(sums, found, [(row, frame, 0.0) for row, frame in enumerate(frames)])
+
+
+def _check_averages(store: Store, clip: Mapping[str, Any], sums: dict[int, FrameSums]) -> None:
+    """Compare the probability of the foreground and the logits of the classes, means over all windows."""
+    name, heads = clip["name"], store.golden.tolerance["heads"]
+    coarse = bool(clip.get("resize_embeddings"))
+    if f"{name}/fg_prob" in store:
+        logits = np.stack([sums[t].foreground / np.float32(sums[t].count) for t in range(clip["T"])])
+        step = {"1": 4, "2": 4} if coarse else {}
+        store.subsample = {**store.subsample, f"{name}/fg_prob": step}
+        store.close(f"{name}/fg_prob", sigmoid(logits), **heads)
+    everywhere = np.ones(sums[0].foreground.shape, bool)
+    shape = (-1, *everywhere.shape)
+    for key in ("category_logits", "argmax"):
+        if f"{name}/{key}" not in store:
+            continue
+        means = np.stack([sums[t].class_means(everywhere).reshape(shape) for t in range(clip["T"])])
+        if key == "argmax":
+            stored, limit = store.take(f"{name}/{key}"), store.golden.tolerance["masks"]
+            different = float(np.mean(means.argmax(axis=1) != stored))
+            store.row(f"{name}/{key}", different, limit["max_label_mismatch_fraction"])
+            continue
+        space = 4 if coarse else 2
+        store.subsample = {**store.subsample, f"{name}/{key}": {"1": 8, "2": space, "3": space}}
+        store.close(f"{name}/{key}", means, **heads)
+
+
+def check_foreground(store: Store, config: Mapping[str, Any], clip: Mapping[str, Any]) -> None:
+    """Compare the foreground of a clip that stores the whole seediness of every window, without a semantic head."""
+    name, decoder = clip["name"], new_decoder(config, clip)
+    parameters = decoder.decode_parameters
+    sums: dict[int, FrameSums] = {}
+    for number, (frames, _) in enumerate(window_frames(clip["T"], decoder.window)):
+        seediness = store.take(f"{name}/win{number}/seediness_head")[0]
+        dims = len(parameters.free_dim_stds)
+        maps = [np.zeros((len(seediness), n, *seediness.shape[1:]), np.float32) for n in (dims + 1, 1)]
+        outputs = {"embeddings": maps[0], "bandwidths": maps[1], "seediness": seediness}
+        sums = add_outputs(sums, decoder, outputs, frames)
+    found = np.stack([sums[t].mask(parameters.seediness_threshold) for t in range(clip["T"])])
+    store.row(f"{name}/fg_mask", float(np.mean(found != _foreground(store, name))), 0.0)
 
 
 def _ties(labels: npt.NDArray[np.int64], clip: Mapping[str, Any]) -> Pixels:
