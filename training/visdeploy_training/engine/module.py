@@ -81,6 +81,7 @@ class TrainingModule(L.LightningModule):
 
     def training_step(self, batch: ClipBatch, batch_index: int) -> Tensor:
         """Return the sum of the losses of a batch, and log each of them."""
+        self.model.start_iteration(self.global_step)
         losses = self._losses(self._forward(batch), batch.targets, self.model.config)
         total = torch.stack(list(losses.values())).sum()
         self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()})

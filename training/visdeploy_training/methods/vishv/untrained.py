@@ -1,0 +1,62 @@
+"""Initial weights with which an untrained VIShv network finds objects."""
+
+from __future__ import annotations
+
+from math import pi
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from visdeploy_training.methods.vishv.config import SIZE_MULTIPLE, SMALLEST
+from visdeploy_training.methods.vishv.decoder import Decoder
+from visdeploy_training.methods.vishv.embedding import BANDWIDTH_SCALE
+from visdeploy_training.methods.vishv.network import VIShv
+from visdeploy_training.model import VISModel
+
+REACH = 1.386
+"""Distance, in units of the bandwidth, at which a pixel is as likely to belong to a cluster as not: `exp(-d/2) = 1/2`."""
+
+
+def show_objects(model: VISModel, count: int) -> None:
+    """Modify weights so that the pixels of a noise clip are foreground and form about `count` clusters; see `Method`.
+
+    Embeddings are close to the coordinates, and the bandwidths are those of clusters that fill the clip.
+    """
+    if not isinstance(model, VIShv):
+        raise TypeError(f"expected a VIShv network, not {type(model).__name__}")
+    config, head = model.config, model.embedding_head
+    side = max(SMALLEST, -(-config.shortest_edge // SIZE_MULTIPLE) * SIZE_MULTIPLE)
+    mode = model.training
+    model.eval()
+    with torch.inference_mode():
+        levels = model.levels(torch.randn(1, config.window, 3, side, side))
+        features = head.decode(levels)
+        _scale(head.conv_embedding, features, 0.2)
+        _scale(head.conv_variance, features, 0.1)
+        dims = config.bandwidth_dims
+        volume = 4 / 3 * pi if dims == 3 else pi
+        radius = (2**dims / (volume * max(count, 1))) ** (1 / dims)
+        cast(Tensor, head.conv_variance.bias).fill_(((REACH / radius) ** 2 / BANDWIDTH_SCALE)).log_()
+        if head.conv_seediness is not None:
+            _towards(head.conv_seediness, features, 2.5)
+        if model.offset_decoder is not None:
+            coarse = model.offset_decoder.conv1_add[0](levels[-1])
+            _scale(cast(nn.Conv3d, model.offset_decoder.conv1_add[1]), coarse, 0.1)
+        for other in (model.seediness_head, model.semseg_head):
+            if other is not None:
+                _towards(other.conv_out, cast(Decoder, other).decode(levels), 2.5)
+    model.train(mode)
+
+
+def _scale(conv: nn.Conv3d, x: Tensor, spread: float) -> None:
+    """Scale the weights so that the outputs for `x` have this standard deviation."""
+    conv.weight.mul_(spread / conv(x).std().clamp(min=1e-20))
+
+
+def _towards(conv: nn.Conv3d, x: Tensor, mean: float) -> None:
+    """Change the weights of the last output so that it has this mean for `x`, and a standard deviation of about 1."""
+    weight, centre = conv.weight[-1, :, 0, 0, 0], x.mean(dim=(0, 2, 3, 4))
+    weight.sub_(centre * (weight @ centre) / centre.square().sum().clamp(min=1e-20))
+    weight.div_(conv(x)[:, -1].std().clamp(min=1e-20))
+    weight.add_(mean * centre / centre.square().sum().clamp(min=1e-20))
