@@ -43,12 +43,13 @@ def enlarge(x: Tensor, *, frames: int = 1, space: int = 2) -> Tensor:
     """
     length = x.shape[2]
     flat = F.interpolate(x.flatten(1, 2), scale_factor=float(space), mode="bilinear", align_corners=False)
-    x = flat.unflatten(1, (-1, length))
+    wide: Tensor = flat.unflatten(1, (-1, length))
     if frames == 1:
-        return x
-    height = x.shape[3]
-    flat = F.interpolate(x.flatten(3, 4), scale_factor=(float(frames), 1.0), mode="bilinear", align_corners=False)
-    return flat.unflatten(3, (height, -1))
+        return wide
+    factors = (float(frames), 1.0)
+    flat = F.interpolate(wide.flatten(3, 4), scale_factor=factors, mode="bilinear", align_corners=False)
+    long: Tensor = flat.unflatten(3, (wide.shape[3], -1))
+    return long
 
 
 class Block(nn.Sequential):
@@ -127,8 +128,8 @@ class Decoder(nn.Module):
         blocks = (self.block_16x(x16, min(count, 2)), self.block_8x(x8, min(count, 1)), self.block_4x(x4))
         # one step to a finer map undoes one of the poolings; the last steps do if there are fewer
         for step, (fine, conv) in enumerate(zip(blocks, (self.conv_16, self.conv_8, self.conv_4), strict=True)):
-            x = cast(Tensor, conv(torch.cat([enlarge(x, frames=2 if step >= 3 - count else 1), fine], dim=1)))
-        return x
+            x = conv(torch.cat([enlarge(x, frames=2 if step >= 3 - count else 1), fine], dim=1))
+        return cast(Tensor, x)
 
 
 class OutputHead(Decoder):

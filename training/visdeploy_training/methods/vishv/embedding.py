@@ -107,7 +107,8 @@ def flow_input(appearance: Tensor, bits: int, *, straight_through: bool) -> Tens
         value = value / 2 ** (8 - bits)
         rounded = value.floor()
         value = value + (rounded - value).detach() if straight_through else rounded
-    return value / 2**bits - 0.5
+    scaled: Tensor = value / 2**bits - 0.5
+    return scaled
 
 
 def bandwidths(variances: Tensor) -> Tensor:

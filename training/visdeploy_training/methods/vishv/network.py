@@ -1,4 +1,4 @@
-"""VIShv network: embeddings of the pixels of a clip, semantic classes, and a flow of the appearance for the training."""
+"""VIShv network: embeddings of the pixels of a clip, semantic classes, and a flow of the appearance."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def make_flow(config: VIShvConfig) -> Glow:
 
 
 def foreground_logits(semantic: Tensor) -> Tensor:
-    """Return the foreground logits `[...]` of semantic logits `[..., C, h, w]`, with the channels on the third-last axis.
+    """Return the foreground logits `[..., h, w]` of semantic logits `[..., C, h, w]`.
 
     With two channels, background and one class, the sigmoid of the result is the softmax of the class.
     """

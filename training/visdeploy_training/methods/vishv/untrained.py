@@ -15,7 +15,7 @@ from visdeploy_training.methods.vishv.network import VIShv
 from visdeploy_training.model import VISModel
 
 REACH = 1.386
-"""Distance, in units of the bandwidth, at which a pixel is as likely to belong to a cluster as not: `exp(-d/2) = 1/2`."""
+"""Distance from a centre, in units of the bandwidth, at which the membership `exp(-d/2)` is one half."""
 
 
 def show_objects(model: VISModel, count: int) -> None:
@@ -37,7 +37,7 @@ def show_objects(model: VISModel, count: int) -> None:
         dims = config.bandwidth_dims
         volume = 4 / 3 * pi if dims == 3 else pi
         radius = (2**dims / (volume * max(count, 1))) ** (1 / dims)
-        cast(Tensor, head.conv_variance.bias).fill_(((REACH / radius) ** 2 / BANDWIDTH_SCALE)).log_()
+        cast(Tensor, head.conv_variance.bias).fill_((REACH / radius) ** 2 / BANDWIDTH_SCALE).log_()
         if head.conv_seediness is not None:
             _towards(head.conv_seediness, features, 2.5)
         if model.offset_decoder is not None:

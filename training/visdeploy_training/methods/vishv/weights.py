@@ -27,9 +27,7 @@ FLOW = "offset_head."
 BLOCKS = ("block_32x", "block_16x", "block_8x", "block_4x")
 UNUSED = ("offset_decoder.conv1_cat.", "offset_decoder.pooling_blocks.", BANDWIDTHS)
 """Official tensors without a counterpart: layers that are never used, and constants of the loss."""
-FILE = (
-    "Use a file mask_rcnn_R_50_FPN_backbone.pth or mask_rcnn_R_101_FPN_backbone.pth, with the weights of Mask R-CNN. "
-)
+FILE = "Use a file mask_rcnn_R_50_FPN_backbone.pth or mask_rcnn_R_101_FPN_backbone.pth, from Mask R-CNN. "
 STRIDE = "Those of torchvision have the stride in another convolution of a block, and no feature pyramid."
 
 

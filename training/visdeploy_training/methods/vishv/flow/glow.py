@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple, cast
 
 import torch
@@ -141,9 +142,7 @@ class ConditionEncoder(nn.Module):
     def __init__(self, levels: int) -> None:
         super().__init__()
         sizes = (1, 16, 32, 64, CONDITION_CHANNELS)
-        self.stem = nn.ModuleList(
-            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
-        )
+        self.stem = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(sizes))
         self.level = nn.ModuleList(
             nn.Conv2d(CONDITION_CHANNELS, CONDITION_CHANNELS, 3, stride=2, padding=1) for _ in range(levels)
         )

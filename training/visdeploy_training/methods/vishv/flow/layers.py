@@ -34,13 +34,11 @@ class ZeroConv(nn.Module):
 
 def coupling_net(cin: int, width: int, cout: int) -> nn.Sequential:
     """Return the network of a coupling, whose output is 0 at first."""
-    net = nn.Sequential(
-        nn.Conv2d(cin, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 1), nn.ReLU(), ZeroConv(width, cout)
-    )
-    for conv in (net[0], net[2]):
+    first, second = nn.Conv2d(cin, width, 3, padding=1), nn.Conv2d(width, width, 1)
+    for conv in (first, second):
         nn.init.normal_(conv.weight, 0, 0.05)
-        nn.init.zeros_(conv.bias)
-    return net
+        nn.init.zeros_(cast(Tensor, conv.bias))
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), ZeroConv(width, cout))
 
 
 class ActNorm(nn.Module):
@@ -221,7 +219,8 @@ def scale_and_shift(raw: Tensor) -> tuple[Tensor, Tensor]:
 
 def random_rotation(channels: int) -> Tensor:
     """Return a random orthogonal matrix on the CPU, also where networks are built without values."""
-    return torch.linalg.qr(torch.randn(channels, channels, device="cpu")).Q
+    rotation: Tensor = torch.linalg.qr(torch.randn(channels, channels, device="cpu")).Q
+    return rotation
 
 
 def _parameter(value: Tensor) -> nn.Parameter:
