@@ -86,10 +86,10 @@ def check_links(store: Store, key: str, costs: str, chain: Chain, start: int, cl
     pairs = np.array([(link.track + 1, link.cluster + start) for link in chain.links], np.int64).reshape(-1, 2)
     store.exact(f"{key}/associations", pairs)
     store.close(f"{key}/{costs}", np.array([link.cost for link in chain.links], np.float32), atol=limit)
-    unmatched = store.take(f"{key}/unmatched_new")
-    free = sorted(set(range(start, start + clusters)) - set(pairs[:, 1].tolist()))
-    # without any link, upstream lists none of them
-    store.row(f"{key}/unmatched_new", float(len(pairs) > 0 and sorted(unmatched.tolist()) != free), 0.0)
+    unmatched = set(store.take(f"{key}/unmatched_new").tolist())
+    free = set(range(start, start + clusters)) - set(pairs[:, 1].tolist())
+    # the recording lists those with pixels in the frames of both windows, and none without any link
+    store.row(f"{key}/unmatched_new", float(not unmatched <= free), 0.0)
     lost = store.take(f"{key}/unmatched_old").tolist()
     store.row(f"{key}/unmatched_old", float(bool(set(lost) & set(pairs[:, 0].tolist()))), 0.0)
 

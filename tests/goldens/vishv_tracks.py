@@ -157,6 +157,7 @@ def _check_averages(store: Store, clip: Mapping[str, Any], sums: dict[int, Frame
         means = np.stack([sums[t].class_means(everywhere).reshape(shape) for t in range(clip["T"])])
         if key == "argmax":
             stored, limit = store.take(f"{name}/{key}"), store.golden.tolerance["masks"]
+            store.exact(f"{name}/{key}/shape", np.array(stored.shape))
             different = float(np.mean(means.argmax(axis=1) != stored))
             store.row(f"{name}/{key}", different, limit["max_label_mismatch_fraction"])
             continue

@@ -75,10 +75,9 @@ class Block(nn.Sequential):
 
     def forward(self, x: Tensor, pooled: int = 0) -> Tensor:
         """Map `[B, cin, T, h, w]` to `[B, cout, T / 2**pooled, h, w]`; `pooled` is the number of poolings."""
-        for i in range(len(self) // 4):
-            for layer in self[4 * i : 4 * i + 3]:
-                x = layer(x)
-            if i < pooled:
+        for i, layer in enumerate(self):
+            x = layer(x)
+            if i % 4 == 3 and i // 4 < pooled:
                 x = self._pool(x)
         return x
 
