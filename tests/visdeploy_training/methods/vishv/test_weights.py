@@ -139,7 +139,7 @@ def test_stemseg_starts_a_hierarchical_network(caplog: pytest.LogCaptureFixture)
 
 def test_another_kind_of_head_is_no_start():
     model = create_model("vishv", "tiny", num_classes=3, **(SIZES | {"flow_steps": 1, "flow_width": 4}))
-    with pytest.raises(CheckpointError, match="missing, first embedding_head.conv_seediness"):
+    with pytest.raises(CheckpointError, match=r"missing, first embedding_head\.conv_seediness"):
         start_from(model, small_start("stemseg_davis_r50"))
 
 
