@@ -185,8 +185,10 @@ def start_from(model: VISModel, checkpoint: Checkpoint) -> KeyReport:
         )
     fitting, report = match_keys(model.state_dict(), checkpoint.state)
     method = get_method(model.info.method)
-    allowed = _class_tensors(model.info) | set(method.variable_tensors)
-    rest = tuple(k for k in report.misshapen if k.split(" ", 1)[0] not in allowed)
+    rest = tuple(k for k in report.misshapen if k.split(" ", 1)[0] not in method.variable_tensors)
+    if rest:  # some networks have a fixed number of classes
+        allowed = _class_tensors(model.info)
+        rest = tuple(k for k in rest if k.split(" ", 1)[0] not in allowed)
     stages = method.stage_tensors
     missing, unexpected = (
         tuple(k for k in keys if not k.startswith(stages)) for keys in (report.missing, report.unexpected)

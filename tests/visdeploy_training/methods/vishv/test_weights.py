@@ -13,6 +13,7 @@ from tests.visdeploy_training.methods.vishv.official import LAYOUTS, UNUSED, bac
 from visdeploy.errors import CheckpointError, ConfigError
 from visdeploy_training import convert_checkpoint, create_model, start_from
 from visdeploy_training.checkpoint import Checkpoint
+from visdeploy_training.methods.vishv import METHOD
 from visdeploy_training.methods.vishv.weights import BANDWIDTHS, OFFICIAL, load_backbone
 
 CASES = [(name, depth) for name in LAYOUTS for depth in (50, 101)]
@@ -135,6 +136,14 @@ def test_stemseg_starts_a_hierarchical_network(caplog: pytest.LogCaptureFixture)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name] if name in fresh else start.state[name]), name
         assert (name in caplog.text) == (name in fresh)
+
+
+def test_a_network_without_classes_starts_from_one():
+    """The clip length and the free dimensions differ; layers in all decoders are equal."""
+    start = small_start("stemseg_davis_r50", window=8)
+    sizes = SIZES | {"flow_steps": 1, "flow_width": 4}
+    report = start_from(create_model("vishv", "hierarchical_davis_r50", **sizes), start)
+    assert {k.split(" ")[0] for k in report.misshapen} == set(METHOD.variable_tensors)
 
 
 def test_another_kind_of_head_is_no_start():

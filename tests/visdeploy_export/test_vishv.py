@@ -1,0 +1,78 @@
+"""VIShv from checkpoint to bundle: outputs of both engines, sizes, and a video that is shorter than a clip."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import visdeploy
+from tests.shallow import shallow_backbones
+from tests.visdeploy_export.pipelines import in_onnx_runtime, in_pytorch
+from tests.visdeploy_training.methods.vishv.conftest import small_network
+from visdeploy.bundle import Bundle
+from visdeploy.manifest import Tolerance
+from visdeploy.predictor import VISPredictor
+from visdeploy_training import save_checkpoint
+from visdeploy_training.methods.vishv import METHOD
+
+pytestmark = pytest.mark.slow
+
+VIDEO = "data/videos/sam2_01_dog.mp4"
+AGREEMENT = Tolerance(agreement=0.9)
+"""A pixel at a threshold of a cluster changes a small mask by more than a thousandth, and there are few masks."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow() -> Iterator[None]:
+    """Build backbones with few blocks: an export takes as long as its graph is large."""
+    with shallow_backbones():
+        yield
+
+
+@pytest.fixture(scope="module", params=["semantic", "seediness"])
+def exported(request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Return a bundle of each kind of head; its certificate was measured on a real video."""
+    changes = {"window": 4, "clip_overlap": 2}
+    if request.param == "seediness":
+        changes |= {"semantic": False, "separate_seediness": True, "output": "davis", "resize_embeddings": True}
+    model = small_network(**changes)
+    METHOD.show_objects(model, 4)
+    checkpoint = save_checkpoint(model, tmp_path_factory.mktemp(request.param) / "model.safetensors")
+    return visdeploy.export(checkpoint, certify_on=shared / VIDEO, certify_frames=6, tolerance=AGREEMENT)
+
+
+def test_onnx_runtime_reproduces_pytorch_on_a_real_video(exported: Bundle):
+    certificate = exported.certificate()
+    assert not certificate["failures"]
+    outputs = {each["name"]: each for each in certificate["outputs"]}
+    assert {"embeddings", "bandwidths", "seediness"} <= set(outputs)
+    assert all(each["passed"] and each["compared"] and each["worst"] <= 1e-3 for each in outputs.values())
+    ids = certificate["track_ids"]
+    assert ids["reference"] == ids["candidate"] == ids["matched"] > 1
+
+
+@pytest.mark.parametrize("size", [(96, 128), (128, 96)])
+def test_other_sizes_give_the_same_outputs(exported: Bundle, size: tuple[int, int]):
+    frames = np.random.default_rng(0).standard_normal((4, 3, *size), np.float32)
+    found = [
+        pipeline.backend.run({"frames": frames}, {})[0]
+        for pipeline in (in_pytorch(exported), in_onnx_runtime(exported))
+    ]
+    assert set(found[0]) == {each.name for each in exported.manifest.outputs}
+    for name, value in found[0].items():
+        assert np.abs(value - found[1][name]).max() <= 1e-3 * max(1.0, float(np.abs(value).max())), name
+
+
+def test_the_flow_is_not_in_the_graph(exported: Bundle):
+    import onnx
+
+    names = [each.name for each in onnx.load(exported.path / "model.onnx").graph.initializer]
+    assert names
+    assert not [name for name in names if "offset_head" in name]
+
+
+def test_a_video_shorter_than_a_clip(exported: Bundle):
+    frames = [np.full((90, 150, 3), 40 * i, np.uint8) for i in range(3)]
+    result = VISPredictor(exported, device="cpu", threads=1)(frames)
+    assert [each.index for each in result.frames()] == [0, 1, 2]
