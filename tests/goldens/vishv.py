@@ -31,8 +31,8 @@ def run(golden: Golden) -> None:
     for path in sorted(golden.folder.glob("manifest*.json")):
         manifest = json.loads(path.read_text(encoding="utf-8"))
         golden.tolerance = manifest.get("tolerance", default)
-        if manifest["variant"] == "clustering":
-            check_clustering(golden)
+        if "scenes" in manifest:
+            check_clustering(golden, path.name, recording(path, manifest))
         elif "layouts" in manifest:
             check_flow(golden, recording(path, manifest), manifest)
         else:

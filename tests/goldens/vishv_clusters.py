@@ -32,10 +32,10 @@ def enlarged(values: FloatArray) -> FloatArray:
     return np.asarray(found.numpy(), np.float32)
 
 
-def check_clustering(golden: Golden) -> None:
-    """Compare `clustering.npz`: labels, centres, links and tracks of eight synthetic scenes."""
-    details = json.loads((golden.folder / "manifest_clustering.json").read_text(encoding="utf-8"))
-    if (store := golden.open("clustering.npz")) is None:
+def check_clustering(golden: Golden, manifest: str = "manifest_clustering.json", file: str = "clustering.npz") -> None:
+    """Compare a file of synthetic scenes: labels, centres, links and tracks."""
+    details = json.loads((golden.folder / manifest).read_text(encoding="utf-8"))
+    if (store := golden.open(file)) is None:
         return
     for scene, config in details["scenes"].items():
         _check_scene(store, scene, config)
