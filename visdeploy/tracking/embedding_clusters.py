@@ -8,14 +8,17 @@ taken. Both are reproduced, because published results depend on them.
 
 A distance is computed only where it can matter. The two dimensions of the embedding that exclude most pixels are tested
 first, each by an interval around the centre, and pixels of earlier clusters are removed from the arrays now and then.
-Afterwards, a remaining pixel is followed only until one cluster is farther than the lower threshold allows.
+Afterwards, a remaining pixel is followed only until one cluster is farther than the lower threshold allows. The frames
+of a window are independent except for the selection of the seeds, and can be distributed among threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +38,8 @@ _COMPACT = 0.6
 """Share of free pixels below which the others are removed."""
 _SLACK = 1e-5
 """Relative margin of an interval, far above the rounding of a distance."""
+_SERIAL = 1 << 15
+"""Points below which one thread is as fast as several."""
 _MIN_VARIANCE = np.float32(1e-8)
 
 
@@ -62,14 +67,14 @@ class Points:
     """Foreground pixels of a window, frame by frame in row-major order.
 
     Attributes:
-        embeddings: float32 `[E, P]`.
-        seediness: float32 `[P]`.
+        maps: Embeddings of all pixels, float32 `[T, E, h, w]`.
+        seediness_maps: float32 `[T, h, w]`.
         bandwidths: float32 `[T, B, h, w]`, predicted bandwidths of all pixels; only those of seeds are read.
         places: Positions of the foreground pixels of each frame in the frame, int64 `[P_t]`.
     """
 
-    embeddings: FloatArray
-    seediness: FloatArray
+    maps: FloatArray
+    seediness_maps: FloatArray
     bandwidths: FloatArray
     places: tuple[IntArray, ...]
 
@@ -85,41 +90,54 @@ class Points:
             seediness: float32 `[T, h, w]`.
             foreground: Mask of each frame, bool `[h, w]`.
         """
-        frames, size = embeddings.shape[:2]
-        flat, seeds = embeddings.reshape(frames, size, -1), seediness.reshape(frames, -1)
         places = tuple(np.flatnonzero(mask) for mask in foreground)
-        total = sum(map(len, places))
-        chosen, values = np.empty((size, total), np.float32), np.empty(total, np.float32)
-        start = 0
-        for t, place in enumerate(places):
-            part = slice(start, start + len(place))
-            np.take(seeds[t], place, out=values[part], mode="clip")
-            for k in range(size):
-                np.take(flat[t, k], place, out=chosen[k, part], mode="clip")
-            start = part.stop
-        return cls(chosen, values, bandwidths, places)
+        return cls(np.ascontiguousarray(embeddings), np.ascontiguousarray(seediness), bandwidths, places)
+
+    @cached_property
+    def ends(self) -> IntArray:
+        """Number of points up to the end of each frame, int64 `[T]`."""
+        return np.cumsum(self.counts)
 
     @property
     def counts(self) -> IntArray:
         """Number of points of each frame, int64 `[T]`."""
         return np.array([len(place) for place in self.places], np.int64)
 
+    @cached_property
+    def embeddings(self) -> FloatArray:
+        """Embeddings of the points, float32 `[E, P]`."""
+        flat = self.maps.reshape(*self.maps.shape[:2], -1)
+        return np.concatenate([rows.take(place, axis=1) for rows, place in zip(flat, self.places, strict=True)], axis=1)
+
+    @cached_property
+    def seediness(self) -> FloatArray:
+        """Seediness of the points, float32 `[P]`."""
+        flat = self.seediness_maps.reshape(len(self.seediness_maps), -1)
+        return np.concatenate([row.take(place) for row, place in zip(flat, self.places, strict=True)])
+
+    def embedding_of(self, point: int) -> FloatArray:
+        """Return the embedding of a point, float32 `[E]`."""
+        return self._at(self.maps, point)
+
     def bandwidths_of(self, point: int) -> FloatArray:
         """Return the predicted bandwidths of a point, float32 `[B]`."""
-        ends = np.cumsum(self.counts)
-        frame = int(np.searchsorted(ends, point, side="right"))
-        place = self.places[frame][point - (ends[frame] - len(self.places[frame]))]
-        row, column = np.unravel_index(int(place), self.bandwidths.shape[2:])
-        return self.bandwidths[frame, :, row, column]
+        return self._at(self.bandwidths, point)
+
+    def _at(self, maps: FloatArray, point: int) -> FloatArray:
+        frame = int(np.searchsorted(self.ends, point, side="right"))
+        place = self.places[frame][point - (self.ends[frame] - len(self.places[frame]))]
+        row, column = np.unravel_index(int(place), maps.shape[2:])
+        return maps[frame, :, row, column]
 
     def __len__(self) -> int:
-        return len(self.seediness)
+        return int(self.ends[-1]) if len(self.places) else 0
 
 
 class Seed(NamedTuple):
-    """Start of a cluster: position among the points, and its bandwidths in all dimensions of the embedding."""
+    """Start of a cluster: position among the points, embedding, and bandwidths in all dimensions of the embedding."""
 
     point: int
+    center: FloatArray
     bandwidths: FloatArray
 
 
@@ -143,35 +161,44 @@ class Clusters:
         return len(self.seeds)
 
 
-def find_clusters(points: Points, rule: ClusterRule) -> Clusters:
+def find_clusters(points: Points, rule: ClusterRule, threads: int = 1) -> Clusters:
     """Cluster the points of a window.
 
     Args:
         points: The foreground pixels.
         rule: Parameters; the number of predicted bandwidths and of `free_dim_stds` is that of embedding dimensions.
+        threads: Threads among which the frames are distributed; they do not change the result.
     """
-    search = _Search(points, rule)
+    if threads < 2 or len(points) < _SERIAL:
+        return _find_clusters(_Search(points, rule, map))
+    with ThreadPoolExecutor(threads) as pool:
+        return _find_clusters(_Search(points, rule, pool.map))
+
+
+def _find_clusters(search: _Search) -> Clusters:
+    points, rule = search.points, search.rule
     seeds: list[Seed] = []
-    rest = np.zeros(0, np.int64)
+    rest: list[IntArray] = []
     for number in range(rule.max_clusters):
-        point = search.best_seed()
-        weak = point is not None and points.seediness[point] < rule.min_seediness
+        best = search.best_seed()
+        weak = best is not None and best[1] < rule.min_seediness
         if weak or number == rule.max_clusters - 1:
             rest = search.free_points()  # before the last cluster is formed, as in the published implementation
-        if point is None or weak:
+        if best is None or weak:
             break
-        seeds.append(Seed(point, seed_bandwidths(points, point, rule)))
+        seeds.append(Seed(best[0], points.embedding_of(best[0]), seed_bandwidths(points, best[0], rule)))
         search.add(number, seeds[-1])
     search.assign_rest(rest, seeds)
-    return summarise(points, search.labels, seeds)
+    return summarise(search.labels, seeds, points.maps.shape[1])
 
 
-def summarise(points: Points, labels: npt.NDArray[np.int32], seeds: Sequence[Seed]) -> Clusters:
-    """Return the clusters with these seeds."""
+def summarise(labels: npt.NDArray[np.int32], seeds: Sequence[Seed], dimensions: int) -> Clusters:
+    """Return the clusters with these seeds, in a number of dimensions."""
     places = np.array([seed.point for seed in seeds], np.int64)
-    spread = np.array([seed.bandwidths for seed in seeds], np.float32).reshape(len(seeds), len(points.embeddings))
+    centers = np.array([seed.center for seed in seeds], np.float32).reshape(len(seeds), dimensions)
+    spread = np.array([seed.bandwidths for seed in seeds], np.float32).reshape(len(seeds), dimensions)
     stds = np.sqrt(np.maximum(1 / spread, _MIN_VARIANCE), dtype=np.float32)
-    return Clusters(labels, places, np.ascontiguousarray(points.embeddings[:, places].T), stds)
+    return Clusters(labels, places, centers, stds)
 
 
 def seed_bandwidths(points: Points, point: int, rule: ClusterRule) -> FloatArray:
@@ -196,114 +223,162 @@ def largest_distance(probability: float) -> np.float32:
     return np.float32(np.int32(low).view(np.float32))
 
 
-@dataclass
 class _Search:
-    """Labels of the points, and the points that are free, without most of those that are not."""
+    """Labels of the points, and the points that are free, in one part per frame.
 
-    points: Points
-    rule: ClusterRule
-    labels: npt.NDArray[np.int32] = field(init=False)
+    Args:
+        points: The points.
+        rule: Parameters of the clustering.
+        run: Calls a function for each part, and returns the results in order, as `map` does.
+    """
 
-    def __post_init__(self) -> None:
-        number = len(self.points)
-        self.labels = np.full(number, OUTLIER, np.int32)
-        self._primary = largest_distance(self.rule.primary_threshold)
-        self._secondary = largest_distance(self.rule.secondary_threshold)
-        self._rows: dict[int, FloatArray] = dict(enumerate(self.points.embeddings))
-        self._seeds = self.points.seediness.copy()
-        self._places: IntArray | None = None  # None: every point is there
-        self._free, self._num_free = np.ones(number, bool), number
+    def __init__(self, points: Points, rule: ClusterRule, run: Callable[..., Iterable[Any]]) -> None:
+        self.points, self.rule, self._run = points, rule, run
+        self.labels = np.full(len(points), OUTLIER, np.int32)
+        self._primary = largest_distance(rule.primary_threshold)
+        self._secondary = largest_distance(rule.secondary_threshold)
+        flat = points.maps.reshape(*points.maps.shape[:2], -1)
+        seeds = points.seediness_maps.reshape(len(points.seediness_maps), -1)
+        starts = points.ends - points.counts
+        self._parts = [
+            _Part(rows, row.take(place), place, self.labels[start : start + len(place)], int(start))
+            for rows, row, place, start in zip(flat, seeds, points.places, starts, strict=True)
+        ]
+        step = max(1, len(points) // _SAMPLE)
+        samples = [part.rows.take(part.places[::step], axis=1) for part in self._parts]
+        self._sample = np.concatenate(samples, axis=1) if samples else np.zeros((0, 0), np.float32)
 
-    def best_seed(self) -> int | None:
-        """Return the first free point with the largest seediness; None if no point is free."""
+    def best_seed(self) -> tuple[int, np.float32] | None:
+        """Return the first free point with the largest seediness, and its seediness; None if no point is free."""
+        best: tuple[int, np.float32] | None = None
+        for found in self._run(_Part.best_seed, self._parts):
+            if found is not None and (best is None or found[1] > best[1]):
+                best = found
+        return best
+
+    def free_points(self) -> list[IntArray]:
+        """Return the free points of each part, in ascending order."""
+        return list(self._run(_Part.free_points, self._parts))
+
+    def add(self, number: int, seed: Seed) -> None:
+        """Form a cluster: label the free points within the primary distance."""
+        test = self._test(seed)
+        list(self._run(lambda part: part.add(number, seed, self._primary, test), self._parts))
+
+    def _test(self, seed: Seed) -> list[tuple[int, np.float32, np.float32]]:
+        """Return the intervals outside which no point can be within the primary distance, of the most selective
+        dimensions.
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            reach = float(self._primary) * (1 + _SLACK) / np.sqrt(seed.bandwidths, dtype=np.float64)
+        reach += _SLACK * np.abs(seed.center)
+        finite = np.isfinite(reach) & np.isfinite(seed.center)
+        low, high = (seed.center - reach).astype(np.float32), (seed.center + reach).astype(np.float32)
+        inside = (self._sample >= low[:, None]) & (self._sample <= high[:, None])
+        order = np.where(finite, np.count_nonzero(inside, axis=1), self._sample.shape[1] + 1).argsort()
+        return [(k, low[k], high[k]) for k in order[:_TESTED].tolist() if finite[k]]
+
+    def assign_rest(self, rest: Sequence[IntArray], seeds: Sequence[Seed]) -> None:
+        """Assign points to their farthest cluster, if it is within the secondary distance.
+
+        Args:
+            rest: The points of each part.
+            seeds: Start of each cluster.
+        """
+        list(self._run(lambda part, chosen: part.assign_rest(chosen, seeds, self._secondary), self._parts, rest))
+
+
+class _Part:
+    """Points of one frame; most of those that are not free are removed.
+
+    Args:
+        rows: Embeddings of all pixels of the frame, float32 `[E, h * w]`.
+        seeds: Seediness of the points, float32 `[P]`, changed.
+        places: Pixels of the points, int64 `[P]`.
+        labels: int32 `[P]`, written.
+        start: Number of points of earlier frames.
+    """
+
+    def __init__(
+        self, rows: FloatArray, seeds: FloatArray, places: IntArray, labels: npt.NDArray[np.int32], start: int
+    ) -> None:
+        self.rows, self.places = rows, places
+        self._labels, self._start = labels, start
+        self._seeds, self._left = seeds, places
+        self._kept: IntArray | None = None  # None: every point is there
+        self._free, self._num_free = np.ones(len(places), bool), len(places)
+        self._tested: dict[int, FloatArray] = {}
+
+    def best_seed(self) -> tuple[int, np.float32] | None:
+        """See `_Search.best_seed`."""
         if not self._num_free:
             return None
         best = int(self._seeds.argmax())
         if not self._free[best]:  # the seediness of all free points is -inf
             best = int(self._free.argmax())
-        return best if self._places is None else int(self._places[best])
+        return self._start + (best if self._kept is None else int(self._kept[best])), self._seeds[best]
 
     def free_points(self) -> IntArray:
-        """Return the free points in ascending order."""
+        """Return the free points of the part, in ascending order, counted from its start."""
         found = np.flatnonzero(self._free)
-        return found if self._places is None else self._places[found]
+        return found if self._kept is None else self._kept[found]
 
-    def add(self, number: int, seed: Seed) -> None:
-        """Form a cluster: label the free points within the primary distance."""
-        center = self.points.embeddings[:, seed.point]
-        candidates = np.flatnonzero(self._near(center, seed.bandwidths))
-        points = candidates if self._places is None else self._places.take(candidates)
-        distances = _distances(self.points.embeddings, points, center, seed.bandwidths)
-        inside = np.flatnonzero(distances <= self._primary)  # several times as fast as indexing with a mask
-        taken = candidates.take(inside)
-        self.labels[points.take(inside)] = number
+    def add(self, number: int, seed: Seed, primary: np.float32, test: Sequence[tuple[int, Any, Any]]) -> None:
+        """Form a cluster, see `_Search.add`."""
+        if not self._num_free:
+            return
+        near = self._free.copy()
+        for k, low, high in test:
+            row = self._row(k)
+            near &= row >= low
+            near &= row <= high
+        candidates = np.flatnonzero(near)
+        distances = _distances(self.rows, self._left.take(candidates), seed)
+        taken = candidates.take(np.flatnonzero(distances <= primary))  # several times as fast as indexing with a mask
+        self._labels[taken if self._kept is None else self._kept.take(taken)] = number
         self._free[taken], self._seeds[taken] = False, -np.inf
         self._num_free -= len(taken)
         if self._num_free < _COMPACT * len(self._free):
             self._compact()
 
-    def _near(self, center: FloatArray, bandwidths: FloatArray) -> BoolArray:
-        """Return whether points are free and can be within the primary distance, by the most selective dimensions."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            reach = float(self._primary) * (1 + _SLACK) / np.sqrt(bandwidths, dtype=np.float64)
-        reach += _SLACK * np.abs(center)
-        finite = np.isfinite(reach) & np.isfinite(center)
-        low, high = (center - reach).astype(np.float32), (center + reach).astype(np.float32)
-        places = np.arange(0, len(self._free), max(1, len(self._free) // _SAMPLE))
-        sample = self.points.embeddings[:, places if self._places is None else self._places[places]]
-        inside = (sample >= low[:, None]) & (sample <= high[:, None])
-        order = np.where(finite, np.count_nonzero(inside, axis=1), sample.shape[1] + 1).argsort()
-        near = self._free.copy()
-        for k in order[:_TESTED].tolist():
-            if finite[k]:
-                row = self._row(k)
-                near &= row >= low[k]
-                near &= row <= high[k]
-        return near
-
     def _row(self, k: int) -> FloatArray:
-        """Return one dimension of the embeddings; it is compacted only when it is tested."""
-        if k not in self._rows and self._places is not None:
-            self._rows[k] = np.asarray(self.points.embeddings[k].take(self._places, mode="clip"), np.float32)
-        return self._rows[k]
+        """Return one dimension of the embeddings of the points that are left; it is selected when it is tested."""
+        if k not in self._tested:
+            self._tested[k] = self.rows[k].take(self._left, mode="clip")
+        return self._tested[k]
 
     def _compact(self) -> None:
         """Remove the points that are not free from the arrays."""
         kept = np.flatnonzero(self._free)
-        self._rows = {}
-        self._seeds = self._seeds.take(kept)
-        self._places = kept if self._places is None else self._places.take(kept)
+        self._tested = {}
+        self._seeds, self._left = self._seeds.take(kept), self._left.take(kept)
+        self._kept = kept if self._kept is None else self._kept.take(kept)
         self._free = np.ones(len(kept), bool)
 
-    def assign_rest(self, rest: IntArray, seeds: Sequence[Seed]) -> None:
-        """Assign points to their farthest cluster, if it is within the secondary distance.
-
-        Args:
-            rest: The points.
-            seeds: Start of each cluster.
-        """
+    def assign_rest(self, rest: IntArray, seeds: Sequence[Seed], secondary: np.float32) -> None:
+        """Assign points of the part, see `_Search.assign_rest`."""
         farthest, owners = np.full(len(rest), -1, np.float32), np.zeros(len(rest), np.int32)
-        for number, (point, bandwidths) in enumerate(seeds):
-            center = self.points.embeddings[:, point]
-            distances = _distances(self.points.embeddings, rest, center, bandwidths)
-            kept = np.flatnonzero(distances <= self._secondary)
+        for number, seed in enumerate(seeds):
+            distances = _distances(self.rows, self.places.take(rest), seed)
+            kept = np.flatnonzero(distances <= secondary)
             rest, distances, farthest, owners = rest[kept], distances[kept], farthest[kept], owners[kept]
             farther = distances > farthest
             farthest[farther], owners[farther] = distances[farther], number
         if seeds:
-            self.labels[rest] = owners
+            self._labels[rest] = owners
 
 
-def _distances(embeddings: FloatArray, places: IntArray, center: FloatArray, bandwidths: FloatArray) -> FloatArray:
-    """Return the distances of some points to a centre, float32 `[len(places)]`."""
+def _distances(rows: FloatArray, places: IntArray, seed: Seed) -> FloatArray:
+    """Return the distances of some pixels to the centre of a cluster, float32 `[len(places)]`."""
     found = np.empty(len(places), np.float32)
-    chosen, term = np.empty((len(embeddings), _BLOCK), np.float32), np.empty(_BLOCK, np.float32)
+    size = min(_BLOCK, len(places))
+    chosen, term = np.empty((len(rows), size), np.float32), np.empty(size, np.float32)
     for start in range(0, len(places), _BLOCK):
         part = places[start : start + _BLOCK]
         size = len(part)
-        for row, values in zip(embeddings, chosen, strict=True):
+        for row, values in zip(rows, chosen, strict=True):
             np.take(row, part, out=values[:size], mode="clip")
-        squared_distances(chosen[:, :size], center, bandwidths, found[start : start + size], term[:size])
+        squared_distances(chosen[:, :size], seed.center, seed.bandwidths, found[start : start + size], term[:size])
     return np.sqrt(found, out=found)
 
 

@@ -36,8 +36,11 @@ def points_of(window):
     secondary=st.floats(0.05, 0.95),
     noise=st.sampled_from([0.0, 0.2, 1.0]),
     block=st.sampled_from([1, 7, 64, 16384]),
+    threads=st.integers(1, 3),
 )
-def test_labels_are_those_of_the_plain_algorithm(seed, size, objects, clusters, primary, secondary, noise, block):
+def test_labels_are_those_of_the_plain_algorithm(
+    seed, size, objects, clusters, primary, secondary, noise, block, threads
+):
     generator = np.random.default_rng(seed)
     window = synthetic_window(generator, 3, size, objects)
     window[0][...] += generator.normal(0, noise, window[0].shape).astype(np.float32)
@@ -45,7 +48,8 @@ def test_labels_are_those_of_the_plain_algorithm(seed, size, objects, clusters, 
     rule = ClusterRule(0.3, primary, secondary, clusters, (0.3, 0.2, 0.5))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedding_clusters, "_BLOCK", block)
-        found = find_clusters(points_of(window), rule)
+        patch.setattr(embedding_clusters, "_SERIAL", 0)
+        found = find_clusters(points_of(window), rule, threads)
     assert np.array_equal(found.labels, plain(*window, rule))
     assert len(found) <= clusters
     assert set(np.unique(found.labels)) <= set(range(OUTLIER, len(found)))
