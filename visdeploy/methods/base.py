@@ -99,6 +99,8 @@ class Decoder(ABC, Generic[DecodeT, TrackingT]):
     """Model of the field `tracking` of the manifest."""
     measures: ClassVar[tuple[type[Measure], ...]] = ()
     """Measures of parity that the method adds to those of `visdeploy.parity.measures`."""
+    threads: int = 1
+    """Threads that decoding may use; they do not change its results. Set by the pipeline."""
 
     def __init__(
         self,

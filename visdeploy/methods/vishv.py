@@ -238,7 +238,7 @@ class VIShvDecoder(Decoder[DecodeParameters, TrackingParameters]):
         threshold = 0.0 if semantic else self.decode_parameters.seediness_threshold
         foreground = np.stack([sums[t].mask(threshold) for t in window.frames])
         points = Points.of(window.embeddings, window.bandwidths, window.seediness, list(foreground))
-        clusters = find_clusters(points, self.decode_parameters.rule)
+        clusters = find_clusters(points, self.decode_parameters.rule, self.threads)
         parts = np.split(clusters.labels, np.cumsum(points.counts)[:-1])
         after, labels = chain.add(window.frames, parts, len(clusters))
         return ClusteredWindow(window.frames, foreground, clusters, points.counts, chain.next_label, after, labels)

@@ -19,6 +19,7 @@ from visdeploy.methods.vishv_parity import ClusterAgreement
 from visdeploy.methods.vishv_tracks import TrackTable, pixel_votes
 from visdeploy.parity.measures import StepContext
 from visdeploy.streaming.windows import Step
+from visdeploy.tracking import embedding_clusters
 
 MODELS = {
     "manifest.json": "ytvis_r50.npz",
@@ -118,6 +119,13 @@ def test_two_streams_of_different_size_do_not_affect_each_other(clips):
         for stream, results in zip((first, second), found, strict=True):
             results += stream.flush()
     assert [[plain(r) for r in results if r is not None] for results in found] == alone
+
+
+def test_threads_do_not_change_the_results(clips, monkeypatch):
+    monkeypatch.setattr(embedding_clusters, "_SERIAL", 0)
+    several = VISPredictor(clips.bundle, device="cpu", threads=3)
+    assert several.open_stream().decoder.threads == 3
+    assert plain_tracks(several(moving(25))) == plain_tracks(clips(moving(25)))
 
 
 def test_the_state_of_a_stream_does_not_grow(clips):
