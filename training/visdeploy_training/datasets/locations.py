@@ -44,10 +44,12 @@ def expand(path: str) -> str:
     return re.sub(r"\$(?:\{(\w+)\}|(\w+))", value, path)
 
 
-def find_file(folder: Path, name: str) -> Path:
-    """Return the path of a file below a folder; a first part `val` may be called `valid` on disk, and vice versa."""
-    first, _, rest = name.partition("/")
-    other = _VALIDATION.get(first)
-    if other is not None and rest and not (folder / first).is_dir() and (folder / other).is_dir():
-        return folder / other / rest
-    return folder / name
+def existing(path: Path) -> Path:
+    """Return a path, or, if only that exists, the one with `val` in place of a part called `valid`, or vice versa."""
+    if path.exists():
+        return path
+    for index, part in enumerate(path.parts):
+        other = Path(*path.parts[:index], _VALIDATION.get(part, part), *path.parts[index + 1 :])
+        if part in _VALIDATION and other.exists():
+            return other
+    return path

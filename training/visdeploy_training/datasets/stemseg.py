@@ -14,7 +14,7 @@ from visdeploy.masks import Mask
 from visdeploy.masks.run_length import read_fast
 from visdeploy_training.datasets.categories import ClassMap, map_categories
 from visdeploy_training.datasets.ignoring import add_ignored, hide_ignored
-from visdeploy_training.datasets.locations import find_file
+from visdeploy_training.datasets.locations import existing
 from visdeploy_training.datasets.records import ClipRecord, InstanceRecord
 
 Labels = Mapping[int, int]
@@ -105,7 +105,7 @@ def _video(entry: Entry, folder: Path, labels: Labels, known: set[int], index: i
     names = entry.list_of("image_paths", str)
     if not names:
         raise entry.fail("image_paths", seen="no path", expected="at least one")
-    files = tuple(find_file(folder, name) for name in names)
+    files = tuple(existing(folder / name) for name in names)
     record = ClipRecord(f"{entry.get('id')}-{index}", height, width, files, ())
     if not _annotated(entry):
         return record
@@ -141,7 +141,7 @@ def _image(entry: Entry, folder: Path, labels: Labels, known: set[int], sizes: E
     name = entry.text("image_path")
     if sizes is not None:
         _check_size(entry, sizes, name, height, width)
-    file = find_file(folder, name)
+    file = existing(folder / name)
     record = ClipRecord(f"{name}-{index}", height, width, (file,), (), shrink=sizes is not None)
     if entry.has("ignore"):
         record = add_ignored(record, [tuple(_read(entry, "ignore", [entry.get("ignore")], height, width))])
