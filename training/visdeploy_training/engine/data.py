@@ -139,17 +139,17 @@ class RecipeData(L.LightningDataModule):
         return batch.to(device) if isinstance(batch, ClipBatch) else batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the number of batches used by this process. Checkpoints contain whole optimiser steps only."""
+        """Return the number of batches used by this process. Checkpoints contain whole iterations only."""
         accumulate = self.recipe.accumulate
         each = accumulate // self.recipe.steps
         batches = self.trainer.global_step * each if self.trainer else self._batches_done
-        return {"batches": batches, "accumulate": accumulate}
+        return {"batches": batches, "accumulate": accumulate, "steps": self.recipe.steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue after the batches that were used.
 
         Raises:
-            ConfigError: The resumed run accumulated another number of batches.
+            ConfigError: The resumed run accumulated another number of batches, or had other optimiser steps.
         """
         accumulated = int(state_dict.get("accumulate", 1))
         if accumulated != self.recipe.accumulate:
@@ -157,6 +157,14 @@ class RecipeData(L.LightningDataModule):
                 "a resumed run must accumulate as many batches as before",
                 seen=f"accumulate {self.recipe.accumulate}",
                 expected=str(accumulated),
+                hint="Start a new run with init=model.safetensors to change it.",
+            )
+        steps = int(state_dict.get("steps", 1))
+        if steps != self.recipe.steps:
+            raise ConfigError(
+                "a resumed run must change the weights as often as before",
+                seen=f"step_every_micro_batch {str(self.recipe.step_every_micro_batch).lower()}",
+                expected=str(steps > 1).lower(),
                 hint="Start a new run with init=model.safetensors to change it.",
             )
         self._batches_done = int(state_dict["batches"])
