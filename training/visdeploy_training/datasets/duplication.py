@@ -35,10 +35,10 @@ def duplicate_object(sample: Sample) -> Sample:
         The sample with two objects; unchanged if it has not exactly one, or if the copy or the rest of the object has
         no pixel, or no direction is free.
     """
-    if len(sample.labels) != 1:
-        return sample
-    masks = sample.masks[:, 0]
+    masks = sample.masks.any(dim=1)
     shown = [t for t in range(len(masks)) if bool(masks[t].any())]
+    if len(sample.labels) != 1 or not shown:
+        return sample
     boxes = {t: (_extent(masks[t].any(dim=0)), _extent(masks[t].any(dim=1))) for t in shown}
     rows, columns = masks.shape[1:]
     horizontal, vertical = ([box[axis] for box in boxes.values()] for axis in (0, 1))
