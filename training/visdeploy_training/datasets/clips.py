@@ -27,7 +27,7 @@ from visdeploy_training.datasets.sampling import (
     span_frames,
 )
 from visdeploy_training.datasets.selection import frames_with_objects
-from visdeploy_training.datasets.transforms import Clip, uniform
+from visdeploy_training.datasets.transforms import Clip, Frame, uniform
 
 
 class SampleKey(NamedTuple):
@@ -141,7 +141,7 @@ class ClipPart:
 
 
 def load_clip(record: ClipRecord, frames: Sequence[int], store: ImageStore, *, ignore: bool = False) -> Clip:
-    """Load frames of a record with the masks of all its objects.
+    """Load frames of a record with the masks of all its objects; equal frames share their tensors.
 
     If there were no mask, there is an empty one, because torchvision cannot rotate zero masks.
 
@@ -151,8 +151,8 @@ def load_clip(record: ClipRecord, frames: Sequence[int], store: ImageStore, *, i
         store: Reader of the images.
         ignore: Load the ignored pixels as the first mask of every frame, so that objects cover them.
     """
-    clip: Clip = []
-    for t in frames:
+    loaded: dict[int, Frame] = {}
+    for t in set(frames):
         image = tv_tensors.Image(store(record.files[t], record.height, record.width, shrink=record.shrink))
         planes = [instance.masks[t] for instance in record.instances]
         if ignore:
@@ -161,8 +161,8 @@ def load_clip(record: ClipRecord, frames: Sequence[int], store: ImageStore, *, i
         for k, mask in enumerate(planes):
             if mask is not None:
                 masks[k] = torch.from_numpy(mask.decode())
-        clip.append((image, tv_tensors.Mask(masks)))
-    return clip
+        loaded[t] = (image, tv_tensors.Mask(masks))
+    return [loaded[t] for t in frames]
 
 
 def paste_objects(onto: Sample, other: Sample, *, most: int = 3, least_visible: float = 0.15) -> Sample:

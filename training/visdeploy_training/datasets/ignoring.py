@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from visdeploy.masks import Mask
 from visdeploy_training.datasets.categories import IGNORED
 from visdeploy_training.datasets.records import ClipRecord, InstanceRecord
@@ -19,7 +17,11 @@ def union(masks: Sequence[Mask | None]) -> Mask | None:
     present = [mask for mask in masks if mask is not None and mask.area > 0]
     if len(present) < 2:
         return present[0] if present else None
-    return Mask.encode(np.logical_or.reduce([mask.decode() for mask in present]))
+    from pycocotools import mask as coco
+
+    first = present[0]
+    rle = coco.merge([{"size": [first.height, first.width], "counts": mask.counts} for mask in present])
+    return Mask(first.height, first.width, bytes(rle["counts"]))
 
 
 def add_ignored(record: ClipRecord, masks: Sequence[Masks]) -> ClipRecord:
