@@ -58,12 +58,12 @@ def test_weights_are_those_of_a_plain_loop(recipe, tmp_path, every):
 
 def test_a_resumed_run_is_that_in_one_go(recipe, tmp_path):
     """Checkpoints are written after whole iterations, whose number they contain."""
-    options = [*SGD, EVERY, "keep_every=1"]
+    options = [*SGD, EVERY, "keep_every=1", "iterations=2"]
     whole = train(recipe, [*options, f"output={tmp_path / 'whole'}"])
     kept = {path.name for path in (tmp_path / "whole").glob("iteration_*")}
-    assert kept == {f"iteration_{i}.ckpt" for i in (1, 2, 3, 4)}
-    assert torch.load(tmp_path / "whole/last.ckpt", weights_only=True)["global_step"] == 8
-    train(recipe, [*options, f"output={tmp_path / 'parts'}", "iterations=2"])
+    assert kept == {f"iteration_{i}.ckpt" for i in (1, 2)}
+    assert torch.load(tmp_path / "whole/last.ckpt", weights_only=True)["global_step"] == 4
+    train(recipe, [*options, f"output={tmp_path / 'parts'}", "iterations=1"])
     parts = train(recipe, [*options, f"output={tmp_path / 'parts'}", "resume=true"])
     first, second = convert_checkpoint(whole).state, convert_checkpoint(parts).state
     for name, tensor in first.items():
