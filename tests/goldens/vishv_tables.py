@@ -1,4 +1,4 @@
-"""VIShv's tables in `aux.json`: sizes, windows, coordinates, Lovász hinge, reduction of targets, learning rates."""
+"""VIShv's tables in `aux.json`: sizes, windows, coordinates, Lovász hinge, targets, learning rates, mixtures."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from visdeploy_training.datasets import mixture_indices
 from visdeploy_training.engine.optim import OptimRecipe, learning_rate_factor
 from visdeploy_training.engine.schedule import Exponential
 from visdeploy_training.losses import lovasz_hinge
@@ -22,7 +23,7 @@ FILE = "aux.json"
 
 
 def check_aux(golden: Golden) -> None:
-    """Compare every table but `mixture`, which belongs to a sampling that is not part of visdeploy."""
+    """Compare every table."""
     if golden.only and FILE not in golden.only:
         return
     path = golden.folder / FILE
@@ -44,6 +45,9 @@ def check_aux(golden: Golden) -> None:
     masks = torch.tensor(case["masks"]).bool()
     target = QuarterTargets(masks, torch.tensor(case["categories"]), torch.zeros(masks.shape[1:], dtype=torch.bool))
     _close(golden, "semantic_target", target.semantic, case["target"], 0.0)
+    for case in tables["mixture"]:
+        indices = mixture_indices(case["lengths"], case["weights"], case["total"])
+        _close(golden, "mixture", indices, case["mapping"], 0.0)
     for case in tables["exponential_lr"]:
         _schedule(golden, case)
 

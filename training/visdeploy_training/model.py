@@ -43,7 +43,7 @@ class VISModel(nn.Module):
         Networks whose training has phases override this method; for all others nothing changes.
 
         Args:
-            iteration: Number of completed optimiser steps.
+            iteration: Number of completed iterations.
         """
 
     def forward_padded(self, clips: Tensor, sizes: Tensor) -> Any:
