@@ -36,6 +36,8 @@ class VIShvConfig(MethodConfig):
         num_groups: Groups of all group norms.
         pool: Temporal pooling of the decoders.
         position: Coordinates that are part of the embedding, in order.
+        time_scale: Largest time coordinate of a clip of an untrained network. A checkpoint has its own value; that of the
+            published ones is 1.
         free_dim_stds: Standard deviation of a cluster in each further dimension of the embedding.
         appearance: Predict the centre of the further dimensions with an appearance decoder (VIShv).
         appearance_dim: Hidden channels of the appearance decoder.
@@ -93,6 +95,7 @@ class VIShvConfig(MethodConfig):
     num_groups: int = 32
     pool: Literal["avg", "max"] = "avg"
     position: Literal["yx", "tyx"] = "tyx"
+    time_scale: float = 1.0
     free_dim_stds: tuple[float, ...] = (0.3, 0.3, 0.3)
     appearance: bool = True
     appearance_dim: int = 64
@@ -158,6 +161,7 @@ class VIShvConfig(MethodConfig):
             groups = self.num_groups if self.norm == "group" else 1
             good = all(c > 0 and c % groups == 0 for c in getattr(self, name))
             self.check(name, good, f"positive multiples of {groups} groups")
+        self.check("time_scale", self.time_scale > 0, "a positive number")
         self.check("free_dim_stds", all(s > 0 for s in self.free_dim_stds), "positive numbers")
         wanted = "true only with a position of t, y and x and with free dimensions"
         usable = self.position == "tyx" and self.free_dims > 0

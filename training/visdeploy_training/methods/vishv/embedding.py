@@ -49,7 +49,7 @@ class EmbeddingHead(Decoder):
         self.conv_embedding = nn.Conv3d(c4, config.embedding_dims, 1, bias=False)
         self.conv_variance = nn.Conv3d(c4, config.bandwidth_dims, 1)
         self.conv_seediness = None if config.separate_seediness else nn.Conv3d(c4, 1, 1, bias=False)
-        self.register_buffer("time_scale", torch.tensor(1.0))
+        self.register_buffer("time_scale", torch.tensor(config.time_scale))
 
     def forward(self, levels: Sequence[Tensor], appearance: Tensor | None = None) -> Embeddings:
         """Compute the embeddings of a pyramid.

@@ -68,6 +68,7 @@ _TINY = VIShvConfig(
     decoder_channels=(48, 48, 32, 32),
     semantic_channels=(48, 48, 32, 32),
     num_groups=8,
+    time_scale=0.25,  # so that clusters need not become as long as a clip in a short training
     appearance_dim=16,
     flow_steps=4,
     flow_width=32,
