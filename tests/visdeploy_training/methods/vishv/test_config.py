@@ -21,6 +21,7 @@ TINY = "tiny"
         (TINY, {"height": 100}, "height"),
         (TINY, {"height": 64}, "height"),
         (TINY, {"num_groups": 7}, "decoder_channels"),
+        (TINY, {"time_scale": 0.0}, "time_scale"),
         (TINY, {"free_dim_stds": (0.3, 0.0)}, "free_dim_stds"),
         (TINY, {"free_dim_stds": (0.3, "wide")}, "free_dim_stds"),
         (TINY, {"position": "yx"}, "appearance"),

@@ -36,8 +36,8 @@ class VIShvConfig(MethodConfig):
         num_groups: Groups of all group norms.
         pool: Temporal pooling of the decoders.
         position: Coordinates that are part of the embedding, in order.
-        time_scale: Largest time coordinate of a clip of an untrained network. A checkpoint has its own value; that of the
-            published ones is 1.
+        time_scale: Largest time coordinate of a clip, of an untrained network. A checkpoint has its own value, a
+            published one 1.
         free_dim_stds: Standard deviation of a cluster in each further dimension of the embedding.
         appearance: Predict the centre of the further dimensions with an appearance decoder (VIShv).
         appearance_dim: Hidden channels of the appearance decoder.
