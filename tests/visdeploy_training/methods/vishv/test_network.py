@@ -65,7 +65,7 @@ def test_coordinates_start_and_end_at_the_borders():
 
 
 def test_the_time_scale_is_that_of_the_checkpoint(clips: torch.Tensor):
-    model = small_network(position="tyx")
+    model = small_network(position="tyx", time_scale=1.0)
     first = model.infer(clips).embeddings.values
     model.embedding_head.time_scale.fill_(3.0)
     change = model.infer(clips).embeddings.values - first
