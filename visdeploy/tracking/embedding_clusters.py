@@ -106,11 +106,23 @@ class Points:
 
     def bandwidths_of(self, point: int) -> FloatArray:
         """Return the predicted bandwidths of a point, float32 `[B]`."""
+        frame, place = self.pixel_of(point)
+        row, column = np.unravel_index(place, self.bandwidths.shape[2:])
+        return self.bandwidths[frame, :, row, column]
+
+    def pixel_of(self, point: int) -> tuple[int, int]:
+        """Return the frame of a point, and its position in the frame."""
         ends = np.cumsum(self.counts)
         frame = int(np.searchsorted(ends, point, side="right"))
-        place = self.places[frame][point - (ends[frame] - len(self.places[frame]))]
-        row, column = np.unravel_index(int(place), self.bandwidths.shape[2:])
-        return self.bandwidths[frame, :, row, column]
+        return frame, int(self.places[frame][point - (ends[frame] - len(self.places[frame]))])
+
+    def point_at(self, frame: int, place: int) -> int | None:
+        """Return the point at a position in a frame; None if that pixel is not in the foreground."""
+        places = self.places[frame]
+        found = int(np.searchsorted(places, place))
+        if found == len(places) or places[found] != place:
+            return None
+        return sum(map(len, self.places[:frame])) + found
 
     def __len__(self) -> int:
         return len(self.seediness)
