@@ -257,7 +257,11 @@ class VIShvDecoder(Decoder[DecodeParameters, TrackingParameters]):
         threshold = 0.0 if semantic else self.decode_parameters.seediness_threshold
         foreground = np.stack([sums[t].mask(threshold) for t in window.frames])
         rule, guide, wanted = self.decode_parameters.rule, self._guide, tuple[Link, ...]()
-        foreground = guide.foreground(window.frames, foreground) if guide else foreground
+        margins = None
+        if guide or self.keep_evidence:
+            margins = np.stack([sums[t].margins(threshold) for t in window.frames])
+        if guide and margins is not None:
+            foreground = guide.foreground(window.frames, foreground, margins)
         points = Points.of(window.embeddings, window.bandwidths, window.seediness, list(foreground))
         if guide:
             clusters, wanted = guide.find(window.frames, points, rule)
@@ -268,10 +272,7 @@ class VIShvDecoder(Decoder[DecodeParameters, TrackingParameters]):
         after, labels = chain.add(window.frames, parts, len(clusters), preferred=wanted, slack=slack)
         if guide:
             guide.count_links(after.links, chain.add(window.frames, parts, len(clusters))[0].links)
-        evidence = None
-        if self.keep_evidence:
-            margins = np.stack([sums[t].margins(threshold) for t in window.frames])
-            evidence = Evidence(points, margins)
+        evidence = Evidence(points, margins) if self.keep_evidence and margins is not None else None
         return ClusteredWindow(
             window.frames, foreground, clusters, points.counts, chain.next_label, after, labels, evidence
         )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from visdeploy.methods.vishv import ClusteredWindow
 
 BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float32]
 
 
 class Guide:
@@ -42,19 +43,20 @@ class Guide:
         """Largest difference of the mean IoU of nearly tied links."""
         return 1 - self._tolerance.mask_iou
 
-    def foreground(self, frames: range, found: BoolArray) -> BoolArray:
+    def foreground(self, frames: range, found: BoolArray, margins: FloatArray) -> BoolArray:
         """Return the foreground of a window, bool `[T, h, w]`.
 
         Args:
             frames: Frames of the window.
             found: The foreground of the decoder alone.
+            margins: float32 `[T, h, w]`, its mean minus its threshold.
         """
         other = self._window(frames)
         if other is None or other.evidence is None or other.foreground.shape != found.shape:
             return found
-        margins = other.evidence.margins
-        slack = max(self._tolerance.atol, self._tolerance.rtol * float(np.abs(margins).max(initial=0)))
-        tied = (found != other.foreground) & (np.abs(margins) <= slack)
+        theirs = np.abs(other.evidence.margins)
+        slack = max(self._tolerance.atol, self._tolerance.rtol * float(theirs.max(initial=0)))
+        tied = (found != other.foreground) & (theirs <= slack) & (np.abs(margins) <= 2 * slack)
         self._pixels += int(np.count_nonzero(tied))
         self._compared += int(np.count_nonzero(found | other.foreground))
         return np.asarray(found ^ tied)

@@ -28,6 +28,9 @@ from visdeploy.tracking.embedding_clusters import (
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.int32]
+_BOTH = 2.5
+"""Slack, as a multiple, of a value whose counterpart in the other engine is at a threshold: two, and a reserve because
+margins depend on the values."""
 FREE = -2
 """Point whose label is not given by another run."""
 
@@ -52,6 +55,10 @@ class Slack:
         arrays = (points.seediness, points.embeddings, points.bandwidths)
         largest = (float(np.abs(each).max(initial=0, where=np.isfinite(each))) for each in arrays)
         return cls(*(max(tolerance.atol, tolerance.rtol * each) for each in largest))
+
+    def times(self, factor: float) -> Slack:
+        """Return larger differences."""
+        return Slack(factor * self.seediness, factor * self.embeddings, factor * self.bandwidths)
 
 
 @dataclass(frozen=True)
@@ -122,13 +129,15 @@ def replay(points: Points, rule: ClusterRule, seeds: Sequence[int | None], wante
             break
         used.append(Seed(best, seed_bandwidths(points, best, rule)))
         membership, margin = memberships(points, best, rule, slack)
-        given = doubtful & (np.abs(membership - primary) <= 2 * margin)
+        given = doubtful & (np.abs(membership - primary) <= _BOTH * margin)
         inside = np.where(given, wanted == number, membership > primary)
         inside[best] = True
         labels[free & inside] = number
         table = np.concatenate([table, membership[None]])
     own = _own_labels(table, rule)
     if free.any() and len(table):
+        if doubtful.any():  # the values of the point itself must be near a threshold as well
+            doubtful &= at_threshold(points, rule, [seed.point for seed in used], slack.times(_BOTH))
         rest = np.where(table.min(axis=0) > np.float32(rule.secondary_threshold), table.argmin(axis=0), labels)
         labels = np.where(free, np.where(doubtful & (wanted < len(table)), wanted, rest), labels).astype(np.int32)
     changed = int(np.count_nonzero(doubtful & (labels != own)))

@@ -166,6 +166,15 @@ def test_wrong_clusters_tracks_and_classes_fail(manifest: Manifest, case: str) -
     assert not certificate.passed
 
 
+@pytest.mark.parametrize(
+    ("reference", "candidate"), [(at(LEFT, -2e-4), at(LEFT, 0.1)), (foreground(3e-4), foreground(-0.5))]
+)
+def test_a_value_that_is_far_from_a_threshold_on_one_side_fails(
+    manifest: Manifest, reference: Change, candidate: Change
+) -> None:
+    assert tracks_fail(certify(manifest, candidate, reference))
+
+
 def test_many_pixels_that_jump_over_the_border_fail(manifest: Manifest) -> None:
     """Only the reference decides which pixels are at a threshold."""
 
