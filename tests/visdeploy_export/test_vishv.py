@@ -67,6 +67,11 @@ def test_other_sizes_give_the_same_outputs(exported: Bundle, size: tuple[int, in
         assert np.abs(value - found[1][name]).max() <= 1e-3 * max(1.0, float(np.abs(value).max())), name
 
 
+def test_frames_are_scaled_as_floats_and_sizes_rounded_to_even(exported: Bundle):
+    preprocessing = exported.manifest.preprocessing
+    assert (preprocessing.interpolation, preprocessing.rounding) == ("float_bilinear", "half_even")
+
+
 def test_the_flow_is_not_in_the_graph(exported: Bundle):
     names = [each.name for each in onnx.load(exported.path / "model.onnx").graph.initializer]
     assert names
