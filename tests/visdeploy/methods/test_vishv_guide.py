@@ -79,6 +79,16 @@ def at(place: tuple[int, int], offset: float, *, channel: int = 0) -> Change:
     return change
 
 
+def weak(place: tuple[int, int], offset: float) -> Change:
+    """Return the change of `at` for a pixel that cannot be a seed."""
+
+    def change(maps: Maps) -> None:
+        at(place, offset)(maps)
+        maps["seediness"][:, place[0], place[1] + 5] = 0.3
+
+    return change
+
+
 def foreground(value: float) -> Change:
     def change(maps: Maps) -> None:
         maps["foreground_logits"][3, 12, 17] = value  # beside the left disc
@@ -110,6 +120,7 @@ def test_equal_outputs_have_no_near_ties(manifest: Manifest) -> None:
 
 NEAR_TIES = {
     "a pixel at the border of a cluster": (at(LEFT, -2e-4), at(LEFT, 2e-4), "pixels at a threshold"),
+    "a pixel at the border that cannot be a seed": (weak(LEFT, -2e-4), weak(LEFT, 2e-4), "pixels at a threshold"),
     "a pixel at the threshold of the foreground": (foreground(3e-4), foreground(-3e-4), "1 of "),
     "seeds of two objects": (best_seed(RIGHT, 0.9502), best_seed(RIGHT, 0.9498), "tied seeds"),
 }
@@ -167,7 +178,12 @@ def test_wrong_clusters_tracks_and_classes_fail(manifest: Manifest, case: str) -
 
 
 @pytest.mark.parametrize(
-    ("reference", "candidate"), [(at(LEFT, -2e-4), at(LEFT, 0.1)), (foreground(3e-4), foreground(-0.5))]
+    ("reference", "candidate"),
+    [
+        (at(LEFT, -2e-4), at(LEFT, 0.1)),
+        (weak(LEFT, -2e-4), weak(LEFT, 0.1)),
+        (foreground(3e-4), foreground(-0.5)),
+    ],
 )
 def test_a_value_that_is_far_from_a_threshold_on_one_side_fails(
     manifest: Manifest, reference: Change, candidate: Change
