@@ -13,7 +13,7 @@ import numpy.typing as npt
 from visdeploy.formats.davis import davis_palette
 from visdeploy.manifest import Window
 from visdeploy.streaming.windows import Feeder, Step, steps
-from visdeploy.tracking.cluster_chain import Chain
+from visdeploy.tracking.cluster_chain import Chain, Labels
 from visdeploy.tracking.embedding_clusters import ClusterRule, Clusters, Points, find_clusters
 
 from .core import Golden, Store
@@ -60,11 +60,12 @@ def _check_scene(store: Store, scene: str, config: Mapping[str, Any]) -> None:
         store.exact(f"{key}/labels", np.where(clusters.labels < 0, -1, clusters.labels + start))
         store.exact(f"{key}/counts", points.counts)
         _check_clusters(store, key, clusters, start)
-        chain, fresh = chain.add(frames, np.split(clusters.labels, np.cumsum(points.counts)[:-1]), len(clusters))
+        before, parts = chain, np.split(clusters.labels, np.cumsum(points.counts)[:-1])
+        chain, fresh = before.add(frames, parts, len(clusters))
         for t, each in fresh.items():
             labels[t][foreground[t]] = np.where(each < 0, -1, each + 1)
         if f"{key}/associations" in store:
-            check_links(store, key, "costs", chain, start, len(clusters), 1e-6)
+            check_links(store, key, "costs", before, chain, dict(zip(frames, parts, strict=True)), 1e-6)
     store.exact(f"{scene}/track_labels", labels)
     check_table(store, scene, labels, 0.0)
 
@@ -81,17 +82,31 @@ def _scene_points(store: Store, key: str, foreground: BoolArray, resize: int) ->
     return Points.of(embeddings, bandwidths, seediness[:, 0], list(foreground))
 
 
-def check_links(store: Store, key: str, costs: str, chain: Chain, start: int, clusters: int, limit: float) -> None:
-    """Compare the links of a window; clusters are numbered from `start`, tracks from 1."""
+def check_links(
+    store: Store, key: str, costs: str, before: Chain, chain: Chain, found: Mapping[int, Labels], limit: float
+) -> None:
+    """Compare the links of a window, and the tracks and clusters without one.
+
+    Only tracks and clusters with pixels in the frames of both windows can be linked; the recording lists those alone.
+
+    Args:
+        store: The recording, in which tracks are numbered from 1, and the clusters of a window after all earlier ones.
+        key: Prefix of the window's arrays.
+        costs: Name of the costs.
+        before: The chain without the window.
+        chain: The chain with it.
+        found: Frame of the window → cluster of each foreground pixel, from 0; negative for outliers.
+        limit: Largest difference of a cost.
+    """
+    start = before.next_label + 1
     pairs = np.array([(link.track + 1, link.cluster + start) for link in chain.links], np.int64).reshape(-1, 2)
     store.exact(f"{key}/associations", pairs)
     store.close(f"{key}/{costs}", np.array([link.cost for link in chain.links], np.float32), atol=limit)
-    unmatched = set(store.take(f"{key}/unmatched_new").tolist())
-    free = set(range(start, start + clusters)) - set(pairs[:, 1].tolist())
-    # the recording lists those with pixels in the frames of both windows, and none without any link
-    store.row(f"{key}/unmatched_new", float(not unmatched <= free), 0.0)
-    lost = store.take(f"{key}/unmatched_old").tolist()
-    store.row(f"{key}/unmatched_old", float(bool(set(lost) & set(pairs[:, 0].tolist()))), 0.0)
+    shared = found.keys() & before.previous.keys()
+    for name, labels, first, column in (("old", before.previous, 1, 0), ("new", found, start, 1)):
+        present = {int(k) + first for t in shared for k in np.unique(labels[t]) if k >= 0}
+        free = sorted(present - set(pairs[:, column].tolist()))
+        store.exact(f"{key}/unmatched_{name}", np.array(free, np.int64))
 
 
 def check_table(store: Store, name: str, labels: npt.NDArray[np.int64], limit: float) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from visdeploy_training.methods.vishv import ClipStep, VIShv
@@ -20,7 +19,7 @@ from .core import Store
 from .recording import Recorder
 from .seeded import seeded_frames
 from .vishv_clusters import window_frames
-from .vishv_tracks import check_clip, new_decoder
+from .vishv_tracks import check_clip, new_decoder, preprocessor
 
 LAYERS = ("block_32x", "conv_16", "conv_8", "conv_4", "conv_embedding", "conv_variance")
 MARGINS = [0, 10, 100]
@@ -29,24 +28,16 @@ Sizes = Mapping[str, Any]
 
 
 def network_input(clip: Sizes, frames: int, sizes: Sizes, config: Mapping[str, Any], pad: int = 32) -> Tensor:
-    """Scaled, normalised and padded frames of a seeded clip, `[T, 3, H, W]`.
-
-    The recording scales float pixels; the runtime, like video decoders, scales uint8 pixels.
-    """
+    """Frames of a seeded clip, preprocessed by the runtime, `[T, 3, H, W]`."""
     images = seeded_frames(clip["name"], frames, clip["H"], clip["W"])
-    bgr = torch.from_numpy(images[..., ::-1].copy()).permute(0, 3, 1, 2).float()
-    content = F.interpolate(bgr, scaled_size(clip["H"], clip["W"], sizes), mode="bilinear", align_corners=False)
-    mean, std = (torch.tensor(config["INPUT"][key]).view(3, 1, 1) for key in ("IMAGE_MEAN", "IMAGE_STD"))
-    height, width = content.shape[2:]
-    return F.pad((content - mean) / std, (0, -width % pad, 0, -height % pad))
+    mean, std = (config["INPUT"][key] for key in ("IMAGE_MEAN", "IMAGE_STD"))
+    prepare = preprocessor(sizes, mean=mean, std=std, pad=pad)
+    return torch.from_numpy(np.concatenate([prepare(image) for image in images]))
 
 
 def scaled_size(height: int, width: int, sizes: Sizes) -> tuple[int, int]:
     """Height and width of a frame whose shorter side becomes `min_dim`, the longer one at most `max_dim`."""
-    scale = sizes["min_dim"] / min(height, width)
-    if max(height, width) * scale > sizes["max_dim"]:
-        scale = sizes["max_dim"] / max(height, width)
-    return round(height * scale), round(width * scale)
+    return preprocessor(sizes).content_size(height, width)
 
 
 def close(store: Store, key: str, value: Any, limit: Mapping[str, float]) -> None:

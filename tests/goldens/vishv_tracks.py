@@ -7,7 +7,7 @@ outputs come from a function of the caller. `check_stored` starts from the array
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,17 +76,28 @@ def new_decoder(config: Mapping[str, Any], clip: Mapping[str, Any]) -> VIShvDeco
     return decoder
 
 
-def preprocessor(clip: Mapping[str, Any]) -> Preprocessor:
-    """Return the sizes of a recorded clip: the shorter side, limited by the longer one, and padding to 32."""
+def preprocessor(
+    clip: Mapping[str, Any], *, mean: Sequence[float] = (0, 0, 0), std: Sequence[float] = (1, 1, 1), pad: int = 32
+) -> Preprocessor:
+    """Return the preprocessing of the runtime for a recorded clip.
+
+    Args:
+        clip: Entry of the manifest's `clips`, with the sizes of shorter and longer side.
+        mean: Mean of the channels in BGR order.
+        std: Standard deviations.
+        pad: Divisor of the padded sides.
+    """
     return Preprocessor(
         Preprocessing(
             channel_order="bgr",
-            mean=[0, 0, 0],
-            std=[1, 1, 1],
+            mean=list(mean),
+            std=list(std),
             resize="shortest_edge",
+            rounding="half_even",
+            interpolation="float_bilinear",
             height=clip["min_dim"],
             width=clip["max_dim"],
-            pad_divisor=32,
+            pad_divisor=pad,
         )
     )
 
@@ -118,8 +129,10 @@ def check_clip(store: Store, config: Mapping[str, Any], clip: Mapping[str, Any],
     masks = np.stack([foreground[t] for t in range(clip["T"])])
     wanted = _foreground(store, name)
     store.row(f"{name}/fg_mask", float(np.mean(masks != wanted)), limit)
+    chain = Chain()
     for number, window in enumerate(windows):
-        _check_window(store, f"{name}/win{number}", window, wanted, limit)
+        _check_window(store, f"{name}/win{number}", window, chain, wanted, limit)
+        chain = window.chain
     labels = np.zeros(masks.shape, np.int64)
     for window in windows:
         for t, each in window.labels.items():
@@ -194,7 +207,9 @@ def _foreground(store: Store, name: str) -> BoolArray:
     return bits.reshape(shape).astype(bool)
 
 
-def _check_window(store: Store, key: str, window: ClusteredWindow, wanted: BoolArray, limit: float) -> None:
+def _check_window(
+    store: Store, key: str, window: ClusteredWindow, before: Chain, wanted: BoolArray, limit: float
+) -> None:
     clusters, heads = window.clusters, store.golden.tolerance["heads"]
     start = window.start + 1
     store.exact(f"{key}/cluster_ids", np.arange(len(clusters)) + start)
@@ -208,7 +223,9 @@ def _check_window(store: Store, key: str, window: ClusteredWindow, wanted: BoolA
     stored[wanted[window.frames.start : window.frames.stop]] = store.take(f"{key}/cluster_labels")
     store.row(f"{key}/cluster_labels", float(np.mean(dense != stored)), limit)
     if f"{key}/associations" in store:
-        check_links(store, key, "association_costs", window.chain, start, len(clusters), 1e-2)
+        parts = np.split(clusters.labels, np.cumsum(window.counts)[:-1])
+        found = dict(zip(window.frames, parts, strict=True))
+        check_links(store, key, "association_costs", before, window.chain, found, 1e-2)
 
 
 def _dense(results: Iterable[FrameResult], size: tuple[int, int]) -> Pixels:
@@ -349,7 +366,7 @@ def check_first_window(store: Store, config: Mapping[str, Any], clip: Mapping[st
     points = Points.of(head[:, :size], bandwidths, seediness, list(foreground))
     clusters, frames = find_clusters(points, parameters.rule), range(len(head))
     window = ClusteredWindow(frames, foreground, clusters, points.counts, 0, Chain(), {})
-    _check_window(store, f"{name}/win0", window, foreground, 0.0)
+    _check_window(store, f"{name}/win0", window, Chain(), foreground, 0.0)
 
 
 def _recorded(store: Store, name: str) -> Any:

@@ -21,10 +21,11 @@ import numpy.typing as npt
 from pydantic import Field
 
 from visdeploy.errors import BundleError, StreamError
-from visdeploy.manifest import ModelSpec, Window
+from visdeploy.manifest import ModelSpec, Tolerance, Window
 from visdeploy.masks import Mask
 from visdeploy.masks.resampling import resize_padded_mask
 from visdeploy.methods.base import Arrays, Decoder, Parameters, TrackSummary
+from visdeploy.methods.vishv_guide import Guide
 from visdeploy.methods.vishv_parity import ClusterAgreement
 from visdeploy.methods.vishv_tracks import Output, TrackTable, pixel_votes
 from visdeploy.methods.vishv_windows import FrameSums, Waiting, WindowOutputs, add_window, pack, unpack
@@ -32,7 +33,7 @@ from visdeploy.profiling import OFF, Profiler, Stage
 from visdeploy.results import FrameResult, Instance
 from visdeploy.streaming.preprocessing import Preprocessor
 from visdeploy.streaming.windows import Step
-from visdeploy.tracking.cluster_chain import Chain, Labels
+from visdeploy.tracking.cluster_chain import Chain, Labels, Link
 from visdeploy.tracking.embedding_clusters import ClusterRule, Clusters, Points, find_clusters
 
 if TYPE_CHECKING:
@@ -83,6 +84,19 @@ class TrackingParameters(Parameters):
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """Values that decided about the pixels of a window, for the comparison of two engines.
+
+    Attributes:
+        points: The foreground pixels.
+        margins: float32 `[T, h, w]`, mean of the foreground minus its threshold.
+    """
+
+    points: Points
+    margins: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class ClusteredWindow:
     """Result of the last window that was clustered, for inspection.
 
@@ -94,6 +108,7 @@ class ClusteredWindow:
         start: Label of its first cluster before chaining.
         chain: The tracks after this window.
         labels: Labels of the foreground pixels of the frames that no earlier window had.
+        evidence: The values that decided; None without `VIShvDecoder.keep_evidence`.
     """
 
     frames: range
@@ -103,6 +118,7 @@ class ClusteredWindow:
     start: int
     chain: Chain
     labels: dict[int, Labels]
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +143,7 @@ class VIShvDecoder(Decoder[DecodeParameters, TrackingParameters]):
 
     Attributes:
         windows: The windows that the last step completed, for inspection.
+        keep_evidence: Whether `windows` contain the values that decided.
         preprocessor: Gives the size of a frame in the network's input. None, the default without `of`, means that the
             frames are not resized.
     """
@@ -135,6 +152,8 @@ class VIShvDecoder(Decoder[DecodeParameters, TrackingParameters]):
     tracking_model = TrackingParameters
     measures = (ClusterAgreement,)
     preprocessor: Preprocessor | None = None
+    keep_evidence: bool = False
+    _guide: Guide | None = None
 
     @classmethod
     def of(cls, spec: ModelSpec, *, keep_tracks: bool = False, profiler: Profiler = OFF) -> Self:
@@ -237,11 +256,26 @@ class VIShvDecoder(Decoder[DecodeParameters, TrackingParameters]):
         semantic = sums[window.first].classes is not None
         threshold = 0.0 if semantic else self.decode_parameters.seediness_threshold
         foreground = np.stack([sums[t].mask(threshold) for t in window.frames])
+        rule, guide, wanted = self.decode_parameters.rule, self._guide, tuple[Link, ...]()
+        margins = None
+        if guide or self.keep_evidence:
+            margins = np.stack([sums[t].margins(threshold) for t in window.frames])
+        if guide and margins is not None:
+            foreground = guide.foreground(window.frames, foreground, margins)
         points = Points.of(window.embeddings, window.bandwidths, window.seediness, list(foreground))
-        clusters = find_clusters(points, self.decode_parameters.rule, self.threads)
+        if guide:
+            clusters, wanted = guide.find(window.frames, points, rule)
+        else:
+            clusters = find_clusters(points, rule, self.threads)
         parts = np.split(clusters.labels, np.cumsum(points.counts)[:-1])
-        after, labels = chain.add(window.frames, parts, len(clusters))
-        return ClusteredWindow(window.frames, foreground, clusters, points.counts, chain.next_label, after, labels)
+        slack = guide.slack if guide else 0.0
+        after, labels = chain.add(window.frames, parts, len(clusters), preferred=wanted, slack=slack)
+        if guide:
+            guide.count_links(after.links, chain.add(window.frames, parts, len(clusters))[0].links)
+        evidence = Evidence(points, margins) if self.keep_evidence and margins is not None else None
+        return ClusteredWindow(
+            window.frames, foreground, clusters, points.counts, chain.next_label, after, labels, evidence
+        )
 
     def _count(self, tracks: TrackTable, window: ClusteredWindow, sums: dict[int, FrameSums]) -> TrackTable:
         """Return the tracks with the pixels of the new frames of a window."""
@@ -272,6 +306,15 @@ class VIShvDecoder(Decoder[DecodeParameters, TrackingParameters]):
                 instances.append(Instance(label, track.judge(tracks.output)[0], track.pixels / tracks.most, encoded))
         instances.sort(key=lambda i: (-i.score, i.track_id))
         return FrameResult(frame, timestamp, height, width, tuple(instances), self.classes)
+
+    def follow(self, reference: Self, tolerance: Tolerance) -> None:
+        """Take seeds and links of another decoder where they are nearly tied with the best, see `Decoder.follow`."""
+        reference.keep_evidence = True
+        self._guide = Guide(lambda: reference.windows, tolerance)
+
+    def followed(self) -> str:
+        """See `Decoder.followed`."""
+        return self._guide.note() if self._guide else ""
 
     def kept_tracks(self) -> list[TrackSummary]:
         """Return the tracks of the result of the data set, in its order: at most `max_tracks`, scored by their pixels.

@@ -8,22 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from visdeploy.manifest import ModelSpec, TensorSpec, Tolerance
+from visdeploy.methods.vishv_ties import Slack, follow_clusters
 from visdeploy.parity.certificate import PIXEL_SLACK, share_of_limit
 from visdeploy.parity.measures import Absolute, Comparison, Outputs, StepContext
-from visdeploy.tracking.embedding_clusters import (
-    OUTLIER,
-    ClusterRule,
-    Points,
-    find_clusters,
-    seed_bandwidths,
-    squared_distances,
-)
+from visdeploy.tracking.embedding_clusters import OUTLIER, ClusterRule, Points, find_clusters
 
-PROBABILITY_SLACK = 0.02
-"""A pixel is at a threshold if its membership `exp(-d / 2)` of a cluster differs from it by no more than this."""
-FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
-Labels = npt.NDArray[np.int32]
 
 
 class ClusterAgreement(Absolute):
@@ -56,7 +46,7 @@ class ClusterAgreement(Absolute):
     def compare(self, reference: npt.NDArray[Any], candidate: npt.NDArray[Any], context: StepContext) -> Comparison:
         """See `Measure.compare`."""
         dense = super().compare(reference, candidate, context)
-        clusters = self._compare_clusters(context, dense.limit)
+        clusters = self._compare_clusters(context)
         shares = [share_of_limit(each.error, each.limit) for each in (dense, clusters)]
         worse = clusters if not clusters.passed or (dense.passed and shares[1] > shares[0]) else dense
         return Comparison(worse.error, worse.limit, dense.passed and clusters.passed, dense.compared)
@@ -65,20 +55,19 @@ class ClusterAgreement(Absolute):
         """Return how many pixels and seeds were allowed to differ."""
         return f"{self._allowed} of {self._points} pixels at a threshold and {self._tied} tied seeds differ"
 
-    def _compare_clusters(self, context: StepContext, seed_slack: float) -> Comparison:
+    def _compare_clusters(self, context: StepContext) -> Comparison:
         limit = 1 - self.tolerance.mask_iou
         (left, close), (right, _) = (self._foreground(o) for o in (context.reference, context.candidate))
         both = left & right
         points = [_points(o, both) for o in (context.reference, context.candidate)]
         found = find_clusters(points[0], self._rule)
-        labels, tied = replay(points[1], self._rule, found.seeds.tolist(), seed_slack)
-        uncertain = at_threshold(points[0], self._rule, found.seeds.tolist())
-        differ = labels != found.labels
-        wrong = differ & ~uncertain
+        again = follow_clusters(points[1], points[0], found, self._rule, Slack.of(self.tolerance, points[0]))
+        labels = again.clusters.labels
+        wrong = labels != found.labels
         lost = int(np.count_nonzero((left != right) & ~close))
-        self._tied += tied
+        self._tied += again.seeds
         self._points += int(np.count_nonzero(left | right))
-        self._allowed += int(np.count_nonzero(differ & uncertain) + np.count_nonzero((left != right) & close))
+        self._allowed += again.pixels + int(np.count_nonzero((left != right) & close))
         error, passed = lost / max(int(np.count_nonzero(left)), 1), True
         passed = lost <= PIXEL_SLACK or error <= limit
         for number in range(OUTLIER, max(found.labels.max(initial=OUTLIER), labels.max(initial=OUTLIER)) + 1):
@@ -87,7 +76,7 @@ class ClusterAgreement(Absolute):
             share = moved / max(int(np.count_nonzero(mine)), 1)
             error = max(error, min(share, 1.0))
             passed &= share <= limit or moved <= PIXEL_SLACK
-        return Comparison(error, limit, passed, differ.size)
+        return Comparison(error, limit, passed, wrong.size)
 
     def _foreground(self, outputs: Outputs) -> tuple[BoolArray, BoolArray]:
         """Return the foreground of a step, and the pixels that are at its threshold."""
@@ -97,63 +86,6 @@ class ClusterAgreement(Absolute):
         largest = float(np.abs(values).max(initial=0, where=np.isfinite(values)))
         slack = max(self.tolerance.atol, (self.tolerance.rtol or 0.0) * largest)
         return np.asarray(values > threshold), np.asarray(np.abs(values - threshold) <= slack)
-
-
-def replay(points: Points, rule: ClusterRule, seeds: list[int], slack: float) -> tuple[Labels, int]:
-    """Cluster points, each time with the seed of another run if this one is nearly tied with the best.
-
-    The number of clusters is that of the other run as well if the seediness of the next seed is at the minimum.
-
-    Args:
-        points: The points.
-        rule: Parameters of the clustering.
-        seeds: Seeds of the other run, in order.
-        slack: Largest difference of the seediness of tied seeds.
-
-    Returns:
-        int32 `[P]`, the labels as those of `find_clusters`, and the number of tied seeds that were replaced.
-    """
-    labels = np.full(len(points), OUTLIER, np.int32)
-    free, table, tied = labels == OUTLIER, np.zeros((0, len(points)), np.float32), 0
-    for number in range(rule.max_clusters):
-        free = labels == OUTLIER
-        if not free.any():
-            break
-        best = int(np.where(free, points.seediness, -np.inf).argmax())
-        highest, minimum = float(points.seediness[best]), rule.min_seediness
-        if number < len(seeds):
-            other = seeds[number]
-            if other != best and free[other] and points.seediness[other] >= highest - slack:
-                best, tied = other, tied + 1
-            minimum -= slack
-        elif number == len(seeds) < rule.max_clusters:
-            minimum += slack
-        if points.seediness[best] < minimum:
-            break
-        distance = _distances(points, best, rule)
-        labels[free & (np.exp(distance / -2) > np.float32(rule.primary_threshold))] = number
-        table = np.concatenate([table, distance[None]])
-    if free.any() and len(table):
-        near = free & (np.exp(table.max(axis=0) / -2) > np.float32(rule.secondary_threshold))
-        labels[near] = table.argmax(axis=0)[near]
-    return labels, tied
-
-
-def at_threshold(points: Points, rule: ClusterRule, seeds: list[int]) -> BoolArray:
-    """Return the points whose membership of any cluster is within `PROBABILITY_SLACK` of a threshold, bool `[P]`."""
-    found = np.zeros(len(points), bool)
-    for seed in seeds:
-        membership = np.exp(_distances(points, seed, rule) / -2)
-        for threshold in (rule.primary_threshold, rule.secondary_threshold):
-            found |= np.abs(membership - np.float32(threshold)) <= PROBABILITY_SLACK
-    return found
-
-
-def _distances(points: Points, seed: int, rule: ClusterRule) -> FloatArray:
-    total, term = np.empty((2, len(points)), np.float32)
-    center = points.embeddings[:, seed].copy()
-    squared_distances(points.embeddings, center, seed_bandwidths(points, seed, rule), total, term)
-    return np.sqrt(total, out=total)
 
 
 def _points(outputs: Outputs, foreground: BoolArray) -> Points:

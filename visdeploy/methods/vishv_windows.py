@@ -129,6 +129,10 @@ class FrameSums:
         """Return the foreground, bool `[h, w]`: the pixels whose mean is above a threshold."""
         return np.asarray(self.foreground / np.float32(self.count) > np.float32(threshold))
 
+    def margins(self, threshold: float) -> FloatArray:
+        """Return the mean of the foreground minus a threshold, float32 `[h, w]`."""
+        return np.asarray(self.foreground / np.float32(self.count) - np.float32(threshold), np.float32)
+
     def class_means(self, pixels: BoolArray) -> FloatArray:
         """Return the mean logits of the classes at some pixels, float32 `[C, P]`."""
         if self.classes is None:

@@ -48,7 +48,15 @@ class Chain:
     previous: Mapping[int, Labels] = field(default_factory=dict)
     links: tuple[Link, ...] = ()
 
-    def add(self, frames: Sequence[int], labels: Sequence[Labels], clusters: int) -> tuple[Chain, dict[int, Labels]]:
+    def add(
+        self,
+        frames: Sequence[int],
+        labels: Sequence[Labels],
+        clusters: int,
+        *,
+        preferred: Sequence[Link] = (),
+        slack: float = 0.0,
+    ) -> tuple[Chain, dict[int, Labels]]:
         """Chain a window to the previous one.
 
         A frame of the previous window keeps its labels. The published implementation leaves a gap in its labels only
@@ -59,13 +67,15 @@ class Chain:
             frames: Frames of the window in ascending order.
             labels: Number of the cluster of each foreground pixel, one array per frame; -1 for outliers.
             clusters: Number of clusters of the window.
+            preferred: Links to make if they are nearly the best, for the comparison of two chains.
+            slack: Largest difference of the mean IoU of these links from that of the best.
 
         Returns:
             The chain with the window, and the labels of the frames that the previous window did not have.
         """
         shared = [t for t in frames if t in self.previous]
         given = dict(zip(frames, labels, strict=True))
-        links = self._links([self.previous[t] for t in shared], [given[t] for t in shared])
+        links = self._links([self.previous[t] for t in shared], [given[t] for t in shared], preferred, slack)
         names = np.arange(self.next_label, self.next_label + clusters + 1, dtype=np.int32)
         names[clusters] = -1  # index -1, the label of outliers
         for link in links:
@@ -75,14 +85,21 @@ class Chain:
         window = {t: fresh[t] if t in fresh else self.previous[t] for t in frames}
         return replace(self, next_label=max(self.next_label, largest + 1), previous=window, links=links), fresh
 
-    def _links(self, tracks: Sequence[Labels], clusters: Sequence[Labels]) -> tuple[Link, ...]:
+    def _links(
+        self, tracks: Sequence[Labels], clusters: Sequence[Labels], preferred: Sequence[Link], slack: float
+    ) -> tuple[Link, ...]:
         if not tracks:
             return ()
         old, new = np.concatenate(tracks), np.concatenate(clusters)
         rows, columns, overlap = overlaps(old, new)
         if not overlap.size:
             return ()
-        pairs = match(overlap, 0.0)
+        pairs = [(int(r), int(c)) for r, c in match(overlap, 0.0)]
+        known = {int(k): r for r, k in enumerate(rows)}, {int(k): c for c, k in enumerate(columns)}
+        wanted = [(known[0].get(link.track, -1), known[1].get(link.cluster, -1)) for link in preferred]
+        if len(wanted) == len(pairs) and all(r >= 0 and c >= 0 for r, c in wanted):
+            missing = sum(overlap[p] for p in pairs) - sum(overlap[p] for p in wanted)
+            pairs = wanted if missing <= slack * len(pairs) else pairs
         return tuple(Link(int(rows[r]), int(columns[c]), float(np.float32(1) - overlap[r, c])) for r, c in pairs)
 
 

@@ -124,10 +124,22 @@ class Points:
         return self._at(self.bandwidths, point)
 
     def _at(self, maps: FloatArray, point: int) -> FloatArray:
-        frame = int(np.searchsorted(self.ends, point, side="right"))
-        place = self.places[frame][point - (self.ends[frame] - len(self.places[frame]))]
-        row, column = np.unravel_index(int(place), maps.shape[2:])
+        frame, place = self.pixel_of(point)
+        row, column = np.unravel_index(place, maps.shape[2:])
         return maps[frame, :, row, column]
+
+    def pixel_of(self, point: int) -> tuple[int, int]:
+        """Return the frame of a point, and its position in the frame."""
+        frame = int(np.searchsorted(self.ends, point, side="right"))
+        return frame, int(self.places[frame][point - (self.ends[frame] - len(self.places[frame]))])
+
+    def point_at(self, frame: int, place: int) -> int | None:
+        """Return the point at a position in a frame; None if that pixel is not in the foreground."""
+        places = self.places[frame]
+        found = int(np.searchsorted(places, place))
+        if found == len(places) or places[found] != place:
+            return None
+        return int(self.ends[frame]) - len(places) + found
 
     def __len__(self) -> int:
         return int(self.ends[-1]) if len(self.places) else 0
