@@ -70,6 +70,7 @@ _TINY = VIShvConfig(
     num_groups=8,
     time_scale=0.25,  # so that clusters need not become as long as a clip in a short training
     appearance_dim=16,
+    offset_detach=False,  # random appearance embeddings separate the pixels of an object
     flow_steps=4,
     flow_width=32,
     flow_iterations=100,
