@@ -113,6 +113,7 @@ def report(console: Console, figures: dict[str, Any], certificates: dict[str, Ce
         low, count = certificate.smallest_mask_iou, certificate.tracks
         shown = "none" if low is None else f"{low:.6f}"
         found = f"{count.matched} of {max(count.reference, count.candidate)}"
+        found += f" ({certificate.tracks_note})" if certificate.tracks_note else ""
         table.add_row(name, errors, shown, found, "passed" if certificate.passed else "; ".join(certificate.failures))
     console.print(table)
 

@@ -327,3 +327,61 @@ def test_command_line_exit_codes(visolo: Path, tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"model": "other"}))
     with pytest.raises(SystemExit, match="no adapter"):
         run(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def vishv(shared: Path) -> Path:
+    return shared / "goldens" / "vishv"
+
+
+VISHV_FILES = (
+    "clustering.npz", "flow.npz", "flow_conditional.npz", "stemseg_davis_r101.npz", "stemseg_kitti_r50.npz",
+    "ytvis_r50.npz",
+)  # fmt: skip
+
+
+def test_vishv_files_are_all_compared(vishv: Path):
+    assert sorted(path.name for path in vishv.glob("*.npz")) == list(VISHV_FILES)
+
+
+@pytest.mark.slow
+@pytest.mark.isa
+@pytest.mark.parametrize("file", VISHV_FILES)
+def test_vishv_passes(vishv: Path, capsys: pytest.CaptureFixture[str], file: str):
+    assert main([str(vishv), "--only", file]) == 0
+    stored = len(np.load(vishv / file).files)
+    assert f"{stored} stored keys checked, 0 not checked, 0 of" in capsys.readouterr().out
+
+
+def test_vishv_tables_pass(vishv: Path):
+    report = run(vishv, only=("aux.json",))
+    assert {row.file for row in report.rows} == {"aux.json"}
+    assert report.ok
+
+
+@pytest.mark.slow
+def test_vishv_changed_weight_is_found_where_it_is(vishv: Path):
+    def edit(state: StateDict) -> None:
+        if "embedding_head.conv_8.weight" in state:
+            state["embedding_head.conv_8.weight"][0] += 0.5
+
+    report = run(vishv, edit=edit, only=("stemseg_kitti_r50.npz",))
+    failed, passed = ({r.key for r in report.rows if r.ok is ok} for ok in (False, True))
+    head = "vishv/kitti_a/win0/embedding_head"
+    assert {f"{head}.conv_8", f"{head}.conv_4", head} <= failed
+    assert {f"{head}.conv_16", "vishv/kitti_a/win0/semseg_head", "vishv/kitti_a/fg_mask"} <= passed
+    assert not report.unchecked
+
+
+def test_vishv_changed_flow_is_found(vishv: Path):
+    def edit(state: StateDict) -> None:
+        key = "released_small.blocks.0.flows.1.coupling.net.4.conv.bias"
+        if key in state:
+            state[key] += 0.5
+
+    report = run(vishv, edit=edit, only=("flow.npz",))
+    failed = {r.key for r in report.rows if not r.ok}
+    assert {"released_small/log_p", "released_small/z0", "released_small/sample"} <= failed
+    assert all(key.startswith("released_small/") for key in failed)
+    # an additive coupling changes no volume
+    assert "released_small/logdet" not in failed

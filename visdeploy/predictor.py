@@ -22,7 +22,8 @@ class VISPredictor:
     Args:
         bundle: Path of the bundle folder, or an opened `Bundle`.
         device: `auto` (CUDA if it starts, otherwise the CPU; the choice is logged), `cpu`, `cuda` or `cuda:N`.
-        threads: CPU threads of the engine; None leaves the choice to the engine.
+        threads: CPU threads of the engine, and of decoding where it uses several; None leaves the choice to the engine,
+            and lets decoding use all cores.
         spinning: Idle threads spin instead of sleeping; only for machines that are not shared.
         tf32: Allow TF32 on CUDA: faster and less exact than fp32, see `visdeploy.backends.open_backend`.
         profiler: Collects the time of every stage; default: none.
@@ -61,7 +62,12 @@ class VISPredictor:
         self.identity = self.bundle.identity
         self.classes = tuple(manifest.classes)
         backend = open_backend(self.bundle, device, threads, spinning=spinning, tf32=tf32)
-        self.pipeline = Pipeline(manifest, backend, profiler=OFF if profiler is None else profiler)
+        self.pipeline = Pipeline(
+            manifest,
+            backend,
+            profiler=OFF if profiler is None else profiler,
+            threads=_num_cores() if threads is None else threads,
+        )
 
     @property
     def backend(self) -> Backend:
@@ -152,3 +158,9 @@ class VISPredictor:
     def __repr__(self) -> str:
         manifest = self.bundle.manifest
         return f"VISPredictor({str(self.bundle.path)!r}, {manifest.method} {manifest.variant}, on {self.device})"
+
+
+def _num_cores() -> int:
+    """Return the number of cores that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)  # Linux only
+    return len(allowed(0)) if allowed else os.cpu_count() or 1

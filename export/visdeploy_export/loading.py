@@ -39,7 +39,8 @@ def load_model(
     made = convert_checkpoint(path, method=method, variant=variant, classes=classes)
     made.report.raise_on_problem()
     changed = dict(made.info.overrides)
-    config = dataclasses.replace(get_method(made.method).variants[made.variant], **changed)
+    base = get_method(made.method).variants[made.variant]
+    config = dataclasses.replace(base, num_classes=len(made.classes), **changed)
     changed |= config.export_settings(overrides or {}) | config.input_size(height, width)
     model = create_model(made.method, made.variant, classes=made.classes, **changed)
     model.load_state_dict(made.state)

@@ -30,11 +30,11 @@ def test_a_window_where_there_is_one(random_weights, tmp_path, method):
     path, variant = tmp_path / "a.safetensors", get_method(method).variants["tiny"]
     if get_method(method).inference(variant).window.mode == "online":
         with pytest.raises(ConfigError, match="unknown setting 'window'"):
-            random_weights.random_checkpoint(path, method, "tiny", frames=6)
+            random_weights.random_checkpoint(path, method, "tiny", frames=4)
     else:
-        model, _ = load_checkpoint(random_weights.random_checkpoint(path, method, "tiny", frames=6))
+        model, _ = load_checkpoint(random_weights.random_checkpoint(path, method, "tiny", frames=4))
         window = get_method(method).inference(model.config).window
-        assert (window.length, window.overlap) == (6, 2)
+        assert (window.length, window.overlap) == (4, 1)
 
 
 def test_the_same_weights_each_time(random_weights, tmp_path):

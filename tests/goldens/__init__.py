@@ -12,6 +12,7 @@ ADAPTERS = {
     "defvis": "tests.goldens.defvis",
     "tevit": "tests.goldens.tevit",
     "tpr": "tests.goldens.tpr",
+    "vishv": "tests.goldens.vishv",
     "visolo": "tests.goldens.visolo",
 }
 

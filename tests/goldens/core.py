@@ -154,7 +154,7 @@ class Golden:
     """A golden folder.
 
     Args:
-        folder: Holds `manifest.json` and the npz files.
+        folder: Holds `manifest.json`, or several `manifest_*.json`, and the npz files.
         edit: Changes the weights before they are used; for tests of the harness itself.
         only: Use these files alone.
     """
@@ -163,7 +163,10 @@ class Golden:
         self, folder: Path, *, edit: Callable[[StateDict], None] | None = None, only: tuple[str, ...] = ()
     ) -> None:
         self.folder, self.edit, self.only = folder, edit, only
-        self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        path = folder / "manifest.json"
+        if not path.is_file():  # a folder of several manifests, each with its own name
+            path = min(folder.glob("manifest_*.json"), default=path)
+        self.manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         self.tolerance: dict[str, Any] = self.manifest.get("tolerance", {})
         self.report = Report()
         self._opened: set[str] = set()

@@ -1,4 +1,4 @@
-"""Small data sets on disk: moving rectangles, in both layouts."""
+"""Small data sets on disk: moving rectangles, in all layouts."""
 
 import json
 from pathlib import Path
@@ -68,6 +68,57 @@ def coco_set(folder: Path, *, count: int = 3) -> tuple[Path, Path]:
     path = folder / "coco.json"
     path.write_text(json.dumps({"categories": categories(), "images": entries, "annotations": objects}))
     return path, images
+
+
+def _counts(mask: np.ndarray) -> str:
+    return Mask.encode(mask).to_coco()["counts"]
+
+
+def stemseg_videos(folder: Path, *, videos: int = 2, length: int = 5) -> tuple[Path, Path]:
+    """Write the objects of `ytvis_set` in the layout of STEm-Seg: instance 3 is red, instance 7 blue."""
+    _, images = ytvis_set(folder, videos=videos, length=length)
+    red = [mask_at(4 + 4 * t, 6) for t in range(length)]
+    blue = [mask_at(50, 24 - 2 * t) for t in range(length - 1)]
+    frames = [{"3": _counts(m), **({"7": _counts(blue[t])} if t < len(blue) else {})} for t, m in enumerate(red)]
+    entries = [
+        {
+            "id": f"clip{v}",
+            "height": HEIGHT,
+            "width": WIDTH,
+            "image_paths": [f"clip{v}/{t}.png" for t in range(length)],
+            "categories": {"3": 1, "7": 2},
+            "segmentations": frames,
+        }
+        for v in range(1, videos + 1)
+    ]
+    path = folder / "videos.json"
+    path.write_text(json.dumps({"meta": stemseg_meta(), "sequences": entries}))
+    return path, images
+
+
+def stemseg_images(folder: Path, *, count: int = 3) -> tuple[Path, Path]:
+    """Write the objects of `coco_set` in the layout of STEm-Seg; the rightmost 4 columns are ignored."""
+    _, images = coco_set(folder, count=count)
+    ignore = np.zeros((HEIGHT, WIDTH), bool)
+    ignore[:, -4:] = True
+    entries = [
+        {
+            "image_path": f"{i}.png",
+            "height": HEIGHT,
+            "width": WIDTH,
+            "categories": [1, 2],
+            "segmentations": [_counts(mask_at(6, 8)), _counts(mask_at(40, 20))],
+            "ignore": _counts(ignore),
+        }
+        for i in range(1, count + 1)
+    ]
+    path = folder / "images.json"
+    path.write_text(json.dumps({"meta": stemseg_meta(), "images": entries}))
+    return path, images
+
+
+def stemseg_meta() -> dict:
+    return {"category_labels": {str(i + 1): name for i, name in enumerate(CLASSES)}}
 
 
 def square_clip(frames: int = 3, height: int = 60, width: int = 100) -> list[tuple[tv_tensors.Image, tv_tensors.Mask]]:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from visdeploy_training.losses import dice_loss, mean_over_processes, sigmoid_focal_loss, smooth_dice_loss
+from visdeploy_training.losses import dice_loss, lovasz_hinge, mean_over_processes, sigmoid_focal_loss, smooth_dice_loss
 
 
 def test_focal_loss_is_the_formula():
@@ -47,3 +47,18 @@ def test_smooth_dice_loss_of_empty_or_perfect_masks_is_zero():
 
 def test_without_other_processes_the_mean_is_the_number():
     assert mean_over_processes(7.5, torch.zeros(1)) == 7.5
+
+
+def test_lovasz_hinge_is_the_jaccard_loss_of_a_hard_prediction():
+    """For margins of one, the loss of a wrong mask is twice its Jaccard distance: every error is 2."""
+    targets = torch.tensor([True, True, True, False, False])
+    predicted = torch.tensor([True, True, False, True, False])
+    logits = torch.where(predicted, 1.0, -1.0)
+    assert lovasz_hinge(logits, targets).item() == pytest.approx(2 * (1 - 2 / 4))
+    assert lovasz_hinge(torch.where(targets, 1.0, -1.0), targets).item() == 0
+
+
+def test_lovasz_hinge_does_not_depend_on_the_order_of_the_pixels():
+    logits, targets = torch.randn(50), torch.rand(50) > 0.5
+    order = torch.randperm(50)
+    torch.testing.assert_close(lovasz_hinge(logits, targets), lovasz_hinge(logits[order], targets[order]))

@@ -169,7 +169,8 @@ def _class_tensors(info: ModelInfo) -> set[str]:
 def start_from(model: VISModel, checkpoint: Checkpoint) -> KeyReport:
     """Load a checkpoint for fine-tuning.
 
-    Class predictors for another number of classes, and parts of the network that only its stage of the training has
+    Class predictors for another number of classes, layers of another shape in another variant
+    (`Method.variable_tensors`), and parts of the network that only its stage of the training has
     (`Method.stage_tensors`), keep their initial weights. The log names them.
 
     Returns:
@@ -183,9 +184,12 @@ def start_from(model: VISModel, checkpoint: Checkpoint) -> KeyReport:
             "cannot start from a checkpoint of another method", seen=checkpoint.method, expected=model.info.method
         )
     fitting, report = match_keys(model.state_dict(), checkpoint.state)
-    allowed = _class_tensors(model.info)
-    rest = tuple(k for k in report.misshapen if k.split(" ", 1)[0] not in allowed)
-    stages = get_method(model.info.method).stage_tensors
+    method = get_method(model.info.method)
+    rest = tuple(k for k in report.misshapen if k.split(" ", 1)[0] not in method.variable_tensors)
+    if rest:  # some networks have a fixed number of classes
+        allowed = _class_tensors(model.info)
+        rest = tuple(k for k in rest if k.split(" ", 1)[0] not in allowed)
+    stages = method.stage_tensors
     missing, unexpected = (
         tuple(k for k in keys if not k.startswith(stages)) for keys in (report.missing, report.unexpected)
     )

@@ -18,10 +18,13 @@ class ClipTargets:
     Attributes:
         masks: `[T, K, H, W]` bool at the size of the network input; empty where the object is absent.
         labels: `[T, K]` int64; values are ignored where the object is absent.
+        ignore: `[T, H, W]` bool, pixels without a known label, for methods whose losses exclude them; None if all are
+            known.
     """
 
     masks: Tensor
     labels: Tensor
+    ignore: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.masks.ndim != 4 or self.labels.shape != self.masks.shape[:2]:
@@ -30,6 +33,21 @@ class ClipTargets:
                 seen=f"masks {tuple(self.masks.shape)}, labels {tuple(self.labels.shape)}",
                 expected="[T, K, H, W] and [T, K]",
             )
+        frames = (self.masks.shape[0], *self.masks.shape[2:])
+        if self.ignore is not None and self.ignore.shape != frames:
+            raise DataError(
+                "malformed clip targets", seen=f"ignore {tuple(self.ignore.shape)}", expected=f"{tuple(frames)}"
+            )
+
+    def pin_memory(self) -> ClipTargets:
+        """Return a copy in page-locked memory."""
+        ignore = None if self.ignore is None else self.ignore.pin_memory()
+        return ClipTargets(self.masks.pin_memory(), self.labels.pin_memory(), ignore)
+
+    def to(self, device: torch.device) -> ClipTargets:
+        """Return a copy on another device."""
+        ignore = None if self.ignore is None else self.ignore.to(device)
+        return ClipTargets(self.masks.to(device), self.labels.to(device), ignore)
 
 
 @dataclass(frozen=True)
@@ -48,13 +66,12 @@ class ClipBatch:
 
     def pin_memory(self) -> ClipBatch:
         """Return a copy in page-locked memory; called by the data loader."""
-        pinned = (ClipTargets(t.masks.pin_memory(), t.labels.pin_memory()) for t in self.targets)
-        return ClipBatch(self.images.pin_memory(), tuple(pinned), self.sizes)
+        return ClipBatch(self.images.pin_memory(), tuple(t.pin_memory() for t in self.targets), self.sizes)
 
     def to(self, device: torch.device) -> ClipBatch:
         """Return a copy on another device."""
-        moved = (ClipTargets(t.masks.to(device), t.labels.to(device)) for t in self.targets)
-        return ClipBatch(self.images.to(device, non_blocking=True), tuple(moved), self.sizes)
+        moved = tuple(t.to(device) for t in self.targets)
+        return ClipBatch(self.images.to(device, non_blocking=True), moved, self.sizes)
 
 
 def check_targets(targets: Sequence[ClipTargets], shape: tuple[int, int, int, int], *, num_classes: int) -> None:

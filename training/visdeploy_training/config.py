@@ -202,7 +202,11 @@ def _is_a(value: object, hint: Any) -> bool:
         return value in get_args(hint)
     if get_origin(hint) is tuple:
         kinds = get_args(hint)
-        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_is_a, value, kinds))
+        if not isinstance(value, tuple):
+            return False
+        if kinds[-1] is Ellipsis:
+            return all(_is_a(each, kinds[0]) for each in value)
+        return len(value) == len(kinds) and all(map(_is_a, value, kinds))
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if hint is int:
@@ -214,5 +218,7 @@ def _describe(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return " or ".join(map(str, get_args(hint)))
     if get_origin(hint) is tuple:
-        return f"{len(get_args(hint))} values, each {_describe(get_args(hint)[0])}"
+        kinds = get_args(hint)
+        count = "" if kinds[-1] is Ellipsis else f"{len(kinds)} "
+        return f"{count}values, each {_describe(kinds[0])}"
     return {int: "a whole number", float: "a number", bool: "true or false"}.get(hint, getattr(hint, "__name__", ""))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Literal, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,10 +29,14 @@ class FPN(nn.Module):
     Args:
         channels: Channels of the input maps, finest map first.
         dim: Channels of the outputs.
+        upsampling: Interpolation of a map before it is added to the next finer one.
     """
 
-    def __init__(self, channels: Sequence[int], dim: int) -> None:
+    def __init__(
+        self, channels: Sequence[int], dim: int, *, upsampling: Literal["nearest", "bilinear"] = "nearest"
+    ) -> None:
         super().__init__()
+        self.upsampling = upsampling
         self.lateral_convs = nn.ModuleList(NamedConv(cin, dim, 1) for cin in channels)
         self.fpn_convs = nn.ModuleList(NamedConv(dim, dim, 3) for _ in channels)
 
@@ -45,5 +49,5 @@ class FPN(nn.Module):
         """
         merged = [conv(x) for conv, x in zip(self.lateral_convs[skip:], maps[skip:], strict=True)]
         for i in range(len(merged) - 1, 0, -1):
-            merged[i - 1] = merged[i - 1] + F.interpolate(merged[i], scale_factor=2.0, mode="nearest")
+            merged[i - 1] = merged[i - 1] + F.interpolate(merged[i], scale_factor=2.0, mode=self.upsampling)
         return [conv(x) for conv, x in zip(self.fpn_convs[skip:], merged, strict=True)]

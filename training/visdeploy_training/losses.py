@@ -61,6 +61,26 @@ def smooth_dice_loss(probabilities: Tensor, targets: Tensor) -> Tensor:
     return 1 - (2 * (p * t).sum(dim=1) + 1) / (p.sum(dim=1) + t.sum(dim=1) + 1)
 
 
+def lovasz_hinge(logits: Tensor, targets: Tensor) -> Tensor:
+    """Compute the Lovász hinge of a binary segmentation (Berman et al., CVPR 2018, algorithm 1 and section 3.1).
+
+    Args:
+        logits: `[P]`, one value per pixel of a flat mask.
+        targets: `[P]` bool.
+
+    Returns:
+        Scalar float32.
+    """
+    targets = targets.float()
+    errors = 1 - logits.float() * (2 * targets - 1)
+    errors, order = errors.sort(descending=True)
+    ranked = targets[order]
+    total = ranked.sum()
+    jaccard = 1 - (total - ranked.cumsum(0)) / (total + (1 - ranked).cumsum(0))
+    gradient = torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]])
+    return torch.dot(F.relu(errors), gradient)
+
+
 def mean_over_processes(value: float, like: Tensor) -> float:
     """Return the mean of a number over the processes of a distributed training, or the number itself without one.
 

@@ -58,6 +58,8 @@ class Method:
             variable number of objects.
         stage_tensors: Prefixes of the tensors that only some stages of a training have. Fine-tuning starts from a
             checkpoint without them, with initial weights, and ignores those that only the checkpoint has.
+        variable_tensors: Names of the tensors whose shape depends on the variant. Fine-tuning from a checkpoint of
+            another variant keeps their initial weights if the shapes differ.
     """
 
     name: str
@@ -70,3 +72,4 @@ class Method:
     inference: Callable[[Any], GraphSpec]
     show_objects: Callable[[VISModel, int], None] = lambda model, count: None
     stage_tensors: tuple[str, ...] = ()
+    variable_tensors: tuple[str, ...] = ()

@@ -37,6 +37,15 @@ class VISModel(nn.Module):
     info: ModelInfo
     config: Any
 
+    def start_iteration(self, iteration: int) -> None:
+        """Prepare the network for a training iteration; the engine calls this before every training batch.
+
+        Networks whose training has phases override this method; for all others nothing changes.
+
+        Args:
+            iteration: Number of completed iterations.
+        """
+
     def forward_padded(self, clips: Tensor, sizes: Tensor) -> Any:
         """Compute the training output of clips that were padded to a common size.
 

@@ -69,13 +69,20 @@ def predict(
 
 
 def evaluate(
-    predictions: Annotated[Path, typer.Argument(help="YouTube-VIS result file, or a folder of them.")],
-    ground_truth: Annotated[Path, typer.Argument(help="YouTube-VIS annotation file.")],
-    metric: Annotated[list[str] | None, typer.Option(help="ytvis, jf, hota; repeat for several.")] = None,
+    predictions: Annotated[
+        Path, typer.Argument(help="YouTube-VIS result file or folder of them; DAVIS folder; MOTS text.")
+    ],
+    ground_truth: Annotated[
+        Path, typer.Argument(help="YouTube-VIS annotation file; folder of DAVIS annotations; MOTS text or folder.")
+    ],
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="ytvis, jf, hota, clear, identity; repeat for several; default: those of the data set."),
+    ] = None,
 ) -> None:
-    """Evaluate results against annotations: AP and AR, J&F, HOTA."""
+    """Evaluate results against annotations: AP and AR, J&F, HOTA, sMOTSA."""
     from visdeploy.evaluation import evaluate as run
 
-    report = run(predictions, ground_truth, metrics=tuple(metric or ["ytvis"]))
+    report = run(predictions, ground_truth, metrics=tuple(metric) if metric else None)
     title = f"{predictions.name} against {ground_truth.name}"
     stdout.print(table(title, ("metric", "name", "value"), report.table()))

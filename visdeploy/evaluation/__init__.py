@@ -9,7 +9,9 @@ from typing import Any, Protocol
 from visdeploy.errors import ConfigError
 from visdeploy.evaluation.annotations import Annotation, AnnotationSet, Category, Video, read_annotations
 from visdeploy.evaluation.clear import ClearMetric, IdentityMetric
+from visdeploy.evaluation.folders import is_folder_truth, read_folders
 from visdeploy.evaluation.hota import HOTAMetric
+from visdeploy.evaluation.ignored import without_ignored, without_void
 from visdeploy.evaluation.jf import evaluate_jf
 from visdeploy.evaluation.pairs import ClassPairs, class_pairs
 from visdeploy.evaluation.predictions import Prediction, PredictionSource, read_predictions
@@ -52,17 +54,21 @@ def evaluate(
     predictions: PredictionSource,
     ground_truth: str | Path | Mapping[str, Any] | AnnotationSet,
     *,
-    metrics: Sequence[str] = ("ytvis",),
+    metrics: Sequence[str] | None = None,
     video_ids: Mapping[str, int] | None = None,
 ) -> Report:
-    """Score predictions against YouTube-VIS ground truth.
+    """Score predictions against ground truth of YouTube-VIS, DAVIS or MOTS.
 
     Args:
         predictions: Path of a YouTube-VIS result file, a folder of such files, a list of result entries, or
-            `VideoResult`s (matched to videos by the name of the frame folder, to categories by class name).
-        ground_truth: Path of the annotation file, its content, or an `AnnotationSet` from `read_annotations`.
+            `VideoResult`s (matched to videos by the name of the frame folder, to categories by class name). With ground
+            truth of DAVIS or MOTS: a file or folder in any format, or `VideoResult`s.
+        ground_truth: Path of the annotation file, its content, or an `AnnotationSet` from `read_annotations`. Or the
+            folder of DAVIS annotations (a folder of indexed PNGs per video, 255 is void), or of MOTS text files (class
+            10 is an ignore region).
         metrics: Some of `METRICS`: `ytvis` (AP and AR), `jf` (J, F and their mean, unsupervised), `hota`, `clear`
-            (MOTA), `identity` (IDF1), `trackmap` (AP as TrackEval computes it).
+            (MOTA, sMOTA), `identity` (IDF1), `trackmap` (AP as TrackEval computes it). By default, `ytvis` for
+            YouTube-VIS, `jf` for DAVIS, `hota` and `clear` for MOTS.
         video_ids: Map from `VideoResult.name` to video id, for results not named after the frame folder.
 
     Returns:
@@ -76,16 +82,21 @@ def evaluate(
         >>> report = evaluate("results.json", "valid.json", metrics=("ytvis", "hota"))  # doctest: +SKIP
         >>> report["AP"], report["hota"]["per_class"]  # doctest: +SKIP
     """
-    unknown = [name for name in metrics if name not in METRICS]
-    if isinstance(metrics, str) or unknown or not metrics:
+    if metrics is not None and (
+        isinstance(metrics, str) or not metrics or any(name not in METRICS for name in metrics)
+    ):
         raise ConfigError("cannot evaluate", seen=f"metrics={metrics!r}", expected=f"a list of some of {METRICS}")
-    truth = ground_truth if isinstance(ground_truth, AnnotationSet) else read_annotations(ground_truth)
+    if isinstance(ground_truth, str | Path) and is_folder_truth(ground_truth):
+        truth, predictions = read_folders(ground_truth, predictions)
+    else:
+        truth = ground_truth if isinstance(ground_truth, AnnotationSet) else read_annotations(ground_truth)
+    metrics = truth.metrics if metrics is None else metrics
     found = read_predictions(predictions, truth, video_ids=video_ids)
     collectors = {name: create(truth.categories) for name, create in _TRACK_METRICS.items() if name in metrics}
-    for pairs in class_pairs(truth, found) if collectors else ():
+    for pairs in class_pairs(truth, without_ignored(truth, found)) if collectors else ():
         for collector in collectors.values():
             collector.add(pairs)
     results = {name: collector.result() for name, collector in collectors.items()}
     if "jf" in metrics:
-        results["jf"] = evaluate_jf(truth, found)
+        results["jf"] = evaluate_jf(*without_void(truth, found))
     return Report({name: results[name] for name in METRICS if name in results})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -91,12 +91,17 @@ class AnnotationSet:
         categories: Classes in ascending order of id.
         videos: Videos in the order of the file.
         annotations: Objects in the order of the file.
+        ignored: Map from video id to the regions of its frames that do not count: void pixels of DAVIS, ignore regions
+            of MOTS.
+        metrics: Metrics of the data set, which `evaluate` computes by default.
     """
 
     source: str
     categories: tuple[Category, ...]
     videos: tuple[Video, ...]
     annotations: tuple[Annotation, ...]
+    ignored: Mapping[int, tuple[Mask | None, ...]] = field(default_factory=dict)
+    metrics: tuple[str, ...] = ("ytvis",)
 
     @cached_property
     def category_by_id(self) -> dict[int, Category]:

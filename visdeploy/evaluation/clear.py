@@ -1,7 +1,8 @@
-"""CLEAR MOT (MOTA, MOTP, identity switches, fragmentations) and Identity (IDF1) on the masks of YouTube-VIS tracks.
+"""CLEAR MOT (MOTA, MOTP, sMOTA, identity switches, fragmentations) and Identity (IDF1) on masks of tracks.
 
 The rules are those of TrackEval's YouTube-VIS benchmark: each class is scored separately, a match needs a mask IoU of
-at least 0.5, and crowds count as ordinary objects.
+at least 0.5, and crowds count as ordinary objects. On masks, MOTA is MOTSA, MOTP is MOTSP, and sMOTA is sMOTSA of MOTS
+(Voigtlaender et al., CVPR 2019).
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class _CountingMetric:
 
 
 class ClearMetric(_CountingMetric):
-    """MOTA, MOTP and the underlying counts.
+    """MOTA, MOTP, sMOTA and the underlying counts.
 
     Args:
         categories: Classes of the data set.
@@ -90,6 +91,7 @@ def _clear_ratios(tally: Tally) -> dict[str, float]:
     return {
         "MOTA": _over(found - wrong - tally.get("IDSW", 0.0), found + missed),
         "MOTP": _over(tally.get("similarity", 0.0), found),
+        "sMOTA": _over(tally.get("similarity", 0.0) - wrong - tally.get("IDSW", 0.0), found + missed),
     }
 
 

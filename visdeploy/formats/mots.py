@@ -17,13 +17,23 @@ from visdeploy.formats.overlaps import without_overlaps
 from visdeploy.formats.sidecar import paths_by_name, read_sidecar, write_sidecar
 from visdeploy.json_fields import Entry
 from visdeploy.results import Track, VideoResult
+from visdeploy.tracking.filtering import filtered
 
 _PER_CLASS = 1000
 _FIELDS = ("frame", "object", "class", "height", "width", "rle")
 
 
-def save(results: Sequence[VideoResult], path: Path) -> None:
-    """Write a `.txt` file or, for several videos, a folder with one file per video."""
+def save(results: Sequence[VideoResult], path: Path, *, filter_tracks: bool = False) -> None:
+    """Write a `.txt` file or, for several videos, a folder with one file per video.
+
+    Args:
+        results: Results of one model.
+        path: File or folder.
+        filter_tracks: Remove masks and tracks that are probably wrong, see `visdeploy.tracking.filtering`. The classes
+            must be `car` and `pedestrian`.
+    """
+    if filter_tracks:
+        results = [filtered(each) for each in results]
     if path.suffix == ".txt":
         if len(results) > 1:
             raise ConfigError(f"cannot write {len(results)} videos to {path}", expected="a folder for several videos")

@@ -37,6 +37,46 @@ def resize_mask(mask: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[
     return inside.T
 
 
+def resize_padded_mask(
+    mask: npt.NDArray[np.bool_], scale: int, content: tuple[int, int], height: int, width: int
+) -> npt.NDArray[np.bool_]:
+    """Enlarge a mask of a padded input, remove the padding, and resize it to the frame: bilinear, then `> 0.5`.
+
+    A pixel whose value is exactly one half is outside on every platform. Disjoint masks stay disjoint.
+
+    Args:
+        mask: bool `[h, w]`.
+        scale: Size of the padded input divided by that of the mask.
+        content: Rows and columns of the input without padding.
+        height: Rows of the result.
+        width: Columns of the result.
+
+    Returns:
+        bool `[height, width]` in column-major order, the order of run-length encoding.
+    """
+    values = padded_mask_values(mask, scale, content, height, width)
+    return np.asarray(values > np.float32(1) - _TIE, dtype=bool)
+
+
+def padded_mask_values(
+    mask: npt.NDArray[np.bool_], scale: int, content: tuple[int, int], height: int, width: int
+) -> npt.NDArray[np.float32]:
+    """Return the values to which `resize_padded_mask` applies its threshold, float32 `[height, width]` in 0..1.
+
+    The values between the two steps are not rounded to 0 and 1. For the arguments see `resize_padded_mask`.
+    """
+    import cv2
+
+    values = np.ascontiguousarray(mask.T, dtype=np.float32)
+    if scale > 1:
+        size = (mask.shape[0] * scale, mask.shape[1] * scale)
+        values = np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_LINEAR), dtype=np.float32)
+    values = np.ascontiguousarray(values.reshape(mask.shape[1] * scale, -1)[: content[1], : content[0]])
+    if content != (height, width):
+        values = np.asarray(cv2.resize(values, (height, width), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
+    return values.reshape(width, height).T
+
+
 def resize_logits(logits: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
     """Resize a map of logits: bilinear interpolation, corners not aligned, no antialiasing, as in `interpolate`.
 

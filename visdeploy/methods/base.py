@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from visdeploy.errors import BundleError
-from visdeploy.manifest import ModelSpec, Window
+from visdeploy.manifest import ModelSpec, Tolerance, Window
 from visdeploy.parity.measures import Measure
 from visdeploy.profiling import OFF, Profiler
 from visdeploy.results import FrameResult
@@ -99,6 +99,8 @@ class Decoder(ABC, Generic[DecodeT, TrackingT]):
     """Model of the field `tracking` of the manifest."""
     measures: ClassVar[tuple[type[Measure], ...]] = ()
     """Measures of parity that the method adds to those of `visdeploy.parity.measures`."""
+    threads: int = 1
+    """Threads that decoding may use; they do not change its results. Set by the pipeline."""
 
     def __init__(
         self,
@@ -136,6 +138,15 @@ class Decoder(ABC, Generic[DecodeT, TrackingT]):
             profiler=profiler,
         )
 
+    @classmethod
+    def latency(cls, window: Window) -> int:
+        """Return the number of frames by which the result of a frame is delayed.
+
+        Args:
+            window: Frames of one step.
+        """
+        return window.length - 1
+
     @abstractmethod
     def start(self) -> None:
         """Create the tracks of a new stream, which has none; the constructor calls this last."""
@@ -159,6 +170,23 @@ class Decoder(ABC, Generic[DecodeT, TrackingT]):
     def finish(self) -> list[FrameResult]:
         """Return the remaining results after the last step of a stream."""
         return []
+
+    def follow(self, reference: Self, tolerance: Tolerance) -> None:
+        """Decide near-ties as the decoder of another engine does for the same frames, to compare both engines.
+
+        A decision that rounding can reverse, such as which of two nearly equal values is the larger one, or on which
+        side of a threshold a value is, can change masks or whole tracks. Only decisions that differences within the
+        tolerance can reverse may follow the reference, so that a wrong output still gives wrong tracks. By default,
+        none do. Called before the first step; in every step, the reference decodes first.
+
+        Args:
+            reference: Decoder of the engine taken as correct.
+            tolerance: Limits within which the outputs of both engines may differ.
+        """
+
+    def followed(self) -> str:
+        """Return how many near-ties were decided as in the followed decoder, for the certificate; empty for none."""
+        return ""
 
     @abstractmethod
     def summaries(self) -> list[TrackSummary]:

@@ -9,6 +9,7 @@ from visdeploy.methods.base import Decoder
 from visdeploy.methods.defvis import DefVISDecoder
 from visdeploy.methods.tevit import TeViTDecoder
 from visdeploy.methods.tpr import TPRDecoder
+from visdeploy.methods.vishv import VIShvDecoder
 from visdeploy.methods.visolo import VisoloDecoder
 from visdeploy.profiling import OFF, Profiler
 
@@ -16,6 +17,7 @@ DECODERS: dict[str, type[Decoder]] = {
     "defvis": DefVISDecoder,
     "tevit": TeViTDecoder,
     "tpr": TPRDecoder,
+    "vishv": VIShvDecoder,
     "visolo": VisoloDecoder,
 }
 

@@ -109,6 +109,7 @@ class Certificate(_Record):
         track_ids: Distinct track ids of both engines.
         smallest_mask_iou: Minimum over all common instances of the decoded results; None if there are none.
         mean_mask_iou: Mean over all common instances of the decoded results; None if there are none.
+        tracks_note: Near-ties of the candidate's decoder that were decided as in the reference's (`Decoder.follow`).
         average_precision: AP of both engines, if ground truth was given; its limit is `Tolerance.average_precision`.
         failures: One sentence per exceeded limit, worst first; empty if the certificate passed.
     """
@@ -127,6 +128,7 @@ class Certificate(_Record):
     track_ids: Agreement
     smallest_mask_iou: float | None
     mean_mask_iou: float | None
+    tracks_note: str = ""
     average_precision: AveragePrecision | None = None
     failures: list[str]
 
@@ -177,6 +179,8 @@ def certificate_rows(certificate: Mapping[str, Any]) -> list[tuple[str, str, str
         count = certificate[what]
         found = f"{count['matched']} of {max(count['reference'], count['candidate'])}"
         found += f", {count['tied']} nearly tied for the last place" if count.get("tied") else ""
+        remark = certificate.get("tracks_note") if what == "tracks" else ""
+        found += f"; {remark}" if remark else ""
         rows.append((title, found, f"{100 * tolerance['agreement']:g} %"))
     rows.append(("track ids in both", "{matched} of {reference}".format(**certificate["track_ids"]), ""))
     if certificate["smallest_mask_iou"] is not None:

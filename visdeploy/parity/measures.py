@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visdeploy.errors import BundleError
-from visdeploy.manifest import TensorSpec, Tolerance
+from visdeploy.manifest import ModelSpec, TensorSpec, Tolerance
 from visdeploy.parity.certificate import PIXEL_SLACK, OutputParity, share_of_limit
 
 Outputs = Mapping[str, NDArray[Any]]
@@ -76,9 +76,17 @@ class Measure(ABC):
 
     def __init__(self, spec: TensorSpec, tolerance: Tolerance) -> None:
         self.spec, self.tolerance = spec, tolerance
+        self.model: ModelSpec | None = None
         self._worst, self._limit = 0.0, self.least_limit()
         self._frame: int | None = None
         self._compared, self._passed = 0, True
+
+    def attach(self, model: ModelSpec) -> None:
+        """Take the description of the model, for measures that depend on parameters of its decoder.
+
+        `ParityMeter` calls it once, before the first step.
+        """
+        self.model = model
 
     def least_limit(self) -> float:
         """Return the limit to report if nothing has been compared."""

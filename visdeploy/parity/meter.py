@@ -1,7 +1,8 @@
 """Comparison of two engines, used for the certificate at export and by `verify`.
 
 Both engines process the same frames. Every raw output is compared by the measure in its `TensorSpec`. In addition, both
-runs are decoded by the decoder of the method, so that masks and track ids are compared as users see them.
+runs are decoded by the decoder of the method, so that masks and track ids are compared as users see them. The decoder
+of the candidate may decide near-ties as that of the reference (`Decoder.follow`); the certificate states how many.
 """
 
 from __future__ import annotations
@@ -47,8 +48,11 @@ class ParityMeter:
         self._specs, self._size = spec.outputs, (height, width)
         self.tolerance = tolerance or spec.tolerance.default
         self._decoders = [create_decoder(spec) for _ in range(2)]
+        self._decoders[1].follow(self._decoders[0], self.tolerance)
         own = self._decoders[0].measures
         self._measures = {each.name: find_measure(each.measure, own)(each, self.tolerance) for each in spec.outputs}
+        for measure in self._measures.values():
+            measure.attach(spec)
         self._matcher = RowMatcher(spec.outputs, self.tolerance.atol)
         self._frames = 0
         self._ious: list[float] = []
@@ -125,6 +129,7 @@ class ParityMeter:
             track_ids=Agreement(reference=len(first), candidate=len(second), matched=len(first & second)),
             smallest_mask_iou=min(self._ious, default=None),
             mean_mask_iou=float(np.mean(self._ious)) if self._ious else None,
+            tracks_note=self._decoders[1].followed(),
             average_precision=average_precision,
             failures=[
                 *_failures(outputs, detections, tracks, self.tolerance),

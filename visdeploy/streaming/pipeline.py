@@ -33,6 +33,7 @@ class Pipeline:
         preprocess: Conversion of frames to inputs; by default as described in `spec`.
         feeder: Empty feeder that groups inputs into steps; by default as described in `spec`.
         profiler: Measures the time of every stage; by default nothing is measured.
+        threads: CPU threads that decoding may use.
 
     Raises:
         BundleError: The method is unknown, or one of its parameters is unknown or wrong.
@@ -46,8 +47,9 @@ class Pipeline:
         preprocess: Preprocessor | None = None,
         feeder: Feeder | None = None,
         profiler: Profiler = OFF,
+        threads: int = 1,
     ) -> None:
-        self.spec, self.backend, self.profiler = spec, backend, profiler
+        self.spec, self.backend, self.profiler, self.threads = spec, backend, profiler, threads
         self.preprocess = Preprocessor(spec.preprocessing) if preprocess is None else preprocess
         self.feeder = Feeder.of(spec) if feeder is None else feeder
         self._decode = spec.output_names(proof=False)
@@ -57,7 +59,7 @@ class Pipeline:
     @property
     def latency(self) -> int:
         """Number of frames by which the result of a frame is delayed; 0 for online methods."""
-        return self.feeder.window.length - 1
+        return self._decoder_class.latency(self.feeder.window)
 
     def decoder(self, *, keep_tracks: bool = False) -> Decoder:
         """Create a decoder for one stream.
@@ -65,7 +67,9 @@ class Pipeline:
         Args:
             keep_tracks: Keep data of every track for `Decoder.summaries`.
         """
-        return self._decoder_class.of(self.spec, keep_tracks=keep_tracks, profiler=self.profiler)
+        decoder = self._decoder_class.of(self.spec, keep_tracks=keep_tracks, profiler=self.profiler)
+        decoder.threads = self.threads
+        return decoder
 
     def push(self, feeder: Feeder, frame: npt.NDArray[np.uint8], timestamp: float) -> tuple[Feeder, Step | None]:
         """Preprocess a frame, and add it to the feeder of a stream.

@@ -34,6 +34,10 @@ class Preprocessor:
         if self.spec.resize == "exact":
             return self.spec.height, self.spec.width
         short, long = min(height, width), max(height, width)
+        if self.spec.rounding == "half_even":
+            scale = self.spec.height / short
+            scale = self.spec.width / long if long * scale > self.spec.width else scale
+            return max(1, round(height * scale)), max(1, round(width * scale))
         # the scale is a fraction of integers, so that rounding down does not decrease a result that is an integer
         target, source = min((self.spec.height, short), (self.spec.width, long), key=lambda f: f[0] / f[1])
         extra = 0.5 if self.spec.rounding == "nearest" else 0.0
@@ -68,14 +72,15 @@ class Preprocessor:
             plane /= self._std[position]
         return tensor
 
-    def _resize(self, frame: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
+    def _resize(self, frame: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8 | np.float32]:
         """Resize with the library used by the authors of the network, because the results differ between libraries."""
         if frame.shape[:2] == (height, width):
             return frame
-        if self.spec.interpolation == "opencv_bilinear":
+        if self.spec.interpolation != "pil_bilinear":
             import cv2
 
-            return np.asarray(cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
+            pixels = frame if self.spec.interpolation == "opencv_bilinear" else frame.astype(np.float32)
+            return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR), dtype=pixels.dtype)
         from PIL import Image
 
         image = Image.fromarray(np.ascontiguousarray(frame))

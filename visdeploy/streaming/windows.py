@@ -49,8 +49,8 @@ class Feeder:
 
     The first clip is complete after `window.length` frames, each further one after `window.stride` more frames.
     `finish` returns the last `window.length` frames as a final clip, so it may overlap the previous one further. If a
-    video is shorter than a clip and the graph has a fixed number of frames, the video is repeated from its start, as in
-    the published clip methods.
+    video is shorter than a clip and the graph has a fixed number of frames, frames are repeated as described by
+    `Window.short_video`.
 
     Attributes:
         name: Graph input for the frames.
@@ -112,7 +112,7 @@ class Feeder:
     def _step(self) -> tuple[Feeder, Step]:
         frames = self.frames
         if self.fixed:
-            frames = tuple(frames[i % len(frames)] for i in range(self.window.length))
+            frames = tuple(frames[i] for i in self._filled(len(frames)))
         clip = frames[0] if len(frames) == 1 else np.concatenate(frames)
         first = self.count - len(self.frames)
         inputs: dict[str, npt.NDArray[Any]] = {self.name: clip}
@@ -120,6 +120,13 @@ class Feeder:
             inputs[self.size_name] = np.array(self.content, np.int64)
         step = Step(inputs, first, self.timestamps, self.count - self.done)
         return replace(self, done=self.count), step
+
+    def _filled(self, given: int) -> list[int]:
+        """Return the frame at each place of a clip of a fixed length."""
+        missing = self.window.length - given
+        if self.window.short_video == "repeat_first_frame":
+            return [0] * missing + list(range(given))
+        return [i % given for i in range(self.window.length)]
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return the frames that are waiting, as arrays for `restore`; empty if each step is a single frame."""

@@ -24,6 +24,7 @@ BUILDERS: dict[str, Builder] = {
     "defvis": plain_step,
     "tevit": tevit.build,
     "tpr": plain_step,
+    "vishv": plain_step,
     "visolo": plain_step,
 }
 

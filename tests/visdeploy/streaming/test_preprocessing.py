@@ -1,5 +1,7 @@
 """Preprocessing: the recorded frame, the arithmetic, sizes, and invalid frames."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -129,3 +131,62 @@ def test_opencv_resizes_as_opencv():
     found = Preprocessor(Preprocessing(**values, interpolation="opencv_bilinear"))(frame)[0].transpose(1, 2, 0)
     assert np.array_equal(found, cv2.resize(frame, (30, 20), interpolation=cv2.INTER_LINEAR))
     assert not np.array_equal(found, Preprocessor(Preprocessing(**values))(frame)[0].transpose(1, 2, 0))
+
+
+def float_spec(**changes):
+    options = {"resize": "shortest_edge", "rounding": "half_even", "interpolation": "float_bilinear"}
+    return spec(**(options | changes))
+
+
+def test_float_frames_are_scaled_as_recorded_for_vishv(shared, monkeypatch):
+    monkeypatch.syspath_prepend(str(shared / "goldens"))
+    from seeded import seeded_frames
+
+    frames = np.asarray(seeded_frames("vishv/ytvis_a", 12, 100, 150))
+    options = {"channel_order": "bgr", "mean": [102.9801, 115.9465, 122.7717], "std": [1, 1, 1], "pad_divisor": 32}
+    prepare = Preprocessor(float_spec(height=96, width=160, **options))
+    with np.load(shared / "goldens" / "vishv" / "ytvis_r50.npz") as data:
+        recorded = [data[f"vishv/ytvis_a/{name}"] for name in ("input_frame0", "input_last")]
+    for frame, wanted, step in zip((frames[0], frames[-1]), recorded, (2, 4), strict=True):
+        np.testing.assert_allclose(prepare(frame)[0, :, ::step, ::step], wanted, rtol=1e-4, atol=1e-4)
+    rounded = Preprocessor(float_spec(height=96, width=160, **options, interpolation="opencv_bilinear"))
+    assert np.abs(rounded(frames[0])[0, :, ::2, ::2] - recorded[0]).max() > 0.3, "uint8 pixels are rounded"
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "short", "long"),
+    [(100, 150, 96, 160), (72, 110, 96, 160), (360, 640, 352, 640), (480, 640, 240, 400), (97, 61, 200, 300)],
+)
+def test_float_frames_are_scaled_as_pytorch_scales_them(height, width, short, long):
+    torch = pytest.importorskip("torch")
+    frame = image(height, width)
+    made = Preprocessor(float_spec(height=short, width=long, mean=[0, 0, 0], std=[1, 1, 1]))
+    tensor = torch.from_numpy(frame).permute(2, 0, 1)[None].float()
+    size = made.content_size(height, width)
+    # PyTorch's coordinates have the precision of its pixels: 0.01 of 255 on noise of this size in float32
+    for each, limit in ((tensor.double(), 1e-4), (tensor, 2e-2)):
+        wanted = torch.nn.functional.interpolate(each, size, mode="bilinear", align_corners=False).numpy()
+        np.testing.assert_allclose(made(frame), wanted, rtol=0, atol=limit)
+
+
+@pytest.mark.parametrize(
+    ("size", "short", "long", "wanted"),
+    [
+        ((100, 125), 98, 999, (98, 122)),  # 122.5: to the even number
+        ((100, 125), 98, 110, (88, 110)),
+        ((100, 175), 98, 999, (98, 172)),  # 171.5
+        ((480, 854), 736, 1248, (701, 1248)),
+        ((375, 1242), 736, 1792, (541, 1792)),
+        ((1, 1), 352, 640, (352, 352)),
+        ((1, 999), 4, 30, (1, 30)),
+    ],
+)
+def test_halves_are_rounded_to_even(size, short, long, wanted):
+    assert Preprocessor(float_spec(height=short, width=long)).content_size(*size) == wanted
+
+
+def test_sizes_are_those_of_the_recording_of_vishv(shared):
+    tables = json.loads((shared / "goldens" / "vishv" / "aux.json").read_text(encoding="utf-8"))
+    for case in tables["resize"]:
+        made = Preprocessor(float_spec(height=case["min_dim"], width=case["max_dim"]))
+        assert list(made.content_size(case["height"], case["width"]))[::-1] == case["resized"]

@@ -1,3 +1,4 @@
+import json
 import math
 
 import cv2
@@ -16,6 +17,7 @@ from visdeploy_training.datasets.transforms import (
     ColourJitter,
     Crop,
     CropBetween,
+    Fit,
     Flip,
     MovingWindow,
     PhotometricDistort,
@@ -249,3 +251,36 @@ def test_the_network_s_input_size_stands_in_for_input(height, width):
     for step in (steps[0], steps[2], steps[3]):
         with pytest.raises(ConfigError, match="input size"):
             step(clip(1))
+
+
+def test_sizes_of_fit_are_the_published_ones(shared):
+    cases = json.loads((shared / "goldens/vishv/aux.json").read_text())["resize"]
+    assert cases
+    for case in cases:
+        frame = (
+            tv_tensors.Image(torch.zeros(3, case["height"], case["width"], dtype=torch.uint8)),
+            tv_tensors.Mask(torch.zeros(1, case["height"], case["width"], dtype=torch.uint8)),
+        )
+        ((image, masks),) = Fit(shorter=case["min_dim"], longest=case["max_dim"])([frame])
+        assert [image.shape[2], image.shape[1]] == [masks.shape[2], masks.shape[1]] == case["resized"]
+
+
+def test_fit_rounds_halves_to_even_and_interpolates_masks():
+    """25 rows become 12.5, rounded to 12. A mask that covers half of a pixel or less leaves it empty."""
+    masks = torch.zeros(2, 25, 20, dtype=torch.uint8)
+    masks[0, :, 4:9], masks[1] = 1, 1
+    frame = (tv_tensors.Image(torch.full((3, 25, 20), 9, dtype=torch.uint8)), tv_tensors.Mask(masks))
+    ((image, found),) = Fit(shorter=10, longest=100)([frame])
+    assert image.shape == (3, 12, 10)
+    assert found.dtype == torch.uint8
+    assert found[0].any(dim=0).nonzero().flatten().tolist() == [2, 3]
+    assert bool(found[1].all())
+
+
+def test_fit_resamples_as_opencv_does():
+    torch.manual_seed(0)
+    image = torch.randint(0, 256, (3, 90, 160), dtype=torch.uint8)
+    frame = (tv_tensors.Image(image), tv_tensors.Mask(torch.zeros(1, 90, 160, dtype=torch.uint8)))
+    ((found, _),) = Fit(shorter=40, longest=100)([frame])
+    expected = cv2.resize(image.permute(1, 2, 0).numpy(), (71, 40), interpolation=cv2.INTER_LINEAR)
+    assert int((found.permute(1, 2, 0).int() - torch.from_numpy(expected).int()).abs().max()) <= 1

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 import yaml
@@ -13,7 +15,7 @@ from visdeploy_training.engine.data import RecipeData
 from visdeploy_training.engine.loading import load_recipe
 from visdeploy_training.engine.module import TrainingModule
 from visdeploy_training.engine.optim import OptimRecipe
-from visdeploy_training.engine.training import build_trainer
+from visdeploy_training.engine.training import build_model, build_trainer
 
 
 def test_training_writes_a_checkpoint_that_loads_and_resumes_exactly(recipe, tmp_path):
@@ -96,6 +98,38 @@ def test_a_method_of_whole_clips_trains_and_resumes_exactly(recipe, tmp_path):
 def test_a_method_of_whole_clips_trains_with_mixed_precision(recipe):
     result = train(defvis_recipe(recipe), ["precision=bf16-mixed", "val=[]", "iterations=1"])
     assert convert_checkpoint(result).report.ok
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_training_with_two_phases(recipe, tmp_path, precision):
+    """In the first iteration only the flow learns."""
+    model = {
+        "pyramid_channels": 16,
+        "decoder_channels": [16, 16, 8, 8],
+        "semantic_channels": [16, 16, 8, 8],
+        "num_groups": 4,
+        "flow_steps": 1,
+        "flow_width": 4,
+        "flow_iterations": 1,
+        "height": 96,
+        "width": 128,
+        "window": 2,
+        "clip_overlap": 1,
+    }
+    changes = {"method": "vishv", "model": model, "clip_length": 2, "sampling": "consecutive", "val": []}
+    fields = yaml.safe_load(recipe.read_text()) | changes
+    recipe.write_text(yaml.safe_dump(fields))
+    options = [f"precision={precision}", "ema=0", "optim.weight_decay=0", "pretrained=true"]
+    torch.manual_seed(load_recipe(recipe).seed)
+    states = [build_model(load_recipe(recipe, options)).state_dict()]
+    for n in (1, 2):
+        result = train(recipe, [*options, f"iterations={n}", f"output={tmp_path / str(n)}"])
+        states.append(convert_checkpoint(result).state)
+    assert all(torch.isfinite(value.float()).all() for value in states[2].values())
+    first, second = ({k for k, v in a.items() if not torch.equal(v, b[k])} for a, b in pairwise(states))
+    assert first
+    assert [name for name in first if not name.startswith("offset_head.")] == []
+    assert {"embedding_head.conv_embedding.weight", "semseg_head.conv_out.weight"} <= second
 
 
 TEVIT = [

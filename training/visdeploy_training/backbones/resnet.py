@@ -24,17 +24,18 @@ def _conv(
     dilation: int = 1,
     relu: bool = True,
     train_norm: bool = False,
+    norm_eps: float = 1e-5,
 ) -> ConvNorm:
-    norm = FrozenBatchNorm2d(cout, trainable=train_norm)
+    norm = FrozenBatchNorm2d(cout, eps=norm_eps, trainable=train_norm)
     return ConvNorm(cin, cout, kernel, stride=stride, dilation=dilation, norm=norm, relu=relu, bias=False)
 
 
 class Stem(nn.Module):
     """7x7 convolution with stride 2, norm, ReLU and 3x3 max pooling with stride 2."""
 
-    def __init__(self, *, train_norm: bool = False) -> None:
+    def __init__(self, *, train_norm: bool = False, norm_eps: float = 1e-5) -> None:
         super().__init__()
-        self.conv1 = _conv(3, 64, 7, stride=2, train_norm=train_norm)
+        self.conv1 = _conv(3, 64, 7, stride=2, train_norm=train_norm, norm_eps=norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[B, 3, H, W]` to `[B, 64, H/4, W/4]`."""
@@ -44,9 +45,9 @@ class Stem(nn.Module):
 class DeformUnit(DeformConv2d):
     """Modulated deformable 3x3 convolution without bias, frozen batch norm, ReLU; offsets are an input."""
 
-    def __init__(self, cin: int, cout: int, *, stride: int, train_norm: bool) -> None:
+    def __init__(self, cin: int, cout: int, *, stride: int, train_norm: bool, norm_eps: float) -> None:
         super().__init__(cin, cout, 3, stride=stride, padding=1)
-        self.norm = FrozenBatchNorm2d(cout, trainable=train_norm)
+        self.norm = FrozenBatchNorm2d(cout, eps=norm_eps, trainable=train_norm)
 
     def forward(self, x: Tensor, offset: Tensor, modulation: Tensor | None = None) -> Tensor:
         """Map `[B, cin, H, W]` to `[B, cout, H/stride, W/stride]`, see `DeformConv2d.forward`."""
@@ -65,6 +66,7 @@ class Bottleneck(nn.Module):
         train_norm: Train the scales and shifts of the batch norms.
         stride_in_1x1: The first convolution has the stride, as in the original implementation; otherwise the 3x3 one.
         deformable: The 3x3 convolution is a modulated deformable convolution.
+        norm_eps: Added to the variances of the batch norms.
     """
 
     def __init__(
@@ -78,9 +80,10 @@ class Bottleneck(nn.Module):
         train_norm: bool = False,
         stride_in_1x1: bool = False,
         deformable: bool = False,
+        norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        unit = partial(_conv, train_norm=train_norm)
+        unit = partial(_conv, train_norm=train_norm, norm_eps=norm_eps)
         first, second = (stride, 1) if stride_in_1x1 else (1, stride)
         self.shortcut = unit(cin, cout, 1, stride=stride, relu=False) if cin != cout or stride != 1 else None
         self.conv1 = unit(cin, width, 1, stride=first)
@@ -90,7 +93,7 @@ class Bottleneck(nn.Module):
             self.conv2_offset = nn.Conv2d(width, 3 * 9, 3, stride=second, padding=1)
             nn.init.zeros_(self.conv2_offset.weight)
             nn.init.zeros_(cast(Tensor, self.conv2_offset.bias))
-            self.conv2 = DeformUnit(width, width, stride=second, train_norm=train_norm)
+            self.conv2 = DeformUnit(width, width, stride=second, train_norm=train_norm, norm_eps=norm_eps)
         else:
             self.conv2 = unit(width, width, 3, stride=second, dilation=dilation)
         self.conv3 = unit(width, cout, 1, relu=False)
@@ -114,6 +117,7 @@ class ResNet(nn.Module):
         dilated: Replace the stride of res5 by dilated convolutions ("DC5"); the tensors are the same.
         stride_in_1x1: Stride in the first 1x1 convolution of a block, as in the weights of the original implementation.
         deformable: Names of the stages with modulated deformable 3x3 convolutions.
+        norm_eps: Added to the variances of the batch norms; 0 in weights that were trained with Caffe's batch norm.
 
     Attributes:
         channels: Channels of each returned stage.
@@ -129,6 +133,7 @@ class ResNet(nn.Module):
         dilated: bool = False,
         stride_in_1x1: bool = False,
         deformable: Sequence[str] = (),
+        norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
         names = [f"res{i}" for i in range(2, 6)]
@@ -137,7 +142,7 @@ class ResNet(nn.Module):
                 "cannot build a ResNet", seen=f"depth {depth}, {out_features}", expected=f"{list(DEPTHS)}, {names}"
             )
         self.out_features = tuple(out_features)
-        self.stem = Stem(train_norm=train_norm)
+        self.stem = Stem(train_norm=train_norm, norm_eps=norm_eps)
         self.stages = names[: max(names.index(n) for n in out_features) + 1]
         self.channels = {name: 256 << i for i, name in enumerate(names) if name in out_features}
         cin = 64
@@ -150,6 +155,7 @@ class ResNet(nn.Module):
                 train_norm=train_norm,
                 stride_in_1x1=stride_in_1x1,
                 deformable=name in deformable,
+                norm_eps=norm_eps,
             )
             # the first block is not dilated, because its input has the resolution of the previous stage
             first = block(cin, stride=1 if i == 0 or dense else 2)

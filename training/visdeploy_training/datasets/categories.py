@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.evaluation import Category
+from visdeploy_training.datasets.class_maps import ANY, IGNORE, STEMSEG_MAPS
+
+ClassMap: TypeAlias = str | Mapping[int | str, str] | None
+"""Class map of a data set, the name of one, or None."""
+IGNORED = -1
+"""Label of categories whose pixels have no known label."""
 
 YTVIS_2019 = (
     "person", "giant_panda", "lizard", "parrot", "skateboard", "sedan", "ape", "dog", "snake", "monkey", "hand",
@@ -58,6 +65,7 @@ CLASS_MAPS: Mapping[str, Mapping[int | str, str]] = {
         **dict.fromkeys(_COCO_VEHICLES, "vehicle"),
         **dict.fromkeys(_COCO_ANIMALS, "animal"),
     },
+    **STEMSEG_MAPS,
 }
 
 
@@ -78,7 +86,7 @@ def map_categories(
     source: str,
     categories: Sequence[Category],
     classes: Sequence[str],
-    class_map: str | Mapping[int | str, str] | None = None,
+    class_map: ClassMap = None,
 ) -> dict[int, int]:
     """Map the categories of one annotation file to labels.
 
@@ -87,18 +95,20 @@ def map_categories(
         categories: Categories of the file.
         classes: Class names of the training, in label order.
         class_map: Map from a category name or id of the file to a class name, or the name of a map of this package.
-            Categories without an entry are dropped. Without a map, every category of the file must be in `classes`.
+            Categories without an entry are dropped; the key `*` stands for all of them. The class name `ignore` means
+            that pixels of the category have no known label, unless it is one of `classes`. Without a map, every
+            category of the file must be in `classes`.
 
     Returns:
-        Map from category id to label.
+        Map from category id to label, which is `IGNORED` for ignored categories.
 
     Raises:
         ConfigError: The map is unknown, or names a class or a category that does not exist.
         DataError: Without a map, the file has a category that is not one of `classes`.
     """
-    label = {name: index for index, name in enumerate(classes)}
+    label = {IGNORE: IGNORED} | {name: index for index, name in enumerate(classes)}
     if class_map is None:
-        unknown = [c.name for c in categories if c.name not in label]
+        unknown = [c.name for c in categories if c.name not in classes]
         if unknown:
             raise DataError(
                 f"{source}: categories that are not among the classes of the recipe",
@@ -113,7 +123,7 @@ def map_categories(
         wanted = CLASS_MAPS[class_map]
     else:
         wanted = class_map
-    known = {c.id for c in categories} | {c.name for c in categories}
+    known = {ANY} | {c.id for c in categories} | {c.name for c in categories}
     for category, name in wanted.items():
         if name not in label:
             raise ConfigError(
@@ -126,5 +136,5 @@ def map_categories(
                 seen=repr(category),
                 expected=f"ids or names such as {[c.name for c in categories][:8]}",
             )
-    chosen = {c.id: wanted.get(c.id, wanted.get(c.name)) for c in categories}
+    chosen = {c.id: wanted.get(c.id, wanted.get(c.name, wanted.get(ANY))) for c in categories}
     return {number: label[name] for number, name in chosen.items() if name is not None}

@@ -13,17 +13,21 @@ from torchvision import tv_tensors
 
 from visdeploy.errors import DataError
 from visdeploy_training.clip import ClipBatch, ClipTargets
+from visdeploy_training.datasets.duplication import duplicate_object
 from visdeploy_training.datasets.images import ImageStore
-from visdeploy_training.datasets.records import ClipRecord
+from visdeploy_training.datasets.records import ClipRecord, Sample
 from visdeploy_training.datasets.sampling import (
     Sampling,
+    choose_clips,
     consecutive_frames,
     cyclic_frames,
     distinct_frames,
     near_frames,
     sample_frames,
+    span_frames,
 )
-from visdeploy_training.datasets.transforms import Clip, uniform
+from visdeploy_training.datasets.selection import frames_with_objects
+from visdeploy_training.datasets.transforms import Clip, Frame, uniform
 
 
 class SampleKey(NamedTuple):
@@ -42,20 +46,6 @@ class SampleKey(NamedTuple):
     frame: int | None = None
 
 
-class Sample(NamedTuple):
-    """Clip of T frames with K objects.
-
-    Attributes:
-        images: `[T, 3, H, W]` uint8.
-        masks: `[T, K, H, W]` bool.
-        labels: `[K]` int64.
-    """
-
-    images: torch.Tensor
-    masks: torch.Tensor
-    labels: torch.Tensor
-
-
 @dataclass(frozen=True)
 class ClipPart:
     """Data set of a mixture of data sets.
@@ -68,12 +58,18 @@ class ClipPart:
         sampling: Sampling of the frames, see `Recipe.sampling`.
         paste: Probability that objects of another clip of the mixture are pasted.
         store: Reader of the images.
+        duplicate: Duplicate the object of clips with one object, see `duplicate_object`.
+        ignore_background: Pixels outside all objects have no known label.
+        span: Minimum and maximum distance of the last frame of a clip from the first one (span); by default, both are
+            `clip_length`.
+        clips: Number of clips of an epoch (span); by default, the number of frames of all videos.
+        seed: Seed of the selection of these clips.
         items: Items of an epoch, pairs of the index of a record and a frame. The frame is None, except with `distinct`
             and `near` sampling: the items are then all frames with objects, with `distinct` of the records that have
-            enough of them.
+            enough of them. With `span`, a video has a number of items in proportion to its length.
 
     Raises:
-        DataError: No record has enough frames with objects (distinct, near).
+        DataError: No record has enough frames with objects (distinct, near) or enough frames (span).
     """
 
     records: Sequence[ClipRecord]
@@ -83,6 +79,11 @@ class ClipPart:
     sampling: Sampling = "random"
     paste: float = 0.0
     store: ImageStore = field(default_factory=ImageStore)
+    duplicate: bool = False
+    ignore_background: bool = False
+    span: tuple[int, int] | None = None
+    clips: int | None = None
+    seed: int = 0
     items: Sequence[tuple[int, int | None]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -98,19 +99,31 @@ class ClipPart:
                     expected=f"clip_length, {least}" if self.sampling == "distinct" else "at least 1",
                     hint="Use a smaller clip_length or another sampling.",
                 )
+        if self.sampling == "span":
+            lengths = [len(record) for record in self.records]
+            chosen = choose_clips(lengths, self.clips, shortest=self.frame_span[0], seed=self.seed)
+            items = [(index, None) for index in chosen]
         object.__setattr__(self, "items", items)
+
+    @property
+    def frame_span(self) -> tuple[int, int]:
+        """Minimum and maximum distance of the last frame of a clip from the first one (span)."""
+        return self.span or (self.clip_length, self.clip_length)
 
     def draw(self, index: int, frame: int | None = None) -> Sample:
         """Return an augmented clip of an item: of a record, with `distinct` and `near` sampling for the given frame."""
         record = self.records[index]
-        clip = self.transform(load_clip(record, self._frames(record, frame), self.store))
+        hidden = int(record.ignore is not None)
+        clip = self.transform(load_clip(record, self._frames(record, frame), self.store, ignore=bool(hidden)))
         images = torch.stack([image.as_subclass(torch.Tensor) for image, _ in clip])
-        masks = torch.stack([m.as_subclass(torch.Tensor) for _, m in clip]).bool()
+        planes = torch.stack([m.as_subclass(torch.Tensor) for _, m in clip]).bool()
         labels = torch.tensor([i.label for i in record.instances], dtype=torch.int64)
+        masks = planes[:, hidden : hidden + len(labels)]
         seen = masks.flatten(2).any(dim=2).any(dim=0)
-        # a record without objects has one empty mask, because torchvision cannot rotate zero masks
-        seen = seen[: len(labels)] if len(labels) else torch.zeros(masks.shape[1], dtype=torch.bool)
-        return Sample(images, masks[:, seen], labels[seen] if len(labels) else labels)
+        sample = Sample(images, masks[:, seen], labels[seen], planes[:, 0] if hidden else None)
+        if self.duplicate:
+            sample = duplicate_object(sample)
+        return sample._replace(ignore=~sample.masks.any(dim=1)) if self.ignore_background else sample
 
     def _frames(self, record: ClipRecord, first: int | None) -> list[int]:
         """Draw the frames of a clip, for the frame of its item if items have one."""
@@ -119,30 +132,37 @@ class ClipPart:
             if self.sampling == "near":
                 return near_frames(candidates, self.clip_length, first=first, window=self.window)
             return distinct_frames(candidates, self.clip_length, first=first)
+        if self.sampling == "span":
+            return span_frames(len(record), self.clip_length, span=self.frame_span)
         if self.sampling == "random":
             return sample_frames(len(record), self.clip_length, window=self.window)
         in_order = consecutive_frames if self.sampling == "consecutive" else cyclic_frames
         return in_order(len(record), self.clip_length)
 
 
-def frames_with_objects(record: ClipRecord) -> list[int]:
-    """Return the frames that contain at least one object."""
-    masks = zip(*(instance.masks for instance in record.instances), strict=True)
-    return [t for t, of_frame in enumerate(masks) if any(mask is not None and mask.area > 0 for mask in of_frame)]
+def load_clip(record: ClipRecord, frames: Sequence[int], store: ImageStore, *, ignore: bool = False) -> Clip:
+    """Load frames of a record with the masks of all its objects; equal frames share their tensors.
 
+    If there were no mask, there is an empty one, because torchvision cannot rotate zero masks.
 
-def load_clip(record: ClipRecord, frames: Sequence[int], store: ImageStore) -> Clip:
-    """Load frames of a record with the masks of all its objects (one empty mask if it has none)."""
-    clip: Clip = []
-    for t in frames:
-        image = tv_tensors.Image(store(record.files[t], record.height, record.width))
-        masks = torch.zeros(max(1, len(record.instances)), record.height, record.width, dtype=torch.uint8)
-        for k, instance in enumerate(record.instances):
-            mask = instance.masks[t]
+    Args:
+        record: The record.
+        frames: Frames to load.
+        store: Reader of the images.
+        ignore: Load the ignored pixels as the first mask of every frame, so that objects cover them.
+    """
+    loaded: dict[int, Frame] = {}
+    for t in set(frames):
+        image = tv_tensors.Image(store(record.files[t], record.height, record.width, shrink=record.shrink))
+        planes = [instance.masks[t] for instance in record.instances]
+        if ignore:
+            planes.insert(0, None if record.ignore is None else record.ignore[t])
+        masks = torch.zeros(max(1, len(planes)), record.height, record.width, dtype=torch.uint8)
+        for k, mask in enumerate(planes):
             if mask is not None:
                 masks[k] = torch.from_numpy(mask.decode())
-        clip.append((image, tv_tensors.Mask(masks)))
-    return clip
+        loaded[t] = (image, tv_tensors.Mask(masks))
+    return [loaded[t] for t in frames]
 
 
 def paste_objects(onto: Sample, other: Sample, *, most: int = 3, least_visible: float = 0.15) -> Sample:
@@ -161,7 +181,10 @@ def paste_objects(onto: Sample, other: Sample, *, most: int = 3, least_visible: 
     areas = onto.masks.flatten(2).sum(dim=2), visible.flatten(2).sum(dim=2)
     keep = areas[1] >= least_visible * areas[0]
     visible = visible & keep[..., None, None]
-    return Sample(images, torch.cat([visible, pasted], dim=1), torch.cat([onto.labels, other.labels[chosen]]))
+    labels = torch.cat([onto.labels, other.labels[chosen]])
+    return Sample(
+        images, torch.cat([visible, pasted], dim=1), labels, None if onto.ignore is None else onto.ignore & ~cover
+    )
 
 
 class ClipDataset(Dataset[Sample]):
@@ -201,5 +224,6 @@ def collate(samples: Sequence[Sample], *, multiple: int = 1) -> ClipBatch:
     for sample, size in zip(samples, sizes, strict=True):
         border = (0, columns - size[1], 0, rows - size[0])
         images.append(F.pad(sample.images, border))
-        targets.append(ClipTargets(F.pad(sample.masks, border), sample.labels.expand(len(sample.masks), -1)))
+        ignore = None if sample.ignore is None else F.pad(sample.ignore, border)
+        targets.append(ClipTargets(F.pad(sample.masks, border), sample.labels.expand(len(sample.masks), -1), ignore))
     return ClipBatch(torch.stack(images), tuple(targets), sizes)

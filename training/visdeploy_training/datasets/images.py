@@ -6,14 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from visdeploy.errors import DataError
 
 
-def read_image(path: Path, height: int, width: int) -> Tensor:
+def read_image(path: Path, height: int, width: int, *, shrink: bool = False) -> Tensor:
     """Read an image file as RGB uint8 `[3, height, width]`.
+
+    Args:
+        path: The file.
+        height: Rows in the annotations.
+        width: Columns in the annotations.
+        shrink: Scale a larger image down, with bilinear interpolation and without smoothing, as OpenCV does.
 
     Raises:
         DataError: The file cannot be decoded, or its size differs from that in the annotations.
@@ -27,12 +34,15 @@ def read_image(path: Path, height: int, width: int) -> Tensor:
             seen=(str(error).splitlines() or ["no data"])[0][:100],
             hint="The file is missing, empty or damaged; extract the data set again.",
         ) from error
+    if shrink and pixels.shape[:2] != (height, width) and pixels.shape[0] >= height and pixels.shape[1] >= width:
+        whole = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
+        return F.interpolate(whole, (height, width), mode="bilinear", align_corners=False)[0].round().byte()
     if pixels.shape[:2] != (height, width):
         raise DataError(
             f"the image {path} has another size than its annotation",
             seen=f"{pixels.shape[0]}x{pixels.shape[1]}",
             expected=f"{height}x{width}",
-            hint="Use images and annotations of the same release.",
+            hint="Use images and annotations of the same release. The option sizes scales larger images down.",
         )
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
@@ -48,11 +58,11 @@ class ImageStore:
         self.keep = keep
         self._kept: dict[Path, Tensor] = {}
 
-    def __call__(self, path: Path, height: int, width: int) -> Tensor:
+    def __call__(self, path: Path, height: int, width: int, *, shrink: bool = False) -> Tensor:
         """See `read_image`; the caller must not write into the tensor."""
         image = self._kept.get(path)
         if image is None:
-            image = read_image(path, height, width)
+            image = read_image(path, height, width, shrink=shrink)
             if self.keep:
                 self._kept[path] = image
         return image

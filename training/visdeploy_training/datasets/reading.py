@@ -1,20 +1,24 @@
-"""Reading of annotation files: YouTube-VIS (2019, 2021, 2022) and COCO. All checks that open no image are made here."""
+"""Reading of annotation files: YouTube-VIS (2019, 2021, 2022), COCO and STEm-Seg.
+
+All checks that open no image are made here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.evaluation import Category, read_annotations
 from visdeploy.json_fields import Entry, read_json
 from visdeploy.masks import Mask
-from visdeploy_training.datasets.categories import map_categories
+from visdeploy_training.datasets.categories import ClassMap, map_categories
+from visdeploy_training.datasets.ignoring import hide_ignored
 from visdeploy_training.datasets.records import ClipRecord, InstanceRecord
+from visdeploy_training.datasets.stemseg import read_stemseg
 
-Layout = Literal["ytvis", "coco"]
-ClassMap = str | Mapping[int | str, str] | None
+Layout: TypeAlias = Literal["ytvis", "coco", "stemseg"]
 
 
 def read_records(
@@ -26,17 +30,19 @@ def read_records(
     class_map: ClassMap = None,
     licenses: Sequence[int] | None = None,
     only: Sequence[str] | None = None,
+    sizes: str | Path | None = None,
 ) -> list[ClipRecord]:
     """Read one annotation file.
 
     Args:
         annotations: JSON file.
         images: Folder that the file names in it are relative to.
-        layout: `ytvis` for videos, `coco` for images.
+        layout: `ytvis` for videos, `coco` for images, `stemseg` for both.
         classes: Class names of the training, in label order.
         class_map: See `map_categories`.
         licenses: Keep only images with these licence ids (COCO).
-        only: Keep only videos with these folder names, or images with these ids.
+        only: Keep only videos with these folder names, or images with these ids (`stemseg`: sequence ids, image paths).
+        sizes: Table of image sizes, see `read_stemseg`.
 
     Returns:
         One record for each video or image, including those without objects, in the order of the file.
@@ -46,10 +52,13 @@ def read_records(
         ConfigError: An option does not apply to the file.
     """
     path, folder = Path(annotations), Path(images)
+    for option, value, only_layout in (("licenses", licenses, "coco"), ("sizes", sizes, "stemseg")):
+        if value is not None and layout != only_layout:
+            raise ConfigError(f"the option {option} applies to the layout {only_layout} only", seen=str(path))
     if layout == "ytvis":
-        if licenses is not None:
-            raise ConfigError("the option licenses applies to the layout coco only", seen=str(path))
         records = _read_ytvis(path, folder, classes, class_map)
+    elif layout == "stemseg":
+        records = read_stemseg(path, folder, classes, class_map, None if sizes is None else Path(sizes))
     else:
         records = _read_coco(path, folder, classes, class_map, licenses)
     if not records:
@@ -98,7 +107,8 @@ def _read_ytvis(path: Path, folder: Path, classes: Sequence[str], class_map: Cla
             if not a.crowd and a.category_id in labels
         )
         files = tuple(folder / name for name in video.file_names)
-        records.append(ClipRecord(f"{video.name}-{video.id}", video.height, video.width, files, instances))
+        record = ClipRecord(f"{video.name}-{video.id}", video.height, video.width, files, instances)
+        records.append(hide_ignored(record))
     return records
 
 
@@ -124,12 +134,14 @@ def _read_coco(
         if found is not None:
             objects[number].append(found)
     return [
-        ClipRecord(
-            str(number),
-            entry.integer("height", minimum=1),
-            entry.integer("width", minimum=1),
-            (folder / entry.text("file_name"),),
-            tuple(objects[number]),
+        hide_ignored(
+            ClipRecord(
+                str(number),
+                entry.integer("height", minimum=1),
+                entry.integer("width", minimum=1),
+                (folder / entry.text("file_name"),),
+                tuple(objects[number]),
+            )
         )
         for number, entry in images.items()
         if licenses is None or entry.integer("license") in licenses

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+import torch
 
 from visdeploy.evaluation import Annotation, AnnotationSet, Category, Video
 from visdeploy.masks import Mask
@@ -33,6 +36,9 @@ class ClipRecord:
         width: Columns of every frame, in pixels.
         files: Image file of every frame, in order.
         instances: Objects, without crowds and categories without a label.
+        ignore: Pixels without a known label in every frame, in the size of the clip; None if a frame has none. None
+            for the whole clip if no frame has any.
+        shrink: Image files may be larger than `height` x `width`; they are scaled to that size when they are read.
     """
 
     name: str
@@ -40,9 +46,27 @@ class ClipRecord:
     width: int
     files: tuple[Path, ...]
     instances: tuple[InstanceRecord, ...]
+    ignore: tuple[Mask | None, ...] | None = None
+    shrink: bool = False
 
     def __len__(self) -> int:
         return len(self.files)
+
+
+class Sample(NamedTuple):
+    """Training clip of T frames with K objects.
+
+    Attributes:
+        images: `[T, 3, H, W]` uint8.
+        masks: `[T, K, H, W]` bool.
+        labels: `[K]` int64.
+        ignore: `[T, H, W]` bool, pixels without a known label; None if all are known.
+    """
+
+    images: torch.Tensor
+    masks: torch.Tensor
+    labels: torch.Tensor
+    ignore: torch.Tensor | None = None
 
 
 def to_annotations(

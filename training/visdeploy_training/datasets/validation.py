@@ -36,7 +36,8 @@ class ValidationClip:
             return
         store = ImageStore()
         for file in self.record.files:
-            yield store(file, self.record.height, self.record.width).permute(1, 2, 0).contiguous().numpy()
+            image = store(file, self.record.height, self.record.width, shrink=self.record.shrink)
+            yield image.permute(1, 2, 0).contiguous().numpy()
 
 
 def pseudo_video(record: ClipRecord, *, frames: int, seed: int, height: int = 360, width: int = 640) -> ValidationClip:

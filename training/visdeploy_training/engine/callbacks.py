@@ -46,22 +46,23 @@ class AveragedWeights(WeightAveraging):
 class Checkpoints(Checkpoint):
     """Callback that writes Lightning checkpoints: the last one, periodic ones that are kept, and the best one.
 
-    They are written right after an optimiser step, never while gradients are accumulated, so that a resumed run loses
+    They are written right after an iteration, never while gradients are accumulated, so that a resumed run loses
     no gradient. Lightning's `ModelCheckpoint` would write again after the first batch of a resumed run.
 
     Args:
         folder: Folder of the files.
-        every: Optimiser steps between checkpoints that replace `last.ckpt`.
-        keep_every: Optimiser steps between checkpoints that are kept as `iteration_N.ckpt`; 0 keeps none.
+        every: Iterations between checkpoints that replace `last.ckpt`.
+        keep_every: Iterations between checkpoints that are kept as `iteration_N.ckpt`; 0 keeps none.
         best: Write `best.ckpt` when the validation AP exceeds all previous ones.
+        steps: Number of optimiser steps in an iteration.
 
     Attributes:
         best_score: Highest validation AP so far; None before the first validation.
-        best_iteration: Number of optimiser steps before that validation.
+        best_iteration: Number of iterations before that validation.
     """
 
-    def __init__(self, folder: Path, *, every: int, keep_every: int = 0, best: bool = False) -> None:
-        self.folder, self.every, self.keep_every, self.best = folder, every, keep_every, best
+    def __init__(self, folder: Path, *, every: int, keep_every: int = 0, best: bool = False, steps: int = 1) -> None:
+        self.folder, self.every, self.keep_every, self.best, self.steps = folder, every, keep_every, best, steps
         self.best_score: float | None = None
         self.best_iteration = 0
         self._step = 0
@@ -73,11 +74,13 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write the files that are due if the batch completed an optimiser step."""
-        step = trainer.global_step
-        if step == self._step:
+        """Write the files that are due if the batch completed an iteration."""
+        if trainer.global_step == self._step:
             return
-        self._step = step
+        self._step = trainer.global_step
+        step, rest = divmod(self._step, self.steps)
+        if rest:
+            return
         if self.keep_every and step % self.keep_every == 0:
             trainer.save_checkpoint(self.folder / f"iteration_{step}.ckpt")
         if step % self.every == 0:
@@ -89,7 +92,7 @@ class Checkpoints(Checkpoint):
             return
         score = float(trainer.callback_metrics[MONITOR])
         if self.best_score is None or score > self.best_score:
-            self.best_score, self.best_iteration = score, trainer.global_step
+            self.best_score, self.best_iteration = score, trainer.global_step // self.steps
             trainer.save_checkpoint(self.folder / BEST)
 
     def state_dict(self) -> dict[str, Any]:

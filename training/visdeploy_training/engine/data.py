@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,26 +17,38 @@ from visdeploy_training.datasets import (
     ClipDataset,
     ClipPart,
     ClipRecord,
+    CountedBatches,
     ImageStore,
     MixedBatches,
     ValidationClip,
     collate,
     read_records,
+    select,
     validation_clips,
 )
+from visdeploy_training.datasets.mixture import shares
 from visdeploy_training.engine.recipe import DataRecipe, Recipe
 
 
 def records_of(recipe: Recipe, part: DataRecipe, classes: tuple[str, ...]) -> list[ClipRecord]:
     """Return the records of one data set of a recipe."""
-    return read_records(
-        recipe.path(part.annotations),
+    annotations = recipe.path(part.annotations)
+    records = read_records(
+        annotations,
         recipe.path(part.images),
         layout=part.layout,
         classes=classes,
         class_map=part.class_map,
         licenses=part.licenses,
         only=part.only,
+        sizes=None if part.sizes is None else recipe.path(part.sizes),
+    )
+    return select(
+        records,
+        min_area=part.min_area,
+        max_objects=part.max_objects,
+        empty_frames=part.empty_frames,
+        source=str(annotations),
     )
 
 
@@ -76,6 +90,10 @@ class RecipeData(L.LightningDataModule):
                 sampling=recipe.sampling,
                 paste=recipe.paste,
                 store=store,
+                duplicate=part.duplicate,
+                ignore_background=part.ignore_background,
+                span=part.span,
+                seed=recipe.seed,
             )
             for part, chain in zip(recipe.train, chains, strict=True)
         ]
@@ -83,32 +101,34 @@ class RecipeData(L.LightningDataModule):
             for part in self.parts:
                 for record in part.records:
                     for file in record.files:
-                        store(file, record.height, record.width)
+                        store(file, record.height, record.width, shrink=record.shrink)
         found = [record for part in recipe.val for record in records_of(recipe, part, classes)]
         self.clips = validation_clips(found, pseudo_frames=recipe.pseudo_frames)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the loader of this process: endless batches, starting after those used by a resumed run."""
-        trainer, recipe = self.trainer, self.recipe
-        ratios = [part.ratio for part in recipe.train]
-        batches = MixedBatches(
-            self.parts,
-            ratios,
-            recipe.batch_size,
-            seed=recipe.seed,
-            rank=trainer.global_rank if trainer else 0,
-            world=trainer.world_size if trainer else 1,
-            start=self._batches_done,
-        )
+        ratios = [part.ratio for part in self.recipe.train]
+        parts, batches = self._sampler(ratios)
         return DataLoader(
-            ClipDataset(self.parts, ratios),
+            ClipDataset(parts, ratios),
             batch_sampler=batches,
             collate_fn=partial(collate, multiple=self.multiple),
-            num_workers=recipe.workers,
-            persistent_workers=recipe.workers > 0,
+            num_workers=self.recipe.workers,
+            persistent_workers=self.recipe.workers > 0,
             worker_init_fn=_one_thread,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def _sampler(self, ratios: Sequence[float]) -> tuple[list[ClipPart], MixedBatches | CountedBatches]:
+        """Return the data sets and the sampler of this process."""
+        trainer, recipe = self.trainer, self.recipe
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        options = {"seed": recipe.seed, "rank": rank, "world": world, "start": self._batches_done}
+        if recipe.mixture == "drawn":
+            return self.parts, MixedBatches(self.parts, ratios, recipe.batch_size, **options)
+        total = recipe.iterations * recipe.accumulate * recipe.batch_size * world
+        parts = [replace(part, clips=count) for part, count in zip(self.parts, shares(ratios, total), strict=True)]
+        return parts, CountedBatches(parts, ratios, recipe.batch_size, total=total, **options)
 
     def val_dataloader(self) -> DataLoader[ValidationClip]:
         """Return the loader of validation clips, one at a time; every process predicts all of them."""
@@ -119,16 +139,17 @@ class RecipeData(L.LightningDataModule):
         return batch.to(device) if isinstance(batch, ClipBatch) else batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the number of batches used by this process. Checkpoints contain whole optimiser steps only."""
+        """Return the number of batches used by this process. Checkpoints contain whole iterations only."""
         accumulate = self.recipe.accumulate
-        batches = self.trainer.global_step * accumulate if self.trainer else self._batches_done
-        return {"batches": batches, "accumulate": accumulate}
+        each = accumulate // self.recipe.steps
+        batches = self.trainer.global_step * each if self.trainer else self._batches_done
+        return {"batches": batches, "accumulate": accumulate, "steps": self.recipe.steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue after the batches that were used.
 
         Raises:
-            ConfigError: The resumed run accumulated another number of batches.
+            ConfigError: The resumed run accumulated another number of batches, or had other optimiser steps.
         """
         accumulated = int(state_dict.get("accumulate", 1))
         if accumulated != self.recipe.accumulate:
@@ -136,6 +157,14 @@ class RecipeData(L.LightningDataModule):
                 "a resumed run must accumulate as many batches as before",
                 seen=f"accumulate {self.recipe.accumulate}",
                 expected=str(accumulated),
+                hint="Start a new run with init=model.safetensors to change it.",
+            )
+        steps = int(state_dict.get("steps", 1))
+        if steps != self.recipe.steps:
+            raise ConfigError(
+                "a resumed run must change the weights as often as before",
+                seen=f"step_every_micro_batch {str(self.recipe.step_every_micro_batch).lower()}",
+                expected=str(steps > 1).lower(),
                 hint="Start a new run with init=model.safetensors to change it.",
             )
         self._batches_done = int(state_dict["batches"])

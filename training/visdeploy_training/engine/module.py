@@ -8,6 +8,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from visdeploy.evaluation import AnnotationSet, evaluate
@@ -36,9 +37,11 @@ class TrainingModule(L.LightningModule):
     Args:
         model: Network created by `create_model`.
         optim: Optimiser, parameter groups and schedule.
-        iterations: Number of optimiser steps, for the schedule.
+        iterations: Number of iterations, for the schedule.
         truth: Ground truth of the validation clips; None if there is no validation.
         channels_last: Memory layout of the network's input.
+        steps: Number of optimiser steps in an iteration; the gradient of each one is added to that of those before, and
+            divided by this number.
     """
 
     pixel_mean: Tensor
@@ -52,10 +55,12 @@ class TrainingModule(L.LightningModule):
         iterations: int,
         truth: AnnotationSet | None = None,
         channels_last: bool = False,
+        steps: int = 1,
     ) -> None:
         super().__init__()
         self.model = _channels_last(model) if channels_last else model
         self.optim, self.iterations, self.truth, self.channels_last = optim, iterations, truth, channels_last
+        self.steps = steps
         self._losses = get_method(model.info.method).losses
         self._predicted: list[VideoResult] = []
         mean, std = model.config.pixel_mean, model.config.pixel_std
@@ -81,11 +86,17 @@ class TrainingModule(L.LightningModule):
 
     def training_step(self, batch: ClipBatch, batch_index: int) -> Tensor:
         """Return the sum of the losses of a batch, and log each of them."""
+        self.model.start_iteration(self.global_step // self.steps)
         losses = self._losses(self._forward(batch), batch.targets, self.model.config)
         total = torch.stack(list(losses.values())).sum()
         self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()})
         self.log("train/loss", total.detach(), prog_bar=True)
-        return total
+        return total / self.steps
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        """Clear the gradients at the start of an iteration."""
+        if self.global_step % self.steps == 0:
+            optimizer.zero_grad()
 
     def validation_step(self, clip: ValidationClip, batch_index: int) -> None:
         """Predict one clip in the same way as the exported graph."""
@@ -108,7 +119,8 @@ class TrainingModule(L.LightningModule):
             ConfigError: A parameter group matches no parameter.
         """
         optimiser = create_optimiser(self.model, self.optim)
-        schedule = LambdaLR(optimiser, learning_rate_factor(self.optim, self.iterations))
+        factor = learning_rate_factor(self.optim, self.iterations)
+        schedule = LambdaLR(optimiser, lambda step: factor(step // self.steps))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

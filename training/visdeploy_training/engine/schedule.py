@@ -1,4 +1,4 @@
-"""Schedules: factors of the learning rate as functions of the number of completed optimiser steps."""
+"""Schedules: factors of the learning rate as functions of the number of completed iterations."""
 
 from __future__ import annotations
 

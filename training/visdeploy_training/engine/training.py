@@ -14,7 +14,7 @@ from visdeploy.atomic import write_text
 from visdeploy.errors import ConfigError
 from visdeploy_training.checkpoint import save_checkpoint, start_from
 from visdeploy_training.convert import convert_checkpoint
-from visdeploy_training.datasets import class_list, to_annotations
+from visdeploy_training.datasets import class_list, expand, to_annotations
 from visdeploy_training.engine.callbacks import BEST, LAST, MONITOR, AtomicCheckpointIO, AveragedWeights, Checkpoints
 from visdeploy_training.engine.data import RecipeData
 from visdeploy_training.engine.loading import load_recipe
@@ -65,7 +65,12 @@ def run_recipe(recipe: Recipe) -> Path:
     )
     truth = to_annotations([c.record for c in data.clips], model.info.classes) if data.clips else None
     module = TrainingModule(
-        model, recipe.optim, iterations=recipe.iterations, truth=truth, channels_last=recipe.channels_last
+        model,
+        recipe.optim,
+        iterations=recipe.iterations,
+        truth=truth,
+        channels_last=recipe.channels_last,
+        steps=recipe.steps,
     )
     write_text(recipe.folder / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
     trainer = build_trainer(recipe, validate=bool(data.clips))
@@ -74,7 +79,7 @@ def run_recipe(recipe: Recipe) -> Path:
     result = recipe.folder / RESULT
     if trainer.is_global_zero:
         scores = {k: round(float(v), 5) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        save_checkpoint(module.model, result, notes={"iterations": trainer.global_step, **scores})
+        save_checkpoint(module.model, result, notes={"iterations": trainer.global_step // recipe.steps, **scores})
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, Checkpoints) and callback.best_score is not None:
                 notes = {"iterations": callback.best_iteration, MONITOR: round(callback.best_score, 5)}
@@ -89,15 +94,16 @@ def build_model(recipe: Recipe) -> VISModel:
         ConfigError: A name is unknown, or a value is invalid.
         CheckpointError: The checkpoint to start from does not match the network.
     """
+    weights = expand(recipe.pretrained) if isinstance(recipe.pretrained, str) else recipe.pretrained
     model = create_model(
         recipe.method,
         recipe.variant,
         classes=class_list(recipe.classes),
-        pretrained=recipe.pretrained if recipe.init is None else False,
+        pretrained=weights if recipe.init is None else False,
         **recipe.model,
     )
     if recipe.init is not None:
-        start_from(model, convert_checkpoint(recipe.init))
+        start_from(model, convert_checkpoint(expand(recipe.init)))
     return model
 
 
@@ -115,6 +121,7 @@ def build_trainer(recipe: Recipe, *, validate: bool) -> L.Trainer:
             every=recipe.checkpoint_every,
             keep_every=recipe.keep_every,
             best=validate and recipe.validate_every > 0,
+            steps=recipe.steps,
         ),
     ]
     if recipe.ema:
@@ -122,7 +129,7 @@ def build_trainer(recipe: Recipe, *, validate: bool) -> L.Trainer:
     every = min(recipe.validate_every or recipe.iterations, recipe.iterations)
     try:
         return L.Trainer(
-            max_steps=recipe.iterations,
+            max_steps=recipe.iterations * recipe.steps,
             max_epochs=-1,
             accelerator=recipe.accelerator,
             devices=recipe.devices,
@@ -131,12 +138,12 @@ def build_trainer(recipe: Recipe, *, validate: bool) -> L.Trainer:
             precision=recipe.precision,  # type: ignore[arg-type]
             gradient_clip_val=recipe.optim.clip_norm or None,
             gradient_clip_algorithm="norm",
-            accumulate_grad_batches=recipe.accumulate,
+            accumulate_grad_batches=recipe.accumulate // recipe.steps,
             val_check_interval=every * recipe.accumulate if validate else None,  # Lightning counts batches
             check_val_every_n_epoch=None,
             limit_val_batches=None if validate else 0,
             num_sanity_val_steps=0,
-            log_every_n_steps=recipe.log_every,
+            log_every_n_steps=recipe.log_every * recipe.steps,
             logger=TensorBoardLogger(recipe.folder, name="logs", version=""),
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO()],

@@ -25,6 +25,12 @@ def _tpr() -> Method:
     return METHOD
 
 
+def _vishv() -> Method:
+    from visdeploy_training.methods.vishv import METHOD
+
+    return METHOD
+
+
 def _visolo() -> Method:
     from visdeploy_training.methods.visolo import METHOD
 
@@ -35,5 +41,6 @@ METHODS: dict[str, Callable[[], Method]] = {
     "defvis": _defvis,
     "tevit": _tevit,
     "tpr": _tpr,
+    "vishv": _vishv,
     "visolo": _visolo,
 }

@@ -3,10 +3,11 @@
 from visdeploy_training.datasets.transforms.base import INPUT, Clip, Frame, FrameSize, Transform, size_of, uniform
 from visdeploy_training.datasets.transforms.colour import ColourJitter, PhotometricDistort
 from visdeploy_training.datasets.transforms.cropping import Crop, CropBetween
-from visdeploy_training.datasets.transforms.geometry import Flip, Rescale, Resize, Rotate
+from visdeploy_training.datasets.transforms.geometry import Fit, Flip, Rescale, Resize, Rotate
 from visdeploy_training.datasets.transforms.motion import MovingWindow
 from visdeploy_training.datasets.transforms.registry import find_transform, register, transform_names
 from visdeploy_training.datasets.transforms.steps import Chain, Choice, Step, parse_step, spell_step
+from visdeploy_training.datasets.transforms.synthetic import SyntheticClip
 
 __all__ = [
     "INPUT",
@@ -16,6 +17,7 @@ __all__ = [
     "ColourJitter",
     "Crop",
     "CropBetween",
+    "Fit",
     "Flip",
     "Frame",
     "FrameSize",
@@ -25,6 +27,7 @@ __all__ = [
     "Resize",
     "Rotate",
     "Step",
+    "SyntheticClip",
     "Transform",
     "find_transform",
     "parse_step",

@@ -6,6 +6,8 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
+from torch.nn.functional import interpolate
+from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
 from visdeploy_training.datasets.transforms.base import (
@@ -101,6 +103,47 @@ class Rescale(Transform):
     def output_size(self, size: FrameSize | None) -> FrameSize | None:
         """Return None: the size depends on the clip."""
         return None
+
+
+@register
+class Fit(Transform):
+    """Resize the shorter edge to a size, or the longer edge to its limit if it would exceed it.
+
+    This is the resizing of STEm-Seg (Athar et al., ECCV 2020): sides are rounded to the nearest whole number, halves to
+    the even one; masks are interpolated as well and cut at 0.5.
+
+    Attributes:
+        shorter: Length of the shorter edge.
+        longest: Maximum length of the longer edge.
+    """
+
+    name: ClassVar[str] = "fit"
+    shorter: Pixels
+    longest: Pixels
+
+    def __call__(self, clip: Clip) -> Clip:
+        """Return frames of one new size."""
+        sides = size_of(clip[0])
+        scale = self.shorter / min(sides)
+        if max(sides) * scale > self.longest:
+            scale = self.longest / max(sides)
+        rows, columns = (max(1, round(side * scale)) for side in sides)
+        images = resized([(image, masks[:0]) for image, masks in clip], rows, columns, antialias=False)
+        return [
+            (image, tv_tensors.Mask(_interpolated(masks, rows, columns)))
+            for (image, _), (_, masks) in zip(images, clip, strict=True)
+        ]
+
+    def output_size(self, size: FrameSize | None) -> FrameSize | None:
+        """Return None: the size depends on the clip."""
+        return None
+
+
+def _interpolated(masks: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Resize masks `[K, H, W]` uint8 with bilinear interpolation."""
+    values = masks.as_subclass(torch.Tensor).float()[None]
+    found = interpolate(values, (rows, columns), mode="bilinear", align_corners=False)[0] > 0.5
+    return found.to(masks.dtype)
 
 
 @register

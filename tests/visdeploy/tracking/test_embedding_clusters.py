@@ -1,0 +1,87 @@
+"""Clustering of embeddings: recorded scenes, the plain algorithm, and properties."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.clustering import plain, synthetic_window
+from tests.goldens.core import Golden
+from tests.goldens.vishv_clusters import check_clustering
+from visdeploy.tracking import embedding_clusters
+from visdeploy.tracking.embedding_clusters import OUTLIER, ClusterRule, Points, find_clusters, largest_distance
+
+
+@pytest.mark.isa
+def test_recorded_scenes(shared):
+    golden = Golden(shared / "goldens" / "vishv")
+    check_clustering(golden)
+    assert golden.report.checked > 150
+    assert golden.report.unchecked == []
+    assert [row for row in golden.report.rows if not row.ok] == []
+
+
+def points_of(window):
+    return Points.of(*window[:3], list(window[3]))
+
+
+@pytest.mark.isa
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    size=st.tuples(st.integers(1, 24), st.integers(1, 30)),
+    objects=st.integers(1, 6),
+    clusters=st.integers(1, 8),
+    primary=st.floats(0.05, 0.95),
+    secondary=st.floats(0.05, 0.95),
+    noise=st.sampled_from([0.0, 0.2, 1.0]),
+    block=st.sampled_from([1, 7, 64, 16384]),
+    threads=st.integers(1, 3),
+)
+def test_labels_are_those_of_the_plain_algorithm(
+    seed, size, objects, clusters, primary, secondary, noise, block, threads
+):
+    generator = np.random.default_rng(seed)
+    window = synthetic_window(generator, 3, size, objects)
+    window[0][...] += generator.normal(0, noise, window[0].shape).astype(np.float32)
+    window[2][...] = np.round(window[2], 1)  # many equal seeds
+    rule = ClusterRule(0.3, primary, secondary, clusters, (0.3, 0.2, 0.5))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedding_clusters, "_BLOCK", block)
+        patch.setattr(embedding_clusters, "_SERIAL", 0)
+        found = find_clusters(points_of(window), rule, threads)
+    assert np.array_equal(found.labels, plain(*window, rule))
+    assert len(found) <= clusters
+    assert set(np.unique(found.labels)) <= set(range(OUTLIER, len(found)))
+
+
+def test_an_empty_foreground_has_no_clusters():
+    window = synthetic_window(np.random.default_rng(0), 2, (6, 8), 1)
+    found = find_clusters(points_of((*window[:3], np.zeros_like(window[3]))), ClusterRule(free_dim_stds=(0.3,) * 3))
+    assert (len(found), found.labels.shape, found.centers.shape) == (0, (0,), (0, 6))
+
+
+def test_values_that_are_not_finite_end_the_search_and_join_no_cluster():
+    window = synthetic_window(np.random.default_rng(0), 2, (12, 16), 2)
+    rule = ClusterRule(min_seediness=0.5, free_dim_stds=(0.3,) * 3)
+    good = find_clusters(points_of(window), rule)
+    bad = np.zeros_like(window[3])
+    bad[:, 3:5, 4:6] = True
+    window[0][:, 2][bad] = np.nan
+    found = find_clusters(points_of(window), rule)
+    labels = np.full(bad.shape, OUTLIER)
+    labels[window[3]] = found.labels
+    assert (labels[bad] == OUTLIER).all()
+    assert len(found) <= rule.max_clusters
+    assert len(good) > 0
+
+
+@given(st.floats(1e-6, 1 - 1e-6))
+def test_the_largest_distance_is_the_last_one_inside(probability):
+    limit = largest_distance(probability)
+    after = np.nextafter(limit, np.float32(np.inf))
+    assert np.exp(limit / np.float32(-2)) > np.float32(probability) >= np.exp(after / np.float32(-2))
+
+
+def test_a_probability_of_one_excludes_everything():
+    assert largest_distance(1.0) < 0

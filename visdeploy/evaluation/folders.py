@@ -1,0 +1,142 @@
+"""Ground truth of DAVIS and MOTS: folders of indexed PNGs and of text files, and results in any format beside them.
+
+DAVIS: one folder per video with one PNG per frame; a pixel has the number of its object, 0 for the background, 255 for
+void. Classes do not count. MOTS (KITTI MOTS, MOTSChallenge): one text file per video, with the class of each object;
+class 10 marks regions in which results are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from visdeploy.errors import DataError
+from visdeploy.evaluation.annotations import Annotation, AnnotationSet, Category, Video
+from visdeploy.evaluation.predictions import PredictionSource
+from visdeploy.formats import detect_format, load
+from visdeploy.masks import Mask
+from visdeploy.results import Track, VideoResult
+
+MOTS_CLASSES = ("car", "pedestrian")
+"""Names of the classes of KITTI MOTS, from class 1 on."""
+_IGNORE_CLASS = 10
+_VOID = 255
+_OBJECT = Category(1, "object")
+
+
+def is_folder_truth(source: object) -> bool:
+    """Return whether a ground truth is a folder, or a MOTS text file."""
+    return isinstance(source, str | Path) and (Path(source).is_dir() or Path(source).suffix == ".txt")
+
+
+def read_folders(
+    ground_truth: str | Path, predictions: PredictionSource, *, classes: Sequence[str] = MOTS_CLASSES
+) -> tuple[AnnotationSet, list[VideoResult]]:
+    """Read ground truth of DAVIS or MOTS, and results to be compared with it.
+
+    A MOTS text file does not state the number of frames of its video. The longer one of ground truth and result counts.
+
+    Args:
+        ground_truth: Folder of video folders with PNGs, folder of text files, or one text file.
+        predictions: `VideoResult`s, or the path of a file or folder in any format of `visdeploy.formats`.
+        classes: Names of the classes of MOTS from 1 on. Results are matched by name; those of other tools, which have
+            no names, by number.
+
+    Raises:
+        DataError: A file cannot be read or is malformed.
+    """
+    path = Path(ground_truth)
+    if not path.exists():
+        raise DataError(f"{path} does not exist", hint="Check the path.")
+    if detect_format(path) == "mots":
+        names = [*classes, *(f"class {i}" for i in range(len(classes) + 1, _IGNORE_CLASS)), "ignore"]
+        results = _results(predictions, classes)
+        truth = load(path, format="mots", classes=names)
+        lengths = {r.name: r.num_frames for r in results}
+        truth = [replace(v, num_frames=max(v.num_frames, lengths.get(v.name, 0))) for v in truth]
+        lengths = {v.name: v.num_frames for v in truth}
+        results = [replace(r, num_frames=lengths.get(r.name, r.num_frames)) for r in results]
+        return _mots(str(path), truth, classes), results
+    results = [_one_class(each) for each in _results(predictions, None)]
+    return _davis(str(path), load(path, format="davis")), results
+
+
+def _results(source: PredictionSource, classes: Sequence[str] | None) -> list[VideoResult]:
+    if isinstance(source, VideoResult):
+        return [source]
+    if not isinstance(source, str | Path):
+        found = list(source)
+        results = [each for each in found if isinstance(each, VideoResult)]
+        if len(results) != len(found):
+            raise DataError("cannot evaluate a list of result entries", expected="VideoResults, or a path",
+                            hint="Entries state no size of a video; save them as a file.")  # fmt: skip
+        return results
+    foreign = classes is not None and Path(source).exists() and detect_format(source) == "mots"
+    return load(source, classes=classes) if foreign else load(source)
+
+
+def _one_class(result: VideoResult) -> VideoResult:
+    tracks = [replace(track, label=0, scores=()) for track in result.tracks]
+    return replace(result, classes=(_OBJECT.name,), tracks=tracks)
+
+
+def _davis(source: str, results: Sequence[VideoResult]) -> AnnotationSet:
+    objects = [(number, track, _OBJECT.id) for number, result in enumerate(results) for track in result.tracks]
+    void = {(number, track.track_id) for number, track, _ in objects if track.track_id + 1 == _VOID}
+    return _annotation_set(source, results, (_OBJECT,), objects, void, metrics=("jf",))
+
+
+def _mots(source: str, results: Sequence[VideoResult], classes: Sequence[str]) -> AnnotationSet:
+    objects = [(number, track, track.label + 1) for number, result in enumerate(results) for track in result.tracks]
+    ignored = {(number, track.track_id) for number, track, category in objects if category == _IGNORE_CLASS}
+    strange = sorted({category for _, _, category in objects} - {*range(1, len(classes) + 1), _IGNORE_CLASS})
+    if strange:
+        raise DataError(
+            f"{source}: unknown class", seen=str(strange[0]), expected=f"1..{len(classes)}, or {_IGNORE_CLASS} (ignore)"
+        )
+    categories = tuple(Category(number, name) for number, name in enumerate(classes, start=1))
+    return _annotation_set(source, results, categories, objects, ignored, metrics=("hota", "clear"))
+
+
+def _annotation_set(
+    source: str,
+    results: Sequence[VideoResult],
+    categories: tuple[Category, ...],
+    objects: Iterable[tuple[int, Track, int]],
+    ignored: set[tuple[int, int]],
+    *,
+    metrics: tuple[str, ...],
+) -> AnnotationSet:
+    """Return videos, numbered in the given order, with their objects, and the regions of tracks that are ignored."""
+    videos = tuple(
+        Video(number, r.height, r.width, tuple(f"{r.name}/{t:05d}.jpg" for t in range(r.num_frames)))
+        for number, r in enumerate(results)
+    )
+    annotations: list[Annotation] = []
+    regions: dict[int, list[Track]] = {}
+    for number, track, category in objects:
+        if (number, track.track_id) in ignored:
+            regions.setdefault(number, []).append(track)
+            continue
+        masks = tuple(track.masks.get(t) for t in range(results[number].num_frames))
+        areas = tuple(0.0 if mask is None else float(mask.area) for mask in masks)
+        annotations.append(Annotation(len(annotations) + 1, number, category, masks, areas))
+    return AnnotationSet(
+        source,
+        categories,
+        videos,
+        tuple(annotations),
+        ignored={number: _union(tracks, results[number].num_frames) for number, tracks in regions.items()},
+        metrics=metrics,
+    )
+
+
+def _union(tracks: Sequence[Track], frames: int) -> tuple[Mask | None, ...]:
+    found: list[Mask | None] = []
+    for t in range(frames):
+        masks = [track.masks[t] for track in tracks if t in track.masks]
+        found.append(Mask.encode(np.logical_or.reduce([m.decode() for m in masks])) if masks else None)
+    return tuple(found)
