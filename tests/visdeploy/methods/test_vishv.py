@@ -192,6 +192,17 @@ def test_without_a_semantic_head_the_seediness_gives_the_foreground():
     assert [len(r) for r in decoder.finish()] == [1] * 4
 
 
+def test_a_semantic_head_gives_the_foreground_where_classes_do_not_count():
+    decoder = new_decoder(output="davis", seediness_threshold=0.9)
+    maps = outputs(4)
+    maps["foreground_logits"][:, 1:4, 2:5] = 0.5  # a probability above one half, but below the other threshold
+    decoder.decode(maps, step(0, 4, 4), height=24, width=32)
+    resumed = new_decoder(output="davis", seediness_threshold=0.9)
+    resumed.load_state(decoder.state())
+    for each in (decoder, resumed):
+        assert [len(r) for r in each.finish()] == [1] * 4
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -246,6 +257,33 @@ def test_a_damaged_state_is_refused_and_changes_nothing(change):
     with pytest.raises(StreamError):
         decoder.load_state(good | change)
     assert all(np.array_equal(a, b) for a, b in zip(good.values(), decoder.state().values(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"chain.counts": np.array([9, 9, 9, 8]), "chain.labels": np.zeros(35, np.int32)},
+        {"chain.counts": np.array([9, 9, 8, 10])},
+        {"sums.classes": np.zeros((6, 2, 6, 8), np.float32)},
+        {"sums.classes": np.zeros((6, 3, 6, 9), np.float32)},
+        {"sums.frames": np.arange(7, 1, -1)},
+        {"sums.frames": np.array([2, 3, 4, 5, 7, 8])},
+        {"window0.first": np.array(4)},
+        {"window0.embeddings": np.zeros((4, 2, 6, 8), np.float32)},
+    ],
+)
+def test_a_state_that_contradicts_itself_is_refused(change):
+    decoder = new_decoder()
+    for first in (0, 2, 4):
+        decoder.decode(outputs(4), step(first, 4, 2), height=24, width=32)
+    good = decoder.state()
+    new_decoder().load_state(good)
+    assert change.keys() <= good.keys()
+    with pytest.raises(StreamError):
+        new_decoder().load_state(good | change)
+    del good["sums.classes"]
+    with pytest.raises(StreamError, match="classes None"):
+        new_decoder().load_state(good)
 
 
 @pytest.mark.parametrize(
