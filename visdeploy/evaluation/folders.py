@@ -12,13 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from visdeploy.errors import DataError
 from visdeploy.evaluation.annotations import Annotation, AnnotationSet, Category, Video
 from visdeploy.evaluation.predictions import PredictionSource
 from visdeploy.formats import detect_format, load
-from visdeploy.masks import Mask
+from visdeploy.masks.combining import union
 from visdeploy.results import Track, VideoResult
 
 logger = logging.getLogger(__name__)
@@ -180,14 +178,9 @@ def _annotation_set(
         categories,
         videos,
         tuple(annotations),
-        ignored={number: _union(tracks, results[number].num_frames) for number, tracks in regions.items()},
+        ignored={
+            number: tuple(union(track.masks.get(t) for track in tracks) for t in range(results[number].num_frames))
+            for number, tracks in regions.items()
+        },
         metrics=metrics,
     )
-
-
-def _union(tracks: Sequence[Track], frames: int) -> tuple[Mask | None, ...]:
-    found: list[Mask | None] = []
-    for t in range(frames):
-        masks = [track.masks[t] for track in tracks if t in track.masks]
-        found.append(Mask.encode(np.logical_or.reduce([m.decode() for m in masks])) if masks else None)
-    return tuple(found)
