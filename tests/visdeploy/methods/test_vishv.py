@@ -1,6 +1,7 @@
 """VIShv behind the network: recorded clips, streams of a small graph, saved streams, damaged input."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -162,7 +163,7 @@ def new_decoder(**decode):
     return VIShvDecoder(["a", "b"], window=WINDOW, decode=decode, tracking={}, keep_tracks=True)
 
 
-def test_a_repeated_first_frame_counts_with_all_repetitions_and_its_last_embedding():
+def test_a_repeated_first_frame_counts_with_all_repetitions():
     decoder = new_decoder()
     found = outputs(4)
     found["foreground_logits"][0], found["foreground_logits"][1] = -9, 1  # repetitions of frame 0: the mean is -4
@@ -171,6 +172,14 @@ def test_a_repeated_first_frame_counts_with_all_repetitions_and_its_last_embeddi
     results = decoder.finish()
     assert [len(r) for r in results] == [0, 1, 1]
     assert decoder.summaries()[0].label == 1
+
+
+def test_a_repeated_first_frame_has_its_last_embedding():
+    decoder = new_decoder()
+    found = outputs(4)
+    found["embeddings"][0], found["embeddings"][3] = 5, 9  # the first repetition of frame 0, and frame 2
+    decoder.decode(found, step(0, 3, 3), height=24, width=32)
+    assert [[i.track_id for i in result] for result in decoder.finish()] == [[0], [0], [1]]
 
 
 def test_foreground_is_the_mean_over_the_windows_of_a_frame():
@@ -313,6 +322,12 @@ def test_order_and_number_of_tracks_follow_the_data_set():
     assert table("kittimots", *tracks).kept(3) == [3, 2, 1]
     assert table("davis", *tracks).priority([0, 1, 2]) == [2, 0, 1]
     assert table("kittimots", *tracks).priority([0, 1, 2]) == [2, 1, 0]
+
+
+def test_scores_are_relative_to_the_largest_track_that_is_kept():
+    decoder = new_decoder(max_tracks=2)
+    decoder._state = replace(decoder._state, tracks=table("ytvis", (5, 0, 3), (50, 0, 1), (20, 1, 5)))
+    assert [(each.track_id, each.score, each.presence) for each in decoder.kept_tracks()] == [(2, 1, 5), (0, 0.25, 4)]
 
 
 def test_votes_of_pixels():
