@@ -77,7 +77,7 @@ def evaluate(
     ],
     metric: Annotated[
         list[str] | None,
-        typer.Option(help="ytvis, jf, hota, clear, identity; repeat for several; default: those of the data set."),
+        typer.Option(help="ytvis, jf, hota, clear, identity, trackmap; repeat for several; default: by data set."),
     ] = None,
 ) -> None:
     """Evaluate results against annotations: AP and AR, J&F, HOTA, sMOTSA."""

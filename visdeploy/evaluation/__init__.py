@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from visdeploy.errors import ConfigError
 from visdeploy.evaluation.annotations import Annotation, AnnotationSet, Category, Video, read_annotations
 from visdeploy.evaluation.clear import ClearMetric, IdentityMetric
-from visdeploy.evaluation.folders import is_folder_truth, read_folders
+from visdeploy.evaluation.folders import is_folder_truth, read_folders, warn_of_missing
 from visdeploy.evaluation.hota import HOTAMetric
 from visdeploy.evaluation.ignored import without_ignored, without_void
 from visdeploy.evaluation.jf import evaluate_jf
@@ -65,7 +65,7 @@ def evaluate(
             truth of DAVIS or MOTS: a file or folder in any format, or `VideoResult`s.
         ground_truth: Path of the annotation file, its content, or an `AnnotationSet` from `read_annotations`. Or the
             folder of DAVIS annotations (a folder of indexed PNGs per video, 255 is void), or of MOTS text files (class
-            10 is an ignore region).
+            10 is an ignore region); a warning names the videos of such a folder that have no result.
         metrics: Some of `METRICS`: `ytvis` (AP and AR), `jf` (J, F and their mean, unsupervised), `hota`, `clear`
             (MOTA, sMOTA), `identity` (IDF1), `trackmap` (AP as TrackEval computes it). By default, `ytvis` for
             YouTube-VIS, `jf` for DAVIS, `hota` and `clear` for MOTS.
@@ -87,16 +87,18 @@ def evaluate(
     ):
         raise ConfigError("cannot evaluate", seen=f"metrics={metrics!r}", expected=f"a list of some of {METRICS}")
     if isinstance(ground_truth, str | Path) and is_folder_truth(ground_truth):
-        truth, predictions = read_folders(ground_truth, predictions)
+        truth, results = read_folders(ground_truth, predictions)
+        found = read_predictions(results, truth, video_ids=video_ids)
+        warn_of_missing(truth, results, video_ids)
     else:
         truth = ground_truth if isinstance(ground_truth, AnnotationSet) else read_annotations(ground_truth)
+        found = read_predictions(predictions, truth, video_ids=video_ids)
     metrics = truth.metrics if metrics is None else metrics
-    found = read_predictions(predictions, truth, video_ids=video_ids)
     collectors = {name: create(truth.categories) for name, create in _TRACK_METRICS.items() if name in metrics}
     for pairs in class_pairs(truth, without_ignored(truth, found)) if collectors else ():
         for collector in collectors.values():
             collector.add(pairs)
-    results = {name: collector.result() for name, collector in collectors.items()}
+    scores = {name: collector.result() for name, collector in collectors.items()}
     if "jf" in metrics:
-        results["jf"] = evaluate_jf(*without_void(truth, found))
-    return Report({name: results[name] for name in METRICS if name in results})
+        scores["jf"] = evaluate_jf(*without_void(truth, found))
+    return Report({name: scores[name] for name in METRICS if name in scores})

@@ -7,22 +7,23 @@ class 10 marks regions in which results are ignored.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from visdeploy.errors import DataError
 from visdeploy.evaluation.annotations import Annotation, AnnotationSet, Category, Video
 from visdeploy.evaluation.predictions import PredictionSource
 from visdeploy.formats import detect_format, load
-from visdeploy.masks import Mask
+from visdeploy.masks.combining import union
 from visdeploy.results import Track, VideoResult
+
+logger = logging.getLogger(__name__)
 
 MOTS_CLASSES = ("car", "pedestrian")
 """Names of the classes of KITTI MOTS, from class 1 on."""
-_IGNORE_CLASS = 10
+_IGNORE, _IGNORE_CLASS = "ignore", 10
 _VOID = 255
 _OBJECT = Category(1, "object")
 
@@ -42,8 +43,8 @@ def read_folders(
     Args:
         ground_truth: Folder of video folders with PNGs, folder of text files, or one text file.
         predictions: `VideoResult`s, or the path of a file or folder in any format of `visdeploy.formats`.
-        classes: Names of the classes of MOTS from 1 on. Results are matched by name; those of other tools, which have
-            no names, by number.
+        classes: Names of the classes of MOTS from 1 on, for ground truth that does not state them in a
+            `NAME.tracks.json`. Results are matched by name; those of other tools, which have no names, by number.
 
     Raises:
         DataError: A file cannot be read or is malformed.
@@ -52,19 +53,58 @@ def read_folders(
     if not path.exists():
         raise DataError(f"{path} does not exist", hint="Check the path.")
     if detect_format(path) == "mots":
-        names = [*classes, *(f"class {i}" for i in range(len(classes) + 1, _IGNORE_CLASS)), "ignore"]
-        results = _results(predictions, classes)
-        truth = load(path, format="mots", classes=names)
+        truth, classes = _read_mots(path, classes)
+        results = _results(predictions, classes, truth)
         lengths = {r.name: r.num_frames for r in results}
         truth = [replace(v, num_frames=max(v.num_frames, lengths.get(v.name, 0))) for v in truth]
         lengths = {v.name: v.num_frames for v in truth}
         results = [replace(r, num_frames=lengths.get(r.name, r.num_frames)) for r in results]
         return _mots(str(path), truth, classes), results
-    results = [_one_class(each) for each in _results(predictions, None)]
-    return _davis(str(path), load(path, format="davis")), results
+    truth = load(path, format="davis")
+    return _davis(str(path), truth), [_one_class(each) for each in _results(predictions, None, truth)]
 
 
-def _results(source: PredictionSource, classes: Sequence[str] | None) -> list[VideoResult]:
+def _read_mots(path: Path, classes: Sequence[str]) -> tuple[list[VideoResult], Sequence[str]]:
+    """Read ground truth of MOTS, and return it with the names of its classes."""
+    names = (*classes, *(f"class {i}" for i in range(len(classes) + 1, _IGNORE_CLASS)), _IGNORE)
+    truth = load(path, format="mots", classes=names)
+    found = sorted({video.classes for video in truth})
+    if len(found) > 1:
+        raise DataError(
+            f"the files of {path} have different classes",
+            seen="; ".join(", ".join(each) for each in found[:2]),
+            expected="the same classes in all .tracks.json files, or no such files",
+        )
+    if found == [names]:
+        return truth, classes
+    return truth, [name for name in found[0] if name != _IGNORE]
+
+
+def warn_of_missing(
+    truth: AnnotationSet, results: Iterable[VideoResult], video_ids: Mapping[str, int] | None = None
+) -> None:
+    """Log a warning that names videos without a result, because all their objects count as missed.
+
+    Args:
+        truth: The ground truth.
+        results: The results.
+        video_ids: Map from the name of a result to the video id, for results not named after the video.
+    """
+    names = {result.name for result in results}
+    ids = {number for name, number in (video_ids or {}).items() if name in names}
+    missing = [video.name for video in truth.videos if video.name not in names and video.id not in ids]
+    if missing:
+        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        logger.warning(
+            "%d of %d videos of %s have no result; their objects count as missed: %s",
+            len(missing), len(truth.videos), truth.source, shown,
+        )  # fmt: skip
+
+
+def _results(
+    source: PredictionSource, classes: Sequence[str] | None, truth: Sequence[VideoResult]
+) -> list[VideoResult]:
+    """Return the results; those of MOTS text without names get `classes`, empty ones the sizes of the ground truth."""
     if isinstance(source, VideoResult):
         return [source]
     if not isinstance(source, str | Path):
@@ -75,7 +115,10 @@ def _results(source: PredictionSource, classes: Sequence[str] | None) -> list[Vi
                             hint="Entries state no size of a video; save them as a file.")  # fmt: skip
         return results
     foreign = classes is not None and Path(source).exists() and detect_format(source) == "mots"
-    return load(source, classes=classes) if foreign else load(source)
+    if not foreign:
+        return load(source)
+    videos = {video.name: (video.num_frames, video.height, video.width) for video in truth}
+    return load(source, format="mots", classes=classes, videos=videos)
 
 
 def _one_class(result: VideoResult) -> VideoResult:
@@ -90,14 +133,20 @@ def _davis(source: str, results: Sequence[VideoResult]) -> AnnotationSet:
 
 
 def _mots(source: str, results: Sequence[VideoResult], classes: Sequence[str]) -> AnnotationSet:
-    objects = [(number, track, track.label + 1) for number, result in enumerate(results) for track in result.tracks]
-    ignored = {(number, track.track_id) for number, track, category in objects if category == _IGNORE_CLASS}
-    strange = sorted({category for _, _, category in objects} - {*range(1, len(classes) + 1), _IGNORE_CLASS})
-    if strange:
-        raise DataError(
-            f"{source}: unknown class", seen=str(strange[0]), expected=f"1..{len(classes)}, or {_IGNORE_CLASS} (ignore)"
-        )
     categories = tuple(Category(number, name) for number, name in enumerate(classes, start=1))
+    ids = {category.name: category.id for category in categories} | {_IGNORE: _IGNORE_CLASS}
+    objects, ignored = [], set()
+    for number, result in enumerate(results):
+        for track in result.tracks:
+            name = result.classes[track.label]
+            if name not in ids:
+                raise DataError(
+                    f"{source}: unknown class", seen=str(track.label + 1),
+                    expected=f"1..{len(classes)}, or {_IGNORE_CLASS} (ignore)",
+                )  # fmt: skip
+            objects.append((number, track, ids[name]))
+            if name == _IGNORE:
+                ignored.add((number, track.track_id))
     return _annotation_set(source, results, categories, objects, ignored, metrics=("hota", "clear"))
 
 
@@ -129,14 +178,9 @@ def _annotation_set(
         categories,
         videos,
         tuple(annotations),
-        ignored={number: _union(tracks, results[number].num_frames) for number, tracks in regions.items()},
+        ignored={
+            number: tuple(union(track.masks.get(t) for track in tracks) for t in range(results[number].num_frames))
+            for number, tracks in regions.items()
+        },
         metrics=metrics,
     )
-
-
-def _union(tracks: Sequence[Track], frames: int) -> tuple[Mask | None, ...]:
-    found: list[Mask | None] = []
-    for t in range(frames):
-        masks = [track.masks[t] for track in tracks if t in track.masks]
-        found.append(Mask.encode(np.logical_or.reduce([m.decode() for m in masks])) if masks else None)
-    return tuple(found)

@@ -13,6 +13,7 @@ from visdeploy.evaluation.annotations import Annotation, AnnotationSet
 from visdeploy.evaluation.pairs import ClassPairs, class_pairs
 from visdeploy.evaluation.predictions import Prediction
 from visdeploy.masks import Mask
+from visdeploy.masks.combining import difference
 
 _EPS = float(np.finfo("float").eps)
 _MATCH = 0.5
@@ -36,14 +37,8 @@ def _outside(item: _Item, truth: AnnotationSet) -> _Item:
     void = truth.ignored.get(item.video_id)
     if void is None:
         return item
-    masks = tuple(_difference(mask, region) for mask, region in zip(item.masks, void, strict=True))
+    masks = tuple(difference(mask, region) for mask, region in zip(item.masks, void, strict=True))
     return replace(item, masks=masks)
-
-
-def _difference(mask: Mask | None, region: Mask | None) -> Mask | None:
-    if mask is None or region is None:
-        return mask
-    return Mask.encode(mask.decode() & ~region.decode())
 
 
 def without_ignored(truth: AnnotationSet, predictions: Sequence[Prediction]) -> Sequence[Prediction]:

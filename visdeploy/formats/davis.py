@@ -1,8 +1,9 @@
 """DAVIS folders: one indexed PNG per frame, pixel value = track id + 1, 0 = background.
 
-Each video is a folder `PATH/NAME/` with `00000.png`, `00001.png`, ... in the DAVIS palette, and `tracks.json` with the
-metadata that pixels cannot store. A pixel belongs to one track only: where masks overlap, it goes to the higher score,
-and the number of reassigned pixels is logged and stored in `tracks.json`.
+If an id is above 253, the tracks have the values 1, 2, ... in the order of the result instead. Each video is a folder
+`PATH/NAME/` with `00000.png`, `00001.png`, ... in the DAVIS palette, and `tracks.json` with the metadata that pixels
+cannot store. A pixel belongs to one track only: where masks overlap, it goes to the higher score, and the number of
+reassigned pixels is logged and stored in `tracks.json`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from visdeploy.formats.sidecar import paths_by_name, read_sidecar, write_sidecar
 from visdeploy.masks import Mask
 from visdeploy.results import Track, VideoResult
 
-_MOST_OBJECTS = 255
+_MOST_OBJECTS = 254
+"""Largest pixel value of an object; 255 is void in the annotations of DAVIS."""
 _SIDECAR = "tracks.json"
 
 
@@ -37,12 +39,11 @@ def save(results: Sequence[VideoResult], path: Path) -> None:
 
 
 def _check(result: VideoResult, folder: Path) -> None:
-    most = max((t.track_id for t in result.tracks), default=0)
-    if most >= _MOST_OBJECTS:
+    if len(result.tracks) > _MOST_OBJECTS:
         raise DataError(
             f"video {result.name!r} has too many tracks for indexed PNGs",
-            seen=f"track id {most}",
-            expected=f"ids below {_MOST_OBJECTS}: one byte per pixel, 0 for the background",
+            seen=str(len(result.tracks)),
+            expected=f"up to {_MOST_OBJECTS}: one byte per pixel, 0 for the background, 255 for void pixels",
             hint="Save it as ytvis, coco, mots or parquet.",
         )
     if not folder.exists():
@@ -58,9 +59,18 @@ def _check(result: VideoResult, folder: Path) -> None:
                         hint="It would be replaced as a whole; choose another path or remove it.")  # fmt: skip
 
 
+def _object_numbers(result: VideoResult) -> dict[int, int]:
+    """Return a map from track id to pixel value."""
+    if all(track.track_id < _MOST_OBJECTS for track in result.tracks):
+        return {track.track_id: track.track_id + 1 for track in result.tracks}
+    # methods that start many tracks and keep a few, such as VIShv, have large ids in long videos
+    return {track.track_id: number for number, track in enumerate(result.tracks, start=1)}
+
+
 def _write(result: VideoResult, folder: Path) -> None:
     from PIL import Image
 
+    objects = _object_numbers(result)
     palette = davis_palette().tobytes()
     digits = max(5, len(str(result.num_frames)))
     masks = moved = 0
@@ -68,11 +78,11 @@ def _write(result: VideoResult, folder: Path) -> None:
         owners, lost = owner_map(frame)
         moved += lost
         masks += int(np.count_nonzero(np.unique(owners)))
-        numbers = np.array([0, *(i.track_id + 1 for i in frame)], np.uint8)
+        numbers = np.array([0, *(objects[i.track_id] for i in frame)], np.uint8)
         image = Image.fromarray(numbers[owners])
         image.putpalette(palette)
         image.save(folder / f"{frame.index:0{digits}d}.png")
-    write_sidecar(folder / _SIDECAR, result, {t.track_id: t.track_id + 1 for t in result.tracks}, masks, moved)
+    write_sidecar(folder / _SIDECAR, result, objects, masks, moved)
 
 
 def davis_palette() -> npt.NDArray[np.uint8]:

@@ -7,7 +7,7 @@ logged and stored. A file `NAME.tracks.json` next to the text holds the remainin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from visdeploy.atomic import write_text
@@ -79,23 +79,27 @@ def _sidecar(file: Path) -> Path:
     return file.with_name(f"{file.stem}.tracks.json")
 
 
-def load(path: Path, *, classes: Sequence[str] | None = None) -> list[VideoResult]:
+def load(
+    path: Path, *, classes: Sequence[str] | None = None, videos: Mapping[str, tuple[int, int, int]] | None = None
+) -> list[VideoResult]:
     """Read one file, or every `.txt` of a folder in order of their names.
 
     Args:
         path: File or folder.
         classes: Class names from class 1 on, for files of other tools, which have no `NAME.tracks.json`. Their tracks
             get score 1, and the video ends with the last mask.
+        videos: Map from the name of a video to its number of frames, height and width, for empty files of other tools.
     """
+    videos = videos or {}
     if not path.is_dir():
-        return [_read(path, classes)]
+        return [_read(path, classes, videos)]
     files = sorted(path.glob("*.txt"))
     if not files:
         raise DataError(f"{path} contains no MOTS results", expected=".txt files")
-    return [_read(file, classes) for file in files]
+    return [_read(file, classes, videos) for file in files]
 
 
-def _read(file: Path, classes: Sequence[str] | None) -> VideoResult:
+def _read(file: Path, classes: Sequence[str] | None, videos: Mapping[str, tuple[int, int, int]]) -> VideoResult:
     lines = _read_lines(file)
     if _sidecar(file).is_file():
         result, objects, masks = read_sidecar(_sidecar(file))
@@ -104,6 +108,9 @@ def _read(file: Path, classes: Sequence[str] | None) -> VideoResult:
                             expected=f"{masks} according to {_sidecar(file).name}",
                             hint="Copy both files again.")  # fmt: skip
         _add_masks(result, objects, lines)
+    elif not lines and file.stem in videos:
+        length, height, width = videos[file.stem]
+        result = VideoResult(file.stem, height, width, length, tuple(classes or ()))
     else:
         result = _foreign(file, lines, classes)
     result.tracks = sorted_tracks(result.tracks)

@@ -51,7 +51,7 @@ FORMATS: dict[str, Format] = {
         Format("ytvis", (".json",), True, "YouTube-VIS result list, as the evaluation servers accept it"),
         Format("mots", (".txt",), False, "MOTS text lines: frame, object, class, height, width, RLE"),
         Format("parquet", (".parquet",), True, "Parquet table, one row per instance and frame (needs pyarrow)"),
-        Format("davis", (), False, "DAVIS folders of indexed PNGs, pixel value = track id + 1"),
+        Format("davis", (), False, "DAVIS folders of indexed PNGs, one object number per pixel"),
     )
 }
 

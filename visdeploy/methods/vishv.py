@@ -188,8 +188,7 @@ class VIShvDecoder(Decoder[DecodeParameters, TrackingParameters]):
         """
         with self.profiler.stage(Stage.OUTPUTS):
             parameters, old = self.decode_parameters, self._state
-            channels = None if parameters.output == "davis" else len(self.classes) + 1
-            found = WindowOutputs.of(outputs, free_dims=len(parameters.free_dim_stds), channels=channels)
+            found = WindowOutputs.of(outputs, free_dims=len(parameters.free_dim_stds), channels=self._channels)
             skip = self._repetitions(found, step, old)
             self._scale(found.seediness.shape[1:], (height, width))
             places = [0] * skip + list(range(step.length))
@@ -204,6 +203,15 @@ class VIShvDecoder(Decoder[DecodeParameters, TrackingParameters]):
     def finish(self) -> list[FrameResult]:
         """Return the results of the last frames, which no later window contains."""
         return self._finish(self._state, later=self._state.seen)
+
+    @property
+    def _channels(self) -> int | None:
+        """Number of classes with the background; None if classes do not count."""
+        return None if self.decode_parameters.output == "davis" else len(self.classes) + 1
+
+    def _threshold(self, sums: FrameSums) -> float:
+        """Return the threshold of the foreground: of a logit, or, without semantic head, of the seediness."""
+        return 0.0 if sums.semantic else self.decode_parameters.seediness_threshold
 
     def _repetitions(self, found: WindowOutputs, step: Step, state: _State) -> int:
         """Return the number of rows in front that repeat the first frame, after checking the sizes."""
@@ -253,8 +261,7 @@ class VIShvDecoder(Decoder[DecodeParameters, TrackingParameters]):
         return results
 
     def _cluster(self, window: Waiting, sums: dict[int, FrameSums], chain: Chain) -> ClusteredWindow:
-        semantic = sums[window.first].classes is not None
-        threshold = 0.0 if semantic else self.decode_parameters.seediness_threshold
+        threshold = self._threshold(sums[window.first])
         foreground = np.stack([sums[t].mask(threshold) for t in window.frames])
         rule, guide, wanted = self.decode_parameters.rule, self._guide, tuple[Link, ...]()
         margins = None
@@ -376,7 +383,11 @@ class VIShvDecoder(Decoder[DecodeParameters, TrackingParameters]):
                 raise ValueError(f"{labels.dtype} labels that are not tracks before {next_label}")
             parts = np.split(stored, np.cumsum(counts)[:-1]) if len(frames) else []
             tracks = TrackTable.load(arrays, self.decode_parameters.output, len(self.classes))
-            waiting, sums = unpack(arrays)
+            waiting, sums = unpack(arrays, free_dims=len(self.decode_parameters.free_dim_stds), channels=self._channels)
+            for frame, count in zip(frames.tolist(), counts.tolist(), strict=True):
+                # the windows that continue the chain compare the labels of these pixels with their own clusters
+                if frame in sums and int(np.count_nonzero(sums[frame].mask(self._threshold(sums[frame])))) != count:
+                    raise ValueError(f"{count} labels of frame {frame}, which has another foreground")
             present = {int(k) for k in np.unique(stored) if k >= 0}
             if not 0 <= given <= seen or not present <= set(tracks.tracks):
                 raise ValueError(f"{given} of {seen} frames given out, tracks {sorted(present)}")

@@ -25,7 +25,7 @@ class WindowOutputs:
         bandwidths: float32 `[T, B, h, w]`.
         seediness: float32 `[T, h, w]`.
         foreground: float32 `[T, h, w]`, logits; None without semantic head.
-        classes: float32 `[T, C, h, w]`, logits, the first channel is the background; None without semantic head.
+        classes: float32 `[T, C, h, w]`, logits, the first channel is the background; None if classes do not count.
     """
 
     embeddings: FloatArray
@@ -117,13 +117,15 @@ class FrameSums:
         timestamp: Seconds from the start of the source.
         count: Number of terms.
         foreground: float32 `[h, w]`, sum of the logits of the foreground; without semantic head, of the seediness.
-        classes: float32 `[C, h, w]`, sum of the logits of the classes; None without semantic head.
+        classes: float32 `[C, h, w]`, sum of the logits of the classes; None if classes do not count.
+        semantic: Whether there is a semantic head.
     """
 
     timestamp: float
     count: int
     foreground: FloatArray
     classes: FloatArray | None
+    semantic: bool
 
     def mask(self, threshold: float) -> BoolArray:
         """Return the foreground, bool `[h, w]`: the pixels whose mean is above a threshold."""
@@ -151,14 +153,16 @@ def add_window(
         frames: Row of the outputs, position of its frame in the stream and timestamp, in the order of the rows.
     """
     found = dict(sums)
+    semantic = outputs.foreground is not None
     values = outputs.seediness if outputs.foreground is None else outputs.foreground
     for row, frame, timestamp in frames:
         classes = None if outputs.classes is None else outputs.classes[row]
         if (known := found.get(frame)) is None:
-            found[frame] = FrameSums(timestamp, 1, values[row].copy(), None if classes is None else classes.copy())
+            copied = None if classes is None else classes.copy()
+            found[frame] = FrameSums(timestamp, 1, values[row].copy(), copied, semantic)
         else:
             total = None if classes is None or known.classes is None else known.classes + classes
-            found[frame] = FrameSums(timestamp, known.count + 1, known.foreground + values[row], total)
+            found[frame] = FrameSums(timestamp, known.count + 1, known.foreground + values[row], total, semantic)
     return found
 
 
@@ -173,6 +177,7 @@ def pack(waiting: Iterable[Waiting], sums: Mapping[int, FrameSums]) -> dict[str,
     arrays["sums.frames"] = np.array(frames, np.int64)
     arrays["sums.counts"] = np.array([sums[t].count for t in frames], np.int64)
     arrays["sums.timestamps"] = np.array([sums[t].timestamp for t in frames], np.float64)
+    arrays["sums.semantic"] = np.array(any(each.semantic for each in sums.values()))
     if frames:
         arrays["sums.foreground"] = np.stack([sums[t].foreground for t in frames])
         classes = [found for t in frames if (found := sums[t].classes) is not None]
@@ -181,26 +186,37 @@ def pack(waiting: Iterable[Waiting], sums: Mapping[int, FrameSums]) -> dict[str,
     return arrays
 
 
-def unpack(arrays: Arrays) -> tuple[tuple[Waiting, ...], dict[int, FrameSums]]:
+def unpack(arrays: Arrays, *, free_dims: int, channels: int | None) -> tuple[tuple[Waiting, ...], dict[int, FrameSums]]:
     """Restore the arrays of `pack`.
+
+    Args:
+        arrays: The arrays.
+        free_dims: See `WindowOutputs.of`.
+        channels: See `WindowOutputs.of`.
 
     Raises:
         KeyError: An array is missing.
         ValueError: The arrays are inconsistent.
     """
     frames, counts, stamps = (arrays[f"sums.{name}"] for name in ("frames", "counts", "timestamps"))
+    semantic = bool(arrays["sums.semantic"])
     if not len(frames) == len(counts) == len(stamps) or (counts < 1).any() or not np.isfinite(stamps).all():
         raise ValueError(f"{len(frames)} frames with {len(counts)} counts and {len(stamps)} timestamps")
+    if (np.diff(frames) != 1).any():
+        raise ValueError("frames that are not consecutive")
     sums: dict[int, FrameSums] = {}
     if len(frames):
         foreground, classes = _floats(arrays["sums.foreground"], 3), arrays.get("sums.classes")
         if len(foreground) != len(frames) or (classes is not None and len(_floats(classes, 4)) != len(frames)):
             raise ValueError(f"{len(foreground)} sums of {len(frames)} frames")
+        if channels is not None and (classes is None or classes.shape[1:] != (channels, *foreground.shape[1:])):
+            found = None if classes is None else classes.shape
+            raise ValueError(f"sums of classes {found} beside a foreground {foreground.shape}")
         for row, (frame, count, stamp) in enumerate(
             zip(frames.tolist(), counts.tolist(), stamps.tolist(), strict=True)
         ):
             total = None if classes is None else classes[row]
-            sums[frame] = FrameSums(float(stamp), int(count), foreground[row], total)
+            sums[frame] = FrameSums(float(stamp), int(count), foreground[row], total, semantic)
     waiting: list[Waiting] = []
     while f"window{len(waiting)}.first" in arrays:
         name = f"window{len(waiting)}"
@@ -211,6 +227,8 @@ def unpack(arrays: Arrays) -> tuple[tuple[Waiting, ...], dict[int, FrameSums]]:
             t not in sums or sums[t].foreground.shape != each.seediness.shape[1:] for t in each.frames
         ):
             raise ValueError(f"window {len(waiting)}: {[p.shape for p in parts]}")
+        if parts[0].shape[1] != parts[1].shape[1] + free_dims or (waiting and each.first <= waiting[-1].first):
+            raise ValueError(f"window {len(waiting)} at frame {each.first}: {[p.shape for p in parts]}")
         waiting.append(each)
     return tuple(waiting), sums
 

@@ -41,7 +41,7 @@ class Stream:
     """Stream of the frames of one video or camera, in order. Created by `VISPredictor.open_stream` and `load_stream`.
 
     Online methods return the result of a frame from the push of that frame. Clip methods return results with a delay:
-    one result per push, in order, once the first clip is complete; `flush` returns the remaining results.
+    one result per push, in order, once `latency` frames have been pushed; `flush` returns the remaining results.
 
     A push that raises an error leaves the stream unchanged, so the next valid frame continues the tracks. A stream may
     be used by one thread at a time; different streams of a predictor may run in different threads.

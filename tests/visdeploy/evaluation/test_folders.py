@@ -1,6 +1,7 @@
 """Ground truth of DAVIS and MOTS as files: the scores are those of the same masks as YouTube-VIS JSON."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -178,6 +179,47 @@ def test_malformed_mots_results_are_named(mots, name, text, named):
     (folder / name).write_text(text)
     with pytest.raises(DataError, match=named):
         evaluate(folder, mots / "truth")
+
+
+def test_an_empty_file_is_a_video_without_detections(mots):
+    folder = found_file(mots)
+    (folder / "0002.txt").write_text("")
+    report = evaluate(folder, mots / "truth")
+    assert (report["clear"]["per_class"]["car"]["CLR_FN"], report["clear"]["per_class"]["car"]["CLR_FP"]) == (3, 0)
+
+
+def test_classes_that_the_ground_truth_states_count_by_name(tmp_path):
+    """A class keeps its name, whatever its number in KITTI MOTS; only the name marks an ignore region."""
+    names = ("pedestrian", *(f"thing {n}" for n in range(8)), "rabbit", "car", "ignore")
+    tracks = [
+        Track(n, names.index(name), 1.0, {t: Mask.encode(box(5 + 18 * n, 5, 10, 20)) for t in range(3)})
+        for n, name in enumerate(("car", "pedestrian", "rabbit"))
+    ]
+    truth = VideoResult("v", 60, 80, 3, names, tracks)
+    found = VideoResult("v", 60, 80, 3, ("car", "pedestrian", "rabbit"), [replace(t, label=t.track_id) for t in tracks])
+    save(truth, tmp_path / "truth.txt")
+    report = evaluate(found, tmp_path / "truth.txt")
+    assert [report["clear"]["per_class"][name]["CLR_TP"] for name in ("car", "pedestrian", "rabbit")] == [3, 3, 3]
+    assert "ignore" not in report["clear"]["per_class"]
+    save([truth], tmp_path / "both", format="mots")
+    save([replace(found, name="w")], tmp_path / "both", format="mots")
+    with pytest.raises(DataError, match="different classes"):
+        evaluate(found, tmp_path / "both")
+
+
+def test_videos_without_a_result_are_named(davis, caplog):
+    path, frames, found = davis
+    for name in ("v", "w"):
+        write_davis(path / "truth", name, frames)
+    half = evaluate(path / "found", path / "truth")["jf"]
+    assert "1 of 2 videos" in caplog.text
+    assert caplog.text.rstrip().endswith(": w")
+    caplog.clear()
+    one = evaluate(path / "found", path / "truth" / "v")["jf"]
+    assert half["J_mean"] == pytest.approx(one["J_mean"] / 2)
+    write_davis(path / "other", "x", found)
+    assert evaluate(path / "other", path / "truth" / "v", video_ids={"x": 0})["jf"] == one
+    assert caplog.text == ""
 
 
 def test_an_unknown_class_in_the_ground_truth_is_named(mots):

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from PIL import Image
 
 from tests.support import rectangle
 from tests.visdeploy.formats.results import CLASSES, video_results, walkers
@@ -116,12 +117,25 @@ def test_overlap_is_logged_and_kept(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert f'"reassigned_pixels":{lost}' in (tmp_path / "m.tracks.json").read_text()
 
 
+@pytest.mark.parametrize("large", [254, 1632])
+def test_indexed_pngs_keep_ids_beyond_one_byte_and_never_use_the_value_of_void(tmp_path: Path, large: int) -> None:
+    result = walkers()
+    result.tracks[2].track_id = large
+    result.save(tmp_path / "d")
+    assert formats.load(tmp_path / "d") == [resolved(result)]
+    values = set()
+    for file in (tmp_path / "d" / result.name).glob("*.png"):
+        with Image.open(file) as image:
+            values |= set(np.unique(np.array(image)).tolist())
+    assert values == {0, 1, 2, 3}
+
+
 def nothing(result: VideoResult) -> VideoResult:
     return result
 
 
 def too_many(result: VideoResult) -> VideoResult:
-    result.tracks[2].track_id = 255
+    result.tracks = [Track(i, 0, 0.5) for i in range(255)]
     return result
 
 
@@ -148,7 +162,7 @@ def crowd(result: VideoResult) -> VideoResult:
 @pytest.mark.parametrize(
     ("change", "name", "options", "error", "message"),
     [
-        (too_many, "davis", {}, DataError, "too many tracks for indexed PNGs .*track id 255"),
+        (too_many, "davis", {}, DataError, "too many tracks for indexed PNGs .*seen: 255"),
         (nan_score, "ytvis", {}, DataError, "NaN"),
         (nan_score, "coco", {}, DataError, "NaN"),
         (nan_score, "davis", {}, DataError, "NaN"),

@@ -1,6 +1,7 @@
 """VIShv behind the network: recorded clips, streams of a small graph, saved streams, damaged input."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -162,7 +163,7 @@ def new_decoder(**decode):
     return VIShvDecoder(["a", "b"], window=WINDOW, decode=decode, tracking={}, keep_tracks=True)
 
 
-def test_a_repeated_first_frame_counts_with_all_repetitions_and_its_last_embedding():
+def test_a_repeated_first_frame_counts_with_all_repetitions():
     decoder = new_decoder()
     found = outputs(4)
     found["foreground_logits"][0], found["foreground_logits"][1] = -9, 1  # repetitions of frame 0: the mean is -4
@@ -171,6 +172,14 @@ def test_a_repeated_first_frame_counts_with_all_repetitions_and_its_last_embeddi
     results = decoder.finish()
     assert [len(r) for r in results] == [0, 1, 1]
     assert decoder.summaries()[0].label == 1
+
+
+def test_a_repeated_first_frame_has_its_last_embedding():
+    decoder = new_decoder()
+    found = outputs(4)
+    found["embeddings"][0], found["embeddings"][3] = 5, 9  # the first repetition of frame 0, and frame 2
+    decoder.decode(found, step(0, 3, 3), height=24, width=32)
+    assert [[i.track_id for i in result] for result in decoder.finish()] == [[0], [0], [1]]
 
 
 def test_foreground_is_the_mean_over_the_windows_of_a_frame():
@@ -190,6 +199,17 @@ def test_without_a_semantic_head_the_seediness_gives_the_foreground():
     decoder = new_decoder(output="davis")
     decoder.decode(maps, step(0, 4, 4), height=24, width=32)
     assert [len(r) for r in decoder.finish()] == [1] * 4
+
+
+def test_a_semantic_head_gives_the_foreground_where_classes_do_not_count():
+    decoder = new_decoder(output="davis", seediness_threshold=0.9)
+    maps = outputs(4)
+    maps["foreground_logits"][:, 1:4, 2:5] = 0.5  # a probability above one half, but below the other threshold
+    decoder.decode(maps, step(0, 4, 4), height=24, width=32)
+    resumed = new_decoder(output="davis", seediness_threshold=0.9)
+    resumed.load_state(decoder.state())
+    for each in (decoder, resumed):
+        assert [len(r) for r in each.finish()] == [1] * 4
 
 
 @pytest.mark.parametrize(
@@ -249,6 +269,33 @@ def test_a_damaged_state_is_refused_and_changes_nothing(change):
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        {"chain.counts": np.array([9, 9, 9, 8]), "chain.labels": np.zeros(35, np.int32)},
+        {"chain.counts": np.array([9, 9, 8, 10])},
+        {"sums.classes": np.zeros((6, 2, 6, 8), np.float32)},
+        {"sums.classes": np.zeros((6, 3, 6, 9), np.float32)},
+        {"sums.frames": np.arange(7, 1, -1)},
+        {"sums.frames": np.array([2, 3, 4, 5, 7, 8])},
+        {"window0.first": np.array(4)},
+        {"window0.embeddings": np.zeros((4, 2, 6, 8), np.float32)},
+    ],
+)
+def test_a_state_that_contradicts_itself_is_refused(change):
+    decoder = new_decoder()
+    for first in (0, 2, 4):
+        decoder.decode(outputs(4), step(first, 4, 2), height=24, width=32)
+    good = decoder.state()
+    new_decoder().load_state(good)
+    assert change.keys() <= good.keys()
+    with pytest.raises(StreamError):
+        new_decoder().load_state(good | change)
+    del good["sums.classes"]
+    with pytest.raises(StreamError, match="classes None"):
+        new_decoder().load_state(good)
+
+
+@pytest.mark.parametrize(
     "name", ["position", "chain.next", "chain.labels", "tracks.rows", "tracks.most", "sums.frames"]
 )
 def test_an_incomplete_state_is_refused(name):
@@ -275,6 +322,12 @@ def test_order_and_number_of_tracks_follow_the_data_set():
     assert table("kittimots", *tracks).kept(3) == [3, 2, 1]
     assert table("davis", *tracks).priority([0, 1, 2]) == [2, 0, 1]
     assert table("kittimots", *tracks).priority([0, 1, 2]) == [2, 1, 0]
+
+
+def test_scores_are_relative_to_the_largest_track_that_is_kept():
+    decoder = new_decoder(max_tracks=2)
+    decoder._state = replace(decoder._state, tracks=table("ytvis", (5, 0, 3), (50, 0, 1), (20, 1, 5)))
+    assert [(each.track_id, each.score, each.presence) for each in decoder.kept_tracks()] == [(2, 1, 5), (0, 0.25, 4)]
 
 
 def test_votes_of_pixels():

@@ -55,6 +55,14 @@ def test_labels_are_those_of_the_plain_algorithm(
     assert set(np.unique(found.labels)) <= set(range(OUTLIER, len(found)))
 
 
+def test_a_pixel_at_equal_distance_of_two_clusters_belongs_to_the_first():
+    embeddings = np.array([0, 1, 2], np.float32).reshape(1, 1, 1, 3)
+    seediness = np.array([0.9, 0.1, 0.95], np.float32).reshape(1, 1, 3)
+    window = embeddings, np.full_like(embeddings, 3), seediness, np.ones((1, 1, 3), bool)
+    found = find_clusters(points_of(window), ClusterRule())
+    assert found.labels.tolist() == plain(*window, ClusterRule()).tolist() == [1, 0, 0]
+
+
 def test_an_empty_foreground_has_no_clusters():
     window = synthetic_window(np.random.default_rng(0), 2, (6, 8), 1)
     found = find_clusters(points_of((*window[:3], np.zeros_like(window[3]))), ClusterRule(free_dim_stds=(0.3,) * 3))

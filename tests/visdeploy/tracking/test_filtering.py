@@ -34,6 +34,7 @@ def kept(label, masks):
         (1, boxes(range(10), 10, 24), []),
         (0, boxes([0, 2, 4, 6]), []),  # 3 gaps of 4 masks
         (0, boxes([0, 1, 2, 4]), [0, 1, 2, 4]),  # 1 gap of 4 masks
+        (0, boxes([*range(7), 8, 10, 12]), [*range(7), 8, 10, 12]),  # 3 gaps of 10 masks, the largest share
         (0, boxes([0, 1, 2]) | boxes([3], 5, 5), [0, 1, 2]),
         (0, boxes([0, 1]) | boxes([2], 5, 5), []),  # short once the small mask is gone
     ],

@@ -10,7 +10,7 @@ from tests.support import rectangle
 from visdeploy.errors import DataError
 from visdeploy_training.datasets import ClipRecord, InstanceRecord, select
 from visdeploy_training.datasets.categories import IGNORED
-from visdeploy_training.datasets.ignoring import hide_ignored, union
+from visdeploy_training.datasets.ignoring import hide_ignored
 from visdeploy_training.datasets.selection import LONGEST_GAP, frames_with_objects
 
 
@@ -111,7 +111,5 @@ def test_ignored_labels_become_ignored_pixels():
     assert hide_ignored(plain) is plain
 
 
-def test_union_and_frames_with_objects():
-    assert union([None, box(0)]) is None
-    assert union([box(2), None, box(2, 1)]).area == 15
+def test_frames_with_objects():
     assert frames_with_objects(video([0, 1], [1, 0])) == [0, 1]

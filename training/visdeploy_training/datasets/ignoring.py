@@ -6,22 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from visdeploy.masks import Mask
+from visdeploy.masks.combining import union
 from visdeploy_training.datasets.categories import IGNORED
 from visdeploy_training.datasets.records import ClipRecord, InstanceRecord
 
 Masks = tuple[Mask | None, ...]
-
-
-def union(masks: Sequence[Mask | None]) -> Mask | None:
-    """Return the union of masks of one size, or None if all of them are missing or empty."""
-    present = [mask for mask in masks if mask is not None and mask.area > 0]
-    if len(present) < 2:
-        return present[0] if present else None
-    from pycocotools import mask as coco
-
-    first = present[0]
-    rle = coco.merge([{"size": [first.height, first.width], "counts": mask.counts} for mask in present])
-    return Mask(first.height, first.width, bytes(rle["counts"]))
 
 
 def add_ignored(record: ClipRecord, masks: Sequence[Masks]) -> ClipRecord:
