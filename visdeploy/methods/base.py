@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from visdeploy.errors import BundleError
+from visdeploy.errors import BundleError, StreamError
 from visdeploy.manifest import ModelSpec, Tolerance, Window
 from visdeploy.parity.measures import Measure
 from visdeploy.profiling import OFF, Profiler
@@ -238,6 +238,24 @@ class OnlineDecoder(Decoder[DecodeT, TrackingT]):
         Raises:
             BundleError: An output is missing or malformed.
         """
+
+
+Position = tuple[int, int, tuple[int, int] | None]
+"""Frames processed, results given out, and the size of the frames."""
+
+
+def check_position(seen: Position, expected: Position) -> None:
+    """Raise an error unless saved tracks of a clip method belong to this position of a stream.
+
+    Raises:
+        StreamError: They belong to another one.
+    """
+    if seen != expected:
+        raise StreamError(
+            "the saved tracks belong to another position of the stream",
+            seen="frames processed, results, size: {}, {}, {}".format(*seen),
+            expected="{}, {}, {}".format(*expected),
+        )
 
 
 def take_output(outputs: Arrays, name: str, shape: tuple[int | None, ...], dtype: str) -> npt.NDArray[Any]:

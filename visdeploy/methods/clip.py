@@ -20,7 +20,7 @@ from pydantic import Field
 
 from visdeploy.errors import DataError, StreamError
 from visdeploy.masks import Mask
-from visdeploy.methods.base import Arrays, Decoder, DecodeT, Parameters, TrackSummary
+from visdeploy.methods.base import Arrays, Decoder, DecodeT, Parameters, TrackSummary, check_position
 from visdeploy.methods.clip_state import pack_instances, unpack_instances
 from visdeploy.profiling import Stage
 from visdeploy.results import FrameResult, Instance
@@ -231,13 +231,7 @@ class ClipDecoder(Decoder[DecodeT, StitchParameters]):
 
     def check_resumed(self, *, done: int, given: int, size: tuple[int, int] | None) -> None:
         """See `Decoder.check_resumed`."""
-        seen, expected = _position(self._last), (done, given, size if done else None)
-        if seen != expected:
-            raise StreamError(
-                "the saved tracks belong to another position of the stream",
-                seen="frames processed, results, size: {}, {}, {}".format(*seen),
-                expected="{}, {}, {}".format(*expected),
-            )
+        check_position(_position(self._last), (done, given, size if done else None))
 
     def load_state(self, arrays: Arrays) -> None:
         """Restore the state returned by `state`.

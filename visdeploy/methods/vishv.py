@@ -24,7 +24,7 @@ from visdeploy.errors import BundleError, StreamError
 from visdeploy.manifest import ModelSpec, Tolerance, Window
 from visdeploy.masks import Mask
 from visdeploy.masks.resampling import resize_padded_mask
-from visdeploy.methods.base import Arrays, Decoder, Parameters, TrackSummary
+from visdeploy.methods.base import Arrays, Decoder, Parameters, TrackSummary, check_position
 from visdeploy.methods.vishv_guide import Guide
 from visdeploy.methods.vishv_parity import ClusterAgreement
 from visdeploy.methods.vishv_tracks import Output, TrackTable, pixel_votes
@@ -359,13 +359,7 @@ class VIShvDecoder(Decoder[DecodeParameters, TrackingParameters]):
     def check_resumed(self, *, done: int, given: int, size: tuple[int, int] | None) -> None:
         """See `Decoder.check_resumed`."""
         state = self._state
-        seen, expected = (state.seen, state.given, state.size), (done, given, size if done else None)
-        if seen != expected:
-            raise StreamError(
-                "the saved tracks belong to another position of the stream",
-                seen="frames processed, results, size: {}, {}, {}".format(*seen),
-                expected="{}, {}, {}".format(*expected),
-            )
+        check_position((state.seen, state.given, state.size), (done, given, size if done else None))
 
     def load_state(self, arrays: Arrays) -> None:
         """Restore the state returned by `state`.

@@ -11,6 +11,17 @@ from visdeploy.errors import SourceError
 from visdeploy.manifest import Preprocessing
 
 
+def fitted_size(height: int, width: int, *, shorter: int, longest: int) -> tuple[int, int]:
+    """Return the size with a shorter edge of `shorter`, unless the longer one would exceed `longest`, as in STEm-Seg.
+
+    Sides are rounded to the nearest whole number, halves to the even one.
+    """
+    scale = shorter / min(height, width)
+    if max(height, width) * scale > longest:
+        scale = longest / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
 class Preprocessor:
     """Resizes, reorders channels, normalises and pads frames as described in the manifest.
 
@@ -35,9 +46,7 @@ class Preprocessor:
             return self.spec.height, self.spec.width
         short, long = min(height, width), max(height, width)
         if self.spec.rounding == "half_even":
-            scale = self.spec.height / short
-            scale = self.spec.width / long if long * scale > self.spec.width else scale
-            return max(1, round(height * scale)), max(1, round(width * scale))
+            return fitted_size(height, width, shorter=self.spec.height, longest=self.spec.width)
         # the scale is a fraction of integers, so that rounding down does not decrease a result that is an integer
         target, source = min((self.spec.height, short), (self.spec.width, long), key=lambda f: f[0] / f[1])
         extra = 0.5 if self.spec.rounding == "nearest" else 0.0

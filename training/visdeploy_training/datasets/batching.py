@@ -11,7 +11,8 @@ from torch.utils.data import Sampler
 from visdeploy.errors import ConfigError
 from visdeploy_training.datasets.clips import ClipPart, SampleKey
 
-_SEEDS = 1 << 62
+SEEDS = 1 << 62
+"""Number of different seeds of samples."""
 
 
 def shuffled(count: int, seed: int) -> Iterator[int]:
@@ -61,7 +62,7 @@ class MixedBatches(Sampler[list[SampleKey]]):
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.rank)
         while True:
             part = int(torch.multinomial(self.ratios, 1, generator=generator))
-            seeds = torch.randint(_SEEDS, (self.batch_size,), generator=generator).tolist()
+            seeds = torch.randint(SEEDS, (self.batch_size,), generator=generator).tolist()
             items = zip(next(streams[part]), seeds, strict=True)
             yield [SampleKey(part, record, seed, frame) for (record, frame), seed in items]
 

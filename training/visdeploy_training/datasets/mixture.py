@@ -10,9 +10,8 @@ import torch
 from torch.utils.data import Sampler
 
 from visdeploy.errors import ConfigError
+from visdeploy_training.datasets.batching import SEEDS
 from visdeploy_training.datasets.clips import ClipPart, SampleKey
-
-_SEEDS = 1 << 62
 
 
 def shares(ratios: Sequence[float], total: int) -> list[int]:
@@ -109,7 +108,7 @@ class CountedBatches(Sampler[list[SampleKey]]):
         generator = torch.Generator().manual_seed(self.seed)
         while True:
             order = torch.randperm(len(self.samples), generator=generator).tolist()
-            seeds = torch.randint(_SEEDS, (len(order),), generator=generator).tolist()
+            seeds = torch.randint(SEEDS, (len(order),), generator=generator).tolist()
             for position, seed in zip(order, seeds, strict=True):
                 part, item = self.samples[position]
                 record, frame = self.parts[part].items[item]

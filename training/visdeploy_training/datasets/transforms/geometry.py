@@ -10,6 +10,7 @@ from torch.nn.functional import interpolate
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
+from visdeploy.streaming.preprocessing import fitted_size
 from visdeploy_training.datasets.transforms.base import (
     BILINEAR,
     INPUT,
@@ -123,11 +124,7 @@ class Fit(Transform):
 
     def __call__(self, clip: Clip) -> Clip:
         """Return frames of one new size."""
-        sides = size_of(clip[0])
-        scale = self.shorter / min(sides)
-        if max(sides) * scale > self.longest:
-            scale = self.longest / max(sides)
-        rows, columns = (max(1, round(side * scale)) for side in sides)
+        rows, columns = fitted_size(*size_of(clip[0]), shorter=self.shorter, longest=self.longest)
         images = resized([(image, masks[:0]) for image, masks in clip], rows, columns, antialias=False)
         return [
             (image, tv_tensors.Mask(_interpolated(masks, rows, columns)))
