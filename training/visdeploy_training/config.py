@@ -48,6 +48,11 @@ class MethodConfig:
         """
         return {name: side for name, side in (("height", height), ("width", width)) if side is not None}
 
+    def edges(self, height: int | None, width: int | None) -> dict[str, int]:
+        """Return `input_size` of a network whose fields are `shortest_edge` and `longest_edge`."""
+        sides = (("shortest_edge", height), ("longest_edge", width))
+        return {name: side for name, side in sides if side is not None}
+
     def named(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Replace second names of fields by their names.
 
@@ -142,6 +147,12 @@ class MethodConfig:
         Raises:
             ConfigError: The value of one of these fields would be reduced.
         """
+
+    def check_overlap(self, given: Collection[str], frames: int) -> None:
+        """Raise a `ConfigError` if `clip_overlap` is given and not less than the frames of a window."""
+        if "clip_overlap" in given:
+            overlap = getattr(self, "clip_overlap")  # noqa: B009
+            self.check("clip_overlap", overlap < frames, f"less than the window, {frames} frames")
 
     def check(self, field: str, good: bool, expected: str) -> None:
         """Raise an error unless the value of a field is `good`.

@@ -132,9 +132,7 @@ class DefVISConfig(MethodConfig):
 
     def check_given(self, given: Collection[str]) -> None:
         """See `MethodConfig.check_given`."""
-        if "clip_overlap" in given:
-            frames = self.num_frames
-            self.check("clip_overlap", self.clip_overlap < frames, f"less than the window, {frames} frames")
+        self.check_overlap(given, self.num_frames)
 
     @property
     def slots(self) -> int:

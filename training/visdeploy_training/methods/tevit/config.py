@@ -93,13 +93,11 @@ class TeViTConfig(MethodConfig):
         """Return the input size, see `MethodConfig.input_size`; with `shortest_edge`, the shorter and longer edge."""
         if not self.shortest_edge:
             return super().input_size(height, width)
-        sides = (("shortest_edge", height), ("longest_edge", width))
-        return {name: side for name, side in sides if side is not None}
+        return self.edges(height, width)
 
     def check_given(self, given: Collection[str]) -> None:
         """See `MethodConfig.check_given`."""
-        if "clip_overlap" in given:
-            self.check("clip_overlap", self.clip_overlap < self.window, f"less than the window, {self.window} frames")
+        self.check_overlap(given, self.window)
 
 
 MSGSHIFT = TeViTConfig()

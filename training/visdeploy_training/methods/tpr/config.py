@@ -124,8 +124,7 @@ class TPRConfig(MethodConfig):
 
     def input_size(self, height: int | None, width: int | None) -> dict[str, int]:
         """Return the shorter and the longer edge to change, see `MethodConfig.input_size`."""
-        sides = (("shortest_edge", height), ("longest_edge", width))
-        return {name: side for name, side in sides if side is not None}
+        return self.edges(height, width)
 
     @property
     def channel_order(self) -> Literal["rgb", "bgr"]:

@@ -179,13 +179,11 @@ class VIShvConfig(MethodConfig):
 
     def input_size(self, height: int | None, width: int | None) -> dict[str, int]:
         """Return the shorter and the longer edge to change, see `MethodConfig.input_size`."""
-        sides = (("shortest_edge", height), ("longest_edge", width))
-        return {name: side for name, side in sides if side is not None}
+        return self.edges(height, width)
 
     def check_given(self, given: Collection[str]) -> None:
         """See `MethodConfig.check_given`."""
-        if "clip_overlap" in given:
-            self.check("clip_overlap", self.clip_overlap < self.window, f"less than the window, {self.window} frames")
+        self.check_overlap(given, self.window)
 
     @property
     def channel_order(self) -> Literal["rgb", "bgr"]:
