@@ -16,7 +16,9 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from visdeploy.tracking.embedding_clusters import OUTLIER, ClusterRule, Clusters, Points, find_clusters
+from visdeploy.tracking.cluster_rule import OUTLIER, ClusterRule
+from visdeploy.tracking.embedding_clusters import Clusters, find_clusters
+from visdeploy.tracking.embedding_points import Points
 
 RULE = ClusterRule(free_dim_stds=(0.3, 0.3, 0.3))
 FloatArray = npt.NDArray[np.float32]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from visdeploy_plugins.errors import OpError
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 OPERATORS = "libvisdeploy_ops.so"
 ONNXRUNTIME = "libvisdeploy_onnxruntime.so"
 TENSORRT = "libvisdeploy_tensorrt.so"
@@ -28,10 +28,12 @@ class Signature:
     Attributes:
         tensors: Number of tensors, including optional ones.
         params: Structure that follows the tensors, if any.
+        cuda: Whether there is a second function named `..._cuda`, for tensors in device memory, with a CUDA stream.
     """
 
     tensors: int
     params: type[ctypes.Structure] | None = None
+    cuda: bool = True
 
 
 class DeformConvParams(ctypes.Structure):
@@ -70,7 +72,17 @@ class RoiAlignParams(ctypes.Structure):
     )
 
 
-# For each function there is a second one named `..._cuda`, for tensors in device memory and with a CUDA stream.
+class EmbeddingClustersParams(ctypes.Structure):
+    """`vd_embedding_clusters_params` of the C interface."""
+
+    _fields_ = (
+        ("min_seediness", ctypes.c_float),
+        ("primary_distance", ctypes.c_float),
+        ("secondary_distance", ctypes.c_float),
+        ("max_clusters", ctypes.c_int32),
+    )
+
+
 FUNCTIONS = {
     "vd_deform_conv_forward": Signature(6, DeformConvParams),
     "vd_deform_conv_backward": Signature(10, DeformConvParams),
@@ -81,6 +93,7 @@ FUNCTIONS = {
     "vd_masked_conv_backward": Signature(7, MaskedConvParams),
     "vd_multi_level_roi_align_forward": Signature(11, RoiAlignParams),
     "vd_multi_level_roi_align_backward": Signature(11, RoiAlignParams),
+    "vd_embedding_clusters": Signature(8, EmbeddingClustersParams, cuda=False),
 }
 
 
@@ -164,7 +177,8 @@ def _declare(library: ctypes.CDLL) -> None:
         arguments: list[object] = [ctypes.POINTER(_Tensor)] * signature.tensors
         arguments += [ctypes.POINTER(signature.params)] if signature.params else []
         getattr(library, name).argtypes = [*arguments, ctypes.c_int]
-        getattr(library, f"{name}_cuda").argtypes = [*arguments, ctypes.c_void_p]
+        if signature.cuda:
+            getattr(library, f"{name}_cuda").argtypes = [*arguments, ctypes.c_void_p]
 
 
 def set_cuda_device(device: int) -> str:

@@ -14,7 +14,9 @@ from visdeploy.formats.davis import davis_palette
 from visdeploy.manifest import Window
 from visdeploy.streaming.windows import Feeder, Step, steps
 from visdeploy.tracking.cluster_chain import Chain, Labels
-from visdeploy.tracking.embedding_clusters import ClusterRule, Clusters, Points, find_clusters
+from visdeploy.tracking.cluster_rule import ClusterRule
+from visdeploy.tracking.embedding_clusters import Clusters, find_clusters
+from visdeploy.tracking.embedding_points import Points
 
 from .core import Golden, Store
 

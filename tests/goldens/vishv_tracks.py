@@ -24,7 +24,8 @@ from visdeploy.results import FrameResult
 from visdeploy.streaming.preprocessing import Preprocessor
 from visdeploy.tracking import sigmoid
 from visdeploy.tracking.cluster_chain import Chain
-from visdeploy.tracking.embedding_clusters import Points, find_clusters
+from visdeploy.tracking.embedding_clusters import find_clusters
+from visdeploy.tracking.embedding_points import Points
 
 from .core import Store
 from .vishv_clusters import check_links, check_table, window_frames

@@ -34,7 +34,9 @@ from visdeploy.results import FrameResult, Instance
 from visdeploy.streaming.preprocessing import Preprocessor
 from visdeploy.streaming.windows import Step
 from visdeploy.tracking.cluster_chain import Chain, Labels, Link
-from visdeploy.tracking.embedding_clusters import ClusterRule, Clusters, Points, find_clusters
+from visdeploy.tracking.cluster_rule import ClusterRule
+from visdeploy.tracking.embedding_clusters import Clusters, find_clusters
+from visdeploy.tracking.embedding_points import Points
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on

@@ -11,7 +11,9 @@ import numpy.typing as npt
 from visdeploy.manifest import Tolerance
 from visdeploy.methods.vishv_ties import Slack, follow_clusters
 from visdeploy.tracking.cluster_chain import Link
-from visdeploy.tracking.embedding_clusters import ClusterRule, Clusters, Points, find_clusters
+from visdeploy.tracking.cluster_rule import ClusterRule
+from visdeploy.tracking.embedding_clusters import Clusters, find_clusters
+from visdeploy.tracking.embedding_points import Points
 
 if TYPE_CHECKING:
     from visdeploy.methods.vishv import ClusteredWindow

@@ -11,7 +11,9 @@ from visdeploy.manifest import ModelSpec, TensorSpec, Tolerance
 from visdeploy.methods.vishv_ties import Slack, follow_clusters
 from visdeploy.parity.certificate import PIXEL_SLACK, share_of_limit
 from visdeploy.parity.measures import Absolute, Comparison, Outputs, StepContext
-from visdeploy.tracking.embedding_clusters import OUTLIER, ClusterRule, Points, find_clusters
+from visdeploy.tracking.cluster_rule import OUTLIER, ClusterRule
+from visdeploy.tracking.embedding_clusters import find_clusters
+from visdeploy.tracking.embedding_points import Points
 
 BoolArray = npt.NDArray[np.bool_]
 

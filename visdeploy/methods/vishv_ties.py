@@ -14,16 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from visdeploy.manifest import Tolerance
-from visdeploy.tracking.embedding_clusters import (
-    OUTLIER,
-    ClusterRule,
-    Clusters,
-    Points,
-    Seed,
-    seed_bandwidths,
-    squared_distances,
-    summarise,
-)
+from visdeploy.tracking.cluster_rule import OUTLIER, ClusterRule, Seed, squared_distances
+from visdeploy.tracking.embedding_clusters import Clusters, summarise
+from visdeploy.tracking.embedding_points import Points
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -127,7 +120,7 @@ def replay(points: Points, rule: ClusterRule, seeds: Sequence[int | None], wante
             minimum += slack.seediness
         if points.seediness[best] < minimum:
             break
-        used.append(Seed(best, points.embedding_of(best), seed_bandwidths(points, best, rule)))
+        used.append(Seed.at(points, best, rule))
         membership, margin = memberships(points, best, rule, slack)
         given = doubtful & (np.abs(membership - primary) <= _BOTH * margin)
         inside = np.where(given, wanted == number, membership > primary)
@@ -200,7 +193,7 @@ def memberships(points: Points, seed: int, rule: ClusterRule, slack: Slack) -> t
         Both float32 `[P]`.
     """
     total, term = np.empty((2, len(points)), np.float32)
-    center, spread = points.embeddings[:, seed].copy(), seed_bandwidths(points, seed, rule)
+    _, center, spread = Seed.at(points, seed, rule)
     squared_distances(points.embeddings, center, spread, total, term)
     distance = np.sqrt(total, out=total)
     membership = np.exp(distance / -2)

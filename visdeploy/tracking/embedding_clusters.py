@@ -6,151 +6,30 @@ Pixels that remain free are assigned afterwards by a lower threshold. The publis
 *largest* distance of a pixel to any cluster, and also considers pixels that the last of the allowed clusters has just
 taken. Both are reproduced, because published results depend on them.
 
-A distance is computed only where it can matter. The two dimensions of the embedding that exclude most pixels are tested
-first, each by an interval around the centre, and pixels of earlier clusters are removed from the arrays now and then.
-Afterwards, a remaining pixel is followed only until one cluster is farther than the lower threshold allows. The frames
-of a window are independent except for the selection of the seeds, and can be distributed among threads.
+The search runs in the library of operators (`plugins/embedding_clusters`), or in NumPy if that is not installed
+(`visdeploy.tracking.cluster_search`). The labels are the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import functools
+import importlib
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
+from visdeploy.tracking import cluster_search
+from visdeploy.tracking.cluster_rule import ClusterRule, Seed, largest_distance
+from visdeploy.tracking.cluster_search import Labels
+from visdeploy.tracking.embedding_points import FloatArray, IntArray, Points
 
-OUTLIER = -1
-"""Label of a pixel that belongs to no cluster."""
-_BLOCK = 16384
-"""Pixels whose distances are computed together: their arrays stay in the cache."""
-_SAMPLE = 1024
-"""Pixels by which the dimensions to be tested first are selected."""
-_TESTED = 2
-_COMPACT = 0.6
-"""Share of free pixels below which the others are removed."""
-_SLACK = 1e-5
-"""Relative margin of an interval, far above the rounding of a distance."""
-_SERIAL = 1 << 15
-"""Points below which one thread is as fast as several."""
+Search = Callable[[Points, ClusterRule, int], tuple[Labels, IntArray]]
+
 _MIN_VARIANCE = np.float32(1e-8)
-
-
-@dataclass(frozen=True)
-class ClusterRule:
-    """Parameters of the clustering.
-
-    Attributes:
-        min_seediness: No cluster starts at a pixel below this seediness.
-        primary_threshold: Minimum of `exp(-d / 2)`, exclusive, to join the cluster that is being formed.
-        secondary_threshold: The same for pixels that remain.
-        max_clusters: Largest number of clusters of a window.
-        free_dim_stds: Standard deviation of each embedding dimension without a predicted bandwidth; these are last.
-    """
-
-    min_seediness: float = 0.8
-    primary_threshold: float = 0.5
-    secondary_threshold: float = 0.3
-    max_clusters: int = 20
-    free_dim_stds: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Points:
-    """Foreground pixels of a window, frame by frame in row-major order.
-
-    Attributes:
-        maps: Embeddings of all pixels, float32 `[T, E, h, w]`.
-        seediness_maps: float32 `[T, h, w]`.
-        bandwidths: float32 `[T, B, h, w]`, predicted bandwidths of all pixels; only those of seeds are read.
-        places: Positions of the foreground pixels of each frame in the frame, int64 `[P_t]`.
-    """
-
-    maps: FloatArray
-    seediness_maps: FloatArray
-    bandwidths: FloatArray
-    places: tuple[IntArray, ...]
-
-    @classmethod
-    def of(
-        cls, embeddings: FloatArray, bandwidths: FloatArray, seediness: FloatArray, foreground: Sequence[BoolArray]
-    ) -> Points:
-        """Select the foreground pixels of a window.
-
-        Args:
-            embeddings: float32 `[T, E, h, w]`.
-            bandwidths: float32 `[T, B, h, w]`.
-            seediness: float32 `[T, h, w]`.
-            foreground: Mask of each frame, bool `[h, w]`.
-        """
-        places = tuple(np.flatnonzero(mask) for mask in foreground)
-        return cls(np.ascontiguousarray(embeddings), np.ascontiguousarray(seediness), bandwidths, places)
-
-    @cached_property
-    def ends(self) -> IntArray:
-        """Number of points up to the end of each frame, int64 `[T]`."""
-        return np.cumsum(self.counts)
-
-    @property
-    def counts(self) -> IntArray:
-        """Number of points of each frame, int64 `[T]`."""
-        return np.array([len(place) for place in self.places], np.int64)
-
-    @cached_property
-    def embeddings(self) -> FloatArray:
-        """Embeddings of the points, float32 `[E, P]`."""
-        flat = self.maps.reshape(*self.maps.shape[:2], -1)
-        return np.concatenate([rows.take(place, axis=1) for rows, place in zip(flat, self.places, strict=True)], axis=1)
-
-    @cached_property
-    def seediness(self) -> FloatArray:
-        """Seediness of the points, float32 `[P]`."""
-        flat = self.seediness_maps.reshape(len(self.seediness_maps), -1)
-        return np.concatenate([row.take(place) for row, place in zip(flat, self.places, strict=True)])
-
-    def embedding_of(self, point: int) -> FloatArray:
-        """Return the embedding of a point, float32 `[E]`."""
-        return self._at(self.maps, point)
-
-    def bandwidths_of(self, point: int) -> FloatArray:
-        """Return the predicted bandwidths of a point, float32 `[B]`."""
-        return self._at(self.bandwidths, point)
-
-    def _at(self, maps: FloatArray, point: int) -> FloatArray:
-        frame, place = self.pixel_of(point)
-        row, column = np.unravel_index(place, maps.shape[2:])
-        return maps[frame, :, row, column]
-
-    def pixel_of(self, point: int) -> tuple[int, int]:
-        """Return the frame of a point, and its position in the frame."""
-        frame = int(np.searchsorted(self.ends, point, side="right"))
-        return frame, int(self.places[frame][point - (self.ends[frame] - len(self.places[frame]))])
-
-    def point_at(self, frame: int, place: int) -> int | None:
-        """Return the point at a position in a frame; None if that pixel is not in the foreground."""
-        places = self.places[frame]
-        found = int(np.searchsorted(places, place))
-        if found == len(places) or places[found] != place:
-            return None
-        return int(self.ends[frame]) - len(places) + found
-
-    def __len__(self) -> int:
-        return int(self.ends[-1]) if len(self.places) else 0
-
-
-class Seed(NamedTuple):
-    """Start of a cluster: position among the points, embedding, and bandwidths in all dimensions of the embedding."""
-
-    point: int
-    center: FloatArray
-    bandwidths: FloatArray
 
 
 @dataclass(frozen=True)
@@ -158,13 +37,13 @@ class Clusters:
     """Clusters of a window.
 
     Attributes:
-        labels: int32 `[P]`, number of the cluster of each point from 0; `OUTLIER` without one.
+        labels: int32 `[P]`, number of the cluster of each point from 0; -1 without one.
         seeds: int64 `[K]`, the point at which each cluster started.
         centers: float32 `[K, E]`.
         stds: float32 `[K, E]`, standard deviations that follow from the bandwidths.
     """
 
-    labels: npt.NDArray[np.int32]
+    labels: Labels
     seeds: IntArray
     centers: FloatArray
     stds: FloatArray
@@ -179,29 +58,53 @@ def find_clusters(points: Points, rule: ClusterRule, threads: int = 1) -> Cluste
     Args:
         points: The foreground pixels.
         rule: Parameters; the number of predicted bandwidths and of `free_dim_stds` is that of embedding dimensions.
-        threads: Threads among which the frames are distributed; they do not change the result.
+        threads: Maximum number of threads; they do not change the result.
     """
-    if threads < 2 or len(points) < _SERIAL:
-        return _find_clusters(_Search(points, rule, map))
-    with ThreadPoolExecutor(threads) as pool:
-        return _find_clusters(_Search(points, rule, pool.map))
+    search = library_search() or cluster_search.search
+    labels, seeds = search(points, rule, threads)
+    return summarise(labels, [Seed.at(points, point, rule) for point in seeds.tolist()], points.maps.shape[1])
 
 
-def _find_clusters(search: _Search) -> Clusters:
-    points, rule = search.points, search.rule
-    seeds: list[Seed] = []
-    rest: list[IntArray] = []
-    for number in range(rule.max_clusters):
-        best = search.best_seed()
-        weak = best is not None and best[1] < rule.min_seediness
-        if weak or number == rule.max_clusters - 1:
-            rest = search.free_points()  # before the last cluster is formed, as in the published implementation
-        if best is None or weak:
-            break
-        seeds.append(Seed(best[0], points.embedding_of(best[0]), seed_bandwidths(points, best[0], rule)))
-        search.add(number, seeds[-1])
-    search.assign_rest(rest, seeds)
-    return summarise(search.labels, seeds, points.maps.shape[1])
+@functools.cache
+def library_search() -> Search | None:
+    """Return the search of the library of operators; None if that is not installed or does not load."""
+    try:
+        native = importlib.import_module("visdeploy_plugins.native")
+    except ImportError:
+        return None
+    library, _ = native.load()
+    return None if library is None else functools.partial(_search, native)
+
+
+def _search(native: Any, points: Points, rule: ClusterRule, threads: int) -> tuple[Labels, IntArray]:
+    """See `cluster_search.search`."""
+    frames, dimensions, *size = points.maps.shape
+    labels, seeds = np.empty(len(points), np.int32), np.empty(rule.max_clusters, np.int64)
+    free = np.array([1.0 / std**2 for std in rule.free_dim_stds], np.float32)
+    arrays = (
+        points.maps.reshape(frames, dimensions, math.prod(size)),
+        np.ascontiguousarray(points.bandwidths).reshape(frames, points.bandwidths.shape[1], math.prod(size)),
+        free,
+        points.seediness_maps.reshape(frames, math.prod(size)),
+        points.counts,
+        np.concatenate([np.zeros(0, np.int64), *points.places]),
+        labels,
+        seeds,
+    )
+    params = native.EmbeddingClustersParams(
+        rule.min_seediness,
+        largest_distance(rule.primary_threshold),
+        largest_distance(rule.secondary_threshold),
+        rule.max_clusters,
+    )
+    native.call("vd_embedding_clusters", [_view(native, each) for each in arrays], params=params, threads=threads)
+    return labels, seeds[seeds >= 0]
+
+
+def _view(native: Any, array: npt.NDArray[Any]) -> Any:
+    """Describe a contiguous array for the library."""
+    strides = [step // array.itemsize for step in array.strides]
+    return native.TensorView(array.ctypes.data, array.shape, strides, array.dtype.name)
 
 
 def summarise(labels: npt.NDArray[np.int32], seeds: Sequence[Seed], dimensions: int) -> Clusters:
@@ -211,205 +114,3 @@ def summarise(labels: npt.NDArray[np.int32], seeds: Sequence[Seed], dimensions: 
     spread = np.array([seed.bandwidths for seed in seeds], np.float32).reshape(len(seeds), dimensions)
     stds = np.sqrt(np.maximum(1 / spread, _MIN_VARIANCE), dtype=np.float32)
     return Clusters(labels, places, centers, stds)
-
-
-def seed_bandwidths(points: Points, point: int, rule: ClusterRule) -> FloatArray:
-    """Return the bandwidths of a cluster that starts at a point, float32 `[E]`."""
-    free = [1.0 / std**2 for std in rule.free_dim_stds]
-    return np.concatenate([points.bandwidths_of(point), np.array(free, np.float32)])
-
-
-def largest_distance(probability: float) -> np.float32:
-    """Return the largest float32 `d` with `exp(-d / 2)` above a probability in 0..1; -1 if there is none."""
-    low, high = 0, int(np.float32(300.0).view(np.int32))  # bit patterns of positive floats are in ascending order
-    threshold = np.float32(probability)
-
-    def inside(bits: int) -> bool:
-        return bool(np.exp(np.int32(bits).view(np.float32) * np.float32(-0.5)) > threshold)
-
-    if not inside(low):
-        return np.float32(-1)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if inside(middle) else (low, middle)
-    return np.float32(np.int32(low).view(np.float32))
-
-
-class _Search:
-    """Labels of the points, and the points that are free, in one part per frame.
-
-    Args:
-        points: The points.
-        rule: Parameters of the clustering.
-        run: Calls a function for each part, and returns the results in order, as `map` does.
-    """
-
-    def __init__(self, points: Points, rule: ClusterRule, run: Callable[..., Iterable[Any]]) -> None:
-        self.points, self.rule, self._run = points, rule, run
-        self.labels = np.full(len(points), OUTLIER, np.int32)
-        self._primary = largest_distance(rule.primary_threshold)
-        self._secondary = largest_distance(rule.secondary_threshold)
-        flat = points.maps.reshape(*points.maps.shape[:2], -1)
-        seeds = points.seediness_maps.reshape(len(points.seediness_maps), -1)
-        starts = points.ends - points.counts
-        self._parts = [
-            _Part(rows, row.take(place), place, self.labels[start : start + len(place)], int(start))
-            for rows, row, place, start in zip(flat, seeds, points.places, starts, strict=True)
-        ]
-        step = max(1, len(points) // _SAMPLE)
-        samples = [part.rows.take(part.places[::step], axis=1) for part in self._parts]
-        self._sample = np.concatenate(samples, axis=1) if samples else np.zeros((0, 0), np.float32)
-
-    def best_seed(self) -> tuple[int, np.float32] | None:
-        """Return the first free point with the largest seediness, and its seediness; None if no point is free."""
-        best: tuple[int, np.float32] | None = None
-        for found in self._run(_Part.best_seed, self._parts):
-            if found is not None and (best is None or found[1] > best[1]):
-                best = found
-        return best
-
-    def free_points(self) -> list[IntArray]:
-        """Return the free points of each part, in ascending order."""
-        return list(self._run(_Part.free_points, self._parts))
-
-    def add(self, number: int, seed: Seed) -> None:
-        """Form a cluster: label the free points within the primary distance."""
-        test = self._test(seed)
-        list(self._run(lambda part: part.add(number, seed, self._primary, test), self._parts))
-
-    def _test(self, seed: Seed) -> list[tuple[int, np.float32, np.float32]]:
-        """Return the intervals outside which no point can be within the primary distance, of the most selective
-        dimensions.
-        """
-        with np.errstate(divide="ignore", invalid="ignore"):
-            reach = float(self._primary) * (1 + _SLACK) / np.sqrt(seed.bandwidths, dtype=np.float64)
-        reach += _SLACK * np.abs(seed.center)
-        finite = np.isfinite(reach) & np.isfinite(seed.center)
-        low, high = (seed.center - reach).astype(np.float32), (seed.center + reach).astype(np.float32)
-        inside = (self._sample >= low[:, None]) & (self._sample <= high[:, None])
-        order = np.where(finite, np.count_nonzero(inside, axis=1), self._sample.shape[1] + 1).argsort()
-        return [(k, low[k], high[k]) for k in order[:_TESTED].tolist() if finite[k]]
-
-    def assign_rest(self, rest: Sequence[IntArray], seeds: Sequence[Seed]) -> None:
-        """Assign points to their farthest cluster, if it is within the secondary distance.
-
-        Args:
-            rest: The points of each part.
-            seeds: Start of each cluster.
-        """
-        list(self._run(lambda part, chosen: part.assign_rest(chosen, seeds, self._secondary), self._parts, rest))
-
-
-class _Part:
-    """Points of one frame; most of those that are not free are removed.
-
-    Args:
-        rows: Embeddings of all pixels of the frame, float32 `[E, h * w]`.
-        seeds: Seediness of the points, float32 `[P]`, changed.
-        places: Pixels of the points, int64 `[P]`.
-        labels: int32 `[P]`, written.
-        start: Number of points of earlier frames.
-    """
-
-    def __init__(
-        self, rows: FloatArray, seeds: FloatArray, places: IntArray, labels: npt.NDArray[np.int32], start: int
-    ) -> None:
-        self.rows, self.places = rows, places
-        self._labels, self._start = labels, start
-        self._seeds, self._left = seeds, places
-        self._kept: IntArray | None = None  # None: every point is there
-        self._free, self._num_free = np.ones(len(places), bool), len(places)
-        self._tested: dict[int, FloatArray] = {}
-
-    def best_seed(self) -> tuple[int, np.float32] | None:
-        """See `_Search.best_seed`."""
-        if not self._num_free:
-            return None
-        best = int(self._seeds.argmax())
-        if not self._free[best]:  # the seediness of all free points is -inf
-            best = int(self._free.argmax())
-        return self._start + (best if self._kept is None else int(self._kept[best])), self._seeds[best]
-
-    def free_points(self) -> IntArray:
-        """Return the free points of the part, in ascending order, counted from its start."""
-        found = np.flatnonzero(self._free)
-        return found if self._kept is None else self._kept[found]
-
-    def add(self, number: int, seed: Seed, primary: np.float32, test: Sequence[tuple[int, Any, Any]]) -> None:
-        """Form a cluster, see `_Search.add`."""
-        if not self._num_free:
-            return
-        near = self._free.copy()
-        for k, low, high in test:
-            row = self._row(k)
-            near &= row >= low
-            near &= row <= high
-        candidates = np.flatnonzero(near)
-        distances = _distances(self.rows, self._left.take(candidates), seed)
-        taken = candidates.take(np.flatnonzero(distances <= primary))  # several times as fast as indexing with a mask
-        self._labels[taken if self._kept is None else self._kept.take(taken)] = number
-        self._free[taken], self._seeds[taken] = False, -np.inf
-        self._num_free -= len(taken)
-        if self._num_free < _COMPACT * len(self._free):
-            self._compact()
-
-    def _row(self, k: int) -> FloatArray:
-        """Return one dimension of the embeddings of the points that are left; it is selected when it is tested."""
-        if k not in self._tested:
-            self._tested[k] = self.rows[k].take(self._left, mode="clip")
-        return self._tested[k]
-
-    def _compact(self) -> None:
-        """Remove the points that are not free from the arrays."""
-        kept = np.flatnonzero(self._free)
-        self._tested = {}
-        self._seeds, self._left = self._seeds.take(kept), self._left.take(kept)
-        self._kept = kept if self._kept is None else self._kept.take(kept)
-        self._free = np.ones(len(kept), bool)
-
-    def assign_rest(self, rest: IntArray, seeds: Sequence[Seed], secondary: np.float32) -> None:
-        """Assign points of the part, see `_Search.assign_rest`."""
-        farthest, owners = np.full(len(rest), -1, np.float32), np.zeros(len(rest), np.int32)
-        for number, seed in enumerate(seeds):
-            distances = _distances(self.rows, self.places.take(rest), seed)
-            kept = np.flatnonzero(distances <= secondary)
-            rest, distances, farthest, owners = rest[kept], distances[kept], farthest[kept], owners[kept]
-            farther = distances > farthest
-            farthest[farther], owners[farther] = distances[farther], number
-        if seeds:
-            self._labels[rest] = owners
-
-
-def _distances(rows: FloatArray, places: IntArray, seed: Seed) -> FloatArray:
-    """Return the distances of some pixels to the centre of a cluster, float32 `[len(places)]`."""
-    found = np.empty(len(places), np.float32)
-    size = min(_BLOCK, len(places))
-    chosen, term = np.empty((len(rows), size), np.float32), np.empty(size, np.float32)
-    for start in range(0, len(places), _BLOCK):
-        part = places[start : start + _BLOCK]
-        size = len(part)
-        for row, values in zip(rows, chosen, strict=True):
-            np.take(row, part, out=values[:size], mode="clip")
-        squared_distances(chosen[:, :size], seed.center, seed.bandwidths, found[start : start + size], term[:size])
-    return np.sqrt(found, out=found)
-
-
-def squared_distances(
-    embeddings: FloatArray, center: FloatArray, bandwidths: FloatArray, total: FloatArray, term: FloatArray
-) -> None:
-    """Write the squared distances to a centre into `total`: `sum_k (e_k - c_k)^2 b_k`, in ascending order of `k`.
-
-    Args:
-        embeddings: float32 `[E, n]`.
-        center: float32 `[E]`.
-        bandwidths: float32 `[E]`.
-        total: float32 `[n]`, overwritten.
-        term: float32 `[n]`, overwritten.
-    """
-    for k, (middle, bandwidth) in enumerate(zip(center, bandwidths, strict=True)):
-        target = term if k else total
-        np.subtract(embeddings[k], middle, out=target)
-        np.multiply(target, target, out=target)
-        np.multiply(target, bandwidth, out=target)
-        if k:
-            np.add(total, term, out=total)

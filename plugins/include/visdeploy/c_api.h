@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define VD_ABI_VERSION 2
+#define VD_ABI_VERSION 3
 #define VD_EXPORT __attribute__((visibility("default")))
 
 #ifdef __cplusplus
@@ -195,6 +195,24 @@ VD_EXPORT int vd_multi_level_roi_align_backward_cuda(const vd_tensor* rois, cons
                                                      const vd_tensor* grad_feature6, const vd_tensor* grad_feature7,
                                                      const vd_tensor* grad_output, const vd_roi_align_params* params,
                                                      void* stream);
+
+/* Greedy clustering of points by their embeddings, on the CPU; see plugins/embedding_clusters. Distances are float32.
+ */
+typedef struct {
+  float min_seediness;      /* no cluster starts at a point below it */
+  float primary_distance;   /* largest distance from the centre at which a free point joins a cluster */
+  float secondary_distance; /* the same for points that remain */
+  int32_t max_clusters;
+} vd_embedding_clusters_params;
+
+/* embeddings is [frames, dimensions, pixels], bandwidths [frames, predicted, pixels], free_bandwidths [dimensions -
+ * predicted], seediness [frames, pixels], all float32. The points are pixels: counts [frames] of each frame, places
+ * [points] in it, both int64. Results: labels int32 [points], -1 for none; seeds int64 [max_clusters], the point at
+ * which each cluster starts, -1 after the last. The results are the same for any thread count. */
+VD_EXPORT int vd_embedding_clusters(const vd_tensor* embeddings, const vd_tensor* bandwidths,
+                                    const vd_tensor* free_bandwidths, const vd_tensor* seediness,
+                                    const vd_tensor* counts, const vd_tensor* places, const vd_tensor* labels,
+                                    const vd_tensor* seeds, const vd_embedding_clusters_params* params, int threads);
 
 #ifdef __cplusplus
 }

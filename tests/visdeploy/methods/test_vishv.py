@@ -20,7 +20,7 @@ from visdeploy.methods.vishv_parity import ClusterAgreement
 from visdeploy.methods.vishv_tracks import TrackTable, pixel_votes
 from visdeploy.parity.measures import StepContext
 from visdeploy.streaming.windows import Step
-from visdeploy.tracking import embedding_clusters
+from visdeploy.tracking import cluster_search, embedding_clusters
 
 MODELS = {
     "manifest.json": "ytvis_r50.npz",
@@ -122,11 +122,14 @@ def test_two_streams_of_different_size_do_not_affect_each_other(clips):
     assert [[plain(r) for r in results if r is not None] for results in found] == alone
 
 
-def test_threads_do_not_change_the_results(clips, monkeypatch):
-    monkeypatch.setattr(embedding_clusters, "_SERIAL", 0)
+def test_threads_and_the_library_do_not_change_the_results(clips, monkeypatch):
+    wanted = plain_tracks(clips(moving(25)))
     several = VISPredictor(clips.bundle, device="cpu", threads=3)
     assert several.open_stream().decoder.threads == 3
-    assert plain_tracks(several(moving(25))) == plain_tracks(clips(moving(25)))
+    assert plain_tracks(several(moving(25))) == wanted
+    monkeypatch.setattr(cluster_search, "_SERIAL", 0)
+    monkeypatch.setattr(embedding_clusters, "library_search", lambda: None)
+    assert plain_tracks(several(moving(25))) == wanted
 
 
 def test_the_state_of_a_stream_does_not_grow(clips):

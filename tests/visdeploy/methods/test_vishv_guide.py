@@ -18,7 +18,9 @@ from visdeploy.methods.vishv_ties import FREE, Slack, at_threshold, follow_clust
 from visdeploy.parity.certificate import Certificate, certificate_rows
 from visdeploy.parity.meter import ParityMeter
 from visdeploy.tracking.cluster_chain import Chain, Link
-from visdeploy.tracking.embedding_clusters import ClusterRule, Points, find_clusters
+from visdeploy.tracking.cluster_rule import ClusterRule
+from visdeploy.tracking.embedding_clusters import find_clusters
+from visdeploy.tracking.embedding_points import Points
 
 Maps = dict[str, npt.NDArray[np.float32]]
 Change = Callable[[Maps], None]
