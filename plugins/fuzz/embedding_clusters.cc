@@ -1,5 +1,6 @@
 // vd_embedding_clusters: a few small frames, with faults in tensors and parameters.
 #include "fuzz/target.h"
+#include "fuzz/tensor.h"
 
 namespace visdeploy::fuzz {
 namespace {
@@ -23,8 +24,8 @@ void run(Bytes& bytes) {
   tensors.emplace_back(Shape{frames, predicted, pixels}, VD_FLOAT32);
   tensors.emplace_back(Shape{dimensions - predicted}, VD_FLOAT32);
   tensors.emplace_back(Shape{frames, pixels}, VD_FLOAT32);
-  tensors.push_back(Tensor({frames}, VD_INT64).holding(counts));
-  tensors.push_back(Tensor({points}, VD_INT64).holding(places));
+  tensors.emplace_back(Shape{frames}, VD_INT64).holding(counts);
+  tensors.emplace_back(Shape{points}, VD_INT64).holding(places);
   tensors.emplace_back(Shape{points}, VD_INT32);
   tensors.emplace_back(Shape{clusters}, VD_INT64);
   vd_embedding_clusters_params params = {static_cast<float>(bytes.number()), static_cast<float>(bytes.number()),
