@@ -13,6 +13,8 @@ namespace {
 
 constexpr int64_t kPixelBlock = 16;   // float32 values of a cache line
 constexpr int64_t kEnoughItems = 64;  // shares for threads, where chunks of positions alone are too few
+// Packed weights of a share: one chunk after the other reads them, and they stay in the L2 cache.
+constexpr int64_t kShareBytes = 1280 * 1024;
 
 AlignedBuffer allocate(int64_t elements, int dtype) { return AlignedBuffer(elements * (dtype == VD_FLOAT64 ? 8 : 4)); }
 
@@ -32,33 +34,51 @@ struct Reach {
   std::vector<int64_t> table;      // [positions, taps], 1 + index into pixels, 0 in the padding
 };
 
-// Lists pixels by whole blocks of `block` neighbours: fetching a cache line of which one pixel is read costs as much as
-// fetching it all, and blocks are turned into rows with vectors.
-Reach reach_of(const MaskedConv& op, int64_t block) {
-  Reach reach;
-  const int64_t taps = op.taps(), plane = op.output_plane(), blocks = (op.input_plane() + block - 1) / block;
-  for (int64_t i = 0; i < op.batch * plane; ++i) {
+// The pixels of the input plane that an output position reads; -1 in the padding.
+int64_t* list_sources(const MaskedConv& op, int64_t row, int64_t column, int64_t first, int64_t* entry) {
+  const int64_t top = row * op.stride[0] - op.padding[0], left = column * op.stride[1] - op.padding[1];
+  for (int64_t i = 0; i < op.kernel[0]; ++i) {
+    const int64_t y = top + i * op.dilation[0];
+    const bool there = y >= 0 && y < op.height;
+    for (int64_t j = 0; j < op.kernel[1]; ++j) {
+      const int64_t x = left + j * op.dilation[1];
+      *entry++ = there && x >= 0 && x < op.width ? first + y * op.width + x : -1;
+    }
+  }
+  return entry;
+}
+
+void list_active(const MaskedConv& op, Reach& reach) {
+  for (int64_t i = 0; i < op.batch * op.output_plane(); ++i) {
     if (is_active(op, i)) reach.positions.push_back(i);
   }
+}
+
+// Lists pixels by whole blocks of neighbours: fetching a cache line of which one pixel is read costs as much as
+// fetching it all, and blocks are turned into rows with vectors.
+template <int64_t kBlock>
+Reach reach_of(const MaskedConv& op) {
+  Reach reach;
+  const int64_t taps = op.taps(), plane = op.output_plane(), blocks = (op.input_plane() + kBlock - 1) / kBlock;
+  list_active(op, reach);
   reach.table.resize(reach.positions.size() * static_cast<size_t>(taps));
   std::vector<int64_t> rank(static_cast<size_t>(op.batch * blocks), -1);  // of a block's first pixel; -1 if not read
   int64_t* entry = reach.table.data();
   for (const int64_t position : reach.positions) {
-    const int64_t row = position % plane / op.columns, column = position % op.columns, n = position / plane;
-    for (int64_t tap = 0; tap < taps; ++tap, ++entry) {
-      const int64_t source = tap_source(op, row, column, tap);
-      *entry = source < 0 ? -1 : n * blocks * block + source;
-      if (source >= 0) rank[static_cast<size_t>(*entry / block)] = 0;
+    const int64_t n = position / plane, place = position % plane;
+    int64_t* const end = list_sources(op, place / op.columns, place % op.columns, n * blocks * kBlock, entry);
+    for (; entry < end; ++entry) {
+      if (*entry >= 0) rank[static_cast<size_t>(*entry / kBlock)] = 0;
     }
   }
   for (int64_t i = 0; i < op.batch * blocks; ++i) {
     if (rank[static_cast<size_t>(i)] < 0) continue;
     rank[static_cast<size_t>(i)] = static_cast<int64_t>(reach.pixels.size());
-    const int64_t first = i % blocks * block, last = std::min(first + block, op.input_plane());
+    const int64_t first = i % blocks * kBlock, last = std::min(first + kBlock, op.input_plane());
     for (int64_t p = first; p < last; ++p) reach.pixels.push_back(i / blocks * op.input_plane() + p);
   }
   for (int64_t& each : reach.table) {
-    each = each < 0 ? 0 : 1 + rank[static_cast<size_t>(each / block)] + each % block;
+    each = each < 0 ? 0 : 1 + rank[static_cast<size_t>(each / kBlock)] + each % kBlock;
   }
   return reach;
 }
@@ -105,14 +125,16 @@ void multiply(const MaskedConvProduct& product, int dtype, const ParallelRun& ru
   const MaskedConvFilter& filter = product.filter;
   const int64_t panels = filter.groups * kernels.panels[dtype](filter);
   const int64_t chunks = std::max<int64_t>((product.positions + kMaskedConvChunk - 1) / kMaskedConvChunk, 1);
-  const int64_t shares = std::clamp<int64_t>(kEnoughItems / chunks, 1, panels);
+  const int64_t bytes = kernels.packed_size[dtype](filter) * (dtype == VD_FLOAT64 ? 8 : 4);
+  const int64_t shares =
+      std::clamp<int64_t>(std::max(kEnoughItems / chunks, (bytes + kShareBytes - 1) / kShareBytes), 1, panels);
   const int64_t all = filter.groups * filter.outputs * filter.depth * filter.taps;
   const int64_t cost = (std::min<int64_t>(product.positions, kMaskedConvChunk) * all +
                         product.batch * product.plane / chunks * filter.groups * filter.outputs) /
                        shares;
   run(chunks * shares, worth(cost), [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
-      const int64_t first = item / shares * kMaskedConvChunk, share = item % shares;
+      const int64_t first = item % chunks * kMaskedConvChunk, share = item / chunks;
       kernels.multiply[dtype](product, first, std::min(first + kMaskedConvChunk, product.positions),
                               share * panels / shares, (share + 1) * panels / shares);
     }
@@ -182,7 +204,7 @@ AlignedBuffer masked_conv_pack(const MaskedConvCall& call, const ParallelRun& ru
 
 void masked_conv_cpu_forward(const MaskedConvCall& call, const void* packed, const ParallelRun& run) {
   const MaskedConv& op = call.op;
-  const Reach reach = reach_of(op, kPixelBlock);
+  const Reach reach = reach_of<kPixelBlock>(op);
   std::optional<AlignedBuffer> mine;
   if (packed == nullptr) packed = mine.emplace(masked_conv_pack(call, run)).get();
   const AlignedBuffer rows = rows_of(op.input, op.input_plane(), op.channels, reach.pixels, call.dtype, run);
@@ -192,7 +214,7 @@ void masked_conv_cpu_forward(const MaskedConvCall& call, const void* packed, con
 }
 
 void masked_conv_cpu_backward(const MaskedConvCall& call, const ParallelRun& run) {
-  const Reach reach = reach_of(call.op, 1);
+  const Reach reach = reach_of<1>(call.op);
   sum_input_gradients(call, reach, run);
   sum_weight_gradients(call, reach, run);
 }

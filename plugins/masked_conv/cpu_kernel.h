@@ -7,7 +7,7 @@
 namespace visdeploy {
 
 // Positions that share a pass over the weights; a multiple of the rows of a tile.
-constexpr int kMaskedConvChunk = 96;
+constexpr int kMaskedConvChunk = 192;
 
 // The weights [groups * outputs, depth, taps] of a product; outputs and depth are those of one group. A depth-wise
 // filter is one group whose output o sees input channel o alone.

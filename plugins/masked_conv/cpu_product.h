@@ -119,20 +119,46 @@ VD_HD void multiply_depthwise(const PanelWork<T>& work, Acc<T>* sums) {
   }
 }
 
-// Zeros, then the sums at their places.
+// Zeros in the planes of all outputs, from the first position of the chunk to the first of the next one.
 template <typename T>
-VD_HD void write_channel(const PanelWork<T>& work, int64_t channel, const int64_t* offsets, const Acc<T>* sums) {
+VD_HD void write_zeros(const PanelWork<T>& work) {
   const MaskedConvProduct& product = work.product;
   const int64_t all = product.filter.groups * product.filter.outputs, plane = product.plane;
-  T* output = static_cast<T*>(product.output) + channel * plane;
   const int64_t to = work.end == product.positions ? product.batch * plane : product.where[work.end];
   int64_t from = work.begin == 0 ? 0 : product.where[work.begin];
+  if (to - from == work.end - work.begin) return;  // all are active
   while (from < to) {
     const int64_t n = from / plane, stop = least(to, (n + 1) * plane);
-    __builtin_memset(output + n * all * plane + from % plane, 0, static_cast<size_t>(stop - from) * sizeof(T));
+    T* output = static_cast<T*>(product.output) + (n * all + work.channel) * plane + from % plane;
+    for (int64_t o = 0; o < work.outputs; ++o, output += plane)
+      __builtin_memset(output, 0, static_cast<size_t>(stop - from) * sizeof(T));
     from = stop;
   }
-  for (int64_t i = 0; i < work.end - work.begin; ++i) store(output + offsets[i], sums[i * kPanelWidth<Acc<T>>]);
+}
+
+// The sums at their places: few outputs at a time, because their planes are pages apart, and by squares where positions
+// are neighbours.
+template <typename T>
+VD_HD void write_sums(const PanelWork<T>& work, const int64_t* offsets, const Acc<T>* sums) {
+  constexpr int64_t kWidth = kPanelWidth<Acc<T>>;
+  constexpr int kBlock = kLanes<Acc<T>>;
+  const int64_t plane = work.product.plane, count = work.end - work.begin;
+  for (int64_t first = 0; first < work.outputs; first += kBlock) {
+    const int64_t outputs = least(kBlock, work.outputs - first);
+    T* output = static_cast<T*>(work.product.output) + (work.channel + first) * plane;
+    int64_t i = 0;
+    while (i < count) {
+      const Acc<T>* row = sums + i * kWidth + first;
+      const bool neighbours = i + kBlock <= count && offsets[i + kBlock - 1] - offsets[i] == kBlock - 1;
+      if (neighbours && outputs == kBlock) {
+        scatter_square(row, kWidth, plane, output + offsets[i]);
+        i += kBlock;
+      } else {
+        for (int64_t o = 0; o < outputs; ++o) store(output + o * plane + offsets[i], row[o]);
+        ++i;
+      }
+    }
+  }
 }
 
 template <typename T>
@@ -166,9 +192,8 @@ void multiply(const MaskedConvProduct& product, int64_t begin, int64_t end, int6
       multiply_chunk(works, count, sums);
     }
     for (int64_t i = 0; i < count; ++i) {
-      for (int64_t o = 0; o < works[i].outputs; ++o) {
-        write_channel(works[i], works[i].channel + o, offsets, sums + i * kPanelSums<T> + o);
-      }
+      write_zeros(works[i]);
+      write_sums(works[i], offsets, sums + i * kPanelSums<T>);
     }
   }
 }

@@ -59,6 +59,25 @@ VD_HD void gather_square(const T* source, int64_t plane, int64_t channels, Acc<T
   for (int i = 0; i < kLanes<Acc<T>>; ++i) store_vector(row + i * channels, square[i]);
 }
 
+// The other way round: rows of kLanes channels, `stride` apart, to kLanes neighbouring pixels of as many planes.
+template <typename T>
+VD_HD void scatter_square(const Acc<T>* row, int64_t stride, int64_t plane, T* target) {
+  Vector<Acc<T>> square[kLanes<Acc<T>>];
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes<Acc<T>>; ++i) square[i] = load_vector(row + i * stride);
+  transpose<kLanes<Acc<T>> / 2, Acc<T>>(square);
+#pragma GCC unroll 16
+  for (int c = 0; c < kLanes<Acc<T>>; ++c) {
+    if constexpr (std::is_same_v<T, Acc<T>>) {
+      store_vector(target + c * plane, square[c]);
+    } else {
+      Acc<T> values[kLanes<Acc<T>>];
+      store_vector(values, square[c]);
+      for (int i = 0; i < kLanes<Acc<T>>; ++i) store(target + c * plane + i, values[i]);
+    }
+  }
+}
+
 template <typename T>
 void gather_rows(const void* planes, int64_t plane, int64_t channels, const int64_t* offsets, int64_t begin,
                  int64_t end, void* rows) {
