@@ -123,8 +123,10 @@ class VISPredictor:
             EngineError: The graph failed.
         """
         with open_source(source, **options) as opened, self.open_stream(collect=True, name=opened.name) as stream:
+            positions: list[int] = []
             for frame in self.profiler.iterate(Stage.DECODE, opened):
                 stream.push(frame.image, frame.timestamp)
+                positions.append(stream.num_frames - 1 if frame.position is None else frame.position)
                 if on_frame is not None:
                     on_frame(stream.num_frames, opened.estimated_frames)
             stream.flush()
@@ -132,6 +134,9 @@ class VISPredictor:
                 raise SourceError(f"{opened.name} holds no frame", expected="at least one frame")
             result = stream.result()
             result.fps, result.expected_frames, result.source = opened.fps, opened.expected_frames, opened.path
+            result.address = opened.address
+            if positions != list(range(len(positions))):
+                result.positions = positions
             return result
 
     def open_stream(self, *, collect: bool = False, name: str = "stream", fps: float = 0.0) -> Stream:

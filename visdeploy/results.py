@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ class FrameResult:
     """Instances detected in one frame.
 
     Attributes:
-        index: Position in the source, from 0.
+        index: Position among the processed frames, from 0.
         timestamp: Seconds since the start of the source.
         height: Rows of the frame, in pixels.
         width: Columns of the frame, in pixels.
@@ -128,6 +129,8 @@ class VideoResult:
         expected_frames: Number of frames that the source announced; None if unknown.
         timestamps: Time of every processed frame, in seconds since the start of the source.
         source: Path or URL of the frames, from which `render` reads them again; None if there is none.
+        positions: Position of every processed frame in its source, from 0; empty if they are 0, 1, 2, ...
+        address: `source` with user, password and query, for `render`; not written to files.
     """
 
     name: str
@@ -140,6 +143,8 @@ class VideoResult:
     expected_frames: int | None = None
     timestamps: Sequence[float] = ()
     source: str | None = None
+    positions: Sequence[int] = ()
+    address: str | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         ids = [t.track_id for t in self.tracks]
@@ -157,8 +162,10 @@ class VideoResult:
         """Check the tracks before they are written or evaluated, because callers may have changed them.
 
         Raises:
-            DataError: A label is outside the classes, a score is not finite, or a mask differs in size from the video.
+            DataError: A label is outside the classes, a score is not finite, a mask differs in size from the video, or
+                the positions are not those of all frames.
         """
+        self.check_positions()
         for track in self.tracks:
             where = f"video {self.name!r}, track {track.track_id}"
             if track.label < 0 or (self.classes and track.label >= len(self.classes)):
@@ -176,6 +183,20 @@ class VideoResult:
                         seen=f"{mask.height}x{mask.width}",
                         expected=f"{self.height}x{self.width}",
                     )
+
+    def check_positions(self) -> None:
+        """Check that the positions are ascending, one for each frame.
+
+        Raises:
+            DataError: They are not.
+        """
+        ascending = all(a < b for a, b in pairwise((-1, *self.positions)))
+        if self.positions and (len(self.positions) != self.num_frames or not ascending):
+            raise DataError(
+                f"video {self.name!r}: wrong positions of the frames",
+                seen=f"{len(self.positions)} numbers, {'' if ascending else 'not '}ascending",
+                expected=f"{self.num_frames} ascending numbers from 0 on, or none",
+            )
 
     def __len__(self) -> int:
         return len(self.tracks)

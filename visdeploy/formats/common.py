@@ -21,7 +21,7 @@ def dump_json(value: Any, what: str) -> str:
 
 def video_head(result: VideoResult) -> dict[str, Any]:
     """Return the metadata of a video, without its tracks, as JSON values."""
-    return {
+    head = {
         "name": result.name,
         "height": int(result.height),
         "width": int(result.width),
@@ -31,6 +31,7 @@ def video_head(result: VideoResult) -> dict[str, Any]:
         "timestamps": [float(t) for t in result.timestamps],
         "source": result.source,
     }
+    return head | ({"positions": [int(p) for p in result.positions]} if result.positions else {})
 
 
 def track_head(track: Track) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def read_head(
     num_frames: int | None = None,
 ) -> VideoResult:
     """Return the video of an entry written by `video_head`; pass `name` and `num_frames` if the entry lacks them."""
-    return VideoResult(
+    result = VideoResult(
         name=entry.text("name") if name is None else name,
         height=entry.integer("height", minimum=1, maximum=MAX_SIDE),
         width=entry.integer("width", minimum=1, maximum=MAX_SIDE),
@@ -63,7 +64,10 @@ def read_head(
         expected_frames=entry.integer("expected_frames", default=None),
         timestamps=entry.list_of("timestamps", float),
         source=entry.text("source", None),
+        positions=tuple(map(int, entry.list_of("positions", int))),
     )
+    result.check_positions()
+    return result
 
 
 def read_track(entry: Entry, classes: Sequence[str]) -> Track:

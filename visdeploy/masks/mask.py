@@ -16,6 +16,8 @@ import numpy.typing as npt
 from visdeploy.errors import DataError
 
 BoolArray = npt.NDArray[np.bool_]
+_MAX_BITS = 40
+"""Largest number in compressed counts, far above any number of pixels."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Mask:
             counts = counts.encode("ascii", errors="replace")
         if not isinstance(counts, bytes):
             raise DataError("malformed run-length mask", seen=type(counts).__name__, expected="str, bytes or list[int]")
-        total = sum(_runs(counts))
+        total = sum(_runs(counts, height * width))
         if total != height * width:
             raise DataError(
                 "malformed run-length mask", seen=f"runs over {total} pixels", expected=f"{height}x{width} pixels"
@@ -135,8 +137,16 @@ class Mask:
         """Tight box `(x1, y1, x2, y2)` in pixels, right and bottom edge exclusive; zeros for an empty mask."""
         from pycocotools import mask as coco
 
+        if not self.area:  # pycocotools returns nonsense for a run of length 0
+            return 0.0, 0.0, 0.0, 0.0
         x, y, w, h = (float(v) for v in coco.toBbox(self._rle))
         return x, y, x + w, y + h
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """Return the dense mask, so that `numpy.asarray(mask)` is `mask.decode()`."""
+        if copy is False:
+            raise ValueError("a run-length mask has no array to share: pass copy=None or copy=True")
+        return self.decode().astype(dtype or bool, copy=False)
 
     def to_coco(self) -> dict[str, Any]:
         """Return the COCO encoding with `counts` as a string, which JSON can represent."""
@@ -147,10 +157,14 @@ class Mask:
         return {"size": [self.height, self.width], "counts": self.counts}
 
 
-def _runs(counts: bytes) -> list[int]:
+def _runs(counts: bytes, most: int) -> list[int]:
     """Decode COCO's compressed counts to run lengths (LEB-like 5-bit groups, differences from the third run on).
 
     Unlike pycocotools, which can read past the end of a damaged string, this function checks its input.
+
+    Args:
+        counts: The text.
+        most: Largest possible run; a longer one is an error, so that the time is linear in the length of any text.
     """
     runs: list[int] = []
     position = 0
@@ -164,13 +178,15 @@ def _runs(counts: bytes) -> list[int]:
                 raise DataError("malformed run-length mask", seen=f"byte {counts[position]:#x} in counts")
             value |= (char & 0x1F) << shift
             position, shift = position + 1, shift + 5
+            if shift > _MAX_BITS:
+                raise DataError("malformed run-length mask", seen=f"a number of {shift} bits in counts")
             if not char & 0x20:
                 if char & 0x10:
                     value -= 1 << shift
                 break
         if len(runs) > 2:
             value += runs[-2]
-        if value < 0:
-            raise DataError("malformed run-length mask", seen=f"a run of {value} pixels")
+        if not 0 <= value <= most:
+            raise DataError("malformed run-length mask", seen=f"a run of {value} pixels", expected=f"0..{most}")
         runs.append(value)
     return runs

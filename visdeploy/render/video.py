@@ -11,7 +11,7 @@ from typing import Any
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.render.draw import Style, draw_styled
 from visdeploy.results import VideoResult
-from visdeploy.video import Frame, VideoWriter, open_source
+from visdeploy.video import Frame, Source, VideoWriter, open_source
 
 _FPS = 25.0  # frame rate of videos rendered from images without one
 _TOLERANCE = 1e-4  # seconds; far below any frame period, far above the rounding of timestamps in files
@@ -29,13 +29,15 @@ def render_video(
 ) -> Path:
     """Draw all tracks over the source and write an `.mp4`, `.mov` or `.mkv`.
 
-    The source is read again. Frames are matched by timestamp if both the result and the source have timestamps, by
-    position otherwise. The timestamps are kept, so that a video with a variable frame rate stays one.
+    The source is read again. If the result has the positions of its frames in the source, because frames were left out,
+    these select the frames. Otherwise frames are matched by timestamp if both have timestamps, else by order. The
+    timestamps are kept, so that a video with a variable frame rate stays one.
 
     Args:
         result: Tracks of the video.
         path: Video file to write; it appears complete or not at all.
-        source: Source from which the result was computed, see `open_source`; `result.source` by default.
+        source: Source from which the result was computed, or its processed frames alone, see `open_source`; by default
+            that of the result.
         fps: Frame rate; by default that of the result, or 25 if the result has none.
         quality: See `VideoWriter`.
         progress: Called with the number of frames written so far.
@@ -50,7 +52,7 @@ def render_video(
         ConfigError: The style, the ending or the frame rate is not supported.
     """
     look, path = Style.of(style), Path(path)
-    source = result.source if source is None else source
+    source = (result.address or result.source) if source is None else source
     if source is None:
         raise DataError(f"the result of {result.name!r} does not name its source",
                         hint="Pass source= with the video, folder or frames it was computed from.")  # fmt: skip
@@ -84,14 +86,11 @@ def _rising(result: VideoResult) -> bool:
 
 def _matching(result: VideoResult, source: Any) -> Generator[Frame, None, None]:
     """Yield the frames of the source that belong to the result, in order."""
-    by_time = _rising(result) and result.num_frames > 1
     wanted = 0
-    last = -1.0
-    with open_source(source, on_error="stop") as frames:
+    with open_source(source, on_error="skip") as frames:
+        belongs = _selector(result, frames)
         for frame in frames:
-            timed = by_time and (frame.timestamp > last)
-            last = frame.timestamp
-            if timed and frame.timestamp < result.timestamps[wanted] - _TOLERANCE:
+            if not belongs(frame, wanted):
                 continue
             if frame.image.shape[:2] != (result.height, result.width):
                 raise DataError(
@@ -103,3 +102,21 @@ def _matching(result: VideoResult, source: Any) -> Generator[Frame, None, None]:
             wanted += 1
             if wanted == result.num_frames:
                 return
+
+
+def _selector(result: VideoResult, source: Source) -> Callable[[Frame, int], bool]:
+    """Return a function that decides whether a frame of the source is a given frame of the result."""
+    result.check_positions()
+    processed_alone = source.expected_frames == result.num_frames  # too few for the positions
+    if result.positions and not processed_alone:
+        return lambda frame, wanted: frame.position is None or frame.position == result.positions[wanted]
+    if result.positions or not (_rising(result) and result.num_frames > 1):
+        return lambda frame, wanted: True
+    last = -1.0
+
+    def by_time(frame: Frame, wanted: int) -> bool:
+        nonlocal last
+        timed, last = frame.timestamp > last, frame.timestamp
+        return not timed or frame.timestamp >= result.timestamps[wanted] - _TOLERANCE
+
+    return by_time

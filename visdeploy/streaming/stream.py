@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
+import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +24,20 @@ from visdeploy.streaming.pipeline import Pipeline
 from visdeploy.streaming.preprocessing import check_frame
 from visdeploy.streaming.saved import SavedStream
 from visdeploy.streaming.windows import Feeder, Step
+from visdeploy.video.arrays import Channels, to_rgb
+
+_Call = TypeVar("_Call", bound=Callable[..., Any])
+
+
+def _serial(method: _Call) -> _Call:
+    """Make a method of a stream wait until no other thread is in such a method of it."""
+
+    @functools.wraps(method)
+    def call(self: Stream, *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            return method(self, *args, **kwargs)
+
+    return cast(_Call, call)
 
 
 @dataclass
@@ -43,8 +60,9 @@ class Stream:
     Online methods return the result of a frame from the push of that frame. Clip methods return results with a delay:
     one result per push, in order, once `latency` frames have been pushed; `flush` returns the remaining results.
 
-    A push that raises an error leaves the stream unchanged, so the next valid frame continues the tracks. A stream may
-    be used by one thread at a time; different streams of a predictor may run in different threads.
+    A push that raises an error leaves the stream unchanged, so the next valid frame continues the tracks. Different
+    streams of a predictor may run in different threads. Calls of one stream by several threads wait for each other;
+    frames are processed in the order in which their calls arrive.
 
     Args:
         pipeline: The model on its engine.
@@ -79,6 +97,7 @@ class Stream:
         self._collected = Collected() if collect else None
         self._size: tuple[int, int] | None = None
         self._state: State | None = None
+        self._lock = threading.RLock()
         self.decoder = pipeline.decoder(keep_tracks=collect)
 
     @property
@@ -86,19 +105,24 @@ class Stream:
         """Number of frames by which the result of a frame is delayed; 0 for online methods."""
         return self._pipeline.latency
 
-    def push(self, frame: npt.NDArray[np.uint8], timestamp: float | None = None) -> FrameResult | None:
+    @_serial
+    def push(
+        self, frame: npt.NDArray[np.uint8], timestamp: float | None = None, *, channels: Channels = "rgb"
+    ) -> FrameResult | None:
         """Process the next frame.
 
         Args:
-            frame: RGB pixels, uint8 `[height, width, 3]`, of the same size in every call.
+            frame: Pixels, uint8 `[height, width, 3]`, of the same size in every call.
             timestamp: Seconds since the start of the stream; by default computed from `fps`, or 0 if `fps` is 0.
+            channels: Order of the channels, `rgb` or `bgr` (OpenCV).
 
         Returns:
             The next result: for online methods that of this frame; for clip methods that of an earlier frame, or None
             while no result is final.
 
         Raises:
-            SourceError: The frame is not an RGB image; the hint says how to convert it.
+            SourceError: The frame is not such an image; the hint says how to convert it.
+            ConfigError: The order of the channels is not one of these.
             StreamError: The stream is closed or flushed, the size differs from that of earlier frames, or the timestamp
                 is not finite.
             EngineError: The graph failed.
@@ -107,6 +131,7 @@ class Stream:
         if self._flushed:
             raise StreamError("cannot push a frame: the stream is flushed", hint="Open a new one with open_stream().")
         check_frame(frame)
+        frame = to_rgb(frame, channels)
         height, width = frame.shape[:2]
         if self._size is not None and self._size != (height, width):
             raise StreamError(
@@ -126,6 +151,7 @@ class Stream:
         self.num_frames += 1
         return self._next()
 
+    @_serial
     def flush(self) -> list[FrameResult]:
         """End the input of the stream, and process the frames of the last clip.
 
@@ -161,6 +187,7 @@ class Stream:
             self._collected.add(result)
         return result
 
+    @_serial
     def result(self) -> VideoResult:
         """Return the tracks in all results returned so far, with labels and scores; call `flush` first for all frames.
 
@@ -190,6 +217,7 @@ class Stream:
             timestamps=list(self._collected.timestamps),
         )
 
+    @_serial
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the state of the stream, to be continued later in another process or on another device.
 
@@ -245,6 +273,7 @@ class Stream:
             stream._collected = Collected(saved.masks, saved.timestamps)
         return stream
 
+    @_serial
     def close(self) -> None:
         """Free the state. `result` still works afterwards, but `push`, `flush` and `save` raise an error."""
         self._closed, self._state, self._feeder = True, None, self._pipeline.feeder

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sized
 from functools import partial
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
-from visdeploy.errors import SourceError
+from visdeploy.errors import ConfigError, SourceError
 from visdeploy.video.source import Frame, Image, OnError, RawFrame, Source
+
+Channels = Literal["rgb", "bgr"]
 
 
 class ArraySource(Source):
@@ -24,6 +26,7 @@ class ArraySource(Source):
         step: int = 1,
         on_error: OnError = "raise",
         fps: float = 0.0,
+        channels: Channels = "rgb",
     ) -> None:
         super().__init__(name, None, max_frames=max_frames, step=step, on_error=on_error)
         if isinstance(frames, np.ndarray) and frames.ndim != 4:
@@ -33,17 +36,34 @@ class ArraySource(Source):
                 expected="(frames, height, width, 3)",
                 hint="Pass image[None] for a single image." if frames.ndim == 3 else "",
             )
-        self._items = frames
+        self._items, self._channels = frames, check_channels(channels)
         self.fps = fps / step
         if isinstance(frames, Sized):
             self.expected_frames = self.estimated_frames = self._limit(len(frames))
 
     def _read(self) -> Iterator[RawFrame]:
         for number, item in enumerate(self._items):
-            if isinstance(item, Frame):
-                yield item.timestamp, partial(check_image, item.image, number)
-            else:
-                yield None, partial(check_image, item, number)
+            stamp, image = (item.timestamp, item.image) if isinstance(item, Frame) else (None, item)
+            yield stamp, partial(self._image, image, number)
+
+    def _image(self, image: Any, number: int) -> Image:
+        return to_rgb(check_image(image, number), self._channels)
+
+
+def check_channels(channels: str) -> Channels:
+    """Return the order of the channels; raise a `ConfigError` if it is unknown."""
+    if channels not in get_args(Channels):
+        raise ConfigError("channels of a frame", seen=repr(channels), expected=" or ".join(get_args(Channels)))
+    return cast(Channels, channels)
+
+
+def to_rgb(image: Image, channels: Channels) -> Image:
+    """Return the RGB pixels of an image with this order of the channels.
+
+    Raises:
+        ConfigError: The order is unknown.
+    """
+    return image if check_channels(channels) == "rgb" else np.ascontiguousarray(image[:, :, ::-1])
 
 
 def check_image(image: Any, number: int) -> Image:

@@ -24,6 +24,8 @@ class CameraSource(Source):
         step: int = 1,
         on_error: OnError = "raise",
     ) -> None:
+        if index < 0:  # OpenCV crashes
+            raise SourceError("cannot open a camera", seen=f"index {index}", expected="0 or more")
         super().__init__(name or f"camera{index}", None, max_frames=max_frames, step=step, on_error=on_error)
         self._index = index
         self._capture: Any = None

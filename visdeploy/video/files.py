@@ -41,8 +41,9 @@ class VideoSource(Source):
         self._location = str(path)
         self._remote = is_url(self._location)
         self.kind = "url" if self._remote else "video"
-        shown = re.sub(r"//[^/@]*@", "//", self._location)
+        shown = without_secrets(self._location) if self._remote else self._location
         super().__init__(name or Path(shown).stem or shown, shown, max_frames=max_frames, step=step, on_error=on_error)
+        self.address = self._location
         self._timeout, self._options = timeout, options
         self._container: av.container.InputContainer | None = None
         self._warned_turn = False
@@ -56,7 +57,9 @@ class VideoSource(Source):
         options = {"rtsp_transport": "tcp"} if self._location.lower().startswith("rtsp") else {}
         timeout = (self._timeout, self._timeout) if self._remote else None
         try:
-            container = av.open(self._location, "r", options={**options, **(self._options or {})}, timeout=timeout)
+            # without the prefix, FFmpeg takes what precedes a colon for a protocol
+            location = self._location if self._remote else f"file:{self._location}"
+            container = av.open(location, "r", options={**options, **(self._options or {})}, timeout=timeout)
         except (av.FFmpegError, OSError, ValueError) as error:
             self._refuse(error)
         try:
@@ -73,7 +76,7 @@ class VideoSource(Source):
             if self._remote
             else "The file is not a video, is damaged, or was cut off before its index was written; copy it again."
         )
-        detail = getattr(error, "strerror", None) or str(error)
+        detail = (getattr(error, "strerror", None) or str(error)).replace(self._location, str(self.path))
         raise SourceError(f"cannot open {self.path}", seen=detail, expected=_PLAYABLE, hint=hint) from error
 
     def _read_header(self, container: av.container.InputContainer) -> None:
@@ -194,6 +197,13 @@ class _Clock:
 def is_url(text: str) -> bool:
     """Return whether a string is an address with a scheme, not a path."""
     return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", text) is not None
+
+
+def without_secrets(url: str) -> str:
+    """Return a URL without user, password, query and fragment, any of which can be a credential."""
+    scheme, _, rest = url.partition("://")
+    host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def _check_file(path: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-from visdeploy.errors import SourceError
-from visdeploy.video.arrays import ArraySource
+from visdeploy.errors import ConfigError, SourceError
+from visdeploy.video.arrays import ArraySource, Channels, check_channels
 from visdeploy.video.camera import CameraSource
 from visdeploy.video.files import VideoSource, is_url
 from visdeploy.video.images import SUFFIXES, ImageSource, list_folder, natural_order
@@ -29,13 +29,14 @@ def open_source(
     on_error: OnError = "raise",
     timeout: float = 10.0,
     options: dict[str, str] | None = None,
+    channels: Channels = "rgb",
 ) -> Source:
     """Open a source of frames.
 
     Args:
         source: A video file, a folder of images or a glob (both in natural order), an image file, a URL (http, rtsp,
             ...), a camera index, an array `(frames, height, width, 3)`, a list of image paths, or any iterable of
-            RGB arrays (uint8, `(height, width, 3)`) or `Frame`s. An open `Source` is returned unchanged.
+            arrays (uint8, `(height, width, 3)`) or `Frame`s. An open `Source` is returned unchanged.
         max_frames: Maximum number of frames to deliver.
         step: Deliver every `step`-th frame.
         name: Name for the results; the file stem or folder name by default.
@@ -44,6 +45,7 @@ def open_source(
             warning, or `skip` the frame with a logged warning and continue.
         timeout: Seconds to wait for a URL to open and for each read from it.
         options: FFmpeg options for files and URLs, such as `{"rtsp_transport": "udp"}`.
+        channels: Order of the channels of arrays, `rgb` or `bgr` (OpenCV). All other sources are read as RGB.
 
     Returns:
         The source; iterate it, or use it as a context manager.
@@ -52,6 +54,7 @@ def open_source(
         SourceError: The source is missing, empty, not a video, or of an unknown kind.
         ConfigError: An option is out of range.
     """
+    _check_order(source, channels)
     limits: dict[str, Any] = {"max_frames": max_frames, "step": step, "on_error": on_error}
     if isinstance(source, Source):
         return source
@@ -59,12 +62,27 @@ def open_source(
         return CameraSource(source, name=name, **limits)
     if isinstance(source, str | os.PathLike):
         return _open_path(os.fspath(source), name, fps, limits, {"timeout": timeout, "options": options})
-    if isinstance(source, list | tuple) and source and all(isinstance(s, str | os.PathLike) for s in source):
+    if _are_paths(source):
         files = [Path(s) for s in source]
         return ImageSource(files, name=name or files[0].parent.name or "images", path=None, fps=fps, **limits)
     if isinstance(source, Iterable) and not isinstance(source, bytes | dict):
-        return ArraySource(source, name=name or "frames", fps=fps, **limits)
+        return ArraySource(source, name=name or "frames", fps=fps, channels=channels, **limits)
     raise SourceError("cannot read frames from this object", seen=type(source).__name__, expected=_KINDS)
+
+
+def _are_paths(source: Any) -> bool:
+    return isinstance(source, list | tuple) and bool(source) and all(isinstance(s, str | os.PathLike) for s in source)
+
+
+def _check_order(source: Any, channels: str) -> None:
+    files = isinstance(source, Source | int | str | os.PathLike) or _are_paths(source)
+    if check_channels(channels) != "rgb" and files:
+        raise ConfigError(
+            "channels of a source",
+            seen=f"{channels} for {type(source).__name__}",
+            expected="bgr for arrays alone",
+            hint="Files, URLs and cameras are always read as RGB.",
+        )
 
 
 def _open_path(text: str, name: str | None, fps: float, limits: dict[str, Any], reading: dict[str, Any]) -> Source:

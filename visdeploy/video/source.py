@@ -29,11 +29,14 @@ class Frame:
         index: Position among the delivered frames, from 0.
         timestamp: Seconds since the first frame of the source; 0.0 for all frames if the source has no clock.
         image: RGB pixels in display orientation, uint8, `(height, width, 3)`, contiguous.
+        position: Position among all frames of the source, from 0, including those left out by `step` or `on_error`;
+            None if unknown.
     """
 
     index: int
     timestamp: float
     image: Image
+    position: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,8 @@ class Source(ABC):
 
     Attributes:
         name: File stem, folder name, or the name given by the caller.
-        path: Path or URL (without credentials) of the frames; None for arrays and cameras.
+        path: Path or URL of the frames, without user, password and query; None for arrays and cameras.
+        address: Path or URL as it was given, to open the source again; it may contain secrets, and is never written.
         kind: `video`, `url`, `images`, `camera`, `arrays`.
         fps: Mean frame rate of the delivered frames; 0.0 if unknown.
         height: Rows of the frames, in pixels; None if unknown before the first frame.
@@ -103,6 +107,7 @@ class Source(ABC):
         if on_error not in get_args(OnError):
             raise ConfigError("on_error of a source", seen=repr(on_error), expected=", ".join(get_args(OnError)))
         self.name, self.path, self.max_frames, self.step, self.on_error = name, path, max_frames, step, on_error
+        self.address = path
         self.fps = 0.0
         self.height: int | None = None
         self.width: int | None = None
@@ -174,7 +179,7 @@ class Source(ABC):
             return None
         if stamp is None:
             stamp = self._position / (self.fps * self.step) if self.fps else 0.0
-        return Frame(self.delivered_frames, stamp, np.ascontiguousarray(pixels))
+        return Frame(self.delivered_frames, stamp, np.ascontiguousarray(pixels), self._position)
 
     def _check_size(self, pixels: Image) -> None:
         size = pixels.shape[:2]

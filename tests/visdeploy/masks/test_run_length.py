@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -47,3 +48,23 @@ def test_what_is_not_plainly_right_is_left_to_the_exact_reader():
     items += [good | {"counts": [36]}, good | {"counts": [35]}, good | {"counts": []}, good | {"counts": [1.5, 34.5]}]
     found = read_fast(items, 6, 6)
     assert [index for index, mask in enumerate(found) if mask is not None] == [2, 6]
+
+
+@pytest.mark.parametrize("counts", [[2400], [2400, 0], [10, 0, 2390], [0, 0, 2400]])
+def test_an_empty_mask_has_an_empty_box(counts):
+    mask = Mask.from_coco({"size": [40, 60], "counts": counts})
+    assert (mask.area, mask.box) == (0, (0, 0, 0, 0))
+
+
+@pytest.mark.parametrize("text", ["o" * 2_000_000, "P" * 2_000_000 + "0", "o0" * 1_000_000])
+def test_megabytes_of_text_are_refused_at_once(text):
+    with pytest.raises(DataError, match="malformed run-length mask"):
+        Mask.from_coco({"size": [40, 60], "counts": text})
+
+
+def test_numpy_sees_the_dense_mask():
+    dense = np.eye(6, dtype=bool)
+    mask = Mask.encode(dense)
+    assert np.asarray(mask).dtype == bool
+    np.testing.assert_array_equal(np.asarray(mask), dense)
+    np.testing.assert_array_equal(np.array(mask, dtype=np.float32), dense.astype(np.float32))

@@ -10,7 +10,7 @@ from PIL import Image
 from tests.visdeploy.step_graph import clip, make_bundle
 from tests.visdeploy.streams import check_interleaved, check_saved_at_frame_50, pushed
 from visdeploy import VISPredictor
-from visdeploy.errors import BundleError, SourceError, StreamError
+from visdeploy.errors import BundleError, ConfigError, SourceError, StreamError
 from visdeploy.profiling import Profiler
 
 
@@ -242,3 +242,37 @@ def test_the_profiler_sees_every_stage(bundle):
     assert {s.calls for s in profiler.stages.values()} == {6}
     assert profiler.total == pytest.approx(sum(profiler.seconds.values()))
     assert min(s.milliseconds for s in profiler.stages.values()) > 0
+
+
+def test_threads_that_share_a_stream_wait_for_each_other(predictor):
+    frames, results = clip(40), []
+    with predictor.open_stream(collect=True) as stream:
+
+        def push(part):
+            results.extend(stream.push(frame) for frame in part)
+
+        threads = [threading.Thread(target=push, args=(frames[k::2],)) for k in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert stream.num_frames == stream.result().num_frames == 40
+    assert sorted(result.index for result in results) == list(range(40))
+
+
+def test_bgr_frames(predictor):
+    frames = clip(25)
+    reversed_ = [np.ascontiguousarray(frame[:, :, ::-1]) for frame in frames]
+    wanted = pushed(predictor, frames)
+    with predictor.open_stream() as stream:
+        assert [stream.push(frame, channels="bgr") for frame in reversed_] == wanted
+    assert list(predictor.stream(reversed_, channels="bgr")) == wanted
+    assert list(predictor.stream(np.stack(reversed_), channels="bgr")) == wanted
+    with predictor.open_stream() as stream, pytest.raises(ConfigError, match=r"channels of a frame \(seen: 'grb'"):
+        stream.push(frames[0], channels="grb")
+
+
+def test_only_arrays_have_an_order_of_channels(predictor, folder):
+    for source in (folder, [folder / "000.png"], 0):
+        with pytest.raises(ConfigError, match="expected: bgr for arrays alone"):
+            predictor.stream(source, channels="bgr")

@@ -24,6 +24,7 @@ from tests.visdeploy.video.clips import (
 )
 from visdeploy.errors import ConfigError, SourceError
 from visdeploy.video import open_source
+from visdeploy.video.files import without_secrets
 
 FASTSTART = {"movflags": "faststart"}
 
@@ -314,13 +315,16 @@ def test_url(tmp_path: Path) -> None:
     handler = partial(QuietHandler, directory=str(tmp_path))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        source = open_source(f"http://me:secret@127.0.0.1:{server.server_port}/street.mp4", timeout=20)
+        source = open_source(
+            f"http://me:secret@127.0.0.1:{server.server_port}/street.mp4?token=a.b/c.secret", timeout=20
+        )
         assert [number_of(f.image) for f in source] == list(range(12))
         with pytest.raises(SourceError, match="cannot open http"):
             open_source(f"http://127.0.0.1:{server.server_port}/gone.mp4", timeout=20)
         server.shutdown()
     assert (source.kind, source.name) == ("url", "street")
     assert source.path == f"http://127.0.0.1:{server.server_port}/street.mp4"
+    assert source.address == f"http://me:secret@127.0.0.1:{server.server_port}/street.mp4?token=a.b/c.secret"
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -328,3 +332,27 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         pass
+
+
+@pytest.mark.parametrize("name", ["12:30:05.mp4", "cam1:front.mp4", "file:x.mp4", "a?b#c%20.mp4", "concat:a|b.mp4"])
+def test_a_name_with_special_characters_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    make_clip(tmp_path / "clip.mp4", frames=3)
+    (tmp_path / "clip.mp4").rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    for path in (name, f"./{name}", Path(name)):
+        source = open_source(path)
+        assert len(list(source)) == 3
+        assert source.name == Path(name).stem
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://host/clip.mp4?token=a.b/c", "http://host/clip.mp4"),
+        ("https://u:p@ss@host:81/a/clip.mp4#t=1", "https://host:81/a/clip.mp4"),
+        ("rtsp://user:secret@10.0.0.1", "rtsp://10.0.0.1"),
+        ("http://host?token=a", "http://host"),
+    ],
+)
+def test_urls_are_shown_without_secrets(url: str, shown: str) -> None:
+    assert without_secrets(url) == shown

@@ -220,3 +220,8 @@ def test_orient_covers_the_eight_positions() -> None:
             for y in range(2):
                 u, v = np.array((a * x + c * y, b * x + d * y)) - corner
                 np.testing.assert_array_equal(turned[v, u], image[y, x])
+
+
+def test_a_negative_camera_is_refused() -> None:
+    with pytest.raises(SourceError, match=r"cannot open a camera .*seen: index -1"):
+        open_source(-1)
