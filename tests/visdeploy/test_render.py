@@ -18,7 +18,7 @@ from visdeploy.render import contact_sheet, draw, render_video, track_color
 from visdeploy.render.colors import text_color
 from visdeploy.render.tags import place_tag, render_text
 from visdeploy.results import FrameResult, Instance, Track, VideoResult
-from visdeploy.video import Frame, open_source
+from visdeploy.video import Frame, VideoWriter, open_source
 
 PLAIN: dict[str, Any] = {"contours": False, "labels": False, "ids": False, "scores": False}
 
@@ -248,3 +248,20 @@ def test_walkers_render(tmp_path: Path) -> None:
     frames = list(open_source(render_video(result, tmp_path / "o.mp4", source=images)))
     assert len(frames) == 6
     assert [f.timestamp for f in frames] == pytest.approx(result.timestamps, abs=1e-3)
+
+
+def test_an_overlay_keeps_the_pixel_aspect(tmp_path: Path) -> None:
+    result = walkers()
+    with VideoWriter(tmp_path / "in.mp4", result.width, result.height, 25, pixel_aspect=Fraction(2)) as writer:
+        for _ in range(result.num_frames):
+            writer.write(np.zeros((result.height, result.width, 3), np.uint8))
+    render_video(result, tmp_path / "out.mp4", source=tmp_path / "in.mp4")
+    assert open_source(tmp_path / "out.mp4").pixel_aspect == 2
+
+
+def test_an_overlay_may_have_a_colon_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = walkers()
+    monkeypatch.chdir(tmp_path)
+    frames = np.zeros((result.num_frames, result.height, result.width, 3), np.uint8)
+    render_video(result, "12:30:05.mp4", source=frames)
+    assert len(list(open_source("12:30:05.mp4"))) == result.num_frames

@@ -62,8 +62,13 @@ def render_video(
     rate = fps or result.fps or _FPS
     if rate <= 0:
         raise ConfigError("fps of a rendered video", seen=str(fps), expected="above 0")
-    with VideoWriter(path, result.width, result.height, rate, quality=quality) as writer:
-        with closing(_matching(result, source)) as frames:
+    with (
+        open_source(source, on_error="skip") as opened,
+        VideoWriter(
+            path, result.width, result.height, rate, quality=quality, pixel_aspect=opened.pixel_aspect
+        ) as writer,
+    ):
+        with closing(_matching(result, opened)) as frames:
             for index, frame in enumerate(frames):
                 image = draw_styled(frame.image, result.frame(index), look)
                 writer.write(image, result.timestamps[index] if stamped else None)
@@ -84,24 +89,22 @@ def _rising(result: VideoResult) -> bool:
     return len(stamps) == result.num_frames and all(b > a for a, b in pairwise(stamps))
 
 
-def _matching(result: VideoResult, source: Any) -> Generator[Frame, None, None]:
+def _matching(result: VideoResult, source: Source) -> Generator[Frame, None, None]:
     """Yield the frames of the source that belong to the result, in order."""
-    wanted = 0
-    with open_source(source, on_error="skip") as frames:
-        belongs = _selector(result, frames)
-        for frame in frames:
-            if not belongs(frame, wanted):
-                continue
-            if frame.image.shape[:2] != (result.height, result.width):
-                raise DataError(
-                    f"the source does not match the result of {result.name!r}",
-                    seen=f"frames of {frame.image.shape[0]}x{frame.image.shape[1]}",
-                    expected=f"{result.height}x{result.width}",
-                )
-            yield frame
-            wanted += 1
-            if wanted == result.num_frames:
-                return
+    wanted, belongs = 0, _selector(result, source)
+    for frame in source:
+        if not belongs(frame, wanted):
+            continue
+        if frame.image.shape[:2] != (result.height, result.width):
+            raise DataError(
+                f"the source does not match the result of {result.name!r}",
+                seen=f"frames of {frame.image.shape[0]}x{frame.image.shape[1]}",
+                expected=f"{result.height}x{result.width}",
+            )
+        yield frame
+        wanted += 1
+        if wanted == result.num_frames:
+            return
 
 
 def _selector(result: VideoResult, source: Source) -> Callable[[Frame, int], bool]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -46,7 +47,7 @@ class VideoSource(Source):
         self.address = self._location
         self._timeout, self._options = timeout, options
         self._container: av.container.InputContainer | None = None
-        self._warned_turn = False
+        self._warned_turn = self._sideways = False
         self._open()
 
     def _open(self) -> av.container.InputContainer:
@@ -98,6 +99,8 @@ class VideoSource(Source):
         rate = stream.average_rate or stream.guessed_rate
         self.fps = float(rate) / self.step if rate else 0.0
         self.height, self.width = stream.codec_context.height or None, stream.codec_context.width or None
+        if stream.sample_aspect_ratio and stream.sample_aspect_ratio > 0:
+            self.pixel_aspect = Fraction(stream.sample_aspect_ratio)
         self._claimed = _claimed_frames(stream)
         if self._claimed is not None:
             self.expected_frames = self.estimated_frames = self._limit(self._claimed)
@@ -164,6 +167,8 @@ class VideoSource(Source):
             if self.corrupt_frames == 1:
                 logger.warning("%s: frame %d is damaged and was concealed by the decoder", self.name, self._position)
         pixels = convert(frame)
+        if convert.turn is not None and convert.turn[0] == 0 and not self._sideways:
+            self._sideways, self.pixel_aspect = True, 1 / self.pixel_aspect
         if convert.turn is None and not self._warned_turn:
             self._warned_turn = True
             logger.warning("%s: the rotation is not applied, because it is not a multiple of 90 degrees", self.name)
@@ -218,11 +223,18 @@ def _check_file(path: Path) -> None:
 def _claimed_frames(stream: av.VideoStream) -> int | None:
     """Return the number of frames according to the container's header or index; None if neither states it.
 
-    The index of an MP4 file takes precedence: unlike the header's count, it excludes frames hidden by an edit list.
+    The index of an MP4 or AVI file takes precedence: unlike the header's count, it excludes frames hidden by an edit
+    list, empty samples, and the empty chunks by which AVI says that the last picture stays.
     """
     if stream.frames <= 0:
         return None
-    entries = getattr(stream, "index_entries", None)  # PyAV >= 17
-    if entries is not None and len(entries) and "mp4" in stream.container.format.name:
-        return sum(not entry.is_discard for entry in entries)
+    if entries := _index(stream):
+        return sum(1 for entry in entries if not entry.is_discard and entry.size > 0)
     return int(stream.frames)
+
+
+def _index(stream: av.VideoStream) -> Sequence[Any]:
+    """Return the index of an MP4 or AVI file; empty for others, and without an index."""
+    entries = getattr(stream, "index_entries", None)  # PyAV >= 17
+    indexed = {"mp4", "avi"} & set(stream.container.format.name.split(","))
+    return entries if indexed and entries is not None else ()

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from visdeploy.errors import SourceError
 from visdeploy.video.source import Image, OnError, RawFrame, Source
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2"})
+if TYPE_CHECKING:
+    import PIL.Image as pillow
+
+logger = logging.getLogger(__name__)
+
+_SUFFIXES = ".jpg .jpeg .jpe .jfif .mpo .png .apng .bmp .dib .tif .tiff .webp .pbm .pgm .ppm .pnm .jp2 .j2k .jpx"
+SUFFIXES = frozenset(_SUFFIXES.split())
 
 
 class ImageSource(Source):
@@ -34,15 +43,65 @@ class ImageSource(Source):
         super().__init__(name, path, max_frames=max_frames, step=step, on_error=on_error)
         self._files = list(files)
         self.fps = fps / step
-        self.expected_frames = self.estimated_frames = self._limit(len(self._files))
+        # an animation or a stack of pages is a video; a folder of them is none
+        self._pictures = count_pictures(self._files[0]) if len(self._files) == 1 else 1
+        self.expected_frames = self.estimated_frames = self._limit(len(self._files) * self._pictures)
 
     def _read(self) -> Iterator[RawFrame]:
+        if self._pictures > 1:
+            yield from _read_pictures(self._files[0], timed=not self.fps)
+            return
         for file in self._files:
-            yield None, partial(read_image, file)
+            yield None, partial(_read_only_picture, file)
+
+
+def count_pictures(path: Path) -> int:
+    """Return the number of frames or pages of an image file; 1 if it cannot be read.
+
+    The further pictures of a multi-picture JPEG (MPO) are previews or gain maps, and do not count.
+    """
+    from PIL import Image as pillow
+
+    try:
+        with pillow.open(path) as file:
+            return 1 if file.format == "MPO" else int(getattr(file, "n_frames", 1))
+    except (OSError, EOFError, SyntaxError, ValueError, pillow.DecompressionBombError):
+        return 1
+
+
+def _read_pictures(path: Path, *, timed: bool) -> Iterator[RawFrame]:
+    """Yield the pictures of an animation, with the times at which they are shown, or the pages of a document."""
+    from PIL import Image as pillow
+
+    now: float | None = 0.0
+    with _reading(path), pillow.open(path) as file:
+        for number in range(getattr(file, "n_frames", 1)):
+            file.seek(number)
+            file.load()  # the duration is known afterwards
+            yield now if timed else None, partial(_shown, path, file)
+            duration = file.info.get("duration")
+            now = now + duration / 1000 if now is not None and duration else None
+
+
+def _shown(path: Path, file: pillow.Image) -> Image:
+    with _reading(path):
+        return _upright(file)
+
+
+def _read_only_picture(path: Path) -> Image:
+    """See `read_image`; a file of several pictures is an error, because one frame of a video is one picture."""
+    if (pictures := count_pictures(path)) > 1:
+        raise SourceError(
+            f"image {path} contains several pictures",
+            seen=str(pictures),
+            expected="1 in each file of a sequence",
+            hint="Open the file by itself to read them as a video.",
+        )
+    return read_image(path)
 
 
 def read_image(path: Path) -> Image:
-    """Read an image file as upright RGB.
+    """Read an image file as upright RGB; the first picture, if it contains several.
 
     The EXIF orientation is applied, palettes and grey are converted to RGB, alpha is dropped, 16 bits are scaled to 8.
 
@@ -50,18 +109,34 @@ def read_image(path: Path) -> Image:
         Pixels, uint8, `(height, width, 3)`.
 
     Raises:
-        SourceError: The file is missing, truncated or not an image.
+        SourceError: The file is missing, truncated or not an image, or has floating-point pixels.
     """
+    from PIL import Image as pillow
+
+    with _reading(path), pillow.open(path) as file:
+        return _upright(file)
+
+
+def _upright(file: pillow.Image) -> Image:
     from PIL import Image as pillow
     from PIL import ImageOps
 
+    image = ImageOps.exif_transpose(file)
+    if image.mode == "F":
+        raise ValueError("floating-point pixels of unknown range; convert them to 8 or 16 bits")
+    if image.mode.startswith("I"):
+        image = pillow.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+    return np.array(image.convert("RGB"))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn the errors of Pillow into a `SourceError`."""
+    from PIL import Image as pillow
+
     try:
-        with pillow.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I"):
-                image = pillow.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
-            return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
+        yield
+    except (OSError, EOFError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
         raise SourceError(
             f"cannot read image {path}",
             seen=str(error) or type(error).__name__,
@@ -72,6 +147,17 @@ def read_image(path: Path) -> Image:
 def list_folder(folder: Path) -> list[Path]:
     """Return the image files of a folder in natural order (`2.png` before `10.png`), without hidden files."""
     return natural_order(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
+
+
+def report_left_out(folder: Path, taken: int) -> None:
+    """Log how many files of a folder are no images; hidden ones do not count."""
+    others = sorted(
+        f.name for f in folder.iterdir() if f.is_file() and f.suffix.lower() not in SUFFIXES and f.name[0] != "."
+    )
+    if others:
+        logger.warning(
+            "%s: %d images are read, %d other files are left out, such as %s", folder, taken, len(others), others[0]
+        )
 
 
 def natural_order(files: Iterator[Path]) -> list[Path]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO
 
+_BOXES = frozenset(b"ftyp moov mdat moof mfra sidx styp free skip wide uuid meta pdin emsg prft ssix udta pnot".split())
+"""Types of top-level boxes; what else follows a box is no part of the video."""
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
@@ -35,7 +37,9 @@ def _boxes_end(file: BinaryIO, size: int) -> int:
         file.seek(position)
         head = file.read(16)
         if len(head) < 8:
-            return position + 8
+            return position + 8 if _begins_box(head) else size
+        if head[4:8] not in _BOXES:
+            return size
         length = int.from_bytes(head[:4], "big")
         if length == 1:
             if len(head) < 16:
@@ -47,6 +51,11 @@ def _boxes_end(file: BinaryIO, size: int) -> int:
             return size
         position += length
     return position
+
+
+def _begins_box(head: bytes) -> bool:
+    """Return whether less than 8 bytes are the beginning of a box: its length, mostly below 2^24, and its type."""
+    return head[0] == 0 and any(box.startswith(head[4:]) for box in _BOXES)
 
 
 def _matroska_end(file: BinaryIO) -> int:

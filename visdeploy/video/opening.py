@@ -13,7 +13,7 @@ from visdeploy.errors import ConfigError, SourceError
 from visdeploy.video.arrays import ArraySource, Channels, check_channels
 from visdeploy.video.camera import CameraSource
 from visdeploy.video.files import VideoSource, is_url
-from visdeploy.video.images import SUFFIXES, ImageSource, list_folder, natural_order
+from visdeploy.video.images import SUFFIXES, ImageSource, list_folder, natural_order, report_left_out
 from visdeploy.video.source import OnError, Source
 
 _KINDS = "a video file, a folder of images, a glob, a URL, a camera index, an array or an iterable of RGB arrays"
@@ -99,6 +99,7 @@ def _open_path(text: str, name: str | None, fps: float, limits: dict[str, Any], 
                 seen=f"{sum(1 for _ in path.iterdir())} other files",
                 expected=f"files ending in {', '.join(sorted(SUFFIXES))}",
             )
+        report_left_out(path, len(files))
         return ImageSource(files, name=name or path.resolve().name, path=text, fps=fps, **limits)
     if not path.exists():
         if text.isdecimal():

@@ -6,6 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from types import TracebackType
 from typing import Literal, get_args
 
@@ -92,6 +93,8 @@ class Source(ABC):
         fps: Mean frame rate of the delivered frames; 0.0 if unknown.
         height: Rows of the frames, in pixels; None if unknown before the first frame.
         width: Columns of the frames, in pixels; None if unknown before the first frame.
+        pixel_aspect: Width of a pixel on the screen divided by its height. Frames have the pixels as they are stored;
+            where this is not 1, they look squeezed on a screen with square ones.
         expected_frames: Number of frames that the source announces, after `step` and `max_frames`; None if unknown.
         estimated_frames: `expected_frames`, or an estimate from duration and rate, for progress bars only.
         delivered_frames: Number of frames delivered so far.
@@ -108,6 +111,7 @@ class Source(ABC):
             raise ConfigError("on_error of a source", seen=repr(on_error), expected=", ".join(get_args(OnError)))
         self.name, self.path, self.max_frames, self.step, self.on_error = name, path, max_frames, step, on_error
         self.address = path
+        self.pixel_aspect = Fraction(1)
         self.fps = 0.0
         self.height: int | None = None
         self.width: int | None = None

@@ -37,6 +37,7 @@ class VideoWriter:
         quality: x264's constant rate factor, 0 (lossless) to 51 (worst).
         preset: x264's preset, from `ultrafast` to `veryslow`.
         odd: What to do with an odd width or height.
+        pixel_aspect: Width of a pixel on the screen divided by its height.
 
     Raises:
         ConfigError: An argument is out of range.
@@ -53,12 +54,13 @@ class VideoWriter:
         quality: int = 20,
         preset: str = "veryfast",
         odd: Literal["pad", "crop"] = "pad",
+        pixel_aspect: Fraction = Fraction(1),
     ) -> None:
         self.path = Path(path)
         self.width, self.height, self.odd = width, height, odd
         self.rate = Fraction(fps).limit_denominator(1001) if 0 < fps < 1e6 else Fraction(0)
         self.frames_written = 0
-        self._last_tick = -1
+        self._last_tick, self._pixel_aspect = -1, pixel_aspect
         self._check(quality)
         self._stack, self._writing = ExitStack(), False
         self._open(quality, preset)
@@ -84,7 +86,7 @@ class VideoWriter:
         self._scaler = VideoReformatter()
         try:
             temporary = self._stack.enter_context(replacing_file(self.path))
-            container = av.open(str(temporary), "w", format=_CONTAINERS[self.path.suffix.lower()])
+            container = av.open(f"file:{temporary}", "w", format=_CONTAINERS[self.path.suffix.lower()])
             self._stack.callback(container.close)
             stream: Any = container.add_stream(
                 "libx264", rate=self.rate, options={"crf": str(quality), "preset": preset}
@@ -94,6 +96,7 @@ class VideoWriter:
             stream.pix_fmt = "yuv420p"
             context = stream.codec_context
             context.time_base = Fraction(1, _TICKS)
+            context.sample_aspect_ratio = self._pixel_aspect
             context.colorspace = context.color_primaries = context.color_trc = _BT709
             context.color_range = _LIMITED
             context.open()

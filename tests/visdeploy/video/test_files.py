@@ -23,7 +23,7 @@ from tests.visdeploy.video.clips import (
     picture,
 )
 from visdeploy.errors import ConfigError, SourceError
-from visdeploy.video import open_source
+from visdeploy.video import VideoWriter, open_source
 from visdeploy.video.files import without_secrets
 
 FASTSTART = {"movflags": "faststart"}
@@ -356,3 +356,34 @@ def test_a_name_with_special_characters_is_a_file(tmp_path: Path, monkeypatch: p
 )
 def test_urls_are_shown_without_secrets(url: str, shown: str) -> None:
     assert without_secrets(url) == shown
+
+
+def test_empty_chunks_of_avi_are_no_missing_frames(tmp_path: Path) -> None:
+    """AVI writes a chunk of length 0 where the last picture stays, as capture programs do for dropped frames."""
+    stamps = [0.0, 0.04, 0.08, 0.32, 0.36]
+    path = make_clip(tmp_path / "gap.avi", frames=5, codec="mjpeg", pixels="yuvj420p", stamps=stamps)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].frames > 5
+    source = open_source(path)
+    assert [frame.timestamp for frame in source] == pytest.approx(stamps)
+    assert source.report().missing_frames == 0
+    assert source.report().finished
+
+
+@pytest.mark.parametrize("tail", [b"trailing bytes of a recorder", b"\xff" * 40, b"12", b"\0\0\0\x10abcd12345678"])
+def test_bytes_behind_the_video_are_no_truncation(tmp_path: Path, tail: bytes) -> None:
+    path = make_clip(tmp_path / "t.mp4", container={"movflags": "frag_keyframe+empty_moov"})
+    path.write_bytes(path.read_bytes() + tail)
+    source = open_source(path)
+    assert len(list(source)) == 12
+    assert source.report().finished
+
+
+def test_pixel_aspect_is_kept(tmp_path: Path) -> None:
+    plain = make_clip(tmp_path / "plain.mp4")
+    assert open_source(plain).pixel_aspect == 1
+    wide = tmp_path / "wide.mp4"
+    with VideoWriter(wide, 64, 48, 25, pixel_aspect=Fraction(16, 11)) as writer:
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    source = open_source(wide)
+    assert (source.pixel_aspect, next(iter(source)).image.shape) == (Fraction(16, 11), (48, 64, 3))

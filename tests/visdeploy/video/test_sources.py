@@ -225,3 +225,62 @@ def test_orient_covers_the_eight_positions() -> None:
 def test_a_negative_camera_is_refused() -> None:
     with pytest.raises(SourceError, match=r"cannot open a camera .*seen: index -1"):
         open_source(-1)
+
+
+def pictures(count: int) -> list[Image.Image]:
+    return [Image.new("RGB", (32, 24), (20 * i, 0, 0)) for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "times"),
+    [
+        ("a.webp", {"lossless": True, "duration": [100, 300, 100, 100]}, [0, 0.1, 0.4, 0.5]),
+        ("a.png", {"duration": 200}, [0, 0.2, 0.4, 0.6]),
+        ("a.tif", {}, [0, 0, 0, 0]),
+    ],
+)
+def test_an_image_file_of_several_pictures_is_a_video(
+    tmp_path: Path, name: str, options: dict[str, Any], times: list[float]
+) -> None:
+    first, *rest = pictures(4)
+    first.save(tmp_path / name, save_all=True, append_images=rest, **options)
+    source = open_source(tmp_path / name)
+    frames = list(source)
+    assert [int(frame.image[0, 0, 0]) for frame in frames] == [0, 20, 40, 60]
+    assert [frame.timestamp for frame in frames] == pytest.approx(times)
+    assert source.report().expected_frames == 4
+    assert [frame.timestamp for frame in open_source(tmp_path / name, fps=2)] == [0, 0.5, 1, 1.5]
+    Image.new("RGB", (32, 24)).save(tmp_path / "b.png")
+    with pytest.raises(SourceError, match=r"contains several pictures .*seen: 4"):
+        list(open_source(tmp_path))
+
+
+def test_previews_in_a_photo_are_no_frames(tmp_path: Path) -> None:
+    first, *rest = pictures(2)
+    first.save(tmp_path / "photo.jpg", format="MPO", save_all=True, append_images=rest)
+    assert len(list(open_source(tmp_path / "photo.jpg"))) == 1
+    assert len(list(open_source(tmp_path))) == 1
+
+
+@pytest.mark.parametrize("ending", ["jfif", "jpe", "JPEG", "apng", "dib", "pnm"])
+def test_all_endings_of_readable_formats(tmp_path: Path, ending: str) -> None:
+    formats = {"jfif": "JPEG", "jpe": "JPEG", "apng": "PNG", "dib": "BMP", "pnm": "PPM"}
+    Image.new("RGB", (32, 24)).save(tmp_path / f"0.{ending}", format=formats.get(ending, ending))
+    assert len(list(open_source(tmp_path))) == len(list(open_source(tmp_path / f"0.{ending}"))) == 1
+
+
+@pytest.mark.parametrize("pages", [1, 3])
+def test_floating_point_pixels_are_refused(tmp_path: Path, pages: int) -> None:
+    first, *rest = [Image.fromarray(np.full((24, 32), 0.5, np.float32)) for _ in range(pages)]
+    first.save(tmp_path / "depth.tif", save_all=True, append_images=rest)
+    with pytest.raises(SourceError, match="floating-point pixels"):
+        list(open_source(tmp_path / "depth.tif"))
+
+
+def test_files_that_are_left_out_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("0.png", "1.png"):
+        Image.new("RGB", (32, 24)).save(tmp_path / name)
+    for name in ("notes.txt", "clip.heic", ".DS_Store"):
+        (tmp_path / name).touch()
+    assert len(list(open_source(tmp_path))) == 2
+    assert "2 images are read, 2 other files are left out, such as clip.heic" in caplog.text
