@@ -227,7 +227,9 @@ def save_checkpoint(model: VISModel | Checkpoint, path: str | Path, *, notes: Ma
 
     Raises:
         CheckpointError: Some keys do not match, or a tensor has NaN or infinite values.
+        OutputError: The file cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     path = Path(path)
@@ -238,6 +240,10 @@ def save_checkpoint(model: VISModel | Checkpoint, path: str | Path, *, notes: Ma
         state, info = model.state_dict(), model.info
     check_finite(state, "the network")
     text = json.dumps({**metadata(info), **({"notes": dict(notes)} if notes else {})})
+    tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     with replacing_file(path) as temporary:
-        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, temporary, {METADATA_KEY: text})
+        try:
+            save_file(tensors, temporary, {METADATA_KEY: text})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
     return path

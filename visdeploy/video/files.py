@@ -43,6 +43,8 @@ class VideoSource(Source):
         self.kind = "url" if self._remote else "video"
         shown = re.sub(r"//[^/@]*@", "//", self._location)
         super().__init__(name or Path(shown).stem or shown, shown, max_frames=max_frames, step=step, on_error=on_error)
+        if not self._remote:
+            self.files = (Path(self._location),)
         self._timeout, self._options = timeout, options
         self._container: av.container.InputContainer | None = None
         self._warned_turn = False

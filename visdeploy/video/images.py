@@ -32,12 +32,12 @@ class ImageSource(Source):
         fps: float = 0.0,
     ) -> None:
         super().__init__(name, path, max_frames=max_frames, step=step, on_error=on_error)
-        self._files = list(files)
+        self.files = tuple(files)
         self.fps = fps / step
-        self.expected_frames = self.estimated_frames = self._limit(len(self._files))
+        self.expected_frames = self.estimated_frames = self._limit(len(self.files))
 
     def _read(self) -> Iterator[RawFrame]:
-        for file in self._files:
+        for file in self.files:
             yield None, partial(read_image, file)
 
 

@@ -6,6 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, get_args
 
@@ -91,6 +92,7 @@ class Source(ABC):
         expected_frames: Number of frames that the source announces, after `step` and `max_frames`; None if unknown.
         estimated_frames: `expected_frames`, or an estimate from duration and rate, for progress bars only.
         delivered_frames: Number of frames delivered so far.
+        files: Local files and folders that the source reads.
     """
 
     kind = "arrays"
@@ -103,6 +105,7 @@ class Source(ABC):
         if on_error not in get_args(OnError):
             raise ConfigError("on_error of a source", seen=repr(on_error), expected=", ".join(get_args(OnError)))
         self.name, self.path, self.max_frames, self.step, self.on_error = name, path, max_frames, step, on_error
+        self.files: tuple[Path, ...] = ()
         self.fps = 0.0
         self.height: int | None = None
         self.width: int | None = None
