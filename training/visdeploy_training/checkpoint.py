@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -245,5 +247,6 @@ def save_checkpoint(model: VISModel | Checkpoint, path: str | Path, *, notes: Ma
         try:
             save_file(tensors, temporary, {METADATA_KEY: text})
         except SafetensorError as error:
-            raise OSError(str(error)) from error
+            code = re.search(r"os error (\d+)", str(error))
+            raise (OSError(int(code[1]), os.strerror(int(code[1]))) if code else OSError(str(error))) from error
     return path
