@@ -123,6 +123,8 @@ def writing(target: Path) -> Iterator[None]:
     """Raise an `OutputError` that names `target` in place of an `OSError` of the block."""
     try:
         yield
+    except OutputError:
+        raise
     except OSError as error:
         advice = "Choose another path, or check the permissions."
         if error.errno in _FULL:

@@ -46,7 +46,7 @@ class ExportError(VisdeployError):
     """A checkpoint could not be exported, or its parity certificate failed."""
 
 
-class OutputError(VisdeployError):
+class OutputError(VisdeployError, OSError):
     """An output cannot be written, or writing it would destroy something else."""
 
 

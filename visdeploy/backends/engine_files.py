@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from visdeploy.atomic import replacing_file, write_text
 from visdeploy.backends.engine_index import REBUILD, EngineEntry, EngineIndex, read_index
 from visdeploy.bundle_files import ENGINES, INDEX, file_sha256, is_engine_file
-from visdeploy.errors import BundleError, OutputError
+from visdeploy.errors import BundleError
 from visdeploy.manifest import LOWER_LIMITS, Tolerance, Tolerances, describe_errors
 
 LOCK = ".lock"
@@ -235,7 +235,7 @@ def _writing(folder: Path) -> Iterator[Path]:
         with _locked(engines / LOCK):
             _recover(folder, engines)
             yield engines
-    except (OSError, OutputError) as error:
+    except OSError as error:
         hint = "Check the path, its permissions and the free space."
         raise BundleError(f"{engines} cannot be written", seen=str(error), hint=hint) from error
 

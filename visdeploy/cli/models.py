@@ -32,10 +32,11 @@ def register(app: typer.Typer) -> None:
 def train(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="Recipe: YAML file, or name of a shipped one.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe fields.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Train a method as described by a recipe. KEY=VALUE changes single fields (optim.lr=1e-4)."""
     training = require("visdeploy_training", extra="train", purpose="training")
-    written = training.train(config, overrides or [])
+    written = training.train(config, overrides or [], overwrite=overwrite)
     stdout.print(f"wrote {written}", highlight=False)
 
 

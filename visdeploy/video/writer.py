@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from visdeploy.atomic import replacing_file, writing
-from visdeploy.errors import ConfigError, DataError, OutputError
+from visdeploy.errors import ConfigError, DataError
 from visdeploy.video.source import Image
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class VideoWriter:
 
     def _discard(self, error: BaseException) -> None:
         self._writing = False
-        with suppress(OSError, OutputError):  # the container cannot be finished either, for example on a full disk
+        with suppress(OSError):  # the container cannot be finished either, for example on a full disk
             self._stack.__exit__(type(error), error, error.__traceback__)
 
     def __enter__(self) -> VideoWriter:
