@@ -49,7 +49,7 @@ def replacing_files(paths: Sequence[str | Path]) -> Iterator[list[Path]]:
     """
     targets = [Path(path) for path in paths]
     with writing(targets[0]), ExitStack() as stack:
-        temporaries = [stack.enter_context(_staged(target)) for target in targets]
+        temporaries = [stack.enter_context(staging(target)) for target in targets]
         yield temporaries
         for temporary in temporaries:
             temporary.chmod(0o666 & ~_umask())
@@ -64,10 +64,29 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
         OutputError: The block raised an `OSError`, or the folder cannot be renamed.
     """
     target = Path(path)
-    with writing(target), _staged(target, folder=True) as temporary:
+    with writing(target), staging(target, folder=True) as temporary:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
         swap_folder(temporary, target)
+
+
+@contextmanager
+def staging(target: Path, *, folder: bool = False) -> Iterator[Path]:
+    """Yield a temporary file or folder next to `target`, and remove it at the end unless it was renamed.
+
+    Missing parent folders are created, and removed if they stay empty.
+    """
+    created = [parent for parent in target.parents if not parent.exists()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        prefix, suffix = f".{(target.name if folder else target.stem)[:40]}-", f".part{'' if folder else target.suffix}"
+        _remove_leftovers(target.parent, prefix, suffix)
+        with ExitStack() as stack:
+            yield _create_locked(stack, target.parent, prefix, suffix, folder=folder)
+    finally:
+        for parent in created:  # innermost first; folders that are not empty stay
+            with suppress(OSError):
+                parent.rmdir()
 
 
 def swap_folder(staged: Path, target: Path) -> None:
@@ -114,7 +133,7 @@ def try_writing(path: str | Path, *, folder: bool = False) -> None:
     with writing(target):
         with suppress(FileNotFoundError):
             target.lstat()  # fails if the name is too long
-        with _staged(target, folder=folder):
+        with staging(target, folder=folder):
             pass
 
 
@@ -132,22 +151,6 @@ def writing(target: Path) -> Iterator[None]:
         elif isinstance(error, NotADirectoryError | FileExistsError):
             advice = "A part of the path is a file; choose another path."
         raise OutputError(f"cannot write {target}", seen=error.strerror or str(error), hint=advice) from error
-
-
-@contextmanager
-def _staged(target: Path, *, folder: bool = False) -> Iterator[Path]:
-    """Yield a temporary file or folder for `target`. Remove it, and the parent folders that stay empty, at the end."""
-    created = [parent for parent in target.parents if not parent.exists()]
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        prefix, suffix = f".{(target.name if folder else target.stem)[:40]}-", f".part{'' if folder else target.suffix}"
-        _remove_leftovers(target.parent, prefix, suffix)
-        with ExitStack() as stack:
-            yield _create_locked(stack, target.parent, prefix, suffix, folder=folder)
-    finally:
-        for parent in created:  # innermost first; folders that are not empty stay
-            with suppress(OSError):
-                parent.rmdir()
 
 
 def _create_locked(stack: ExitStack, parent: Path, prefix: str, suffix: str, *, folder: bool) -> Path:
