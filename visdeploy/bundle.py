@@ -8,9 +8,8 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from visdeploy.atomic import swap_folder
+from visdeploy.atomic import staging, swap_folder, writing
 from visdeploy.backends.engine_files import check_engines
 from visdeploy.bundle_files import (
     check_file,
@@ -200,25 +199,17 @@ def stage_bundle(path: str | os.PathLike[str], *, overwrite: bool = False) -> It
     """
     target = Path(os.path.abspath(path))
     _check_target(target, overwrite=overwrite)
-    created = [parent for parent in target.parents if not parent.exists()]
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-    except OSError as error:
-        raise BundleError(f"{target} cannot be created", seen=str(error), hint="Choose another path.") from error
-    try:
+    with writing(target), ExitStack() as stack:
+        try:
+            work = stack.enter_context(staging(target, folder=True))
+        except OSError as error:
+            raise BundleError(f"{target} cannot be created", seen=str(error), hint="Choose another path.") from error
         staged = work / "new"
         staged.mkdir()
         yield staged
         Bundle.open(staged)
         _check_target(target, overwrite=overwrite)
         swap_folder(staged, target)
-        created = []
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        for parent in created:  # innermost first; folders that are not empty stay
-            with suppress(OSError):
-                parent.rmdir()
 
 
 def seal_bundle(folder: Path, fields: Mapping[str, Any]) -> Bundle:

@@ -20,7 +20,7 @@ _CLUTTER = re.compile(r"\.ds_store|\._.*|(eh)?thumbs\.db|desktop\.ini|icon\r", r
 # documents that a model hub stores beside a model
 _DOCUMENT = re.compile(r".*\.md|(readme|licen[cs]e|notice|copying|citation)(\.(txt|rst|cff))?", re.IGNORECASE)
 # plans, their index, and the hidden names that their writer uses
-_ENGINE_FILE = re.compile(r"engines/(index\.json|[^.].*\.plan|\.lock|\.index-.{8}\.json|\.[^_].*\.plan)")
+_ENGINE_FILE = re.compile(r"engines/(index\.json|[^.].*\.plan|\.lock|\.index-.{8}(\.part)?\.json|\.[^_].*\.plan)")
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,10 @@ class ExportError(VisdeployError):
     """A checkpoint could not be exported, or its parity certificate failed."""
 
 
+class OutputError(VisdeployError, OSError):
+    """An output cannot be written, or writing it would destroy something else."""
+
+
 class SourceError(VisdeployError):
     """A video or image source cannot be opened or decoded."""
 

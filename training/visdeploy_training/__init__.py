@@ -25,8 +25,8 @@ __all__ = [
 ]
 
 
-def train(recipe: str | Path, overrides: Sequence[str] = ()) -> Path:
+def train(recipe: str | Path, overrides: Sequence[str] = (), *, overwrite: bool = True) -> Path:
     """Train a network from a recipe; see `visdeploy_training.engine.train`."""
     from visdeploy_training.engine import train as run  # Lightning takes seconds to import; export does not need it
 
-    return run(recipe, overrides)
+    return run(recipe, overrides, overwrite=overwrite)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -227,7 +229,9 @@ def save_checkpoint(model: VISModel | Checkpoint, path: str | Path, *, notes: Ma
 
     Raises:
         CheckpointError: Some keys do not match, or a tensor has NaN or infinite values.
+        OutputError: The file cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     path = Path(path)
@@ -238,6 +242,11 @@ def save_checkpoint(model: VISModel | Checkpoint, path: str | Path, *, notes: Ma
         state, info = model.state_dict(), model.info
     check_finite(state, "the network")
     text = json.dumps({**metadata(info), **({"notes": dict(notes)} if notes else {})})
+    tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     with replacing_file(path) as temporary:
-        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, temporary, {METADATA_KEY: text})
+        try:
+            save_file(tensors, temporary, {METADATA_KEY: text})
+        except SafetensorError as error:
+            code = re.search(r"os error (\d+)", str(error))
+            raise (OSError(int(code[1]), os.strerror(int(code[1]))) if code else OSError(str(error))) from error
     return path

@@ -11,6 +11,7 @@ import typer
 
 from visdeploy.cli import doctor, models, runs
 from visdeploy.cli.console import stderr
+from visdeploy.cli.signals import terminating
 from visdeploy.errors import VisdeployError
 
 app = typer.Typer(
@@ -46,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; print a `VisdeployError` as one line on standard error and exit with code 1."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(words)
+        with terminating():
+            app(words)
     except VisdeployError as error:
         if {"-v", "--verbose"} & set(words[:1]):
             raise

@@ -8,7 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from visdeploy.cli.console import facts, stdout, table
+from visdeploy.cli.outputs import Overwrite, check_outputs
+from visdeploy.errors import ConfigError
 from visdeploy.optional import require
+from visdeploy.outputs import Output
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder (NAME.vis).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -29,10 +32,11 @@ def register(app: typer.Typer) -> None:
 def train(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="Recipe: YAML file, or name of a shipped one.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe fields.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Train a method as described by a recipe. KEY=VALUE changes single fields (optim.lr=1e-4)."""
     training = require("visdeploy_training", extra="train", purpose="training")
-    written = training.train(config, overrides or [])
+    written = training.train(config, overrides or [], overwrite=overwrite)
     stdout.print(f"wrote {written}", highlight=False)
 
 
@@ -42,8 +46,13 @@ def convert(
     method: Annotated[str | None, typer.Option(help="Method; default: recognised from the layout.")] = None,
     variant: Annotated[str | None, typer.Option(help="Variant; default: recognised from the layout.")] = None,
     classes: Classes = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Convert a checkpoint to the layout of visdeploy, and report missing, unexpected and misshapen keys."""
+    target = out or checkpoint.with_suffix(".safetensors")
+    if target.suffix.lower() != ".safetensors":
+        raise ConfigError(f"cannot write {target}", seen=f"ending {target.suffix!r}", expected=".safetensors")
+    check_outputs([Output(target)], [checkpoint], overwrite=overwrite)
     training = require("visdeploy_training", extra="train", purpose="converting a checkpoint")
     made = training.convert_checkpoint(checkpoint, method=method, variant=variant, classes=_names(classes))
     report = made.report
@@ -58,7 +67,7 @@ def convert(
         for key in getattr(report, kind):
             stdout.print(f"{kind}: {key}", highlight=False, markup=False)
     report.raise_on_problem()
-    written = training.save_checkpoint(made, out or checkpoint.with_suffix(".safetensors"))
+    written = training.save_checkpoint(made, target)
     stdout.print(f"wrote {written}", highlight=False)
 
 
@@ -77,14 +86,18 @@ def export(
     ] = None,
     certify_on: Annotated[str | None, typer.Option(help="Video for the certificate; default: synthetic clip.")] = None,
     certify_frames: Annotated[int, typer.Option(help="Number of frames for the certificate.", min=1)] = 30,
-    overwrite: Annotated[bool, typer.Option(help="Replace an existing bundle.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Export a checkpoint to a bundle, and compare the bundle with PyTorch."""
     from visdeploy.exporting import export as run
+    from visdeploy.video import local_files
 
+    target = out or checkpoint.with_suffix(".vis")
+    inputs = (checkpoint, *(() if certify_on is None else local_files(certify_on)))
+    check_outputs([Output(target, folder=True)], inputs, overwrite=overwrite)
     bundle = run(
         checkpoint,
-        out,
+        target,
         method=method,
         variant=variant,
         classes=_names(classes),

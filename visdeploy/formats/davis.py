@@ -19,8 +19,9 @@ from visdeploy.atomic import replacing_folder
 from visdeploy.errors import DataError
 from visdeploy.formats.common import sorted_tracks
 from visdeploy.formats.overlaps import owner_map
-from visdeploy.formats.sidecar import paths_by_name, read_sidecar, write_sidecar
+from visdeploy.formats.sidecar import paths_by_name, read_sidecar, sidecar_text
 from visdeploy.masks import Mask
+from visdeploy.outputs import Output
 from visdeploy.results import Track, VideoResult
 
 _MOST_OBJECTS = 254
@@ -30,15 +31,27 @@ _SIDECAR = "tracks.json"
 
 def save(results: Sequence[VideoResult], path: Path) -> None:
     """Write one folder per video into `path`. A folder of the same video is replaced, other files are kept."""
-    folders = paths_by_name(results, path)
-    for result, folder in zip(results, folders, strict=True):
-        _check(result, folder)
+    folders = [output.path for output in outputs([r.name for r in results], path)]
+    for result in results:
+        _check(result)
     for result, folder in zip(results, folders, strict=True):
         with replacing_folder(folder) as temporary:
             _write(result, temporary)
 
 
-def _check(result: VideoResult, folder: Path) -> None:
+def outputs(names: Sequence[str], path: Path) -> list[Output]:
+    """Return the folders that `save` writes for videos of these names.
+
+    Raises:
+        DataError: A folder of that name is not a DAVIS result, or two videos would share one.
+    """
+    folders = paths_by_name(names, path)
+    for folder in folders:
+        _check_folder(folder)
+    return [Output(folder, folder=True) for folder in folders]
+
+
+def _check(result: VideoResult) -> None:
     if len(result.tracks) > _MOST_OBJECTS:
         raise DataError(
             f"video {result.name!r} has too many tracks for indexed PNGs",
@@ -46,6 +59,9 @@ def _check(result: VideoResult, folder: Path) -> None:
             expected=f"up to {_MOST_OBJECTS}: one byte per pixel, 0 for the background, 255 for void pixels",
             hint="Save it as ytvis, coco, mots or parquet.",
         )
+
+
+def _check_folder(folder: Path) -> None:
     if not folder.exists():
         return
     strange = None
@@ -82,7 +98,7 @@ def _write(result: VideoResult, folder: Path) -> None:
         image = Image.fromarray(numbers[owners])
         image.putpalette(palette)
         image.save(folder / f"{frame.index:0{digits}d}.png")
-    write_sidecar(folder / _SIDECAR, result, objects, masks, moved)
+    (folder / _SIDECAR).write_text(sidecar_text(result, objects, masks, moved), encoding="utf-8")
 
 
 def davis_palette() -> npt.NDArray[np.uint8]:
@@ -117,14 +133,15 @@ def _is_video(folder: Path) -> bool:
 def _read(folder: Path) -> VideoResult:
     files = sorted(folder.glob("*.png"), key=lambda p: (len(p.stem), p.stem))
     if (folder / _SIDECAR).is_file():
-        result, objects, masks = read_sidecar(folder / _SIDECAR)
+        sidecar = read_sidecar(folder / _SIDECAR)
+        result, objects = sidecar.result, sidecar.objects
         if len(files) != result.num_frames:
             raise DataError(f"{folder} is incomplete", seen=f"{len(files)} PNGs", expected=f"{result.num_frames}",
                             hint="Copy the folder again.")  # fmt: skip
     else:
         height, width = _read_png(files[0]).shape
         result, objects = VideoResult(folder.name, height, width, len(files), ("object",)), {}
-        masks = None
+        sidecar = None
     for index, file in enumerate(files):
         numbers = _read_png(file)
         if numbers.shape != (result.height, result.width):
@@ -132,8 +149,10 @@ def _read(folder: Path) -> VideoResult:
                             expected=f"{result.height}x{result.width}")  # fmt: skip
         _add_frame(result, objects, index, numbers, file, open_ended=not (folder / _SIDECAR).is_file())
     found = sum(len(t.masks) for t in result.tracks)
-    if masks is not None and found != masks:
-        raise DataError(f"{folder} was changed", seen=f"{found} masks", expected=f"{masks} according to its {_SIDECAR}")
+    if sidecar is not None and found != sidecar.masks:
+        raise DataError(
+            f"{folder} was changed", seen=f"{found} masks", expected=f"{sidecar.masks} according to its {_SIDECAR}"
+        )
     result.tracks = sorted_tracks(result.tracks)
     return result
 

@@ -8,14 +8,16 @@ logged and stored. A file `NAME.tracks.json` next to the text holds the remainin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 
-from visdeploy.atomic import write_text
+from visdeploy.atomic import replacing_files
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.formats.common import sorted_tracks
 from visdeploy.formats.overlaps import without_overlaps
-from visdeploy.formats.sidecar import paths_by_name, read_sidecar, write_sidecar
+from visdeploy.formats.sidecar import paths_by_name, read_sidecar, sidecar_text
 from visdeploy.json_fields import Entry
+from visdeploy.outputs import Output
 from visdeploy.results import Track, VideoResult
 from visdeploy.tracking.filtering import filtered
 
@@ -34,15 +36,28 @@ def save(results: Sequence[VideoResult], path: Path, *, filter_tracks: bool = Fa
     """
     if filter_tracks:
         results = [filtered(each) for each in results]
-    if path.suffix == ".txt":
-        if len(results) > 1:
-            raise ConfigError(f"cannot write {len(results)} videos to {path}", expected="a folder for several videos")
-        files = [path]
-    else:
-        files = paths_by_name(results, path, suffix=".txt")
+    files = _files([r.name for r in results], path)
     numbers = [_object_numbers(r) for r in results]
     for result, file, objects in zip(results, files, numbers, strict=True):
         _write(result, file, objects)
+
+
+def outputs(names: Sequence[str], path: Path) -> list[Output]:
+    """Return the files that `save` writes for videos of these names.
+
+    Raises:
+        ConfigError: `path` is a file, and there are several videos.
+        DataError: Two videos would share a file.
+    """
+    return [Output(each) for file in _files(names, path) for each in (file, _sidecar(file))]
+
+
+def _files(names: Sequence[str], path: Path) -> list[Path]:
+    if path.suffix != ".txt":
+        return paths_by_name(names, path, suffix=".txt")
+    if len(names) > 1:
+        raise ConfigError(f"cannot write {len(names)} videos to {path}", expected="a folder for several videos")
+    return [path]
 
 
 def _object_numbers(result: VideoResult) -> dict[int, int]:
@@ -71,8 +86,15 @@ def _write(result: VideoResult, file: Path, objects: dict[int, int]) -> None:
         for instance, mask in found:
             number, counts = objects[instance.track_id], mask.counts.decode("ascii")
             lines.append(f"{frame.index} {number} {number // _PER_CLASS} {mask.height} {mask.width} {counts}\n")
-    write_sidecar(_sidecar(file), result, objects, len(lines), moved)
-    write_text(file, "".join(lines))
+    sidecar = sidecar_text(result, objects, len(lines), moved, digest=_digest(lines))
+    with replacing_files([file, _sidecar(file)]) as (text, metadata):
+        text.write_text("".join(lines), encoding="ascii")
+        metadata.write_text(sidecar, encoding="utf-8")
+
+
+def _digest(lines: Sequence[str]) -> str:
+    """Return a checksum of lines, without regard to empty ones and line ends."""
+    return sha256("\n".join(stripped for line in lines if (stripped := line.strip())).encode()).hexdigest()
 
 
 def _sidecar(file: Path) -> Path:
@@ -100,14 +122,22 @@ def load(
 
 
 def _read(file: Path, classes: Sequence[str] | None, videos: Mapping[str, tuple[int, int, int]]) -> VideoResult:
-    lines = _read_lines(file)
+    text = _read_text(file)
+    lines = _parse_lines(file, text)
     if _sidecar(file).is_file():
-        result, objects, masks = read_sidecar(_sidecar(file))
-        if len(lines) != masks:
+        sidecar = read_sidecar(_sidecar(file))
+        result = sidecar.result
+        if len(lines) != sidecar.masks:
             raise DataError(f"{file} is incomplete", seen=f"{len(lines)} lines",
-                            expected=f"{masks} according to {_sidecar(file).name}",
+                            expected=f"{sidecar.masks} according to {_sidecar(file).name}",
                             hint="Copy both files again.")  # fmt: skip
-        _add_masks(result, objects, lines)
+        _add_masks(result, sidecar.objects, lines)
+        if sidecar.digest not in (None, _digest(text)):
+            raise DataError(
+                f"{file} and {_sidecar(file).name} do not belong together",
+                seen="other masks than those for which the metadata were written",
+                hint="Copy both files again, or delete the metadata to read the masks without them.",
+            )
     elif not lines and file.stem in videos:
         length, height, width = videos[file.stem]
         result = VideoResult(file.stem, height, width, length, tuple(classes or ()))
@@ -117,13 +147,16 @@ def _read(file: Path, classes: Sequence[str] | None, videos: Mapping[str, tuple[
     return result
 
 
-def _read_lines(file: Path) -> list[Entry]:
+def _read_text(file: Path) -> list[str]:
     try:
-        text = file.read_text(encoding="ascii")
+        return file.read_text(encoding="ascii").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} is not a MOTS text file", seen=str(error)[:120], expected="ASCII lines") from error
+
+
+def _parse_lines(file: Path, text: Sequence[str]) -> list[Entry]:
     entries = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text, start=1):
         parts = line.split()
         if not parts:
             continue

@@ -25,6 +25,7 @@ from visdeploy.formats.common import (
 )
 from visdeploy.json_fields import Entry
 from visdeploy.optional import require
+from visdeploy.outputs import Output
 from visdeploy.results import Track, VideoResult
 
 _KEY = b"visdeploy"
@@ -41,6 +42,12 @@ def _pyarrow() -> Any:
     import pyarrow
 
     return pyarrow
+
+
+def outputs(names: Sequence[str], path: Path) -> list[Output]:
+    """Return the file that `save` writes, if the package for it is installed."""
+    _pyarrow()
+    return [Output(path)]
 
 
 def save(results: Sequence[VideoResult], path: Path) -> None:

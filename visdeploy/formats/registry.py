@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from visdeploy.errors import ConfigError, DataError
+from visdeploy.outputs import Output, check_inputs_kept
 from visdeploy.results import VideoResult
+from visdeploy.video.opening import local_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,16 @@ class Format:
     def _function(self, name: str) -> Callable[..., Any]:
         function: Callable[..., Any] = getattr(import_module(f"visdeploy.formats.{self.name}"), name)
         return function
+
+    def outputs(self, names: Sequence[str], path: Path) -> list[Output]:
+        """Return what `save` writes for videos of these names, after checking what can be known before.
+
+        Raises:
+            DependencyError: A package for the format is not installed.
+        """
+        module = import_module(f"visdeploy.formats.{self.name}")
+        found: list[Output] = module.outputs(names, path) if hasattr(module, "outputs") else [Output(path)]
+        return found
 
     def call(self, name: str, *arguments: Any, **options: Any) -> Any:
         """Run `save` or `load` of the module; raise a `ConfigError` that names an unknown option."""
@@ -95,15 +107,35 @@ def save(
     Raises:
         ConfigError: The format or an option is unknown.
         DataError: The format cannot represent the results.
+        OutputError: The file or folder cannot be written, or a source of the results would be replaced.
     """
     results = [result] if isinstance(result, VideoResult) else list(result)
     if not results:
         raise DataError("nothing to save", seen="no results", expected="at least one VideoResult")
     path = Path(path)
-    entry = _entry(format) if format else FORMATS[_by_ending(path)]
+    entry = _for_saving(path, format)
     _check_saveable(results)
+    inputs = [file for result in results if result.source is not None for file in local_files(result.source)]
+    check_inputs_kept(entry.outputs([result.name for result in results], path), inputs)
     entry.call("save", results, path, **options)
     return path
+
+
+def planned_outputs(names: Sequence[str], path: str | Path, *, format: str | None = None) -> list[Output]:
+    """Return the files and folders that `save` would write for videos of these names.
+
+    Args:
+        names: Names of the videos.
+        path: See `save`.
+        format: See `save`.
+
+    Raises:
+        ConfigError: The format is unknown.
+        DataError: Two videos would share a file, or something else is at the path of a DAVIS folder.
+        DependencyError: A package for the format is not installed.
+    """
+    path = Path(path)
+    return _for_saving(path, format).outputs(names, path)
 
 
 def load(path: str | Path, *, format: str | None = None, **options: Any) -> list[VideoResult]:
@@ -131,6 +163,10 @@ def _entry(name: str) -> Format:
     if name not in FORMATS:
         raise ConfigError("unknown result format", seen=repr(name), expected=", ".join(FORMATS))
     return FORMATS[name]
+
+
+def _for_saving(path: Path, format: str | None) -> Format:
+    return _entry(format) if format else FORMATS[_by_ending(path)]
 
 
 def _by_ending(path: Path) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from visdeploy.atomic import write_text
 from visdeploy.errors import DataError
 from visdeploy.formats.common import dump_json, read_head, read_track, track_head, video_head
 from visdeploy.json_fields import Entry, read_json
@@ -18,15 +18,17 @@ logger = logging.getLogger(__name__)
 _KIND = "visdeploy tracks 1"
 
 
-def write_sidecar(path: Path, result: VideoResult, objects: Mapping[int, int], masks: int, moved: int) -> None:
-    """Write the metadata that pixels cannot store, and log how many pixels were reassigned.
+def sidecar_text(
+    result: VideoResult, objects: Mapping[int, int], masks: int, moved: int, *, digest: str | None = None
+) -> str:
+    """Return the metadata that pixels cannot store as JSON text, and log how many pixels were reassigned.
 
     Args:
-        path: JSON file.
         result: Result of the video.
         objects: Map from track id to the number of the object in the pixel format.
         masks: Number of masks written.
         moved: Number of pixels reassigned from one mask to another with a higher score.
+        digest: Checksum of the masks, which ties the metadata to them.
     """
     if moved:
         logger.warning("%s: %d pixels of overlapping masks were assigned to the higher score", result.name, moved)
@@ -40,16 +42,30 @@ def write_sidecar(path: Path, result: VideoResult, objects: Mapping[int, int], m
         "reassigned_pixels": moved,
         "tracks": tracks,
     }
-    write_text(path, dump_json(content, str(path)))
+    if digest is not None:
+        content["masks_sha256"] = digest
+    return dump_json(content, f"the metadata of {result.name!r}")
 
 
-def read_sidecar(path: Path) -> tuple[VideoResult, dict[int, int], int]:
-    """Read a file written by `write_sidecar`.
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """Content of a sidecar file.
 
-    Returns:
-        The result with its tracks but without masks; a map from object number to position in its `tracks`; and the
-        number of masks written.
+    Attributes:
+        result: Result with its tracks but without masks.
+        objects: Map from object number to position in the tracks of `result`.
+        masks: Number of masks written.
+        digest: Checksum of the masks; None in files of earlier versions.
     """
+
+    result: VideoResult
+    objects: dict[int, int]
+    masks: int
+    digest: str | None
+
+
+def read_sidecar(path: Path) -> Sidecar:
+    """Read a file with the text of `sidecar_text`."""
     entry = Entry.of(str(path), read_json(path))
     if entry.text("kind") != _KIND:
         raise entry.fail("kind", seen=entry.text("kind"), expected=_KIND)
@@ -59,19 +75,19 @@ def read_sidecar(path: Path) -> tuple[VideoResult, dict[int, int], int]:
     objects = {t.integer("object", minimum=1): i for i, t in enumerate(tracks)}
     if len(objects) != len(tracks):
         raise entry.fail("tracks", seen="a repeated object number", expected="one number per track")
-    return result, objects, entry.integer("masks")
+    return Sidecar(result, objects, entry.integer("masks"), entry.text("masks_sha256", None))
 
 
-def paths_by_name(results: Sequence[VideoResult], folder: Path, *, suffix: str = "") -> list[Path]:
-    """Return a path in `folder` for each video, named after the video.
+def paths_by_name(names: Sequence[str], folder: Path, *, suffix: str = "") -> list[Path]:
+    """Return a path in `folder` for each video name.
 
     Raises:
         DataError: Two videos get the same path, because some characters are not allowed in file names.
     """
-    paths = [folder / f"{safe_name(r.name)}{suffix}" for r in results]
+    paths = [folder / f"{safe_name(name)}{suffix}" for name in names]
     if len(set(paths)) != len(paths):
         kind = "file" if suffix else "folder"
-        raise DataError(f"two videos would share a {kind} in {folder}", seen=", ".join(r.name for r in results))
+        raise DataError(f"two videos would share a {kind} in {folder}", seen=", ".join(names))
     return paths
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from visdeploy.errors import ConfigError, DataError
+from visdeploy.outputs import Output, check_inputs_kept
 from visdeploy.render.draw import Style, draw_styled
 from visdeploy.results import VideoResult
-from visdeploy.video import Frame, Source, VideoWriter, open_source
+from visdeploy.video import Frame, Source, VideoWriter, local_files, open_source
 
 _FPS = 25.0  # frame rate of videos rendered from images without one
 _TOLERANCE = 1e-4  # seconds; far below any frame period, far above the rounding of timestamps in files
@@ -50,6 +51,7 @@ def render_video(
         DataError: There is no source, or it does not match the result.
         SourceError: The source cannot be read.
         ConfigError: The style, the ending or the frame rate is not supported.
+        OutputError: The file cannot be written, or is the source.
     """
     look, path = Style.of(style), Path(path)
     source = (result.address or result.source) if source is None else source
@@ -58,6 +60,7 @@ def render_video(
                         hint="Pass source= with the video, folder or frames it was computed from.")  # fmt: skip
     if result.num_frames == 0:
         raise DataError(f"the result of {result.name!r} has no frames to render")
+    check_inputs_kept([Output(path)], local_files(source))
     stamped = _rising(result) and fps is None
     rate = fps or result.fps or _FPS
     if rate <= 0:

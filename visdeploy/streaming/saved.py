@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from visdeploy.atomic import replacing_file
-from visdeploy.errors import DataError, StreamError
+from visdeploy.errors import DataError, OutputError, StreamError
 from visdeploy.masks import Mask
 from visdeploy.results import FrameResult, Instance
 
@@ -99,8 +99,8 @@ class SavedStream:
         try:
             with replacing_file(path) as temporary, temporary.open("wb") as file:
                 np.savez(file, allow_pickle=False, **arrays)
-        except OSError as error:
-            raise StreamError(f"the stream cannot be saved to {path}", seen=str(error)) from error
+        except OutputError as error:
+            raise StreamError(f"the stream cannot be saved to {path}", seen=error.seen, hint=error.hint) from error
         return path
 
     @classmethod

@@ -3,8 +3,17 @@
 OpenCV and PyAV are imported on first use.
 """
 
-from visdeploy.video.opening import open_source
+from visdeploy.video.opening import is_live, local_files, open_source
 from visdeploy.video.source import Frame, Source, SourceReport
-from visdeploy.video.writer import VideoWriter
+from visdeploy.video.writer import VideoWriter, check_ending
 
-__all__ = ["Frame", "Source", "SourceReport", "VideoWriter", "open_source"]
+__all__ = [
+    "Frame",
+    "Source",
+    "SourceReport",
+    "VideoWriter",
+    "check_ending",
+    "is_live",
+    "local_files",
+    "open_source",
+]

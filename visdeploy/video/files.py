@@ -45,6 +45,8 @@ class VideoSource(Source):
         shown = without_secrets(self._location) if self._remote else self._location
         super().__init__(name or Path(shown).stem or shown, shown, max_frames=max_frames, step=step, on_error=on_error)
         self.address = self._location
+        if not self._remote:
+            self.files = (Path(self._location),)
         self._timeout, self._options = timeout, options
         self._container: av.container.InputContainer | None = None
         self._warned_turn = self._sideways = False

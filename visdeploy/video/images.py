@@ -41,17 +41,17 @@ class ImageSource(Source):
         fps: float = 0.0,
     ) -> None:
         super().__init__(name, path, max_frames=max_frames, step=step, on_error=on_error)
-        self._files = list(files)
+        self.files = tuple(files)
         self.fps = fps / step
         # an animation or a stack of pages is a video; a folder of them is none
-        self._pictures = count_pictures(self._files[0]) if len(self._files) == 1 else 1
-        self.expected_frames = self.estimated_frames = self._limit(len(self._files) * self._pictures)
+        self._pictures = count_pictures(self.files[0]) if len(self.files) == 1 else 1
+        self.expected_frames = self.estimated_frames = self._limit(len(self.files) * self._pictures)
 
     def _read(self) -> Iterator[RawFrame]:
         if self._pictures > 1:
-            yield from _read_pictures(self._files[0], timed=not self.fps)
+            yield from _read_pictures(self.files[0], timed=not self.fps)
             return
-        for file in self._files:
+        for file in self.files:
             yield None, partial(_read_only_picture, file)
 
 

@@ -86,8 +86,7 @@ def _check_order(source: Any, channels: str) -> None:
 
 
 def _open_path(text: str, name: str | None, fps: float, limits: dict[str, Any], reading: dict[str, Any]) -> Source:
-    if text.lower().startswith("file://"):
-        text = unquote(urlparse(text).path)
+    text = _without_scheme(text)
     if is_url(text):
         return VideoSource(text, name=name, **reading, **limits)
     path = Path(text)
@@ -109,6 +108,41 @@ def _open_path(text: str, name: str | None, fps: float, limits: dict[str, Any], 
     if path.suffix.lower() in SUFFIXES and path.is_file():
         return ImageSource([path], name=name or path.stem, path=text, fps=fps, **limits)
     return VideoSource(path, name=name, **reading, **limits)
+
+
+def local_files(source: Any) -> tuple[Path, ...]:
+    """Return the existing files and folders that a source would read; none for URLs, cameras and arrays.
+
+    Args:
+        source: See `open_source`.
+    """
+    if isinstance(source, Source):
+        return source.files
+    if isinstance(source, list | tuple):
+        return tuple(Path(each) for each in source if isinstance(each, str | os.PathLike))
+    if not isinstance(source, str | os.PathLike):
+        return ()
+    text = _without_scheme(os.fspath(source))
+    path = Path(text)
+    if is_url(text):
+        return ()
+    if path.is_dir():
+        return (path, *list_folder(path))
+    if path.exists() or not glob.has_magic(text):
+        return (path,)
+    return tuple(Path(each) for each in glob.glob(text, recursive=True))
+
+
+def is_live(source: Any) -> bool:
+    """Return whether a source is a URL or a camera, which should not be opened before its frames can be taken."""
+    if not isinstance(source, str | os.PathLike):
+        return isinstance(source, int)
+    text = _without_scheme(os.fspath(source))
+    return is_url(text) or (text.isdecimal() and not Path(text).exists())
+
+
+def _without_scheme(text: str) -> str:
+    return unquote(urlparse(text).path) if text.lower().startswith("file://") else text
 
 
 def _open_glob(pattern: str, name: str | None, fps: float, limits: dict[str, Any]) -> Source:

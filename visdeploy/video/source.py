@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, get_args
 
@@ -98,6 +99,7 @@ class Source(ABC):
         expected_frames: Number of frames that the source announces, after `step` and `max_frames`; None if unknown.
         estimated_frames: `expected_frames`, or an estimate from duration and rate, for progress bars only.
         delivered_frames: Number of frames delivered so far.
+        files: Local files and folders that the source reads.
     """
 
     kind = "arrays"
@@ -112,6 +114,7 @@ class Source(ABC):
         self.name, self.path, self.max_frames, self.step, self.on_error = name, path, max_frames, step, on_error
         self.address = path
         self.pixel_aspect = Fraction(1)
+        self.files: tuple[Path, ...] = ()
         self.fps = 0.0
         self.height: int | None = None
         self.width: int | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from visdeploy.atomic import replacing_file
+from visdeploy.atomic import replacing_file, writing
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.video.source import Image
 
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 _CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _TICKS = 90_000  # per second; fine enough for any camera, and what MPEG itself uses
 _BT709, _LIMITED = 1, 1
+
+
+def check_ending(path: Path) -> None:
+    """Check that the ending of a path is that of a container which `VideoWriter` can write.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if path.suffix.lower() not in _CONTAINERS:
+        raise ConfigError(f"cannot write video {path}", seen=f"ending {path.suffix!r}", expected=", ".join(_CONTAINERS))
 
 
 class VideoWriter:
@@ -41,7 +51,8 @@ class VideoWriter:
 
     Raises:
         ConfigError: An argument is out of range.
-        DataError: The file cannot be created, or a frame has a wrong size, type or timestamp.
+        DataError: FFmpeg cannot encode H.264, or a frame has a wrong size, type or timestamp.
+        OutputError: The file cannot be written.
     """
 
     def __init__(
@@ -66,9 +77,7 @@ class VideoWriter:
         self._open(quality, preset)
 
     def _check(self, quality: int) -> None:
-        if self.path.suffix.lower() not in _CONTAINERS:
-            raise ConfigError(f"cannot write video {self.path}", seen=f"ending {self.path.suffix!r}",
-                              expected=", ".join(_CONTAINERS))  # fmt: skip
+        check_ending(self.path)
         least = 2 if self.odd == "crop" else 1
         if self.width < least or self.height < least:
             raise ConfigError(
@@ -100,10 +109,11 @@ class VideoWriter:
             context.colorspace = context.color_primaries = context.color_trc = _BT709
             context.color_range = _LIMITED
             context.open()
-        except (av.FFmpegError, OSError, ValueError) as error:
+        except (av.FFmpegError, ValueError) as error:
             self._discard(error)
-            raise DataError(f"cannot write video {self.path}", seen=str(error),
-                            expected="a writable folder, and FFmpeg with libx264") from error  # fmt: skip
+            raise DataError(
+                f"cannot write video {self.path}", seen=str(error), expected="FFmpeg with libx264"
+            ) from error
         self._container, self._stream, self._writing = container, stream, True
 
     def write(self, image: Image, timestamp: float | None = None) -> None:
@@ -144,8 +154,9 @@ class VideoWriter:
         return np.ascontiguousarray(image)
 
     def _mux(self, frame: av.VideoFrame | None) -> None:
-        for packet in self._stream.encode(frame):
-            self._container.mux(packet)
+        with writing(self.path):
+            for packet in self._stream.encode(frame):
+                self._container.mux(packet)
 
     def close(self) -> None:
         """Finish the file and rename it to `path`; further calls have no effect."""
@@ -157,7 +168,8 @@ class VideoWriter:
 
     def _discard(self, error: BaseException) -> None:
         self._writing = False
-        self._stack.__exit__(type(error), error, error.__traceback__)
+        with suppress(OSError):  # the container cannot be finished either, for example on a full disk
+            self._stack.__exit__(type(error), error, error.__traceback__)
 
     def __enter__(self) -> VideoWriter:
         return self

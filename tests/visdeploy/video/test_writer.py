@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.visdeploy.video.clips import number_of, picture
-from visdeploy.errors import ConfigError, DataError
+from visdeploy.errors import ConfigError, DataError, OutputError
 from visdeploy.video import VideoWriter, open_source
 
 
@@ -107,5 +107,5 @@ def test_bad_settings(tmp_path: Path, arguments: dict[str, object], message: str
 
 def test_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot write video"):
+    with pytest.raises(OutputError, match=r"cannot write .*v\.mp4 .*a file; choose another path"):
         VideoWriter(tmp_path / "file" / "v.mp4", 64, 48, 25)

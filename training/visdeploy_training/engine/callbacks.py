@@ -24,7 +24,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
         """Write a temporary file in the same folder, then rename it."""
         with replacing_file(Path(path)) as temporary:
-            super().save_checkpoint(checkpoint, temporary, storage_options)
+            try:
+                super().save_checkpoint(checkpoint, temporary, storage_options)
+            except RuntimeError as error:  # PyTorch's writer of archives does not say why a write failed
+                raise OSError(str(error).splitlines()[0]) from error
 
 
 class AveragedWeights(WeightAveraging):

@@ -9,9 +9,11 @@ import lightning as L
 import yaml
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from visdeploy.atomic import write_text
 from visdeploy.errors import ConfigError
+from visdeploy.outputs import Output, check_inputs_kept, check_new, check_writable
 from visdeploy_training.checkpoint import save_checkpoint, start_from
 from visdeploy_training.convert import convert_checkpoint
 from visdeploy_training.datasets import class_list, expand, to_annotations
@@ -24,11 +26,12 @@ from visdeploy_training.engine.recipe import Recipe
 from visdeploy_training.model import VISModel
 from visdeploy_training.registry import create_model, get_method
 
+RECIPE = "recipe.yaml"
 RESULT = "model.safetensors"
 BEST_RESULT = "best.safetensors"
 
 
-def train(recipe: str | Path, overrides: Sequence[str] = ()) -> Path:
+def train(recipe: str | Path, overrides: Sequence[str] = (), *, overwrite: bool = True) -> Path:
     """Train a network.
 
     The output folder of the recipe then contains `recipe.yaml` (including the overrides), Lightning's `last.ckpt`,
@@ -39,6 +42,7 @@ def train(recipe: str | Path, overrides: Sequence[str] = ()) -> Path:
     Args:
         recipe: YAML file, or the name of a recipe of this package.
         overrides: `key=value`, see `load_recipe`.
+        overwrite: Replace the results of an earlier run in the output folder.
 
     Returns:
         Path of `model.safetensors`.
@@ -47,8 +51,30 @@ def train(recipe: str | Path, overrides: Sequence[str] = ()) -> Path:
         ConfigError: The recipe is invalid, or Lightning refuses an option.
         DataError: A data set is malformed or incomplete.
         CheckpointError: The checkpoint to start from does not match the network.
+        OutputError: The output folder cannot be written, has the results of another run, or an input would be replaced.
     """
-    return run_recipe(load_recipe(recipe, overrides))
+    loaded = load_recipe(recipe, overrides)
+    if getattr(rank_zero_only, "rank", 0) == 0:  # other processes of the run may start after the first one has written
+        _check_outputs(loaded, Path(recipe), overwrite=overwrite)
+    return run_recipe(loaded)
+
+
+def _check_outputs(recipe: Recipe, file: Path, *, overwrite: bool) -> None:
+    results = [Output(recipe.folder / name) for name in (RESULT, BEST_RESULT, LAST, BEST)]
+    written = Output(recipe.folder / RECIPE)
+    inputs = [Path(expand(each)) for each in (recipe.init, recipe.pretrained) if isinstance(each, str)]
+    inputs += [recipe.path(part.annotations) for part in (*recipe.train, *recipe.val)]
+    check_inputs_kept([*results, written], inputs)
+    if recipe.resume:  # usually from the recipe that the run has written
+        check_writable([*results, written])
+        return
+    check_inputs_kept([*results, written], [file])
+    if not overwrite:
+        check_new(
+            [*results, written],
+            hint="Pass --overwrite to replace it, resume=true to continue the run, or another output=FOLDER.",
+        )
+    check_writable([*results, written])
 
 
 def run_recipe(recipe: Recipe) -> Path:
@@ -72,7 +98,7 @@ def run_recipe(recipe: Recipe) -> Path:
         channels_last=recipe.channels_last,
         steps=recipe.steps,
     )
-    write_text(recipe.folder / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+    write_text(recipe.folder / RECIPE, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
     trainer = build_trainer(recipe, validate=bool(data.clips))
     last = recipe.folder / LAST
     trainer.fit(module, data, ckpt_path=str(last) if recipe.resume and last.is_file() else None, weights_only=True)
