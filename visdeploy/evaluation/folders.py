@@ -66,7 +66,7 @@ def read_folders(
 
 def _read_mots(path: Path, classes: Sequence[str]) -> tuple[list[VideoResult], Sequence[str]]:
     """Read ground truth of MOTS, and return it with the names of its classes."""
-    names = (*classes, *(f"class {i}" for i in range(len(classes) + 1, _IGNORE_CLASS)), _IGNORE)
+    names = (*_ten(classes)[: _IGNORE_CLASS - 1], _IGNORE)
     truth = load(path, format="mots", classes=names)
     found = sorted({video.classes for video in truth})
     if len(found) > 1:
@@ -114,11 +114,15 @@ def _results(
             raise DataError("cannot evaluate a list of result entries", expected="VideoResults, or a path",
                             hint="Entries state no size of a video; save them as a file.")  # fmt: skip
         return results
-    foreign = classes is not None and Path(source).exists() and detect_format(source) == "mots"
-    if not foreign:
+    if classes is None or not Path(source).exists() or detect_format(source) != "mots":
         return load(source)
     videos = {video.name: (video.num_frames, video.height, video.width) for video in truth}
-    return load(source, format="mots", classes=classes, videos=videos)
+    return load(source, format="mots", classes=_ten(classes), videos=videos)
+
+
+def _ten(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return names of all classes up to that of ignore regions."""
+    return (*classes, *(f"class {i}" for i in range(len(classes) + 1, _IGNORE_CLASS + 1)))
 
 
 def _one_class(result: VideoResult) -> VideoResult:

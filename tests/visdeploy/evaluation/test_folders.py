@@ -168,7 +168,7 @@ def test_smota_follows_from_the_recorded_counts(shared):
 @pytest.mark.parametrize(
     ("name", "text", "named"),
     [
-        ("0002.txt", "0 7001 7 60 80 1", "class 7"),
+        ("0002.txt", "0 77001 77 60 80 1", "class 77"),
         ("0002.txt", "0 1001 1 60 80 1", "runs"),
         ("0002.txt", "junk", "fields"),
         ("0009.txt", "", "0009"),
@@ -179,6 +179,15 @@ def test_malformed_mots_results_are_named(mots, name, text, named):
     (folder / name).write_text(text)
     with pytest.raises(DataError, match=named):
         evaluate(folder, mots / "truth")
+
+
+def test_results_of_other_classes_take_no_part(mots, caplog):
+    wanted = evaluate(found_file(mots), mots / "truth").to_dict()
+    other = [mots_line(0, 7001, box(10, 55, 10, 10)), mots_line(2, 10000, box(5, 5, 10, 20))]
+    assert evaluate(found_file(mots, *other), mots / "truth").to_dict() == wanted
+    assert "left out: 2 of 4" in caplog.text
+    with pytest.raises(DataError, match="unknown category"):
+        evaluate(mots / "found", mots / "truth", strict=True)
 
 
 def test_an_empty_file_is_a_video_without_detections(mots):
