@@ -1,8 +1,8 @@
 """Ground truth of DAVIS and MOTS: folders of indexed PNGs and of text files, and results in any format beside them.
 
-DAVIS: one folder per video with one PNG per frame; a pixel has the number of its object, 0 for the background, 255 for
-void. Classes do not count. MOTS (KITTI MOTS, MOTSChallenge): one text file per video, with the class of each object;
-class 10 marks regions in which results are ignored.
+DAVIS: one folder per video with one PNG per annotated frame; a pixel has the number of its object, 0 for the
+background, 255 for void. Classes do not count. MOTS (KITTI MOTS, MOTSChallenge): one text file per video, with the
+class of each object; class 10 marks regions in which results are ignored.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from visdeploy.errors import DataError
 from visdeploy.evaluation.annotations import Annotation, AnnotationSet, Category, Video
 from visdeploy.evaluation.predictions import PredictionSource
 from visdeploy.formats import detect_format, load
+from visdeploy.formats.davis import VOID, frame_files, video_folders
 from visdeploy.masks.combining import union
 from visdeploy.results import Track, VideoResult
 
@@ -24,7 +25,6 @@ logger = logging.getLogger(__name__)
 MOTS_CLASSES = ("car", "pedestrian")
 """Names of the classes of KITTI MOTS, from class 1 on."""
 _IGNORE, _IGNORE_CLASS = "ignore", 10
-_VOID = 255
 _OBJECT = Category(1, "object")
 
 
@@ -60,8 +60,27 @@ def read_folders(
         lengths = {v.name: v.num_frames for v in truth}
         results = [replace(r, num_frames=lengths.get(r.name, r.num_frames)) for r in results]
         return _mots(str(path), truth, classes), results
-    truth = load(path, format="davis")
-    return _davis(str(path), truth), [_one_class(each) for each in _results(predictions, None, truth)]
+    truth = load(path, format="davis", keep_void=True)
+    annotated = {folder.name: tuple(frame_files(folder)) for folder in video_folders(path)}
+    results = [_one_class(each) for each in _results(predictions, None, truth)]
+    results = [_annotated_only(each, annotated.get(each.name, ())) for each in results]
+    return _davis(str(path), [_annotated_only(each, annotated[each.name]) for each in truth]), results
+
+
+def _annotated_only(result: VideoResult, frames: Sequence[int]) -> VideoResult:
+    """Return a result with only the annotated frames of its video, as the evaluation of DAVIS does.
+
+    Args:
+        result: Result on all frames, or on the annotated ones.
+        frames: Numbers of the annotated frames; no further frame exists if they are consecutive from 0.
+    """
+    if list(frames) == list(range(len(frames))) or result.num_frames <= frames[-1]:
+        return result
+    tracks = [
+        replace(track, masks={i: track.masks[t] for i, t in enumerate(frames) if t in track.masks})
+        for track in result.tracks
+    ]
+    return replace(result, num_frames=len(frames), tracks=tracks, timestamps=())
 
 
 def _read_mots(path: Path, classes: Sequence[str]) -> tuple[list[VideoResult], Sequence[str]]:
@@ -132,7 +151,7 @@ def _one_class(result: VideoResult) -> VideoResult:
 
 def _davis(source: str, results: Sequence[VideoResult]) -> AnnotationSet:
     objects = [(number, track, _OBJECT.id) for number, result in enumerate(results) for track in result.tracks]
-    void = {(number, track.track_id) for number, track, _ in objects if track.track_id + 1 == _VOID}
+    void = {(number, track.track_id) for number, track, _ in objects if track.track_id + 1 == VOID}
     return _annotation_set(source, results, (_OBJECT,), objects, void, metrics=("jf",))
 
 

@@ -16,10 +16,11 @@ from visdeploy.masks import Mask
 from visdeploy.results import Track, VideoResult
 
 
-def write_davis(folder, name, frames):
-    """Write indexed PNGs without any further file, as the data set has them."""
+def write_davis(folder, name, frames, numbers=None):
+    """Write indexed PNGs without any further file, as the data set has them; only those of some frames if given."""
     (folder / name).mkdir(parents=True)
-    for t, pixels in enumerate(frames):
+    for t in range(len(frames)) if numbers is None else numbers:
+        pixels = frames[t]
         image = Image.fromarray(pixels.astype(np.uint8))
         image.putpalette([0] * 768)
         image.save(folder / name / f"{t:05d}.png")
@@ -97,6 +98,24 @@ def test_davis_results_of_any_class_and_format(davis, capsys):
     assert f"{wanted['JF_mean']:.4f}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("numbers", [(0, 1, 2, 4), (1, 2, 3, 4), (0, 2, 3, 4)])
+def test_only_annotated_frames_count(davis, numbers):
+    """YouTube-VOS annotates every fifth frame; results may have all frames, or the annotated ones only."""
+    path, frames, found = davis
+    some = list(numbers)
+    write_davis(path / "truth", "v", frames, numbers)
+    write_davis(path / "found_some", "v", found, numbers)
+    write_davis(path / "cut", "v", frames[some])
+    write_davis(path / "found_cut", "v", found[some])
+    wanted = evaluate(path / "found_cut", path / "cut")["jf"]
+    assert 0.8 < wanted["J_mean"] < 1
+    for results in ("found", "found_some", "found_cut"):
+        assert evaluate(path / results, path / "truth")["jf"] == wanted
+    write_davis(path / "short", "v", found[:2])
+    with pytest.raises(DataError, match="does not match"):
+        evaluate(path / "short", path / "truth")
+
+
 def mots_line(frame, number, dense):
     mask = Mask.encode(dense)
     return f"{frame} {number} {number // 1000} {mask.height} {mask.width} {mask.counts.decode()}\n"
@@ -149,6 +168,14 @@ def test_an_ignore_region_removes_what_is_not_matched_and_mostly_inside(mots):
     for line in (half, third):
         report = evaluate(found_file(mots, line), mots / "truth")
         assert report["clear"]["per_class"]["car"]["CLR_FP"] == 1
+
+
+def test_several_ignore_regions_of_a_frame(mots):
+    wanted = evaluate(found_file(mots), mots / "truth").to_dict()
+    with (mots / "truth" / "0002.txt").open("a") as file:
+        file.write(mots_line(0, 10000, box(50, 0, 10, 40)))
+    extra = mots_line(0, 1008, box(51, 5, 9, 20)), mots_line(0, 1009, box(10, 55, 10, 10))
+    assert evaluate(found_file(mots, *extra), mots / "truth").to_dict() == wanted
 
 
 def test_frames_after_the_last_object_count(mots):
