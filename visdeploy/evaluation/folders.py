@@ -74,13 +74,15 @@ def _annotated_only(result: VideoResult, frames: Sequence[int]) -> VideoResult:
         result: Result on all frames, or on the annotated ones.
         frames: Numbers of the annotated frames; no further frame exists if they are consecutive from 0.
     """
-    if list(frames) == list(range(len(frames))) or result.num_frames <= frames[-1]:
+    index = {position: i for i, position in enumerate(result.positions or range(result.num_frames))}
+    if list(frames) == list(range(len(frames))) or not all(frame in index for frame in frames):
         return result
+    places = [index[frame] for frame in frames]
     tracks = [
-        replace(track, masks={i: track.masks[t] for i, t in enumerate(frames) if t in track.masks})
+        replace(track, masks={t: track.masks[i] for t, i in enumerate(places) if i in track.masks})
         for track in result.tracks
     ]
-    return replace(result, num_frames=len(frames), tracks=tracks, timestamps=())
+    return replace(result, num_frames=len(frames), tracks=tracks, timestamps=(), positions=())
 
 
 def _read_mots(path: Path, classes: Sequence[str]) -> tuple[list[VideoResult], Sequence[str]]:

@@ -111,6 +111,9 @@ def test_only_annotated_frames_count(davis, numbers):
     assert 0.8 < wanted["J_mean"] < 1
     for results in ("found", "found_some", "found_cut"):
         assert evaluate(path / results, path / "truth")["jf"] == wanted
+    tracks = [Track(n, 0, 1.0, {t: Mask.encode(found[i] == n) for t, i in enumerate(numbers)}) for n in (1, 2)]
+    result = VideoResult("v", 40, 50, 4, ("a",), tracks, positions=numbers)
+    assert evaluate(result, path / "truth")["jf"] == wanted
     write_davis(path / "short", "v", found[:2])
     with pytest.raises(DataError, match="does not match"):
         evaluate(path / "short", path / "truth")
