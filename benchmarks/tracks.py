@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -29,6 +28,7 @@ from visdeploy.evaluation import evaluate, read_annotations
 from visdeploy.evaluation.annotations import AnnotationSet
 from visdeploy.results import VideoResult
 from visdeploy.streaming.windows import steps
+from visdeploy.video.images import read_image
 
 COUNTS = ("frames", "objects", "tracks", "borders", "crossed", "broken")
 
@@ -47,8 +47,7 @@ def predict(predictor: visdeploy.VISPredictor, name: str, files: Sequence[Path])
     """Predict one video, with its frames pushed one by one."""
     with predictor.open_stream(collect=True, name=name) as stream:
         for file in files:
-            with Image.open(file) as image:
-                stream.push(np.asarray(image.convert("RGB")))
+            stream.push(read_image(file))
         stream.flush()
         return stream.result()
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar, overload
+
+import numpy as np
 
 from visdeploy.errors import DataError
 from visdeploy.masks import Mask
@@ -15,6 +18,9 @@ from visdeploy.masks.run_length import read_fast
 
 MAX_SIDE = 65_535
 """Maximum height or width of a frame or a mask, in pixels."""
+
+MaskReader: TypeAlias = Callable[[str, Any], Mask | None]
+"""Function that reads a mask, given the name of the field for error messages and its value."""
 
 _MISSING: Any = object()
 _Default = TypeVar("_Default")
@@ -41,9 +47,29 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
+def plain(value: Any) -> Any:
+    """Return NumPy numbers and arrays as Python numbers and lists, all other values unchanged."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+
+
+def finite(value: Any) -> float | None:
+    """Return a finite number as float; None for all other values."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer of more than 308 digits
+        return None
+
+
+def is_absent(item: Any) -> bool:
+    """Return whether an item of a list of masks marks a frame without the object: null, `[]` or `{}`."""
+    return item is None or (isinstance(item, list | tuple | Mapping | np.ndarray) and len(item) == 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """JSON object and its location. A null field counts as missing.
+    """JSON object and its location. A null field counts as missing; NumPy numbers and arrays count as JSON values.
 
     Attributes:
         where: File and entry for error messages, for example `valid.json: annotations[3]`.
@@ -70,7 +96,7 @@ class Entry:
 
     def get(self, field: str, default: Any = _MISSING, *, expected: str = "", hint: str = "") -> Any:
         """Return a field unchecked; without a default it is required. `expected` and `hint` are for the error."""
-        value = self.data.get(field)
+        value = plain(self.data.get(field))
         if value is not None:
             return value
         if default is not _MISSING:
@@ -110,9 +136,17 @@ class Entry:
         value = self.get(field, default, expected="a finite number")
         if value is default:
             return value
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        found = finite(value)
+        if found is None:
             raise self.fail(field, seen=repr(value), expected="a finite number")
-        return float(value)
+        return found
+
+    def flag(self, field: str, *, default: bool = False) -> bool:
+        """Return a truth value, written as 0 or 1, false or true."""
+        value = self.get(field, default)
+        if not isinstance(value, int | float) or value not in (0, 1):
+            raise self.fail(field, seen=repr(value), expected="0 or 1")
+        return bool(value)
 
     @overload
     def text(self, field: str) -> str: ...
@@ -142,13 +176,11 @@ class Entry:
     def list_of(self, field: str, kind: type[_Item]) -> tuple[_Item, ...]: ...
     def list_of(self, field: str, kind: Any) -> tuple[Any, ...]:
         """Return a list with items of one type, empty if the field is missing. Integers are accepted as floats."""
-        value = self.sequence(field, default=())
-        kinds = (int, float) if kind is float else (kind,)
-        if any(
-            not isinstance(v, kinds) or isinstance(v, bool) or (kind is float and not math.isfinite(v)) for v in value
-        ):
+        value = [plain(v) for v in self.sequence(field, default=())]
+        found = [finite(v) for v in value] if kind is float else value
+        if any(not isinstance(v, kind) or isinstance(v, bool) for v in found):
             raise self.fail(field, seen=repr(value), expected=f"a list of {kind.__name__}")
-        return tuple(float(v) for v in value) if kind is float else tuple(value)
+        return tuple(found)
 
     def entry(self, field: str) -> Entry:
         """Return the JSON object in a field."""
@@ -201,19 +233,23 @@ class Entry:
             )
         return mask
 
-    def masks(self, field: str, *, length: int, height: int, width: int) -> tuple[Mask | None, ...]:
-        """Return the masks of a track, one item per frame, None where the object is absent.
+    def masks(
+        self, field: str, *, length: int, height: int, width: int, read: MaskReader | None = None
+    ) -> tuple[Mask | None, ...]:
+        """Return the masks of a track, one item per frame, None where the object is absent: null, or an empty list.
 
         Args:
             field: Name of the list of run-length encodings.
             length: Frames of the video.
             height: Rows of the video's frames, in pixels.
             width: Columns of the video's frames, in pixels.
+            read: Reader of items that are no well-formed run-length encoding, by default `mask`.
         """
         each = "Each frame of the video needs one item; write null where the object is absent."
         again = "Encode the mask again; write null where the object is absent."
         items = self.sequence(field, length=length, hint=each)
+        read = read or partial(self.mask, height=height, width=width, hint=again)
         return tuple(
-            mask if mask is not None or item is None else self.mask(f"{field}[{i}]", item, height, width, hint=again)
+            mask if mask is not None or is_absent(item) else read(f"{field}[{i}]", item)
             for i, (item, mask) in enumerate(zip(items, read_fast(items, height, width), strict=True))
         )

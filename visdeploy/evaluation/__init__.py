@@ -56,6 +56,7 @@ def evaluate(
     *,
     metrics: Sequence[str] | None = None,
     video_ids: Mapping[str, int] | None = None,
+    strict: bool = False,
 ) -> Report:
     """Score predictions against ground truth of YouTube-VIS, DAVIS or MOTS.
 
@@ -70,6 +71,9 @@ def evaluate(
             (MOTA, sMOTA), `identity` (IDF1), `trackmap` (AP as TrackEval computes it). By default, `ytvis` for
             YouTube-VIS, `jf` for DAVIS, `hota` and `clear` for MOTS.
         video_ids: Map from `VideoResult.name` to video id, for results not named after the frame folder.
+        strict: Refuse odd entries, which are otherwise treated as in the reference evaluators, with a warning: objects
+            with masks without pixels, polygons of fewer than three points, results of classes that the ground truth
+            lacks.
 
     Returns:
         The scores; -1 marks an AP or AR without ground truth.
@@ -88,11 +92,13 @@ def evaluate(
         raise ConfigError("cannot evaluate", seen=f"metrics={metrics!r}", expected=f"a list of some of {METRICS}")
     if isinstance(ground_truth, str | Path) and is_folder_truth(ground_truth):
         truth, results = read_folders(ground_truth, predictions)
-        found = read_predictions(results, truth, video_ids=video_ids)
+        found = read_predictions(results, truth, video_ids=video_ids, strict=strict)
         warn_of_missing(truth, results, video_ids)
     else:
-        truth = ground_truth if isinstance(ground_truth, AnnotationSet) else read_annotations(ground_truth)
-        found = read_predictions(predictions, truth, video_ids=video_ids)
+        truth = (
+            ground_truth if isinstance(ground_truth, AnnotationSet) else read_annotations(ground_truth, strict=strict)
+        )
+        found = read_predictions(predictions, truth, video_ids=video_ids, strict=strict)
     metrics = truth.metrics if metrics is None else metrics
     collectors = {name: create(truth.categories) for name, create in _TRACK_METRICS.items() if name in metrics}
     for pairs in class_pairs(truth, without_ignored(truth, found)) if collectors else ():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,8 +9,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from visdeploy.errors import DataError
-from visdeploy.json_fields import MAX_SIDE, Entry, read_json
+from visdeploy.json_fields import MAX_SIDE, Entry, finite, is_absent, plain, read_json
 from visdeploy.masks import Mask
+from visdeploy.oddities import Oddities
+from visdeploy.segmentations import read_segmentation
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +123,24 @@ class AnnotationSet:
         return {video_id: tuple(entries) for video_id, entries in found.items()}
 
 
-def read_annotations(source: str | Path | Mapping[str, Any], *, require_annotations: bool = True) -> AnnotationSet:
+def read_annotations(
+    source: str | Path | Mapping[str, Any],
+    *,
+    require_annotations: bool = True,
+    strict: bool = False,
+    first_id: int = 1,
+) -> AnnotationSet:
     """Read YouTube-VIS ground truth.
 
-    Masks may be compressed or uncompressed run-length encodings; null marks a frame without the object.
+    Masks may be compressed or uncompressed run-length encodings, or lists of polygons. Null or an empty list marks a
+    frame without the object, and so does a mask without pixels; a warning gives the number of these.
 
     Args:
         source: Path of the JSON file, or its content.
         require_annotations: Whether a file without objects is an error. In the published validation and test lists
             the field `annotations` is `null` or missing.
+        strict: Refuse masks without pixels, and polygons of fewer than three points.
+        first_id: Smallest id of an object. The reference evaluator never matches an object with id 0.
 
     Raises:
         DataError: The file cannot be read, or an entry is malformed; the message names the entry, the field and a fix.
@@ -152,7 +162,9 @@ def read_annotations(source: str | Path | Mapping[str, Any], *, require_annotati
     if root.has("annotations"):
         by_id = {video.id: video for video in videos}
         known = {category.id for category in categories}
-        annotations = [_annotation(entry, by_id, known) for entry in root.entries("annotations")]
+        odd = Oddities(root.where, strict)
+        annotations = [_annotation(entry, by_id, known, odd, first_id) for entry in root.entries("annotations")]
+        odd.report()
     return AnnotationSet(
         source=root.where,
         categories=tuple(sorted(categories, key=lambda c: c.id)),
@@ -207,8 +219,11 @@ def _video(entry: Entry) -> Video:
     )
 
 
-def _annotation(entry: Entry, videos: Mapping[int, Video], categories: set[int]) -> Annotation:
-    number = entry.integer("id", minimum=1, hint="The reference evaluator reads id 0 as 'not matched'; number from 1.")
+def _annotation(
+    entry: Entry, videos: Mapping[int, Video], categories: set[int], odd: Oddities, first_id: int
+) -> Annotation:
+    hint = "The reference evaluator reads id 0 as 'not matched'; number from 1."
+    number = entry.integer("id", minimum=first_id, hint=hint)
     video_id = entry.integer("video_id")
     if video_id not in videos:
         raise entry.fail("video_id", seen=video_id, expected="the id of an entry in videos")
@@ -217,20 +232,28 @@ def _annotation(entry: Entry, videos: Mapping[int, Video], categories: set[int])
         raise entry.fail(
             "category_id", seen=f"{category_id}, an unknown category", expected=f"one of {sorted(categories)}"
         )
-    crowd = entry.integer("iscrowd", default=0)
-    if crowd > 1:
-        raise entry.fail("iscrowd", seen=crowd, expected="0 or 1")
-    video = videos[video_id]
-    masks = entry.masks("segmentations", length=video.length, height=video.height, width=video.width)
-    for frame, mask in enumerate(masks):
-        if mask is not None and mask.area == 0:
-            raise entry.fail(
-                f"segmentations[{frame}]",
-                seen="an empty mask",
-                expected="at least one pixel",
-                hint="Write null where the object is absent.",
-            )
-    return Annotation(number, video_id, category_id, masks, _areas(entry, masks), bool(crowd))
+    masks = _masks(entry, videos[video_id], odd)
+    return Annotation(number, video_id, category_id, masks, _areas(entry, masks), entry.flag("iscrowd"))
+
+
+def _masks(entry: Entry, video: Video, odd: Oddities) -> tuple[Mask | None, ...]:
+    """Return the masks of an object, one item per frame, None where it has no pixel."""
+    height, width = video.height, video.width
+    hint = "Encode the mask again; write null where the object is absent."
+
+    def read(field: str, item: Any) -> Mask | None:
+        return read_segmentation(entry, field, item, height, width, odd, hint=hint)
+
+    masks = list(entry.masks("segmentations", length=video.length, height=height, width=width, read=read))
+    for frame, item in enumerate(entry.sequence("segmentations")):
+        mask = masks[frame]
+        if is_absent(item) or (mask is not None and mask.area):
+            continue
+        where, null = f"segmentations[{frame}]", "Write null where the object is absent."
+        error = entry.fail(where, seen="an empty mask", expected="at least one pixel", hint=null)
+        odd.add("masks without pixels, read as absent", entry.where, error)
+        masks[frame] = None
+    return tuple(masks)
 
 
 def _areas(entry: Entry, masks: tuple[Mask | None, ...]) -> tuple[float, ...]:
@@ -238,9 +261,8 @@ def _areas(entry: Entry, masks: tuple[Mask | None, ...]) -> tuple[float, ...]:
         return tuple(0.0 if mask is None else float(mask.area) for mask in masks)
     areas = []
     for frame, area in enumerate(entry.sequence("areas", length=len(masks))):
-        if area is None:
-            area = 0.0
-        if not isinstance(area, int | float) or isinstance(area, bool) or not 0 <= area < math.inf:
+        found = 0.0 if area is None else finite(plain(area))
+        if found is None or found < 0:
             raise entry.fail(f"areas[{frame}]", seen=repr(area), expected="null or a non-negative number")
-        areas.append(float(area))
+        areas.append(found)
     return tuple(areas)

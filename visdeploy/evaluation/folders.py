@@ -1,8 +1,8 @@
 """Ground truth of DAVIS and MOTS: folders of indexed PNGs and of text files, and results in any format beside them.
 
-DAVIS: one folder per video with one PNG per frame; a pixel has the number of its object, 0 for the background, 255 for
-void. Classes do not count. MOTS (KITTI MOTS, MOTSChallenge): one text file per video, with the class of each object;
-class 10 marks regions in which results are ignored.
+DAVIS: one folder per video with one PNG per annotated frame; a pixel has the number of its object, 0 for the
+background, 255 for void. Classes do not count. MOTS (KITTI MOTS, MOTSChallenge): one text file per video, with the
+class of each object; class 10 marks regions in which results are ignored.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from visdeploy.errors import DataError
 from visdeploy.evaluation.annotations import Annotation, AnnotationSet, Category, Video
 from visdeploy.evaluation.predictions import PredictionSource
 from visdeploy.formats import detect_format, load
+from visdeploy.formats.davis import VOID, frame_files, video_folders
 from visdeploy.masks.combining import union
 from visdeploy.results import Track, VideoResult
 
@@ -24,7 +25,6 @@ logger = logging.getLogger(__name__)
 MOTS_CLASSES = ("car", "pedestrian")
 """Names of the classes of KITTI MOTS, from class 1 on."""
 _IGNORE, _IGNORE_CLASS = "ignore", 10
-_VOID = 255
 _OBJECT = Category(1, "object")
 
 
@@ -60,13 +60,34 @@ def read_folders(
         lengths = {v.name: v.num_frames for v in truth}
         results = [replace(r, num_frames=lengths.get(r.name, r.num_frames)) for r in results]
         return _mots(str(path), truth, classes), results
-    truth = load(path, format="davis")
-    return _davis(str(path), truth), [_one_class(each) for each in _results(predictions, None, truth)]
+    truth = load(path, format="davis", keep_void=True)
+    annotated = {folder.name: tuple(frame_files(folder)) for folder in video_folders(path)}
+    results = [_one_class(each) for each in _results(predictions, None, truth)]
+    results = [_annotated_only(each, annotated.get(each.name, ())) for each in results]
+    return _davis(str(path), [_annotated_only(each, annotated[each.name]) for each in truth]), results
+
+
+def _annotated_only(result: VideoResult, frames: Sequence[int]) -> VideoResult:
+    """Return a result with only the annotated frames of its video, as the evaluation of DAVIS does.
+
+    Args:
+        result: Result on all frames, or on the annotated ones.
+        frames: Numbers of the annotated frames; no further frame exists if they are consecutive from 0.
+    """
+    index = {position: i for i, position in enumerate(result.positions or range(result.num_frames))}
+    if list(frames) == list(range(len(frames))) or not all(frame in index for frame in frames):
+        return result
+    places = [index[frame] for frame in frames]
+    tracks = [
+        replace(track, masks={t: track.masks[i] for t, i in enumerate(places) if i in track.masks})
+        for track in result.tracks
+    ]
+    return replace(result, num_frames=len(frames), tracks=tracks, timestamps=(), positions=())
 
 
 def _read_mots(path: Path, classes: Sequence[str]) -> tuple[list[VideoResult], Sequence[str]]:
     """Read ground truth of MOTS, and return it with the names of its classes."""
-    names = (*classes, *(f"class {i}" for i in range(len(classes) + 1, _IGNORE_CLASS)), _IGNORE)
+    names = (*_ten(classes)[: _IGNORE_CLASS - 1], _IGNORE)
     truth = load(path, format="mots", classes=names)
     found = sorted({video.classes for video in truth})
     if len(found) > 1:
@@ -114,11 +135,15 @@ def _results(
             raise DataError("cannot evaluate a list of result entries", expected="VideoResults, or a path",
                             hint="Entries state no size of a video; save them as a file.")  # fmt: skip
         return results
-    foreign = classes is not None and Path(source).exists() and detect_format(source) == "mots"
-    if not foreign:
+    if classes is None or not Path(source).exists() or detect_format(source) != "mots":
         return load(source)
     videos = {video.name: (video.num_frames, video.height, video.width) for video in truth}
-    return load(source, format="mots", classes=classes, videos=videos)
+    return load(source, format="mots", classes=_ten(classes), videos=videos)
+
+
+def _ten(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return names of all classes up to that of ignore regions."""
+    return (*classes, *(f"class {i}" for i in range(len(classes) + 1, _IGNORE_CLASS + 1)))
 
 
 def _one_class(result: VideoResult) -> VideoResult:
@@ -128,7 +153,7 @@ def _one_class(result: VideoResult) -> VideoResult:
 
 def _davis(source: str, results: Sequence[VideoResult]) -> AnnotationSet:
     objects = [(number, track, _OBJECT.id) for number, result in enumerate(results) for track in result.tracks]
-    void = {(number, track.track_id) for number, track, _ in objects if track.track_id + 1 == _VOID}
+    void = {(number, track.track_id) for number, track, _ in objects if track.track_id + 1 == VOID}
     return _annotation_set(source, results, (_OBJECT,), objects, void, metrics=("jf",))
 
 

@@ -31,6 +31,10 @@ def result_entries(where: str, data: Any) -> list[Entry]:
     return [Entry.of(f"{where}[{index}]", item) for index, item in enumerate(data)]
 
 
+class UnknownCategoryError(DataError):
+    """A result has a class that the ground truth lacks."""
+
+
 class Matcher:
     """Lookup of the video and the category of a `VideoResult` or of an entry of a result file.
 
@@ -66,7 +70,7 @@ class Matcher:
     def category(self, where: str, name: str) -> int:
         """Return the id of the category with this name."""
         if name not in self._category_ids:
-            raise DataError(
+            raise UnknownCategoryError(
                 f"{where}: unknown category",
                 seen=repr(name),
                 expected=f"one of {sorted(self._category_ids)}",
@@ -120,10 +124,11 @@ class Matcher:
         if entry.has("category_name"):
             return self.category(entry.where, entry.text("category_name"))
         if category_id not in self.truth.category_by_id:
-            raise entry.fail(
+            error = entry.fail(
                 "category_id",
                 seen=f"{category_id}, an unknown category",
                 expected=f"one of {sorted(self.truth.category_by_id)}",
                 hint="The result was written for another set of classes.",
             )
+            raise UnknownCategoryError(error.what, seen=error.seen, expected=error.expected, hint=error.hint)
         return category_id

@@ -9,12 +9,15 @@ from typing import Any
 
 from visdeploy.errors import DataError
 from visdeploy.evaluation.annotations import AnnotationSet, Video
-from visdeploy.evaluation.matching import Matcher, result_entries
+from visdeploy.evaluation.matching import Matcher, UnknownCategoryError, result_entries
 from visdeploy.json_fields import Entry, read_json
 from visdeploy.masks import Mask
+from visdeploy.oddities import Oddities
 from visdeploy.results import Track, VideoResult
 
 PredictionSource = str | Path | Iterable[Mapping[str, Any]] | Iterable[VideoResult] | VideoResult
+
+_UNKNOWN = "results of classes that the ground truth lacks, left out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,71 +40,91 @@ class Prediction:
 
 
 def read_predictions(
-    source: PredictionSource, truth: AnnotationSet, *, video_ids: Mapping[str, int] | None = None
+    source: PredictionSource,
+    truth: AnnotationSet,
+    *,
+    video_ids: Mapping[str, int] | None = None,
+    strict: bool = False,
 ) -> list[Prediction]:
     """Read and check predictions.
 
     The ids in an entry of a result file select its video and category. A field `video_name` or `category_name`, which
     files written by visdeploy have, takes precedence over the id: a file that was written without the ground truth may
-    number videos and classes differently.
+    number videos and classes differently. As in the reference evaluator, results of classes that the ground truth lacks
+    take no part; a warning gives their number.
 
     Args:
         source: Path of a YouTube-VIS result file, a folder of result files (read in order of their names), a list of
             result entries, or `VideoResult`s.
         truth: The ground truth; videos, classes, frame counts and sizes must agree with it.
         video_ids: Map from the name of a result to the video id, for results not named after the frame folder.
+        strict: Refuse results of classes that the ground truth lacks.
 
     Raises:
         DataError: A file cannot be read, or an entry is malformed or does not match the ground truth.
     """
-    matcher = Matcher(truth, video_ids)
-    found = _read(source, matcher)
-    return [replace(found[0], first=True), *found[1:]] if found else []
+    odd = Oddities(str(source) if isinstance(source, str | Path) else "the list of predictions", strict)
+    found = _read(source, Matcher(truth, video_ids), odd)
+    odd.report(of=len(found))
+    if found and found[0] is not None:
+        found[0] = replace(found[0], first=True)
+    return [each for each in found if each is not None]
 
 
-def _read(source: PredictionSource, matcher: Matcher) -> list[Prediction]:
+def _read(source: PredictionSource, matcher: Matcher, odd: Oddities) -> list[Prediction | None]:
+    """Return all predictions, None for those of classes that the ground truth lacks."""
     if isinstance(source, str | Path):
-        return _from_path(Path(source), matcher)
+        return _from_path(Path(source), matcher, odd)
     items = [source] if isinstance(source, VideoResult) else list(source)
     results = [item for item in items if isinstance(item, VideoResult)]
     if results and len(results) == len(items):
-        return _from_results(results, matcher)
-    return _from_entries("predictions", items, matcher)
+        return _from_results(results, matcher, odd)
+    return _from_entries("predictions", items, matcher, odd)
 
 
-def _from_path(path: Path, matcher: Matcher) -> list[Prediction]:
+def _from_path(path: Path, matcher: Matcher, odd: Oddities) -> list[Prediction | None]:
     if not path.is_dir():
-        return _from_entries(str(path), read_json(path), matcher)
+        return _from_entries(str(path), read_json(path), matcher, odd)
     files = sorted(path.glob("*.json"))
     if not files:
         raise DataError(f"no results in {path}", seen="no *.json", hint="Give a folder of YouTube-VIS result files.")
-    return [found for file in files for found in _from_entries(str(file), read_json(file), matcher)]
+    return [found for file in files for found in _from_entries(str(file), read_json(file), matcher, odd)]
 
 
-def _from_entries(where: str, data: Any, matcher: Matcher) -> list[Prediction]:
-    return [_from_entry(entry, matcher) for entry in result_entries(where, data)]
+def _from_entries(where: str, data: Any, matcher: Matcher, odd: Oddities) -> list[Prediction | None]:
+    return [_from_entry(entry, matcher, odd) for entry in result_entries(where, data)]
 
 
-def _from_entry(entry: Entry, matcher: Matcher) -> Prediction:
-    video, category_id = matcher.video_of_entry(entry), matcher.category_of_entry(entry)
+def _from_entry(entry: Entry, matcher: Matcher, odd: Oddities) -> Prediction | None:
+    video = matcher.video_of_entry(entry)
+    try:
+        category_id = matcher.category_of_entry(entry)
+    except UnknownCategoryError as error:
+        odd.add(_UNKNOWN, entry.where, error)
+        return None
     masks = entry.masks("segmentations", length=video.length, height=video.height, width=video.width)
     return Prediction(video.id, category_id, entry.number("score"), masks)
 
 
-def _from_results(results: Sequence[VideoResult], matcher: Matcher) -> list[Prediction]:
+def _from_results(results: Sequence[VideoResult], matcher: Matcher, odd: Oddities) -> list[Prediction | None]:
     videos = matcher.videos_of(results)
     for result in results:
         result.check()
     return [
-        _from_track(result, track, video, matcher)
+        _from_track(result, track, video, matcher, odd)
         for result, video in zip(results, videos, strict=True)
         for track in result.tracks
     ]
 
 
-def _from_track(result: VideoResult, track: Track, video: Video, matcher: Matcher) -> Prediction:
+def _from_track(result: VideoResult, track: Track, video: Video, matcher: Matcher, odd: Oddities) -> Prediction | None:
     where = f"result {result.name!r}, track {track.track_id}"
     if not result.classes:
         raise DataError(f"{where}: label without a class", seen=str(track.label), hint="Set the classes of the result.")
+    try:
+        category_id = matcher.category(where, result.classes[track.label])
+    except UnknownCategoryError as error:
+        odd.add(_UNKNOWN, where, error)
+        return None
     masks = tuple(track.masks.get(frame) for frame in range(video.length))
-    return Prediction(video.id, matcher.category(where, result.classes[track.label]), float(track.score), masks)
+    return Prediction(video.id, category_id, float(track.score), masks)

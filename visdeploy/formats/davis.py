@@ -3,11 +3,14 @@
 If an id is above 253, the tracks have the values 1, 2, ... in the order of the result instead. Each video is a folder
 `PATH/NAME/` with `00000.png`, `00001.png`, ... in the DAVIS palette, and `tracks.json` with the metadata that pixels
 cannot store. A pixel belongs to one track only: where masks overlap, it goes to the higher score, and the number of
-reassigned pixels is logged and stored in `tracks.json`.
+reassigned pixels is logged and stored in `tracks.json`. Folders of other tools have no `tracks.json`: a frame has the
+number in its file name, and 255 is void, as in the annotations of DAVIS.
 """
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +27,13 @@ from visdeploy.masks import Mask
 from visdeploy.outputs import Output
 from visdeploy.results import Track, VideoResult
 
+logger = logging.getLogger(__name__)
+
 _MOST_OBJECTS = 254
-"""Largest pixel value of an object; 255 is void in the annotations of DAVIS."""
+"""Largest pixel value of an object."""
+VOID = 255
+"""Pixel value without a known object in the annotations of DAVIS."""
+_LAST_FRAME = 999_999
 _SIDECAR = "tracks.json"
 
 
@@ -111,50 +119,93 @@ def davis_palette() -> npt.NDArray[np.uint8]:
     return palette.astype(np.uint8)
 
 
-def load(path: Path) -> list[VideoResult]:
+def load(path: Path, *, keep_void: bool = False) -> list[VideoResult]:
     """Read one video folder, or every video folder in `path`, in order of their names.
 
-    The tracks of a folder without `tracks.json`, as other tools write it, get one class `object` and score 1.
+    The tracks of a folder without `tracks.json`, as other tools write it, get one class `object` and score 1. Its
+    frames have the numbers of the file names, so that a missing PNG is a frame without objects.
+
+    Args:
+        path: Folder.
+        keep_void: Return void pixels (255) of such folders as a track with id 254 instead of leaving them out.
     """
     if not path.is_dir():
         raise DataError(f"{path} is not a DAVIS folder", seen="a file", expected="a folder of indexed PNGs")
-    if _is_video(path):
-        return [_read(path)]
-    folders = sorted(p for p in path.iterdir() if p.is_dir() and _is_video(p))
+    folders = video_folders(path)
     if not folders:
         raise DataError(f"{path} contains no DAVIS results", expected="folders with indexed PNGs named 00000.png, ...")
-    return [_read(folder) for folder in folders]
+    results = [_read(folder, keep_void=keep_void) for folder in folders]
+    gaps = [f.name for f, r in zip(folders, results, strict=True) if len(frame_files(f)) < r.num_frames]
+    if gaps:
+        shown = ", ".join(gaps[:5]) + (", ..." if len(gaps) > 5 else "")
+        logger.warning("%s: %d of %d videos have frames without a PNG: %s", path, len(gaps), len(folders), shown)
+    return results
+
+
+def video_folders(path: Path) -> list[Path]:
+    """Return the folder itself if it is the folder of a video, else all video folders in it in order of their names."""
+    return [path] if _is_video(path) else sorted(p for p in path.iterdir() if p.is_dir() and _is_video(p))
 
 
 def _is_video(folder: Path) -> bool:
     return (folder / _SIDECAR).is_file() or any(folder.glob("*.png"))
 
 
-def _read(folder: Path) -> VideoResult:
+def frame_files(folder: Path) -> dict[int, Path]:
+    """Return a map from frame number to PNG, in ascending order.
+
+    The number is the one at the end of the file name. If a name has none, or a text before the number that differs from
+    that of the other names, or a number too large for a frame (such as a time), the frames are numbered in order.
+
+    Raises:
+        DataError: Two files have the same number.
+    """
     files = sorted(folder.glob("*.png"), key=lambda p: (len(p.stem), p.stem))
-    if (folder / _SIDECAR).is_file():
-        sidecar = read_sidecar(folder / _SIDECAR)
+    parts = [part for part in (re.fullmatch(r"(.*?)([0-9]+)", file.stem) for file in files) if part]
+    numbers = [int(part[2]) for part in parts]
+    if len(parts) < len(files) or len({part[1] for part in parts}) > 1 or max(numbers, default=0) > _LAST_FRAME:
+        return dict(enumerate(files))
+    found: dict[int, Path] = {}
+    for number, file in sorted(zip(numbers, files, strict=True)):
+        if number in found:
+            raise DataError(f"{folder} has two files of frame {number}", seen=f"{found[number].name}, {file.name}")
+        found[number] = file
+    return found
+
+
+def _read(folder: Path, *, keep_void: bool) -> VideoResult:
+    files = frame_files(folder)
+    sidecar = read_sidecar(folder / _SIDECAR) if (folder / _SIDECAR).is_file() else None
+    if sidecar is not None:
         result, objects = sidecar.result, sidecar.objects
-        if len(files) != result.num_frames:
+        if list(files) != list(range(result.num_frames)):
             raise DataError(f"{folder} is incomplete", seen=f"{len(files)} PNGs", expected=f"{result.num_frames}",
                             hint="Copy the folder again.")  # fmt: skip
     else:
-        height, width = _read_png(files[0]).shape
-        result, objects = VideoResult(folder.name, height, width, len(files), ("object",)), {}
-        sidecar = None
-    for index, file in enumerate(files):
+        height, width = _read_png(next(iter(files.values()))).shape
+        result, objects = VideoResult(folder.name, height, width, max(files) + 1, ("object",)), {}
+    for index, file in files.items():
         numbers = _read_png(file)
         if numbers.shape != (result.height, result.width):
             raise DataError(f"{file}: wrong size", seen=f"{numbers.shape[0]}x{numbers.shape[1]}",
                             expected=f"{result.height}x{result.width}")  # fmt: skip
-        _add_frame(result, objects, index, numbers, file, open_ended=not (folder / _SIDECAR).is_file())
+        _add_frame(result, objects, index, numbers, file, open_ended=sidecar is None)
     found = sum(len(t.masks) for t in result.tracks)
     if sidecar is not None and found != sidecar.masks:
         raise DataError(
             f"{folder} was changed", seen=f"{found} masks", expected=f"{sidecar.masks} according to its {_SIDECAR}"
         )
+    if sidecar is None and not keep_void:
+        _leave_out_void(result)
     result.tracks = sorted_tracks(result.tracks)
     return result
+
+
+def _leave_out_void(result: VideoResult) -> None:
+    objects = [track for track in result.tracks if track.track_id + 1 != VOID]
+    if result.tracks and not objects:
+        logger.warning("%s: all pixels with a number have %d, which is void, not an object", result.name, VOID)
+    result.tracks = objects
 
 
 def _add_frame(

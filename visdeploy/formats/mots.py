@@ -1,6 +1,7 @@
 """MOTS text: one line `frame object class height width rle` per mask.
 
-Object numbers follow MOTSChallenge and KITTI MOTS: class * 1000 + instance, class = label + 1, frames from 0. A pixel
+Object numbers follow MOTSChallenge and KITTI MOTS: class * 1000 + instance, class = label + 1, frames from 0. Class 10
+(object 10000) marks regions that do not count, any number of them in a frame. A pixel
 belongs to one track only: where masks overlap, it goes to the higher score, and the number of reassigned pixels is
 logged and stored. A file `NAME.tracks.json` next to the text holds the remaining metadata (names, scores, timestamps).
 """
@@ -17,11 +18,14 @@ from visdeploy.formats.common import sorted_tracks
 from visdeploy.formats.overlaps import without_overlaps
 from visdeploy.formats.sidecar import paths_by_name, read_sidecar, sidecar_text
 from visdeploy.json_fields import Entry
+from visdeploy.masks.combining import union
 from visdeploy.outputs import Output
 from visdeploy.results import Track, VideoResult
 from visdeploy.tracking.filtering import filtered
 
 _PER_CLASS = 1000
+_IGNORE = 10
+"""Class of regions that do not count."""
 _FIELDS = ("frame", "object", "class", "height", "width", "rle")
 
 
@@ -109,7 +113,8 @@ def load(
     Args:
         path: File or folder.
         classes: Class names from class 1 on, for files of other tools, which have no `NAME.tracks.json`. Their tracks
-            get score 1, and the video ends with the last mask.
+            get score 1, and the video ends with the last mask. Class 10 (ignore regions) is left out unless it has a
+            name here.
         videos: Map from the name of a video to its number of frames, height and width, for empty files of other tools.
     """
     videos = videos or {}
@@ -167,35 +172,44 @@ def _parse_lines(file: Path, text: Sequence[str]) -> list[Entry]:
     return entries
 
 
-def _add_masks(result: VideoResult, objects: dict[int, int], lines: Sequence[Entry]) -> None:
+def _add_masks(
+    result: VideoResult, objects: dict[int, int], lines: Sequence[Entry], *, repeated: int | None = None
+) -> None:
+    """Add the masks of all lines to their tracks; only the object `repeated` may have several in a frame."""
     for line in lines:
         number, index = line.integer("object"), line.integer("frame", maximum=result.num_frames - 1)
         if number not in objects:
             raise line.fail("object", seen=number, expected="an object of the .tracks.json file")
         track = result.tracks[objects[number]]
-        if index in track.masks:
+        if index in track.masks and number != repeated:
             raise line.fail("object", seen=f"{number} again in frame {index}", expected="each object once per frame")
         size = line.integer("height"), line.integer("width")
         rle = {"size": list(size), "counts": line.text("rle")}
-        track.masks[index] = line.mask("rle", rle, result.height, result.width)
+        mask = line.mask("rle", rle, result.height, result.width)
+        both = union((track.masks.get(index), mask))
+        track.masks[index] = mask if both is None else both
 
 
 def _foreign(file: Path, lines: Sequence[Entry], classes: Sequence[str] | None) -> VideoResult:
     if not lines:
         raise DataError(f"{file} is empty, and there is no {_sidecar(file).name} that states the size of the video")
-    most = max(line.integer("class", minimum=1, maximum=10_000) for line in lines)
+    length = max(line.integer("frame", maximum=10**8) for line in lines) + 1
+    first = lines[0]
+    height, width = first.integer("height", minimum=1), first.integer("width", minimum=1)
+    kinds = [line.integer("class", minimum=1, maximum=10_000) for line in lines]
+    if len(classes or ()) < _IGNORE:
+        lines = [line for line, kind in zip(lines, kinds, strict=True) if kind != _IGNORE]
+        kinds = [kind for kind in kinds if kind != _IGNORE]
+    most = max(kinds, default=0)
     names = tuple(classes or (f"class {i}" for i in range(most)))
     if most > len(names):
         raise DataError(f"{file} uses class {most}", expected=f"1..{len(names)}, as many as the given classes")
-    first = lines[0]
-    height, width = first.integer("height", minimum=1), first.integer("width", minimum=1)
-    length = max(line.integer("frame", maximum=10**8) for line in lines) + 1
     result = VideoResult(file.stem, height, width, length, names)
     objects: dict[int, int] = {}
-    for line in lines:
+    for line, kind in zip(lines, kinds, strict=True):
         number = line.integer("object")
         if number not in objects:
             objects[number] = len(result.tracks)
-            result.tracks.append(Track(number, line.integer("class") - 1, 1.0))
-    _add_masks(result, objects, lines)
+            result.tracks.append(Track(number, kind - 1, 1.0))
+    _add_masks(result, objects, lines, repeated=_IGNORE * _PER_CLASS)
     return result

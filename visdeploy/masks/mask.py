@@ -82,6 +82,8 @@ class Mask:
     def from_coco(cls, rle: Mapping[str, Any]) -> Mask:
         """Read a COCO encoding `{"size": [h, w], "counts": str | bytes | list[int]}` and check it.
 
+        NumPy arrays and numbers are accepted in place of lists and integers.
+
         Raises:
             DataError: The entry is malformed, or its runs do not cover exactly `h * w` pixels.
         """
@@ -90,13 +92,14 @@ class Mask:
         try:
             height, width = (int(v) for v in rle["size"])
             counts = rle["counts"]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(
                 "malformed run-length mask", seen=repr(rle)[:80], expected='{"size": [h, w], "counts": ...}'
             ) from error
         if height < 1 or width < 1:
             raise DataError("malformed run-length mask", seen=f"size {height}x{width}", expected="at least 1x1")
-        if isinstance(counts, Sequence) and not isinstance(counts, str | bytes):
+        if isinstance(counts, Sequence | np.ndarray) and not isinstance(counts, str | bytes):
+            counts = [c.item() if isinstance(c, np.generic) else c for c in counts]
             counts = cls._compress(counts, height, width, coco)
         elif isinstance(counts, str):
             counts = counts.encode("ascii", errors="replace")
@@ -110,14 +113,14 @@ class Mask:
         return cls(height, width, counts)
 
     @staticmethod
-    def _compress(counts: Sequence[Any], height: int, width: int, coco: Any) -> bytes:
+    def _compress(counts: list[Any], height: int, width: int, coco: Any) -> bytes:
         if any(not isinstance(c, int) or isinstance(c, bool) or c < 0 for c in counts) or sum(counts) != height * width:
             raise DataError(
                 "malformed run-length mask",
                 seen=f"{len(counts)} counts",
                 expected=f"non-negative integers with the sum {height * width}",
             )
-        return bytes(coco.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width)["counts"])
+        return bytes(coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"])
 
     def decode(self) -> BoolArray:
         """Return the dense mask, bool, `(height, width)`."""

@@ -33,7 +33,7 @@ def read_fast(items: Sequence[Any], height: int, width: int) -> list[Mask | None
     found: list[Mask | None] = [None] * len(items)
     places, texts = [], []
     for index, item in enumerate(items):
-        if not isinstance(item, dict) or item.get("size") != [height, width]:
+        if not isinstance(item, dict) or not _is_size(item.get("size"), height, width):
             continue
         counts = item.get("counts")
         if isinstance(counts, list):
@@ -45,6 +45,13 @@ def read_fast(items: Sequence[Any], height: int, width: int) -> list[Mask | None
         for index, text, good in zip(places, texts, covers(texts, height * width), strict=True):
             found[index] = Mask(height, width, text) if good else None
     return found
+
+
+def _is_size(size: Any, height: int, width: int) -> bool:
+    try:
+        return bool(size == [height, width])
+    except ValueError:  # a NumPy array
+        return False
 
 
 def _compressed(counts: list[Any], height: int, width: int) -> Mask | None:

@@ -14,6 +14,7 @@ from visdeploy.evaluation.annotations import Video
 from visdeploy.parity.certificate import AveragePrecision
 from visdeploy.streaming.pipeline import Pipeline
 from visdeploy.streaming.stream import whole_video
+from visdeploy.video.images import read_image
 
 
 def measure_average_precision(
@@ -50,15 +51,10 @@ def first_video(ground_truth: Path, images: Path) -> Iterator[NDArray[np.uint8]]
 
 
 def _frames(video: Video, images: Path) -> Iterator[NDArray[np.uint8]]:
-    from PIL import Image
-
     for name in video.file_names:
         try:
-            with Image.open(images / name) as image:
-                yield np.asarray(image.convert("RGB"))
-        except (OSError, ValueError) as error:
+            yield read_image(images / name)
+        except SourceError as error:
             raise SourceError(
-                f"image {images / name} cannot be read",
-                seen=str(error),
-                hint="Pass the folder of the images as `certify_on`.",
+                error.what, seen=error.seen, hint="Pass the folder of the images as `certify_on`."
             ) from error

@@ -16,10 +16,11 @@ from visdeploy.masks import Mask
 from visdeploy.results import Track, VideoResult
 
 
-def write_davis(folder, name, frames):
-    """Write indexed PNGs without any further file, as the data set has them."""
+def write_davis(folder, name, frames, numbers=None):
+    """Write indexed PNGs without any further file, as the data set has them; only those of some frames if given."""
     (folder / name).mkdir(parents=True)
-    for t, pixels in enumerate(frames):
+    for t in range(len(frames)) if numbers is None else numbers:
+        pixels = frames[t]
         image = Image.fromarray(pixels.astype(np.uint8))
         image.putpalette([0] * 768)
         image.save(folder / name / f"{t:05d}.png")
@@ -97,6 +98,27 @@ def test_davis_results_of_any_class_and_format(davis, capsys):
     assert f"{wanted['JF_mean']:.4f}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("numbers", [(0, 1, 2, 4), (1, 2, 3, 4), (0, 2, 3, 4)])
+def test_only_annotated_frames_count(davis, numbers):
+    """YouTube-VOS annotates every fifth frame; results may have all frames, or the annotated ones only."""
+    path, frames, found = davis
+    some = list(numbers)
+    write_davis(path / "truth", "v", frames, numbers)
+    write_davis(path / "found_some", "v", found, numbers)
+    write_davis(path / "cut", "v", frames[some])
+    write_davis(path / "found_cut", "v", found[some])
+    wanted = evaluate(path / "found_cut", path / "cut")["jf"]
+    assert 0.8 < wanted["J_mean"] < 1
+    for results in ("found", "found_some", "found_cut"):
+        assert evaluate(path / results, path / "truth")["jf"] == wanted
+    tracks = [Track(n, 0, 1.0, {t: Mask.encode(found[i] == n) for t, i in enumerate(numbers)}) for n in (1, 2)]
+    result = VideoResult("v", 40, 50, 4, ("a",), tracks, positions=numbers)
+    assert evaluate(result, path / "truth")["jf"] == wanted
+    write_davis(path / "short", "v", found[:2])
+    with pytest.raises(DataError, match="does not match"):
+        evaluate(path / "short", path / "truth")
+
+
 def mots_line(frame, number, dense):
     mask = Mask.encode(dense)
     return f"{frame} {number} {number // 1000} {mask.height} {mask.width} {mask.counts.decode()}\n"
@@ -151,6 +173,14 @@ def test_an_ignore_region_removes_what_is_not_matched_and_mostly_inside(mots):
         assert report["clear"]["per_class"]["car"]["CLR_FP"] == 1
 
 
+def test_several_ignore_regions_of_a_frame(mots):
+    wanted = evaluate(found_file(mots), mots / "truth").to_dict()
+    with (mots / "truth" / "0002.txt").open("a") as file:
+        file.write(mots_line(0, 10000, box(50, 0, 10, 40)))
+    extra = mots_line(0, 1008, box(51, 5, 9, 20)), mots_line(0, 1009, box(10, 55, 10, 10))
+    assert evaluate(found_file(mots, *extra), mots / "truth").to_dict() == wanted
+
+
 def test_frames_after_the_last_object_count(mots):
     late = mots_line(5, 1008, box(10, 55, 10, 10))
     assert evaluate(found_file(mots, late), mots / "truth")["clear"]["per_class"]["car"]["CLR_FP"] == 1
@@ -168,7 +198,7 @@ def test_smota_follows_from_the_recorded_counts(shared):
 @pytest.mark.parametrize(
     ("name", "text", "named"),
     [
-        ("0002.txt", "0 7001 7 60 80 1", "class 7"),
+        ("0002.txt", "0 77001 77 60 80 1", "class 77"),
         ("0002.txt", "0 1001 1 60 80 1", "runs"),
         ("0002.txt", "junk", "fields"),
         ("0009.txt", "", "0009"),
@@ -179,6 +209,15 @@ def test_malformed_mots_results_are_named(mots, name, text, named):
     (folder / name).write_text(text)
     with pytest.raises(DataError, match=named):
         evaluate(folder, mots / "truth")
+
+
+def test_results_of_other_classes_take_no_part(mots, caplog):
+    wanted = evaluate(found_file(mots), mots / "truth").to_dict()
+    other = [mots_line(0, 7001, box(10, 55, 10, 10)), mots_line(2, 10000, box(5, 5, 10, 20))]
+    assert evaluate(found_file(mots, *other), mots / "truth").to_dict() == wanted
+    assert "left out: 2 of 4" in caplog.text
+    with pytest.raises(DataError, match="unknown category"):
+        evaluate(mots / "found", mots / "truth", strict=True)
 
 
 def test_an_empty_file_is_a_video_without_detections(mots):

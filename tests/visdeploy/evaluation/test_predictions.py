@@ -81,7 +81,7 @@ def test_unknown_names_in_entries():
         evaluate([entry | {"video_name": "other"}], ground_truth())
     assert evaluate([entry | {"video_name": "other"}], ground_truth(), video_ids={"other": 1})["AR1"] > 0
     with pytest.raises(DataError, match=r"predictions\[0\]: unknown category.*'lynx'"):
-        evaluate([entry | {"category_name": "lynx"}], ground_truth())
+        evaluate([entry | {"category_name": "lynx"}], ground_truth(), strict=True)
 
 
 def test_videos_in_one_folder_are_told_apart_by_id():
@@ -121,7 +121,7 @@ def test_bad_results(apply, message):
     found = results()
     apply(found[0])
     with pytest.raises(DataError, match=message):
-        evaluate(found, ground_truth())
+        evaluate(found, ground_truth(), strict=True)
 
 
 BAD_ENTRIES = {
@@ -143,7 +143,7 @@ def test_bad_entries(fields, message):
     entries = copy.deepcopy(perfect(ground_truth()))
     entries[1] |= fields
     with pytest.raises(DataError, match=message):
-        evaluate(entries, ground_truth())
+        evaluate(entries, ground_truth(), strict=True)
 
 
 @pytest.mark.parametrize("field", ["video_id", "category_id", "score", "segmentations"])

@@ -167,9 +167,63 @@ def test_plain_davis(tmp_path: Path) -> None:
         image.putpalette(davis_palette().tobytes())
         image.save(tmp_path / f"{i:05d}.png")
     (video,) = formats.load(tmp_path)
-    assert (video.name, video.num_frames, video.classes) == (tmp_path.name, 3, ("object",))
-    assert [(t.track_id, t.score) for t in video.tracks] == [(2, 1.0)]
-    np.testing.assert_array_equal(video.tracks[0].masks[1].decode(), pixels == 3)
+    assert (video.name, video.num_frames, video.classes) == (tmp_path.name, 12, ("object",))
+    assert [(t.track_id, t.score, t.frames) for t in video.tracks] == [(2, 1.0, [9, 10, 11])]
+    np.testing.assert_array_equal(video.tracks[0].masks[9].decode(), pixels == 3)
+
+
+@pytest.mark.parametrize(
+    ("names", "frames"),
+    [
+        (("00000", "00001", "00002"), [0, 1, 2]),
+        (("00000", "00005", "00010"), [0, 5, 10]),
+        (("00000", "00001", "00003"), [0, 1, 3]),
+        (("1", "2", "10"), [1, 2, 10]),
+        (("frame_0009", "frame_0010", "frame_0030"), [9, 10, 30]),
+        (("a1", "b2", "c3"), [0, 1, 2]),  # no common text
+        (("a", "b", "c"), [0, 1, 2]),
+        (("20261128123000", "20261128123010", "20261128123020"), [0, 1, 2]),  # times
+    ],
+)
+def test_davis_frames_have_the_numbers_of_their_files(
+    tmp_path: Path, names: tuple[str, ...], frames: list[int]
+) -> None:
+    for name in names:
+        Image.fromarray(np.ones((4, 5), np.uint8)).save(tmp_path / f"{name}.png")
+    (video,) = formats.load(tmp_path)
+    assert video.tracks[0].frames == frames
+    assert video.num_frames == frames[-1] + 1
+
+
+def test_davis_gaps_are_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for video, numbers in (("a", (0, 1)), ("b", (0, 2)), ("c", (1,))):
+        (tmp_path / video).mkdir()
+        for number in numbers:
+            Image.fromarray(np.ones((4, 5), np.uint8)).save(tmp_path / video / f"{number:05d}.png")
+    formats.load(tmp_path)
+    assert [r.getMessage() for r in caplog.records] == [f"{tmp_path}: 2 of 3 videos have frames without a PNG: b, c"]
+
+
+def test_davis_two_files_of_a_frame(tmp_path: Path) -> None:
+    for name in ("1", "00001"):
+        Image.fromarray(np.ones((4, 5), np.uint8)).save(tmp_path / f"{name}.png")
+    with pytest.raises(DataError, match=r"two files of frame 1 .*1\.png"):
+        formats.load(tmp_path)
+
+
+def test_davis_void_is_no_object(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pixels = np.array([[0, 1, 2], [255, 255, 1]], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "00000.png")
+    Image.fromarray(pixels % 255).save(tmp_path / "00001.png")
+    (video,) = formats.load(tmp_path)
+    assert [(t.track_id, t.frames) for t in video.tracks] == [(0, [0, 1]), (1, [0, 1])]
+    assert caplog.text == ""
+    (video,) = formats.load(tmp_path, keep_void=True)
+    assert [(t.track_id, t.frames) for t in video.tracks] == [(0, [0, 1]), (1, [0, 1]), (254, [0])]
+    for name in ("00000.png", "00001.png"):
+        Image.fromarray(np.where(pixels > 1, 255, 0).astype(np.uint8)).save(tmp_path / name)
+    assert len(formats.load(tmp_path)[0]) == 0
+    assert "255, which is void" in caplog.text
 
 
 def test_davis_palette_and_values(tmp_path: Path) -> None:
@@ -195,6 +249,28 @@ def test_plain_mots(tmp_path: Path) -> None:
         formats.load(path, classes=("car",))
     path.write_text("")
     with pytest.raises(DataError, match="is empty"):
+        formats.load(path)
+
+
+def test_mots_ignore_regions_are_no_objects(tmp_path: Path) -> None:
+    mask, other = rectangle(4, 6, 1, 1, 2, 3), rectangle(4, 6, 0, 4, 2, 2)
+    car, region, further = (
+        f"0 {number} {number // 1000} 4 6 {m.counts.decode()}\n"
+        for number, m in ((1000, mask), (10000, mask), (10000, other))
+    )
+    path = tmp_path / "0002.txt"
+    path.write_text(car + region + further + "4" + region[1:])
+    for classes, names in ((("car", "pedestrian"), ("car", "pedestrian")), (None, ("class 0",))):
+        (video,) = formats.load(path, classes=classes)
+        assert (video.num_frames, video.classes) == (5, names)
+        assert [(t.track_id, t.label, t.masks) for t in video.tracks] == [(1000, 0, {0: mask})]
+    named = formats.load(path, classes=[*"abcdefghi", "ignore"])[0].tracks[1]
+    assert (named.label, named.frames) == (9, [0, 4])
+    np.testing.assert_array_equal(named.masks[0].decode(), mask.decode() | other.decode())
+    path.write_text(region + further)
+    assert formats.load(path, classes=("car", "pedestrian"))[0].tracks == []
+    path.write_text(car + car)
+    with pytest.raises(DataError, match="1000 again in frame 0"):
         formats.load(path)
 
 

@@ -7,7 +7,8 @@ from typing import TypeAlias
 
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.evaluation import Category
-from visdeploy_training.datasets.class_maps import ANY, IGNORE, STEMSEG_MAPS
+from visdeploy_training.datasets.category_names import COCO, check_own_map, check_public_map
+from visdeploy_training.datasets.class_maps import ANY, IGNORE, STEMSEG_MAPS, to_2021
 
 ClassMap: TypeAlias = str | Mapping[int | str, str] | None
 """Class map of a data set, the name of one, or None."""
@@ -31,16 +32,6 @@ OVIS = (
     "Giant_panda", "Lizard", "Parrot", "Monkey", "Rabbit", "Tiger", "Fish", "Turtle", "Bicycle", "Motorcycle",
     "Airplane", "Boat", "Vehical",
 )  # fmt: skip
-COCO = (
-    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
-    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant",
-    "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard",
-    "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
-    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli",
-    "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet",
-    "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
-    "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
-)  # fmt: skip
 CLASS_LISTS: Mapping[str, tuple[str, ...]] = {
     "ytvis2019": YTVIS_2019,
     "ytvis2021": YTVIS_2021,
@@ -54,11 +45,19 @@ _COCO_TO_YTVIS_2019 = {
     1: 1, 2: 21, 3: 6, 4: 21, 5: 28, 7: 17, 8: 29, 9: 34, 17: 14, 18: 8, 19: 18, 21: 15, 22: 32, 23: 20, 24: 30,
     25: 22, 35: 33, 36: 33, 41: 5, 42: 27, 43: 40,
 }  # fmt: skip
+_COCO_TO_2019: Mapping[int | str, str] = {k: YTVIS_2019[ytvis - 1] for k, ytvis in _COCO_TO_YTVIS_2019.items()}
+_COCO_TO_OVIS: Mapping[int | str, str] = {
+    1: "Person", 2: "Bicycle", 3: "Vehical", 4: "Motorcycle", 5: "Airplane", 6: "Vehical", 8: "Vehical", 9: "Boat",
+    16: "Bird", 17: "Cat", 18: "Dog", 19: "Horse", 20: "Sheep", 21: "Cow", 22: "Elephant", 23: "Bear", 24: "Zebra",
+    25: "Giraffe",
+}  # fmt: skip
 _COCO_VEHICLES = ("bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat")
 _COCO_ANIMALS = ("cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe")
 
 CLASS_MAPS: Mapping[str, Mapping[int | str, str]] = {
-    "coco_to_ytvis2019": {coco: YTVIS_2019[ytvis - 1] for coco, ytvis in _COCO_TO_YTVIS_2019.items()},
+    "coco_to_ytvis2019": _COCO_TO_2019,
+    "coco_to_ytvis2021": to_2021(_COCO_TO_2019, bird=16, flying_disc=34),
+    "coco_to_ovis": _COCO_TO_OVIS,
     "coco_to_mini": {
         "person": "person",
         "bird": "bird",
@@ -97,14 +96,15 @@ def map_categories(
         class_map: Map from a category name or id of the file to a class name, or the name of a map of this package.
             Categories without an entry are dropped; the key `*` stands for all of them. The class name `ignore` means
             that pixels of the category have no known label, unless it is one of `classes`. Without a map, every
-            category of the file must be in `classes`.
+            category of the file must be in `classes`. Keys that are ids must agree with the names in the file.
 
     Returns:
         Map from category id to label, which is `IGNORED` for ignored categories.
 
     Raises:
         ConfigError: The map is unknown, or names a class or a category that does not exist.
-        DataError: Without a map, the file has a category that is not one of `classes`.
+        DataError: Without a map, the file has a category that is not one of `classes`. Or an id in the map belongs to
+            another category in the file.
     """
     label = {IGNORE: IGNORED} | {name: index for index, name in enumerate(classes)}
     if class_map is None:
@@ -136,5 +136,12 @@ def map_categories(
                 seen=repr(category),
                 expected=f"ids or names such as {[c.name for c in categories][:8]}",
             )
-    chosen = {c.id: wanted.get(c.id, wanted.get(c.name, wanted.get(ANY))) for c in categories}
+    own: dict[str, str] = {}
+    if not isinstance(class_map, str):
+        check_own_map(source, categories, wanted, classes)
+    elif any(isinstance(key, int) for key in wanted):
+        check_public_map(source, categories, wanted, class_map, classes)
+    else:  # by name, so that a file which already has the classes needs no map
+        own = {name: name for name in classes}
+    chosen = {c.id: wanted.get(c.id, wanted.get(c.name, wanted.get(ANY, own.get(c.name)))) for c in categories}
     return {number: label[name] for number, name in chosen.items() if name is not None}

@@ -30,8 +30,8 @@ _VOC_FOR_DAVIS = (1, 2, 3, 4, 6, 7, 8, 10, 12, 13, 14, 15, 17, 19)
 _MAPILLARY_IGNORED = (21, 22, 23, 53, 55, *range(57, 64))
 
 
-def _to_2021(pairs: Mapping[int | str, str], **more: int) -> Mapping[int | str, str]:
-    """Rename the class that YouTube-VIS 2021 calls differently, and add pairs."""
+def to_2021(pairs: Mapping[int | str, str], **more: int) -> Mapping[int | str, str]:
+    """Rename the class that YouTube-VIS 2021 calls differently, and add pairs, each a class with its category id."""
     return {k: "car" if name == "sedan" else name for k, name in pairs.items()} | {k: v for v, k in more.items()}
 
 
@@ -41,9 +41,9 @@ def _all_to(name: str, categories: Iterable[int]) -> Mapping[int | str, str]:
 
 STEMSEG_MAPS: Mapping[str, Mapping[int | str, str]] = {
     "stemseg_coco_to_ytvis2019": _COCO_TO_YTVIS_2019,
-    "stemseg_coco_to_ytvis2021": _to_2021(_COCO_TO_YTVIS_2019, bird=_COCO_BIRD, flying_disc=_COCO_FRISBEE),
+    "stemseg_coco_to_ytvis2021": to_2021(_COCO_TO_YTVIS_2019, bird=_COCO_BIRD, flying_disc=_COCO_FRISBEE),
     "stemseg_voc_to_ytvis2019": _VOC_TO_YTVIS_2019,
-    "stemseg_voc_to_ytvis2021": _to_2021(_VOC_TO_YTVIS_2019, bird=_VOC_BIRD),
+    "stemseg_voc_to_ytvis2021": to_2021(_VOC_TO_YTVIS_2019, bird=_VOC_BIRD),
     "stemseg_coco_to_object": _all_to(OBJECT, _COCO_FOR_DAVIS),
     "stemseg_voc_to_object": _all_to(OBJECT, _VOC_FOR_DAVIS),
     "any_to_object": {ANY: OBJECT},

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from visdeploy.errors import DataError
+from visdeploy.errors import DataError, SourceError
+from visdeploy.video.images import read_image
 
 
-def read_image(path: Path, height: int, width: int, *, shrink: bool = False) -> Tensor:
-    """Read an image file as RGB uint8 `[3, height, width]`.
+def read_tensor(path: Path, height: int, width: int, *, shrink: bool = False) -> Tensor:
+    """Read an image file as upright RGB uint8 `[3, height, width]`, with the reader of the runtime.
 
     Args:
         path: The file.
@@ -26,25 +25,30 @@ def read_image(path: Path, height: int, width: int, *, shrink: bool = False) -> 
         DataError: The file cannot be decoded, or its size differs from that in the annotations.
     """
     try:
-        with Image.open(path) as file:
-            pixels = np.array(file.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        pixels = torch.from_numpy(read_image(path)).permute(2, 0, 1)
+    except SourceError as error:
         raise DataError(
             f"cannot read the image {path}",
-            seen=(str(error).splitlines() or ["no data"])[0][:100],
+            seen=(error.seen.splitlines() or ["no data"])[0][:100],
             hint="The file is missing, empty or damaged; extract the data set again.",
         ) from error
-    if shrink and pixels.shape[:2] != (height, width) and pixels.shape[0] >= height and pixels.shape[1] >= width:
-        whole = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
-        return F.interpolate(whole, (height, width), mode="bilinear", align_corners=False)[0].round().byte()
-    if pixels.shape[:2] != (height, width):
+    size = (pixels.shape[1], pixels.shape[2])
+    if shrink and size != (height, width) and size[0] >= height and size[1] >= width:
+        scaled = F.interpolate(pixels[None].float(), (height, width), mode="bilinear", align_corners=False)
+        return scaled[0].round().byte()
+    if size != (height, width):
+        hint = "Use images and annotations of the same release. The option sizes scales larger images down."
+        if size == (width, height):
+            hint = (
+                "Images are turned upright by their EXIF orientation; annotations must be those of the upright image."
+            )
         raise DataError(
             f"the image {path} has another size than its annotation",
-            seen=f"{pixels.shape[0]}x{pixels.shape[1]}",
+            seen=f"{size[0]}x{size[1]}",
             expected=f"{height}x{width}",
-            hint="Use images and annotations of the same release. The option sizes scales larger images down.",
+            hint=hint,
         )
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return pixels.contiguous()
 
 
 class ImageStore:
@@ -59,10 +63,10 @@ class ImageStore:
         self._kept: dict[Path, Tensor] = {}
 
     def __call__(self, path: Path, height: int, width: int, *, shrink: bool = False) -> Tensor:
-        """See `read_image`; the caller must not write into the tensor."""
+        """See `read_tensor`; the caller must not write into the tensor."""
         image = self._kept.get(path)
         if image is None:
-            image = read_image(path, height, width, shrink=shrink)
+            image = read_tensor(path, height, width, shrink=shrink)
             if self.keep:
                 self._kept[path] = image
         return image

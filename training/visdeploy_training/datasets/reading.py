@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.evaluation import Category, read_annotations
 from visdeploy.json_fields import Entry, read_json
-from visdeploy.masks import Mask
+from visdeploy.oddities import Oddities
+from visdeploy.segmentations import read_segmentation
 from visdeploy_training.datasets.categories import ClassMap, map_categories
 from visdeploy_training.datasets.ignoring import hide_ignored
 from visdeploy_training.datasets.records import ClipRecord, InstanceRecord
 from visdeploy_training.datasets.stemseg import read_stemseg
 
 Layout: TypeAlias = Literal["ytvis", "coco", "stemseg"]
+_EMPTY = "objects without pixels, left out"
 
 
 def read_records(
@@ -31,6 +33,7 @@ def read_records(
     licenses: Sequence[int] | None = None,
     only: Sequence[str] | None = None,
     sizes: str | Path | None = None,
+    strict: bool = False,
 ) -> list[ClipRecord]:
     """Read one annotation file.
 
@@ -43,6 +46,8 @@ def read_records(
         licenses: Keep only images with these licence ids (COCO).
         only: Keep only videos with these folder names, or images with these ids (`stemseg`: sequence ids, image paths).
         sizes: Table of image sizes, see `read_stemseg`.
+        strict: Refuse objects and masks without pixels, and polygons of fewer than three points. Otherwise they are
+            left out, and a warning gives their number.
 
     Returns:
         One record for each video or image, including those without objects, in the order of the file.
@@ -51,16 +56,17 @@ def read_records(
         DataError: The file is malformed, or an image is missing; the message names the file and the field.
         ConfigError: An option does not apply to the file.
     """
-    path, folder = Path(annotations), Path(images)
+    path, folder, odd = Path(annotations), Path(images), Oddities(str(annotations), strict)
     for option, value, only_layout in (("licenses", licenses, "coco"), ("sizes", sizes, "stemseg")):
         if value is not None and layout != only_layout:
             raise ConfigError(f"the option {option} applies to the layout {only_layout} only", seen=str(path))
     if layout == "ytvis":
-        records = _read_ytvis(path, folder, classes, class_map)
+        records = _read_ytvis(path, folder, classes, class_map, odd)
     elif layout == "stemseg":
         records = read_stemseg(path, folder, classes, class_map, None if sizes is None else Path(sizes))
     else:
-        records = _read_coco(path, folder, classes, class_map, licenses)
+        records = _read_coco(path, folder, classes, class_map, licenses, odd)
+    odd.report()
     if not records:
         raise DataError(
             f"{path} contains no usable video or image",
@@ -96,24 +102,34 @@ def _require_images(path: Path, folder: Path, records: Sequence[ClipRecord]) -> 
         )
 
 
-def _read_ytvis(path: Path, folder: Path, classes: Sequence[str], class_map: ClassMap) -> list[ClipRecord]:
-    truth = read_annotations(path)
+def _read_ytvis(
+    path: Path, folder: Path, classes: Sequence[str], class_map: ClassMap, odd: Oddities
+) -> list[ClipRecord]:
+    truth = read_annotations(path, strict=odd.strict, first_id=0)
     labels = map_categories(str(path), truth.categories, classes, class_map)
     records = []
     for video in truth.videos:
-        instances = tuple(
-            InstanceRecord(labels[a.category_id], a.masks)
-            for a in truth.annotations_by_video[video.id]
-            if not a.crowd and a.category_id in labels
-        )
+        found = [a for a in truth.annotations_by_video[video.id] if not a.crowd and a.category_id in labels]
+        instances = []
+        for annotation in found:
+            if any(mask is not None for mask in annotation.masks):
+                instances.append(InstanceRecord(labels[annotation.category_id], annotation.masks))
+                continue
+            where = f"{path}: annotation with id {annotation.id}"
+            odd.add(_EMPTY, where, DataError(f"{where} has no mask in any frame", hint="Delete the entry."))
         files = tuple(folder / name for name in video.file_names)
-        record = ClipRecord(f"{video.name}-{video.id}", video.height, video.width, files, instances)
+        record = ClipRecord(f"{video.name}-{video.id}", video.height, video.width, files, tuple(instances))
         records.append(hide_ignored(record))
     return records
 
 
 def _read_coco(
-    path: Path, folder: Path, classes: Sequence[str], class_map: ClassMap, licenses: Sequence[int] | None
+    path: Path,
+    folder: Path,
+    classes: Sequence[str],
+    class_map: ClassMap,
+    licenses: Sequence[int] | None,
+    odd: Oddities,
 ) -> list[ClipRecord]:
     root = Entry.of(str(path), read_json(path))
     categories = [Category(e.integer("id"), e.text("name")) for e in root.entries("categories")]
@@ -130,7 +146,7 @@ def _read_coco(
         number = entry.integer("image_id")
         if number not in images:
             raise entry.fail("image_id", seen=number, expected="the id of an entry in images")
-        found = _coco_instance(entry, images[number], labels, known)
+        found = _coco_instance(entry, images[number], labels, known, odd)
         if found is not None:
             objects[number].append(found)
     return [
@@ -148,36 +164,19 @@ def _read_coco(
     ]
 
 
-def _coco_instance(entry: Entry, image: Entry, labels: Mapping[int, int], known: set[int]) -> InstanceRecord | None:
-    """Return one object, or None for a crowd or a category without a label."""
+def _coco_instance(
+    entry: Entry, image: Entry, labels: Mapping[int, int], known: set[int], odd: Oddities
+) -> InstanceRecord | None:
+    """Return one object, or None for a crowd, a category without a label, or an object without pixels."""
     category = entry.integer("category_id")
     if category not in known:
         raise entry.fail("category_id", seen=f"{category}, an unknown category", expected=f"one of {sorted(known)}")
     height, width = image.integer("height", minimum=1), image.integer("width", minimum=1)
-    if entry.integer("iscrowd", default=0) or category not in labels:
+    if entry.flag("iscrowd") or category not in labels:
         return None
-    mask = _coco_mask(entry, height, width)
-    if mask.area == 0:
-        raise entry.fail("segmentation", seen="an empty mask", expected="at least one pixel", hint="Delete the entry.")
+    mask = read_segmentation(entry, "segmentation", entry.get("segmentation", None), height, width, odd)
+    if mask is None:
+        error = entry.fail("segmentation", seen="no pixel", expected="at least one", hint="Delete the entry.")
+        odd.add(_EMPTY, entry.where, error)
+        return None
     return InstanceRecord(labels[category], (mask,))
-
-
-def _coco_mask(entry: Entry, height: int, width: int) -> Mask:
-    """Convert polygons or run lengths to a mask of the size of the image."""
-    value: Any = entry.get("segmentation")
-    if isinstance(value, list):
-        return _polygons(entry, value, height, width)
-    return entry.mask("segmentation", value, height, width)
-
-
-def _polygons(entry: Entry, polygons: list[Any], height: int, width: int) -> Mask:
-    from pycocotools import mask as coco
-
-    good = polygons and all(
-        isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 and all(isinstance(v, int | float) for v in p)
-        for p in polygons
-    )
-    if not good:
-        raise entry.fail("segmentation", seen=repr(polygons)[:60], expected="polygons of x, y, at least three points")
-    rle = coco.merge(coco.frPyObjects(polygons, height, width))
-    return Mask(height, width, bytes(rle["counts"]))

@@ -42,6 +42,7 @@ def records_of(recipe: Recipe, part: DataRecipe, classes: tuple[str, ...]) -> li
         licenses=part.licenses,
         only=part.only,
         sizes=None if part.sizes is None else recipe.path(part.sizes),
+        strict=part.strict,
     )
     return select(
         records,

@@ -51,6 +51,7 @@ class DataRecipe(Strict):
         duplicate: Duplicate the object in training clips that contain exactly one.
         span: Minimum and maximum distance from the first to the last frame of a clip (sampling `span`); by default,
             both are `clip_length`.
+        strict: Refuse objects without pixels and polygons of fewer than three points, which are otherwise left out.
     """
 
     annotations: str
@@ -68,6 +69,7 @@ class DataRecipe(Strict):
     ignore_background: bool = False
     duplicate: bool = False
     span: tuple[Positive, Positive] | None = None
+    strict: bool = False
 
     @field_validator("span")
     @classmethod
