@@ -3,12 +3,15 @@
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 
-from visdeploy.bundle import MANIFEST, Bundle, seal_bundle
+from visdeploy.bundle import CERTIFICATE, MANIFEST, SELFTEST, Bundle, seal_bundle
+from visdeploy.errors import BundleError
 
 CLASSES = ("cat", "dog", "owl")
 OPTIONS = {"class_prior": 0.0, "height": 96, "width": 160, "memory_slots": 5, "score_threshold": 0.75}
@@ -53,6 +56,18 @@ def tiny_bundle(tiny_export) -> Path:
     return tiny_export[0]
 
 
+def record_digest(bundle: Bundle) -> None:
+    """Write the digest of a bundle's manifest into its certificate and its self-test, if they contain one."""
+    certificate = bundle.path / CERTIFICATE
+    data = json.loads(certificate.read_bytes())
+    if "manifest" in data:
+        certificate.write_text(json.dumps(data | {"manifest": bundle.digest}))
+    with suppress(BundleError):  # damaged on purpose
+        selftest = bundle.selftest()
+        if selftest.manifest:
+            (bundle.path / SELFTEST).write_bytes(replace(selftest, manifest=bundle.digest).to_bytes())
+
+
 def tamper(source: Path, target: Path, change: Callable[[Path, dict], None]) -> Path:
     """Copy a bundle, change files or manifest fields, and update all checksums.
 
@@ -64,6 +79,8 @@ def tamper(source: Path, target: Path, change: Callable[[Path, dict], None]) -> 
     shutil.copytree(source, target)
     data = json.loads((target / MANIFEST).read_text())
     change(target, data)
-    seal_bundle(target, {k: v for k, v in data.items() if k not in ("files", "schema_version")})
+    fields = {k: v for k, v in data.items() if k not in ("files", "schema_version")}
+    record_digest(seal_bundle(target, fields))
+    seal_bundle(target, fields)
     Bundle.open(target)
     return target

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from visdeploy.atomic import staging, swap_folder, writing
@@ -31,59 +28,15 @@ from visdeploy.bundle_files import (
 )
 from visdeploy.errors import BundleError
 from visdeploy.external_data import external_files
-from visdeploy.manifest import SCHEMA_VERSION, FileEntry, Manifest, describe_errors
+from visdeploy.manifest import SCHEMA_VERSION, FileEntry, Manifest, describe_errors, manifest_digest
+from visdeploy.selftest import SelfTest
 
 logger = logging.getLogger(__name__)
 
 MANIFEST, MODEL, SELFTEST, CERTIFICATE = "manifest.json", "model.onnx", "selftest.npz", "certificate.json"
 MODEL_DATA = "model.onnx.data"
 REQUIRED = (MODEL, SELFTEST, CERTIFICATE)
-
-
-@dataclass(frozen=True)
-class SelfTest:
-    """Clip of a bundle with the outputs of PyTorch for it, recorded at export.
-
-    Attributes:
-        frames: Raw RGB frames, uint8 `[frames, height, width, 3]`, before any preprocessing.
-        outputs: For each step of the graph (one frame or one clip), output name → array as the graph returns it.
-    """
-
-    frames: NDArray[np.uint8]
-    outputs: tuple[dict[str, NDArray[Any]], ...]
-
-    def to_bytes(self) -> bytes:
-        """Return the content of `selftest.npz`."""
-        arrays: dict[str, NDArray[Any]] = {"frames": self.frames}
-        for index, outputs in enumerate(self.outputs):
-            arrays |= {f"f{index}/{name}": np.asarray(value) for name, value in outputs.items()}
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **arrays)
-        return buffer.getvalue()
-
-    @classmethod
-    def load(cls, path: Path, names: Sequence[str]) -> SelfTest:
-        """Read `selftest.npz`.
-
-        Args:
-            path: The file.
-            names: Outputs that every step must have.
-
-        Raises:
-            BundleError: The file is not an npz archive, contains objects, or lacks a step or an output.
-        """
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                frames = archive["frames"]
-                count = len({name.partition("/")[0] for name in archive.files} - {"frames"})
-                outputs = tuple({name: archive[f"f{i}/{name}"] for name in names} for i in range(count))
-        except Exception as error:  # zipfile, zlib and numpy raise different exceptions for damaged archives
-            raise BundleError(f"{path} cannot be read", seen=str(error), hint="Export the bundle again.") from error
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
-            raise BundleError(
-                f"{path}: frames are malformed", seen=f"{frames.dtype} {frames.shape}", expected="uint8 [f, h, w, 3]"
-            )
-        return cls(frames, outputs)
+_MAX_JSON = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -99,9 +52,9 @@ class Bundle:
 
         Raises:
             BundleError: The folder is missing or not a bundle; the manifest or the engine index is damaged, has another
-                schema version or an unknown field; a file is missing, changed or truncated; a file is not listed and
-                not harmless; the graph reads a file that is not listed; an engine is not in the index, or its
-                limits are looser than those of the manifest.
+                schema version or an unknown field; the manifest was changed after its certificate was made; a file is
+                missing, changed or truncated; a file is not listed and not harmless; the graph reads a file that is not
+                listed; an engine is not in the index, or its limits are looser than those of the manifest.
         """
         folder = Path(path)
         if not folder.is_dir():
@@ -109,8 +62,8 @@ class Bundle:
             raise BundleError(f"{folder} is not a bundle", seen=seen, expected="a folder made by visdeploy.export")
         if not os.path.lexists(folder / MANIFEST):
             raise BundleError(f"{folder} is not a bundle", seen=f"no {MANIFEST}", expected="a bundle folder")
-        regular_size(folder / MANIFEST)
-        manifest = Manifest.from_json((folder / MANIFEST).read_bytes(), where=str(folder / MANIFEST))
+        text = _read_text(folder / MANIFEST)
+        manifest = Manifest.from_json(text, where=str(folder / MANIFEST))
         if missing := [name for name in REQUIRED if name not in manifest.files]:
             raise BundleError(f"{folder / MANIFEST}: field 'files' lacks {missing}", hint="Export the bundle again.")
         _check_strays(folder, manifest.files)
@@ -118,7 +71,9 @@ class Bundle:
             check_file(folder / name, entry)
         _check_weights(folder, manifest.files)
         check_engines(folder, manifest.tolerance)
-        return cls(folder, manifest)
+        bundle = cls(folder, manifest)
+        _check_digest(bundle, manifest_digest(text))
+        return bundle
 
     @property
     def model_path(self) -> Path:
@@ -130,6 +85,15 @@ class Bundle:
         """SHA-256 of the manifest, with the checksums of all files. A saved stream belongs to one identity."""
         text = json.dumps(self.manifest.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the manifest without the entries of the certificate and the self-test, which both contain it.
+
+        Raises:
+            BundleError: The manifest cannot be read.
+        """
+        return manifest_digest(_read_text(self.path / MANIFEST))
 
     def selftest(self) -> SelfTest:
         """Read the self-test clip.
@@ -147,8 +111,8 @@ class Bundle:
         """
         path = self.path / CERTIFICATE
         try:
-            data = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
+            data = json.loads(_read_text(path))
+        except (ValueError, RecursionError) as error:
             raise BundleError(f"{path} cannot be read", seen=str(error), hint="Export the bundle again.") from error
         if not isinstance(data, dict):
             raise BundleError(f"{path} is malformed", seen=type(data).__name__, expected="a JSON object")
@@ -227,6 +191,31 @@ def seal_bundle(folder: Path, fields: Mapping[str, Any]) -> Bundle:
         raise BundleError(f"the manifest cannot be written: {describe_errors(error)}") from error
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return Bundle(folder, manifest)
+
+
+def _read_text(path: Path) -> bytes:
+    """Return the content of a JSON file of limited size."""
+    if (size := regular_size(path)) > _MAX_JSON:
+        raise BundleError(f"{path} is too large", seen=f"{size} B", expected=f"at most {_MAX_JSON} B")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read", seen=error.strerror or str(error)) from error
+
+
+def _check_digest(bundle: Bundle, digest: str) -> None:
+    """Raise an error if the certificate was made with another manifest. Earlier versions did not record it."""
+    try:
+        recorded = bundle.certificate().get("manifest")
+    except BundleError:  # reported when the certificate is needed
+        return
+    if recorded and recorded != digest:
+        raise BundleError(
+            f"{bundle.path / MANIFEST} was changed after its certificate was made",
+            seen=f"digest {digest[:12]}…",
+            expected=f"{str(recorded)[:12]}…",
+            hint="Copy the bundle anew, or export it again; manifests are not edited by hand.",
+        )
 
 
 def _check_target(target: Path, *, overwrite: bool) -> None:

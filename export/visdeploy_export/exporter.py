@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -119,14 +120,16 @@ def export(
         written = write_onnx(step, folder, opset=opset, metadata={"method": info.method, "variant": info.variant})
         fields = dict(step.spec) | _origin(info, path) | {"custom_ops": written.custom_ops}
         fields |= {"opset": opset, "precision": precision, "tolerance": Tolerances.standard(tolerance)}
-        manifest = seal_bundle(folder, fields).manifest
+        sealed = seal_bundle(folder, fields)
+        manifest, digest = sealed.manifest, sealed.digest
         reference = Pipeline(manifest, TorchBackend(step.module, manifest))
-        (folder / SELFTEST).write_bytes(record_selftest(reference).to_bytes())
+        (folder / SELFTEST).write_bytes(replace(record_selftest(reference), manifest=digest).to_bytes())
         bundle, watch = seal_bundle(folder, fields), StepWatch()
         certificate = _certify(bundle, reference, certify_on, certify_frames, ground_truth, watch)
         if not certificate.passed:
             suspects = watch.suspects(reference.backend)
             raise _failure(certificate, _explain(step.module, written.program, bundle, suspects, free_page(target)))
+        certificate = certificate.model_copy(update={"manifest": digest})
         (folder / CERTIFICATE).write_text(certificate.model_dump_json(indent=2) + "\n", encoding="utf-8")
         _prove(seal_bundle(folder, fields))
     return Bundle.open(target)

@@ -22,8 +22,9 @@ from visdeploy_training import (
     save_checkpoint,
     start_from,
 )
-from visdeploy_training.checkpoint import metadata
+from visdeploy_training.checkpoint import match_keys
 from visdeploy_training.checkpoint_file import METADATA_KEY, read_tensors
+from visdeploy_training.checkpoint_info import metadata
 from visdeploy_training.methods import METHODS
 
 SMALL = {"grid": (4, 6), "head_width": 16, "mask_width": 16, "track_dim": 16, "neck_width": 16}
@@ -157,7 +158,7 @@ OURS = {"format": 1, "method": "visolo", "variant": "tiny", "overrides": {}, "cl
         (write_truncated, "damaged"),
         (write_truncated_safetensors, "damaged"),
         (lambda p, s: torch.save({"model": Code()}, p), "could run code"),
-        (lambda p, s: p.write_bytes(pickle.dumps(Code())), "without running code"),
+        (lambda p, s: p.write_bytes(pickle.dumps(Code())), "could run code"),
         (lambda p, s: torch.save([1, 2], p), "no state dict"),
         (lambda p, s: torch.save({}, p), "no state dict"),
         (lambda p, s: torch.save({"model": {"a": "text"}}, p), "no state dict"),
@@ -169,6 +170,25 @@ OURS = {"format": 1, "method": "visolo", "variant": "tiny", "overrides": {}, "cl
         (with_metadata(json.dumps(OURS | {"format": 2})), "newer format"),
         (with_metadata(json.dumps(OURS | {"overrides": {"depth": 3}})), "cannot create"),
         (with_metadata(json.dumps(OURS | {"classes": ["a", "a"]})), "cannot create"),
+        (with_metadata('{"format":' + "[" * 100_000), "not valid JSON"),
+        (with_metadata(json.dumps(OURS | {"format": "1"})), "malformed.*format: '1'.*a whole number"),
+        (with_metadata(json.dumps(OURS | {"format": None})), "malformed.*format: None.*a whole number"),
+        (with_metadata(json.dumps(OURS | {"method": ["visolo"]})), "malformed.*method: list.*a text"),
+        (with_metadata(json.dumps(OURS | {"variant": 3})), "malformed.*variant: 3.*a text"),
+        (with_metadata(json.dumps(OURS | {"classes": "abc"})), "malformed.*classes: 'abc'.*a list of texts"),
+        (with_metadata(json.dumps(OURS | {"classes": [["a"]]})), "malformed.*classes: list.*a list of texts"),
+        (with_metadata(json.dumps(OURS | {"overrides": []})), "malformed.*overrides: list"),
+        (with_metadata(json.dumps(OURS | {"overrides": {"grid": [[1], 2]}})), "malformed.*overrides: dict"),
+        (with_metadata(json.dumps(OURS | {"overrides": {"freeze_at": "x"}})), "cannot create.*freeze_at"),
+        (with_metadata(json.dumps(OURS | {"overrides": {"freeze_at": -1}})), "cannot create.*freeze_at.*at least 0"),
+        (with_metadata(json.dumps(OURS | {"overrides": {"score_threshold": "x"}})), "cannot create.*score_threshold"),
+        (with_metadata(json.dumps(OURS | {"overrides": {"memory_slots": 10**9}})), "memory_slots.*at most"),
+        (with_metadata(json.dumps(OURS | {"overrides": {"memory_slots": 2000}})), "memory_slots.*at most 1024"),
+        (with_metadata(json.dumps(OURS | {"overrides": {"head_width": 10**9}})), "head_width.*at most 65535"),
+        (with_metadata(json.dumps(OURS | {"overrides": {"head_width": 10**400}})), "head_width.*at most 65535"),
+        (with_metadata(json.dumps(OURS | {"overrides": {"num_groups": 0}})), "num_groups.*at least 1"),
+        (with_metadata(json.dumps(OURS | {"overrides": {"grid": [10**9, 1]}})), "grid.*at most 65535"),
+        (with_metadata(json.dumps(OURS | {"overrides": {"num_classes": 3}})), "cannot create.*num_classes"),
     ],
 )
 def test_bad_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any, message: str):
@@ -266,6 +286,61 @@ def test_fine_tuning_starts_parts_of_another_stage_afresh(model: VISModel, monke
 
 def convert_of(model: VISModel) -> Checkpoint:
     return convert_checkpoint({"state_dict": model.state_dict(), "visdeploy": metadata(model.info)})
+
+
+def laughs(kind: Callable[[Any], Any]) -> Any:
+    """Return a value whose text has 2^40 items."""
+    value: Any = "ha"
+    for _ in range(40):
+        value = kind([value, value])
+    return value
+
+
+@pytest.mark.parametrize("field", ["format", "method", "variant", "classes", "overrides", "notes", "an override"])
+@pytest.mark.parametrize("kind", [list, tuple, lambda pair: dict(enumerate(pair))])
+def test_nested_metadata_takes_bounded_time(field: str, kind: Any):
+    value = laughs(kind)
+    changed = {"overrides": {"grid": value}} if field == "an override" else {field: value}
+    data = {"state_dict": {"a": torch.zeros(1)}, "visdeploy": OURS | changed}
+    if field == "notes":
+        assert not convert_checkpoint(data).report.ok
+        return
+    with pytest.raises(CheckpointError, match="metadata is malformed"):
+        convert_checkpoint(data)
+
+
+def test_nested_values_elsewhere_take_bounded_time():
+    for data in (
+        {"model": {"a": laughs(list)}},
+        {"model": laughs(list)},
+        {"a": laughs(list)},
+        {"visdeploy": laughs(list)},
+    ):
+        with pytest.raises(CheckpointError):
+            convert_checkpoint(data)
+    with pytest.raises(ConfigError, match="grid has a wrong value"):
+        create_model("visolo", "tiny", grid=laughs(list))
+
+
+def test_numbers_of_another_type_are_refused(model: VISModel):
+    data = {"state_dict": model.state_dict(), "visdeploy": metadata(model.info)}
+    key, other = "Category_branch_post.pred.weight", "Tracking_branch.track_Q_conv1.weight"
+    data["state_dict"] = model.state_dict() | {key: torch.zeros(model.state_dict()[key].shape, dtype=torch.int8)}
+    with pytest.raises(
+        CheckpointError, match=f"tensor '{key}' .* another type of numbers.*seen: int8; expected: float32"
+    ):
+        convert_checkpoint(data)
+    huge = torch.full(model.state_dict()[other].shape, 1e300, dtype=torch.float64)
+    data["state_dict"] = model.state_dict() | {other: huge}
+    with pytest.raises(CheckpointError, match=f"in the network's precision, contains NaN or infinite.*{other}"):
+        convert_checkpoint(data)
+
+
+def test_counters_in_floating_point_are_read():
+    expected = {"count": torch.tensor(0)}
+    assert match_keys(expected, {"count": torch.tensor(7.0)})[0]["count"].dtype == torch.int64
+    with pytest.raises(CheckpointError, match="seen: float32; expected: int64"):
+        match_keys(expected, {"count": torch.tensor(7.5)})
 
 
 @pytest.mark.parametrize("padding", range(0, 256, 8))

@@ -17,12 +17,11 @@ from torch import Tensor
 from visdeploy.atomic import replacing_file
 from visdeploy.errors import CheckpointError, ConfigError
 from visdeploy_training.checkpoint_file import METADATA_KEY
+from visdeploy_training.checkpoint_info import metadata
 from visdeploy_training.model import ModelInfo, VISModel
 from visdeploy_training.registry import create_model, get_method
 
 logger = logging.getLogger(__name__)
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -136,6 +135,12 @@ def make_model(info: ModelInfo) -> VISModel:
             expected=error.expected,
             hint="It may come from another version of visdeploy.",
         ) from error
+    except (ArithmeticError, RuntimeError, MemoryError, TypeError, ValueError) as error:  # values that do not combine
+        raise CheckpointError(
+            "the checkpoint describes a network that this version cannot create",
+            seen=f"{type(error).__name__} with the settings {dict(info.overrides)}"[:300],
+            hint="Its settings contradict each other, or are too large; it may be damaged.",
+        ) from error
 
 
 def shapes(info: ModelInfo) -> dict[str, Tensor]:
@@ -145,8 +150,14 @@ def shapes(info: ModelInfo) -> dict[str, Tensor]:
 
 
 def match_keys(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], KeyReport]:
-    """Return the tensors of `state` that match `expected`, in its dtypes, and a report on all keys."""
+    """Return the tensors of `state` that match `expected`, in its dtypes, and a report on all keys.
+
+    Raises:
+        CheckpointError: A tensor contains integers instead of real numbers, or fractions instead of integers.
+    """
     both = [k for k in expected if k in state]
+    for key in both:
+        _check_kind(key, expected[key], state[key])
     fitting = {k: state[k].to(expected[k].dtype) for k in both if state[k].shape == expected[k].shape}
     report = KeyReport(
         loaded=tuple(fitting),
@@ -157,6 +168,20 @@ def match_keys(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> t
         ),
     )
     return fitting, report
+
+
+def _check_kind(name: str, expected: Tensor, seen: Tensor) -> None:
+    """Raise an error unless conversion to the expected dtype keeps the meaning of the values."""
+    if expected.is_floating_point() == seen.is_floating_point():
+        return
+    if seen.is_floating_point() and bool((seen == seen.trunc()).all()):  # counters in a file saved in one precision
+        return
+    raise CheckpointError(
+        f"tensor {name!r} of the checkpoint has another type of numbers than the network",
+        seen=str(seen.dtype).removeprefix("torch."),
+        expected=str(expected.dtype).removeprefix("torch."),
+        hint="Quantised weights cannot be used; save the checkpoint in floating point.",
+    )
 
 
 def _class_tensors(info: ModelInfo) -> set[str]:
@@ -203,17 +228,6 @@ def start_from(model: VISModel, checkpoint: Checkpoint) -> KeyReport:
         if keys:
             logger.info("%d tensors keep their initial weights, %s: %s", len(keys), kind, ", ".join(keys))
     return report
-
-
-def metadata(info: ModelInfo) -> dict[str, Any]:
-    """Return the metadata of a checkpoint; Lightning checkpoints store it under the key `visdeploy`."""
-    return {
-        "format": FORMAT,
-        "method": info.method,
-        "variant": info.variant,
-        "overrides": dict(info.overrides),
-        "classes": list(info.classes),
-    }
 
 
 def save_checkpoint(model: VISModel | Checkpoint, path: str | Path, *, notes: Mapping[str, Any] | None = None) -> Path:

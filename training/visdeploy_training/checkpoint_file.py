@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
+import threading
 import warnings
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from visdeploy.errors import CheckpointError
+from visdeploy_training.stand_ins import ALLOWED, NumberArray, read_pickle
+from visdeploy_training.tensor_names import plain_names
 
+logger = logging.getLogger(__name__)
 METADATA_KEY = "visdeploy"
 CONTAINERS = ("model", "state_dict", "model_state_dict", "module", "weights")
+AVERAGED = ("model_ema", "state_dict_ema", "ema_state_dict", "ema_model", "ema")
+DTYPES = frozenset(
+    getattr(torch, name)
+    for name in ("float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
+)
+_EXPANSION = 100
+_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -24,7 +40,7 @@ class TensorFile:
     """Tensors and metadata of a file.
 
     Attributes:
-        tensors: Map from name to tensor, on the CPU; a leading `module.` is removed.
+        tensors: Map from name to tensor, on the CPU, without the names of wrappers (see `plain_names`).
         metadata: Metadata written by visdeploy; empty for files of other origin.
     """
 
@@ -45,7 +61,14 @@ def read_tensors(path: str | Path) -> TensorFile:
         head = file.read(16)
     # A safetensors file starts with the length of its JSON, whose bytes can equal the start of a pickle.
     if head[8:9] != b"{" and (head[:2] == b"PK" or head[:1] == b"\x80"):
-        return from_object(_load_torch(path), where=str(path))
+        if path.suffix.lower() == ".safetensors":
+            raise CheckpointError(
+                f"{path} is not a safetensors file",
+                seen="a torch file or another pickle",
+                expected="the content that the name states",
+                hint="Rename it to .pth if you trust its origin; it is then read without running code.",
+            )
+        return from_object(_load_pickle(path, head), where=str(path))
     return _load_safetensors(path)
 
 
@@ -63,14 +86,20 @@ def _load_safetensors(path: Path) -> TensorFile:
             expected=".safetensors, or a torch file (.pth, .ckpt)",
             hint="Copy or download the file again.",
         ) from error
-    return TensorFile(_strip_module(tensors), parse_metadata(metadata.get(METADATA_KEY), where=str(path)))
+    found = _checked(tensors, str(path))
+    return TensorFile(found, parse_metadata(metadata.get(METADATA_KEY), where=str(path)))
 
 
-def _load_torch(path: Path) -> Any:
+def _load_pickle(path: Path, head: bytes) -> Any:
     try:
-        with warnings.catch_warnings():
+        if head[:2] == b"PK":
+            _check_archive(path)
+        elif not head.startswith(_LEGACY):
+            return read_pickle(path)
+        allowed: list[Any] = [(stand_in, name) for name, stand_in in ALLOWED.items()]
+        with _lock, warnings.catch_warnings(), torch.serialization.safe_globals(allowed), path.open("rb") as file:
             warnings.simplefilter("ignore")  # about pickle protocols; the error below is more specific
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         refused = next((line for line in str(error).splitlines() if "GLOBAL" in line), "")
         if not refused:
@@ -78,12 +107,39 @@ def _load_torch(path: Path) -> Any:
         raise CheckpointError(
             f"{path} contains more than tensors and plain data, and is not loaded",
             seen=refused[:200],
-            expected="tensors, numbers, strings, lists and dictionaries",
+            expected="tensors, numbers, strings, lists, dictionaries, and harmless objects such as argparse.Namespace",
             hint="Loading such a file could run code. On a machine where you trust the file, save only its state dict, "
             "preferably as safetensors, and convert that file.",
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, IndexError, AttributeError, TypeError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # damaged pickles raise exceptions of any type
         raise _damaged(path, error) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Compare the checksum of every record of a torch file, which `torch.load` does not.
+
+    Raises:
+        CheckpointError: A record has another checksum, or expands to a multiple of the file.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+            if sum(record.file_size for record in records) > _EXPANSION * path.stat().st_size:
+                raise ValueError(f"records that expand to more than {_EXPANSION} times the file")
+            if any(record.file_size for record in records) and not any(record.CRC for record in records):
+                logger.warning("%s has no checksums; damage of its weights would not be noticed", path)
+                return
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise _damaged(path, error) from error
+    if broken is not None:
+        raise CheckpointError(
+            f"{path} is damaged",
+            seen=f"the record {broken[:100]!r} does not have the checksum (CRC-32) stored with it",
+            hint="Copy or download the file again.",
+        )
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
@@ -109,33 +165,57 @@ def from_object(data: Any, *, where: str = "the state dict") -> TensorFile:
     """
     if isinstance(data, Mapping):
         metadata = parse_metadata(data.get(METADATA_KEY), where=where)
-        for key in CONTAINERS:
+        for key in (*CONTAINERS, *AVERAGED):
             if isinstance(data.get(key), Mapping):
                 inner = data[key]
+                if key in AVERAGED:
+                    logger.info("%s: the averaged weights under %r are read", where, key)
                 break
         else:
             inner = {k: v for k, v in data.items() if k != METADATA_KEY}
-        tensors = {str(k): _tensor(v) for k, v in inner.items()}
-        if tensors and all(v is not None for v in tensors.values()):
-            return TensorFile(_strip_module({k: v for k, v in tensors.items() if v is not None}), metadata)
+        tensors = {str(k): _tensor(v) for k, v in inner.items() if isinstance(k, str | int)}
+        if tensors and len(tensors) == len(inner) and all(v is not None for v in tensors.values()):
+            return TensorFile(_checked({k: v for k, v in tensors.items() if v is not None}, where), metadata)
     raise CheckpointError(
         f"{where} contains no state dict",
-        seen=type(data).__name__ + (f" with {list(data)[:5]}" if isinstance(data, Mapping) else ""),
+        seen=type(data).__name__ + (f" with {_keys(data)}" if isinstance(data, Mapping) else ""),
         expected=f"names and tensors, directly or under one of {list(CONTAINERS)}",
     )
+
+
+def _keys(data: Mapping[Any, Any]) -> str:
+    """Return the first keys for messages, in bounded time whatever they are."""
+    return str([key[:40] if isinstance(key, str) else type(key).__name__ for key in list(data)[:5]])
 
 
 def _tensor(value: Any) -> Tensor | None:
     # detectron2 also saves NumPy arrays
     if isinstance(value, Tensor):
         return value.detach()
-    return torch.from_numpy(value) if type(value).__module__ == "numpy" and hasattr(value, "dtype") else None
+    if isinstance(value, np.ndarray):
+        held = NumberArray()
+        held.value = value
+        return held.tensor()
+    return value.tensor() if isinstance(value, NumberArray) else None
 
 
-def _strip_module(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    if tensors and all(k.startswith("module.") for k in tensors):
-        return {k.removeprefix("module."): v for k, v in tensors.items()}
-    return tensors
+def _checked(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Return the tensors by their plain names, after a check that each is an ordinary array of real numbers."""
+    for name, tensor in tensors.items():
+        kind = str(tensor.dtype).removeprefix("torch.")
+        if tensor.layout != torch.strided or tensor.is_nested:
+            kind = f"{'nested' if tensor.is_nested else str(tensor.layout).removeprefix('torch.')} {kind}"
+        elif tensor.is_meta:
+            kind = f"{kind} without values (meta)"
+        elif tensor.dtype in DTYPES:
+            continue
+        raise CheckpointError(
+            f"{where}: tensor {name[:200]!r} is of a kind that no network here has",
+            seen=kind,
+            expected="a dense tensor of real numbers: float16, bfloat16, float32, float64, integers or bool",
+            hint="Convert it before saving; quantised or complex weights cannot be used.",
+        )
+    return plain_names(tensors, where)
 
 
 def parse_metadata(text: Any, *, where: str) -> dict[str, Any]:
@@ -148,8 +228,8 @@ def parse_metadata(text: Any, *, where: str) -> dict[str, Any]:
         return {}
     try:
         data = json.loads(text) if isinstance(text, str) else text
-    except ValueError as error:
-        raise CheckpointError(f"{where}: its metadata is not valid JSON", seen=str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{where}: its metadata is not valid JSON", seen=str(error)[:200]) from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{where}: its metadata is malformed", seen=type(data).__name__, expected="an object")
     return data

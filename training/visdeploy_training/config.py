@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import logging
 import math
+import reprlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
@@ -17,6 +18,11 @@ RUN_TIME = {"run_time": True}
 """Metadata of fields that affect only how a trained network is run, not its weights; an export may change them."""
 CALLED, WHY_FIXED = "called", "why_fixed"
 """Keys of metadata: a second name of the field, common to all methods; the reason why an export cannot change it."""
+MOST = "most"
+"""Key of metadata: the largest value of a whole number, in place of `LARGEST`."""
+LARGEST = 65_535
+MAX_EDGE, MAX_FRAMES, MAX_LAYERS = 8192, 1024, 128
+"""Largest edge of an input, window, and number of layers in a row: with more, no machine could run the network."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,11 @@ class MethodConfig:
             if get_origin(hint) is tuple and isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
             self.check(name, _is_a(getattr(self, name), hint), _describe(hint))
+        for field in dataclasses.fields(self):
+            values = getattr(self, field.name)
+            most = field.metadata.get(MOST, LARGEST)
+            for value in values if isinstance(values, tuple) else (values,):
+                self.check(field.name, not isinstance(value, int) or value <= most, f"at most {most}")
 
     @property
     def channel_order(self) -> Literal["rgb", "bgr"]:
@@ -64,20 +75,20 @@ class MethodConfig:
         """
         if not isinstance(values, Mapping):
             raise ConfigError(
-                f"{self.method}: settings are malformed", seen=repr(values), expected="names and values, as a mapping"
+                f"{self.method}: settings are malformed", seen=_shown(values), expected="names and values, as a mapping"
             )
         fields = {f.name: f for f in dataclasses.fields(self)}
         second = {f.metadata[CALLED]: f for f in fields.values() if CALLED in f.metadata}
         found: dict[str, Any] = {}
         for name, value in values.items():
             if not isinstance(name, str):
-                raise ConfigError(f"{self.method}: a setting is malformed", seen=repr(name), expected="a name")
+                raise ConfigError(f"{self.method}: a setting is malformed", seen=_shown(name), expected="a name")
             field = fields.get(name) or second.get(name)
             if field is None:
                 close = difflib.get_close_matches(name, [*fields, *second], n=1)
                 raise ConfigError(
                     f"{self.method}: unknown setting {name!r}",
-                    seen=repr(value),
+                    seen=_shown(value),
                     expected=f"one of {self._settings()}",
                     hint=f"Did you mean {close[0]!r}?" if close else "",
                 )
@@ -107,7 +118,7 @@ class MethodConfig:
                 hint = "The options height and width of the export set the size of the input."
             raise ConfigError(
                 f"{self.method}: {_spell(field)} cannot be changed at export",
-                seen=repr(seen),
+                seen=_shown(seen),
                 expected=f"{own!r}, as in the checkpoint",
                 hint=f"{hint} An export can change {self._settings()}.",
             )
@@ -161,13 +172,24 @@ class MethodConfig:
             ConfigError: The value is not `good`; the message names the field and the `expected` values.
         """
         if not good:
-            seen = repr(getattr(self, field))
+            seen = _shown(getattr(self, field))
             raise ConfigError(f"{self.method}: {field} has a wrong value", seen=seen, expected=expected)
 
     def check_least(self, least: int, *fields: str) -> None:
         """Raise a `ConfigError` if a field is less than `least`."""
         for field in fields:
             self.check(field, getattr(self, field) >= least, f"at least {least}")
+
+    def check_most(self, most: int, *fields: str) -> None:
+        """Raise a `ConfigError` if a field is more than `most`."""
+        for field in fields:
+            self.check(field, getattr(self, field) <= most, f"at most {most}")
+
+    def check_input(self) -> None:
+        """Raise a `ConfigError` for edges that no input can have, and for a standard deviation that is not positive."""
+        names = {field.name for field in dataclasses.fields(self)}
+        self.check_most(MAX_EDGE, *sorted({"height", "width", "shortest_edge", "longest_edge"} & names))
+        self.check("pixel_std", min(getattr(self, "pixel_std")) > 0, "positive numbers")  # noqa: B009
 
     def check_share(self, *fields: str) -> None:
         """Raise a `ConfigError` unless each field is at least 0 and less than 1."""
@@ -197,6 +219,11 @@ def _is_run_time(field: dataclasses.Field[Any]) -> bool:
 def _spell(field: dataclasses.Field[Any]) -> str:
     """Return the name of a field, with its second name in brackets if it has one."""
     return f"{field.name} ({field.metadata[CALLED]})" if CALLED in field.metadata else field.name
+
+
+def _shown(value: object) -> str:
+    """Return a value for a message, whose length is limited also if lists are nested."""
+    return repr(value)[:200] if isinstance(value, str | int | float | None) else reprlib.repr(value)
 
 
 def _types(config: type[MethodConfig]) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from visdeploy.errors import CheckpointError
-from visdeploy_training.checkpoint import FORMAT, Checkpoint, check_finite, match_keys, shapes
+from visdeploy_training.checkpoint import Checkpoint, check_finite, match_keys, shapes
 from visdeploy_training.checkpoint_file import TensorFile, from_object, read_tensors
+from visdeploy_training.checkpoint_info import read_info
 from visdeploy_training.method import Method
 from visdeploy_training.model import ModelInfo, VISModel
 from visdeploy_training.registry import get_method, method_names
@@ -39,8 +40,8 @@ def convert_checkpoint(
             public list such as `ytvis2019`.
 
     Raises:
-        CheckpointError: The checkpoint cannot be read safely, has an unknown layout or another number of classes than
-            `classes`, or contains NaN or infinite values.
+        CheckpointError: The checkpoint cannot be read safely, is damaged, has an unknown layout or another number of
+            classes than `classes`, or contains NaN or infinite values or tensors of another kind than weights.
         ConfigError: `method` or `variant` is unknown.
     """
     where = "the state dict" if isinstance(source, Mapping) else str(source)
@@ -52,40 +53,18 @@ def convert_checkpoint(
     info = _with_classes(info, classes, where)
     check_finite(state, where)
     fitting, report = match_keys(shapes(info), state)
+    check_finite(
+        {k: v for k, v in fitting.items() if v.dtype != state[k].dtype}, f"{where}, in the network's precision,"
+    )
     return Checkpoint(fitting, info, report, layout)
 
 
 def _own(file: TensorFile, method: str | None, variant: str | None, where: str) -> tuple[ModelInfo, dict[str, Tensor]]:
-    data = file.metadata
-    try:
-        if int(data["format"]) > FORMAT:
-            raise CheckpointError(
-                f"{where} has a newer format",
-                seen=f"format {data['format']}",
-                expected=f"at most {FORMAT}",
-                hint="Install a newer version of visdeploy.",
-            )
-        info = ModelInfo(
-            str(data["method"]),
-            str(data["variant"]),
-            tuple(str(c) for c in data["classes"]),
-            _overrides(data["overrides"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{where}: its metadata is malformed",
-            seen=repr(error),
-            expected="format, method, variant, classes, overrides",
-        ) from error
+    info = read_info(file.metadata, where)
     for name, wanted, seen in (("method", method, info.method), ("variant", variant, info.variant)):
         if wanted is not None and wanted != seen:
             raise CheckpointError(f"{where} has another {name}", seen=seen, expected=wanted)
     return info, _strip(file.tensors, LIGHTNING_PREFIX)
-
-
-def _overrides(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the overrides with tuples, as configurations have them, in place of the lists of JSON."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in dict(data).items()}
 
 
 def _strip(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """The manifest of a bundle (contract 1): inputs, outputs and state of a graph, how it is run, and its tolerances."""
 
+from visdeploy.manifest.digest import manifest_digest
 from visdeploy.manifest.manifest import (
     SCHEMA_VERSION,
     CustomOp,
@@ -37,4 +38,5 @@ __all__ = [
     "Window",
     "describe_errors",
     "host_dtype",
+    "manifest_digest",
 ]

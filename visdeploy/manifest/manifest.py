@@ -6,6 +6,7 @@ A field that is unknown, missing or inconsistent raises an error that names the 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -14,7 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from visdeploy.errors import BundleError
 from visdeploy.manifest.base import Strict
 from visdeploy.manifest.processing import Preprocessing, Window
-from visdeploy.manifest.sizes import Dim, is_symbol, symbols
+from visdeploy.manifest.sizes import MAX_ELEMENTS, Dim, is_symbol, least_elements, symbols
 from visdeploy.manifest.tensors import StateSpec, TensorSpec
 from visdeploy.manifest.tolerance import Tolerances
 
@@ -121,6 +122,29 @@ class GraphSpec(Strict):
             raise ValueError(
                 f"input {size[0].name!r} of the role 'size' is {size[0].dtype} {size[0].shape}, not int64 [2]"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _bounded(self) -> GraphSpec:
+        made, sides = self.preprocessing, self.frames.shape[2:]
+        ranges = [Dim(minimum=s, typical=s, maximum=s) if isinstance(s, int) else self.dims[s] for s in sides]
+        if made.resize == "exact":
+            given = [made.padded(made.height), made.padded(made.width)]
+            for name, side, allowed in zip(("height", "width"), given, ranges, strict=True):
+                if side not in allowed:
+                    raise ValueError(f"preprocessing: {name} {side} with padding is outside its range, {allowed}")
+        else:  # both sides of a square frame
+            given = 2 * [made.padded(min(made.height, made.width))]
+            most = max(allowed.maximum for allowed in ranges)
+            if given[0] > most:
+                raise ValueError(
+                    f"preprocessing: an edge of {given[0]} with padding is outside its range, up to {most}"
+                )
+        elements = {self.frames.name: self.window.length * 3 * math.prod(given)}
+        elements |= {state.input: least_elements(state.shape, self.dims) for state in self.state}
+        for name, count in elements.items():
+            if count > MAX_ELEMENTS:
+                raise ValueError(f"{name!r} has {count} elements or more, at most {MAX_ELEMENTS} are allowed")
         return self
 
     @property

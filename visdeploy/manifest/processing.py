@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from visdeploy.manifest.base import Strict
+from visdeploy.manifest.sizes import MAX_SIDE
 
 
 class Preprocessing(Strict):
@@ -33,9 +34,13 @@ class Preprocessing(Strict):
     resize: Literal["exact", "shortest_edge"] = "exact"
     rounding: Literal["nearest", "down", "half_even"] = "nearest"
     interpolation: Literal["pil_bilinear", "opencv_bilinear", "float_bilinear"] = "pil_bilinear"
-    height: Annotated[int, Field(ge=1)]
-    width: Annotated[int, Field(ge=1)]
-    pad_divisor: Annotated[int, Field(ge=1)] = 1
+    height: Annotated[int, Field(ge=1, le=MAX_SIDE)]
+    width: Annotated[int, Field(ge=1, le=MAX_SIDE)]
+    pad_divisor: Annotated[int, Field(ge=1, le=MAX_SIDE)] = 1
+
+    def padded(self, side: int) -> int:
+        """Return the length of a side with its padding."""
+        return -(-side // self.pad_divisor) * self.pad_divisor
 
 
 class Window(Strict):
@@ -51,7 +56,7 @@ class Window(Strict):
     """
 
     mode: Literal["online", "clip"]
-    length: Annotated[int, Field(ge=1)] = 1
+    length: Annotated[int, Field(ge=1, le=MAX_SIDE)] = 1
     stride: Annotated[int, Field(ge=1)] = 1
     short_video: Literal["repeat_video", "repeat_first_frame"] = "repeat_video"
 

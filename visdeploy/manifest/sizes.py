@@ -17,6 +17,10 @@ _FUNCTIONS = {"ceil": math.ceil, "floor": math.floor}
 _MAX_LENGTH = 100
 MAX_SIZE = 2**31 - 1
 """Largest size of a tensor along one axis."""
+MAX_SIDE = 65_535
+"""Largest height, width or number of frames of an input."""
+MAX_ELEMENTS = 2**31 - 1
+"""Largest number of elements of an input or a state in the smallest case."""
 
 
 class SizeError(ValueError):
@@ -68,7 +72,10 @@ def _check(text: str) -> str:
     return text
 
 
-Size = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^[a-z][a-z0-9_ +*/().-]*$"), AfterValidator(_check)]
+Size = (
+    Annotated[int, Field(ge=0, le=MAX_SIZE)]
+    | Annotated[str, Field(pattern=r"^[a-z][a-z0-9_ +*/().-]*$"), AfterValidator(_check)]
+)
 """A number, a symbol, or an expression over symbols."""
 
 
@@ -146,7 +153,7 @@ class Dim(Strict):
     minimum: Annotated[int, Field(ge=0, le=MAX_SIZE)]
     typical: Annotated[int, Field(ge=0, le=MAX_SIZE)]
     maximum: Annotated[int, Field(ge=0, le=MAX_SIZE)]
-    multiple: Annotated[int, Field(ge=1)] = 1
+    multiple: Annotated[int, Field(ge=1, le=MAX_SIZE)] = 1
 
     @model_validator(mode="after")
     def _ordered(self) -> Dim:
@@ -224,3 +231,11 @@ def initial_sizes(shape: Sequence[int | str], sizes: Mapping[str, int], dims: Ma
     """
     start = {name: dims[name].minimum for size in shape for name in symbols(size) if name in dims}
     return [evaluate(size, {**start, **sizes}) for size in shape]
+
+
+def least_elements(shape: Sequence[int | str], dims: Mapping[str, Dim]) -> int:
+    """Return the number of elements of a tensor whose symbols have their minimums, 0 if a size has no value there."""
+    try:
+        return math.prod(evaluate(size, {name: dim.minimum for name, dim in dims.items()}) for size in shape)
+    except SizeError:
+        return 0

@@ -112,6 +112,7 @@ class Certificate(_Record):
         tracks_note: Near-ties of the candidate's decoder that were decided as in the reference's (`Decoder.follow`).
         average_precision: AP of both engines, if ground truth was given; its limit is `Tolerance.average_precision`.
         failures: One sentence per exceeded limit, worst first; empty if the certificate passed.
+        manifest: Digest of the manifest that was compared (`Bundle.digest`); empty in bundles of earlier versions.
     """
 
     schema_version: Literal[2] = 2
@@ -131,6 +132,7 @@ class Certificate(_Record):
     tracks_note: str = ""
     average_precision: AveragePrecision | None = None
     failures: list[str]
+    manifest: str = ""
 
     @property
     def passed(self) -> bool:
@@ -170,6 +172,9 @@ def certificate_rows(certificate: Mapping[str, Any]) -> list[tuple[str, str, str
     rows += [("engines", f"{certificate['candidate']} against {certificate['reference']}", "")]
     size = f"{certificate['height']}x{certificate['width']}"
     rows += [("frames", f"{certificate['frames']} of {size}, {certificate['source']}", "")]
+    recorded = certificate.get("manifest")
+    covered = f"digest {recorded[:12]}…" if recorded else "not covered: exported by a version that recorded no digest"
+    rows += [("manifest", covered, "unchanged")]
     for output in certificate["outputs"]:
         where = "" if output["frame"] is None else f" (frame {output['frame']})"
         note = f", {output['note']}" if output.get("note") else ""

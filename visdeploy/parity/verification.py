@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from pathlib import Path
@@ -9,11 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from visdeploy.backends import State, open_backend
-from visdeploy.bundle import Bundle
+from visdeploy.bundle import MANIFEST, Bundle
 from visdeploy.errors import BundleError, VerificationError
 from visdeploy.parity.certificate import Certificate
 from visdeploy.parity.meter import ParityMeter
+from visdeploy.selftest import SelfTest
 from visdeploy.streaming.pipeline import Pipeline
+
+logger = logging.getLogger(__name__)
 
 
 class Report(Certificate):
@@ -55,7 +59,8 @@ def verify(
     Raises:
         BundleError: The bundle is damaged, or its graph does not match its manifest.
         EngineError: The engine cannot start, or fails.
-        VerificationError: The bundle runs, but does not reproduce its outputs; the message names the worst output.
+        VerificationError: The bundle runs, but does not reproduce its outputs, or its manifest is not the one that they
+            were recorded with; the message names the worst output.
     """
     bundle = Bundle.open(path)
     selftest = bundle.selftest()
@@ -85,8 +90,11 @@ def verify(
         candidate=str(description),
         source="self-test of the bundle",
     )
+    changes: dict[str, object] = {"manifest": selftest.manifest}
+    if changed := _changed_manifest(bundle, selftest):
+        changes["failures"] = [changed, *certificate.failures]
     report = Report(
-        **dict(certificate),
+        **dict(certificate) | changes,
         bundle=str(Path(path)),
         identity=bundle.identity,
         device=description.device,
@@ -100,3 +108,18 @@ def verify(
             hint="The bundle was changed, or this engine computes it incorrectly; export it again or try device='cpu'.",
         )
     return report
+
+
+def _changed_manifest(bundle: Bundle, selftest: SelfTest) -> str:
+    """Return a sentence if the self-test was recorded with another manifest; log if the bundle does not record it."""
+    if not selftest.manifest and not bundle.certificate().get("manifest"):
+        logger.warning(
+            "%s was exported by a version that recorded no digest of %s; a change of it is not noticed",
+            bundle.path,
+            MANIFEST,
+        )
+        return ""
+    digest = bundle.digest
+    if selftest.manifest == digest:
+        return ""
+    return f"{MANIFEST} (digest {digest[:12]}…) is not that of the self-test ({selftest.manifest[:12] or 'none'}…)"

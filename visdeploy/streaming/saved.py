@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from visdeploy.archives import check_archive
 from visdeploy.atomic import replacing_file
 from visdeploy.errors import DataError, OutputError, StreamError
 from visdeploy.masks import Mask
@@ -115,6 +116,7 @@ class SavedStream:
             StreamError: The file is missing, damaged, of a newer schema, or was saved with another bundle.
         """
         try:
+            check_archive(path)
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
         except Exception as error:  # zipfile, zlib and numpy raise different exceptions for damaged archives

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visdeploy.backends import State
-from visdeploy.bundle import SelfTest
 from visdeploy.errors import ExportError
 from visdeploy.parity.certificate import AveragePrecision, Certificate
 from visdeploy.parity.meter import ParityMeter
+from visdeploy.selftest import SelfTest
 from visdeploy.streaming.pipeline import Pipeline
 from visdeploy_export.proof.clips import moving_clip
 from visdeploy_export.proof.explain import StepWatch

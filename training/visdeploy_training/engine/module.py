@@ -13,8 +13,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from visdeploy.evaluation import AnnotationSet, evaluate
 from visdeploy.results import VideoResult
-from visdeploy_training.checkpoint import metadata
 from visdeploy_training.checkpoint_file import METADATA_KEY
+from visdeploy_training.checkpoint_info import metadata
 from visdeploy_training.clip import ClipBatch
 from visdeploy_training.datasets import ValidationClip
 from visdeploy_training.engine.optim import OptimRecipe, create_optimiser, learning_rate_factor

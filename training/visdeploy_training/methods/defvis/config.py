@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-from visdeploy_training.config import CALLED, RUN_TIME, WHY_FIXED, MethodConfig
+from visdeploy_training.config import CALLED, MAX_FRAMES, MAX_LAYERS, RUN_TIME, WHY_FIXED, MethodConfig
 
 _FRAMES = {CALLED: "window", WHY_FIXED: "DefVIS's window is the number of frames that its weights were trained for."}
 
@@ -104,11 +104,15 @@ class DefVISConfig(MethodConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check("dilated", not self.dilated or self.backbone.startswith("resnet"), "false without a ResNet")
+        self.check_input()
+        self.check_most(MAX_FRAMES, "num_frames")
+        self.check_most(MAX_LAYERS, "encoder_layers", "decoder_layers")
         self.check_least(
             1, "num_classes", "num_frames", "queries_per_frame", "num_heads", "num_points", "encoder_layers",
-            "decoder_layers", "feedforward_dim", "longest_edge",
+            "decoder_layers", "feedforward_dim", "longest_edge", "size_multiple", "mask_groups", "sequence_dim",
+            "sequence_groups",
         )  # fmt: skip
-        self.check_least(0, "instance_groups", "clip_overlap")
+        self.check_least(0, "freeze_at", "instance_groups", "clip_overlap")
         self.check("tokens_per_group", self.tokens_per_group >= min(1, self.instance_groups), "at least 1 with groups")
         # positions are pairs of sine and cosine on two or three axes, and the mask head halves the width four times
         self.check_multiple(48, "hidden_dim")

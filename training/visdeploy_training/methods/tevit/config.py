@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-from visdeploy_training.config import CALLED, RUN_TIME, MethodConfig
+from visdeploy_training.config import CALLED, MAX_FRAMES, MAX_LAYERS, RUN_TIME, MethodConfig
 
 SIZE_MULTIPLE = 32
 """Divisor of the height and width of every input."""
@@ -78,6 +78,9 @@ class TeViTConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_input()
+        self.check_most(MAX_FRAMES, "window")
+        self.check_most(MAX_LAYERS, "num_stages", "mask_convs")
         self.check_least(
             1, "num_classes", "num_queries", "num_stages", "hidden_dim", "num_heads", "feedforward_dim", "dynamic_dim",
             "max_results", "longest_edge", "window",
@@ -85,7 +88,7 @@ class TeViTConfig(MethodConfig):
         self.check("hidden_dim", self.hidden_dim % self.num_heads == 0, f"a multiple of {self.num_heads} heads")
         pairs = self.num_queries * self.num_classes
         self.check("max_results", self.max_results <= pairs, f"at most {pairs}, all pairs of query and class")
-        self.check_least(0, "mask_convs", "shortest_edge", "clip_overlap")
+        self.check_least(0, "freeze_at", "mask_convs", "shortest_edge", "clip_overlap")
         self.check_share("drop_path")
         self.check_multiple(SIZE_MULTIPLE, "height", "width")
 

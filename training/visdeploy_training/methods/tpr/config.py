@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-from visdeploy_training.config import RUN_TIME, MethodConfig
+from visdeploy_training.config import MAX_LAYERS, RUN_TIME, MethodConfig
 
 SIZE_MULTIPLE = 32
 """Rows and columns of the network input are multiples of this; p6 and p7 have sizes that are rounded up."""
@@ -106,12 +106,14 @@ class TPRConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_input()
+        self.check_most(MAX_LAYERS, "tower_depth")
         self.check_least(
             1, "num_classes", "num_bases", "attention_size", "mask_size", "track_dim", "tower_depth", "nms_pre",
-            "max_detections", "shortest_edge", "longest_edge", "max_objects",
+            "max_detections", "shortest_edge", "longest_edge", "max_objects", "num_groups",
         )  # fmt: skip
         self.check_least(0, "freeze_at")
-        self.check("cpr_depths", min(self.cpr_depths) >= 0, "numbers of at least 0")
+        self.check("cpr_depths", all(0 <= d <= MAX_LAYERS for d in self.cpr_depths), f"numbers from 0 to {MAX_LAYERS}")
         self.check_multiple(self.num_groups, "channels")
         self.check_multiple(SIZE_MULTIPLE, "height", "width")
         self.check("basis_channels", self.basis_channels > 0, "at least 1")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from visdeploy.errors import ConfigError
-from visdeploy_training.config import CALLED, RUN_TIME, MethodConfig
+from visdeploy_training.config import CALLED, MAX_LAYERS, MOST, RUN_TIME, MethodConfig
 
 SIZE_MULTIPLE = 32
 """Divisor of the height and width of every input."""
@@ -113,7 +113,7 @@ class VIShvConfig(MethodConfig):
     flow_conditional: bool = False
     flow_input_gradient: Literal["none", "straight_through"] = "none"
     offset_detach: bool = True
-    flow_iterations: int = 2000
+    flow_iterations: int = field(default=2000, metadata={MOST: 2**31 - 1})
     height: int = 352
     width: int = 640
     shortest_edge: int = 352
@@ -145,6 +145,7 @@ class VIShvConfig(MethodConfig):
                 hint="The published implementation registers this name without its stages; use a ResNet.",
             )
         super().__post_init__()
+        self.check_input()
         self._check_network()
         self._check_flow()
         self.check_multiple(SIZE_MULTIPLE, "height", "width")
@@ -171,6 +172,7 @@ class VIShvConfig(MethodConfig):
         self.check("output", self.semantic or self.output == "davis", "davis without a semantic head")
 
     def _check_flow(self) -> None:
+        self.check_most(MAX_LAYERS, "flow_steps", "flow_levels")
         self.check_least(1, "flow_steps", "flow_levels", "flow_width", "flow_chunk")
         self.check("flow_bits", 1 <= self.flow_bits <= 8, "1 to 8")
         self.check_least(0, "flow_iterations")

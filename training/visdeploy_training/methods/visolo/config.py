@@ -7,6 +7,8 @@ from typing import ClassVar, Literal
 
 from visdeploy_training.config import RUN_TIME, MethodConfig
 
+MAX_SLOTS = 1024
+
 
 @dataclass(frozen=True)
 class VISOLOConfig(MethodConfig):
@@ -87,9 +89,12 @@ class VISOLOConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_least(1, "num_classes", "nms_pre", "max_detections")
+        self.check_input()
+        self.check_least(1, "num_classes", "nms_pre", "max_detections", "num_groups", "size_multiple")
+        self.check_least(0, "freeze_at", "neck_width")
         self.check("grid", min(self.grid) >= 1, "two positive numbers")
         self.check("memory_slots", self.memory_slots >= 4, "at least 4 (first, latest key and two latest frames)")
+        self.check_most(MAX_SLOTS, "memory_slots")
         self.check_share("class_prior")
         self.check_threshold(
             "score_threshold", "mask_threshold", "update_threshold", "overlap_threshold", "tracking_threshold"

@@ -1,0 +1,190 @@
+"""Weight files as trainers write them, and as damage or malice leaves them."""
+
+import argparse
+import collections
+import datetime
+import enum
+import os
+import pathlib
+import pickle
+import struct
+import types
+import zipfile
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from visdeploy.errors import CheckpointError
+from visdeploy_training import convert_checkpoint
+from visdeploy_training.checkpoint_file import from_object, read_tensors
+
+STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.count": torch.tensor(3)}
+
+
+def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor] = STATE) -> bool:
+    return found.keys() == expected.keys() and all(torch.equal(found[k], v) for k, v in expected.items())
+
+
+BESIDE = {
+    "arguments": argparse.Namespace(lr=2e-4, device="cuda", deep=argparse.Namespace(a=[1, (2,)])),
+    "simple arguments": types.SimpleNamespace(lr=2e-4),
+    "float": np.float64(0.31),
+    "integer": np.int32(3),
+    "boolean": np.bool_(True),
+    "text": np.str_("best"),
+    "array": np.arange(6.0).reshape(2, 3).T,
+    "array of objects": np.array([{}, None], dtype=object),
+    "types": [np.dtype("float32"), np.dtype(">i4")],
+    "defaultdict": collections.defaultdict(list, a=[1]),
+    "nested defaultdict": collections.defaultdict(dict, a=collections.defaultdict(int, b=2)),
+    "counter": collections.Counter("aab"),
+    "deque": collections.deque([1.5, 2.5], maxlen=3),
+    "path": pathlib.Path("out") / "runs",
+    "time": [datetime.datetime(2024, 5, 6, 7), datetime.timedelta(days=1), datetime.date(2024, 5, 6)],
+    "range, slice and sets": [range(3), slice(1, 2), {1}, frozenset({2})],
+    "version": torch.torch_version.TorchVersion("2.1.0"),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_harmless_objects_beside_the_weights(tmp_path, name):
+    torch.save({"model": STATE, "epoch": 17, "beside": BESIDE[name]}, tmp_path / "a.pth")
+    assert same(read_tensors(tmp_path / "a.pth").tensors)
+    torch.save({"model": STATE, "beside": BESIDE[name]}, tmp_path / "b.pth", _use_new_zipfile_serialization=False)
+    assert same(read_tensors(tmp_path / "b.pth").tensors)
+
+
+def test_the_names_of_older_numpy_versions(tmp_path):
+    torch.save({"model": STATE, "best": np.float32(0.5)}, tmp_path / "new.pth")
+    with zipfile.ZipFile(tmp_path / "new.pth") as new, zipfile.ZipFile(tmp_path / "old.pth", "w") as old:
+        for record in new.namelist():
+            data = new.read(record)
+            assert not record.endswith("data.pkl") or b"numpy._core" in data or b"numpy.core" in data
+            old.writestr(record.replace("new/", "old/"), data.replace(b"numpy._core.", b"numpy.core."))
+    assert same(read_tensors(tmp_path / "old.pth").tensors)
+
+
+def test_arrays_as_weights(tmp_path):
+    arrays = {"c": np.arange(6.0).reshape(2, 3), "f": np.asfortranarray(np.arange(6).reshape(2, 3)), "n": np.array(2)}
+    expected = {name: torch.from_numpy(value.copy()) for name, value in arrays.items()}
+    torch.save({"model": arrays}, tmp_path / "a.pth")
+    assert same(read_tensors(tmp_path / "a.pth").tensors, expected)
+    for protocol in (2, 4):  # detectron2's model zoo
+        data = {"model": arrays, "__author__": "someone", "matching_heuristics": True}
+        (tmp_path / "a.pkl").write_bytes(pickle.dumps(data, protocol))
+        assert same(read_tensors(tmp_path / "a.pkl").tensors, expected)
+
+
+class Code:
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+@pytest.mark.parametrize(
+    "value", [Code(os.mkdir, "executed"), Code(eval, "1"), Code(getattr, [], "append"), Colour.RED]
+)
+def test_anything_else_is_refused_without_running_it(tmp_path, monkeypatch, value):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": STATE, "args": argparse.Namespace(value=value)}, "a.pth")
+    (tmp_path / "b.pkl").write_bytes(pickle.dumps({"model": {"a": np.zeros(2)}, "value": value}))
+    for name in ("a.pth", "b.pkl"):
+        with pytest.raises(CheckpointError, match="contains more than tensors and plain data"):
+            read_tensors(tmp_path / name)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_the_allow_list_is_not_left_behind(tmp_path):
+    torch.save({"model": STATE, "args": argparse.Namespace(lr=1)}, tmp_path / "a.pth")
+    before = torch.serialization.get_safe_globals()
+    read_tensors(tmp_path / "a.pth")
+    assert torch.serialization.get_safe_globals() == before
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{"model_ema": STATE, "epoch": 1}, {"state_dict_ema": STATE}, {"model": STATE, "model_ema": {"b": torch.ones(1)}}],
+)
+def test_averaged_weights_are_read_where_there_are_no_others(data):
+    assert same(from_object(data).tensors)
+
+
+def test_a_pickle_called_safetensors(tmp_path):
+    for new in (True, False):
+        torch.save({"model": STATE}, tmp_path / "a.SafeTensors", _use_new_zipfile_serialization=new)
+        with pytest.raises(CheckpointError, match=r"is not a safetensors file.*a torch file.*Rename it to \.pth"):
+            convert_checkpoint(tmp_path / "a.SafeTensors")
+    (tmp_path / "b.safetensors").write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(CheckpointError, match="is not a safetensors file"):
+        convert_checkpoint(tmp_path / "b.safetensors")
+
+
+def test_a_flipped_bit_in_the_weights(tmp_path):
+    path, weight = tmp_path / "a.pth", torch.full((1000,), 1.5)
+    torch.save({"state_dict": {"a": weight}}, path)
+    good = path.read_bytes()
+    start = good.index(struct.pack("<f", 1.5) * 1000)
+    for place in (start, start + 2003, start + 3999):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 0x40]) + good[place + 1 :])
+        with pytest.raises(CheckpointError, match=r"is damaged.*'a/data/0' does not have the checksum \(CRC-32\)"):
+            read_tensors(path)
+    path.write_bytes(good)
+    assert torch.equal(read_tensors(path).tensors["a"], weight)
+
+
+def test_a_file_without_checksums_is_read_with_a_warning(tmp_path, caplog):
+    before = torch.serialization.get_crc32_options()
+    try:
+        torch.serialization.set_crc32_options(False)
+        torch.save({"model": STATE}, tmp_path / "a.pth")
+    finally:
+        torch.serialization.set_crc32_options(before)
+    assert same(read_tensors(tmp_path / "a.pth").tensors)
+    assert "has no checksums" in caplog.text
+
+
+def test_an_archive_that_expands_is_refused_before_it_is_read(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", bytes(10**7))
+    with pytest.raises(CheckpointError, match="expand to more than 100 times"):
+        read_tensors(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda: torch.zeros(2, dtype=torch.complex64), "complex64"),
+        (lambda: torch.zeros(2, dtype=torch.complex128), "complex128"),
+        (lambda: torch.zeros(2, dtype=torch.float8_e4m3fn), "float8_e4m3fn"),
+        (lambda: torch.zeros(2, dtype=torch.uint16), "uint16"),
+        (lambda: torch.ones(2, 2).to_sparse(), "sparse_coo float32"),
+        (lambda: torch.ones(2, 2).to_sparse_csr(), "sparse_csr float32"),
+        (lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8), "qint8"),
+        (lambda: torch.zeros(2, device="meta"), "float32 without values"),
+        (lambda: torch.nested.nested_tensor([torch.ones(1), torch.ones(2)]), "nested float32"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_of_other_kinds_are_named(tmp_path, make, kind):
+    tensor = make()
+    with pytest.raises(CheckpointError, match=f"tensor 'odd' is of a kind that no network here has.*seen: {kind}"):
+        from_object({"model": STATE | {"odd": tensor}})
+    if kind in ("complex64", "float8_e4m3fn", "uint16"):
+        save_file(STATE | {"odd": tensor}, tmp_path / "a.safetensors")
+        with pytest.raises(CheckpointError, match="tensor 'odd' is of a kind"):
+            read_tensors(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("data", [{"model": {"a": np.float64(1)}}, {"model": {"a": np.array("text")}}, {("a",): 1}])
+def test_values_that_are_no_arrays_of_numbers(data):
+    with pytest.raises(CheckpointError, match="contains no state dict"):
+        from_object(data)
