@@ -37,14 +37,7 @@ def check_inputs_kept(outputs: Sequence[Output], inputs: Iterable[Path]) -> None
     Raises:
         OutputError: An output is an input, contains one, or lies in a bundle.
     """
-    by_name: dict[str, Path] = {}
-    by_identity: dict[tuple[int, int], Path] = {}
-    for each in inputs:
-        real, link = Path(os.path.realpath(each)), Path(os.path.realpath(each.parent)) / each.name
-        # an input stands also for the folders above it, which an output folder would replace
-        for place in (link, *link.parents, real, *real.parents):
-            if by_name.setdefault(_folded(place), each) is each and (identity := _identity(place)) is not None:
-                by_identity.setdefault(identity, each)
+    by_name, by_identity = _index(inputs)
     for output in outputs:
         real = Path(os.path.realpath(output.path))
         identity = _identity(real)
@@ -110,6 +103,34 @@ def free_path(path: Path) -> Path:
     """Return `path` or, if it exists, the first path with a number added to its stem that does not."""
     names = chain([path.name], (f"{path.stem}-{number}{path.suffix}" for number in count(2)))
     return next(each for each in map(path.with_name, names) if not os.path.lexists(each))
+
+
+def _index(inputs: Iterable[Path]) -> tuple[dict[str, Path], dict[tuple[int, int], Path]]:
+    """Return maps from names and identities to inputs.
+
+    The folders above an input are included, because an output folder would replace them with their contents.
+    """
+    by_name: dict[str, Path] = {}
+    by_identity: dict[tuple[int, int], Path] = {}
+
+    def add(place: Path, source: Path) -> bool:
+        if by_name.setdefault(_folded(place), source) is not source:
+            return False
+        if (identity := _identity(place)) is not None:
+            by_identity.setdefault(identity, source)
+        return True
+
+    real_folders: dict[Path, Path] = {}
+    for each in inputs:
+        if each.parent not in real_folders:
+            real_folders[each.parent] = Path(os.path.realpath(each.parent))
+        link = real_folders[each.parent] / each.name
+        for path in (link, Path(os.path.realpath(link))) if link.is_symlink() else (link,):
+            add(path, each)
+            for folder in path.parents:
+                if not add(folder, each):  # the folders above it are known as well
+                    break
+    return by_name, by_identity
 
 
 def _check_outside_bundles(path: Path, real: Path) -> None:

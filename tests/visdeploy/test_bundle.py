@@ -22,7 +22,7 @@ from visdeploy.bundle import (
     stage_bundle,
     write_bundle,
 )
-from visdeploy.errors import BundleError, VisdeployError
+from visdeploy.errors import BundleError, OutputError, VisdeployError
 
 FILES = {MODEL: b"model", SELFTEST: b"selftest", CERTIFICATE: b'{"passed": true}'}
 
@@ -484,3 +484,15 @@ def test_no_flipped_bit_passes_or_crashes(real, place, bit, name):
             assert opened.identity != real.identity or opened.manifest == real.manifest
     finally:
         path.write_bytes(good)
+
+
+def test_a_failed_write_is_typed_and_the_leftovers_of_a_killed_export_are_removed(tmp_path):
+    (tmp_path / ".a.vis-abcdef12.part" / "new").mkdir(parents=True)
+
+    def fail():
+        with stage_bundle(tmp_path / "a.vis"):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OutputError, match=r"cannot write .*a\.vis .*No space left on device"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
