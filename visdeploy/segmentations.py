@@ -40,6 +40,9 @@ def read_segmentation(
     polygons = plain(item)
     if not isinstance(polygons, list | tuple):
         raise entry.fail(field, seen=repr(item)[:60], expected="a run-length encoding or polygons", hint=hint)
+    if len(polygons) == height and all(isinstance(row, list) and len(row) == width for row in polygons):
+        dense = f"an array of {height}x{width}"
+        raise entry.fail(field, seen=dense, expected="a run-length encoding or polygons", hint=hint)
     try:
         found, left_out = rasterize(polygons, height, width)
     except DataError as error:

@@ -147,10 +147,11 @@ def evaluate(
         list[str] | None,
         typer.Option(help="ytvis, jf, hota, clear, identity, trackmap; repeat for several; default: by data set."),
     ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse odd entries instead of counting them.")] = False,
 ) -> None:
     """Evaluate results against annotations: AP and AR, J&F, HOTA, sMOTSA."""
     from visdeploy.evaluation import evaluate as run
 
-    report = run(predictions, ground_truth, metrics=tuple(metric) if metric else None)
+    report = run(predictions, ground_truth, metrics=tuple(metric) if metric else None, strict=strict)
     title = f"{predictions.name} against {ground_truth.name}"
     stdout.print(table(title, ("metric", "name", "value"), report.table()))

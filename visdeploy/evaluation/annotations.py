@@ -247,7 +247,7 @@ def _masks(entry: Entry, video: Video, odd: Oddities) -> tuple[Mask | None, ...]
     masks = list(entry.masks("segmentations", length=video.length, height=height, width=width, read=read))
     for frame, item in enumerate(entry.sequence("segmentations")):
         mask = masks[frame]
-        if is_absent(item) or (mask is not None and mask.area):
+        if (mask is not None and mask.area) or is_absent(item):
             continue
         where, null = f"segmentations[{frame}]", "Write null where the object is absent."
         error = entry.fail(where, seen="an empty mask", expected="at least one pixel", hint=null)

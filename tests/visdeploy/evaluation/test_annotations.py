@@ -1,6 +1,7 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 
 from tests.visdeploy.evaluation.builders import FRAMES, HEIGHT, WIDTH, box_rle, ground_truth
@@ -88,6 +89,10 @@ BAD = {
     "crowd 2": (edit(f"{FIRST}/iscrowd", 2), "'iscrowd'.*0 or 1"),
     "one mask short": (edit(f"{FIRST}/segmentations/4", DELETE), "'segmentations'.*4 items.*5 items.*null"),
     "mask is a number": (edit(f"{FIRST}/segmentations/1", 5), r"segmentations\[1\].*polygons"),
+    "dense mask": (
+        edit(f"{FIRST}/segmentations/1", np.zeros((HEIGHT, WIDTH))),
+        r"segmentations\[1\].*an array of 40x60",
+    ),
     "flat polygon": (edit(f"{FIRST}/segmentations/1", [1, 2, 3, 4, 5, 6]), r"segmentations\[1\].*polygons"),
     "text in a polygon": (edit(f"{FIRST}/segmentations/1", [[1, 2, 3, 4, 5, "6"]]), r"segmentations\[1\].*polygons"),
     "nan in a polygon": (edit(f"{FIRST}/segmentations/1", [[1, 2, 3, 4, 5, float("nan")]]), r"segmentations\[1\]"),

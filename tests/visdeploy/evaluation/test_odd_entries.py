@@ -165,10 +165,13 @@ def test_bad_sizes_are_data_errors(size):
         evaluate([found(segmentations=[{**BOX, "size": size}] * 5)], truth())
 
 
-def test_the_command_line_shows_the_warning(tmp_path, capsys):
+def test_the_command_line_accepts_odd_entries_unless_strict(tmp_path, capsys):
     (tmp_path / "truth.json").write_text(json.dumps(truth(EMPTY)))
     (tmp_path / "found.json").write_text(json.dumps([found(), found(category_id=3)]))
+    command = ["evaluate", str(tmp_path / "found.json"), str(tmp_path / "truth.json")]
     with pytest.raises(SystemExit) as stop:
-        app(["evaluate", str(tmp_path / "found.json"), str(tmp_path / "truth.json")])
+        app(command)
     assert stop.value.code == 0
     assert "1.0000" in capsys.readouterr().out
+    with pytest.raises(DataError, match="an empty mask"):
+        app([*command, "--strict"])
