@@ -83,15 +83,18 @@ def find_strays(folder: Path, known: Collection[str]) -> Strays:
                 pending.append(f"{name}/")
             elif not is_folder and (name in known or is_engine_file(name)):
                 continue
-            elif (
-                is_hidden(name)
-                or (_CLUTTER_FOLDER if is_folder else _DOCUMENT).fullmatch(entry.name)
-                or (not is_folder and is_clutter(name))
-            ):
+            elif _is_harmless(name, is_folder=is_folder):
                 strays.ignored.append(name)
             else:
                 strays.refused.append(name + " (a symbolic link)" * entry.is_symlink())
     return strays
+
+
+def _is_harmless(name: str, *, is_folder: bool) -> bool:
+    last = PurePosixPath(name).name
+    if is_folder:
+        return is_hidden(name) or _CLUTTER_FOLDER.fullmatch(last) is not None
+    return is_hidden(name) or is_clutter(name) or _DOCUMENT.fullmatch(last) is not None
 
 
 def _scan(folder: Path) -> list[os.DirEntry[str]]:
