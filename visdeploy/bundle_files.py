@@ -16,7 +16,9 @@ from visdeploy.manifest import FileEntry
 ENGINES, INDEX = "engines", "engines/index.json"
 _CHUNK = 1 << 20
 # files that file managers create in each folder they display
-_CLUTTER = re.compile(r"\.ds_store|\._.*|(eh)?thumbs\.db|desktop\.ini|icon\r", re.IGNORECASE)
+_CLUTTER = re.compile(r"\.ds_store|\._.*|(eh)?thumbs\.db|desktop\.ini|icon\r|.*:zone\.identifier|.*~", re.IGNORECASE)
+# folders that archivers, network drives and file systems create
+_CLUTTER_FOLDER = re.compile(r"__macosx|@eadir|\$recycle\.bin|system volume information|lost\+found", re.IGNORECASE)
 # documents that a model hub stores beside a model
 _DOCUMENT = re.compile(r".*\.md|(readme|licen[cs]e|notice|copying|citation)(\.(txt|rst|cff))?", re.IGNORECASE)
 # plans, their index, and the hidden names that their writer uses
@@ -75,16 +77,24 @@ def find_strays(folder: Path, known: Collection[str]) -> Strays:
         prefix = pending.pop()
         for entry in _scan(folder / prefix):
             name = prefix + entry.name
-            is_folder = entry.is_dir(follow_symlinks=False)
+            # the files of a linked folder are compared as others are; engines must lie in the bundle itself
+            is_folder = entry.is_dir(follow_symlinks=name in folders and name != ENGINES)
             if is_folder and name in folders:
                 pending.append(f"{name}/")
             elif not is_folder and (name in known or is_engine_file(name)):
                 continue
-            elif is_hidden(name) or (not is_folder and (is_clutter(name) or _DOCUMENT.fullmatch(entry.name))):
+            elif _is_harmless(name, is_folder=is_folder):
                 strays.ignored.append(name)
             else:
                 strays.refused.append(name + " (a symbolic link)" * entry.is_symlink())
     return strays
+
+
+def _is_harmless(name: str, *, is_folder: bool) -> bool:
+    last = PurePosixPath(name).name
+    if is_folder:
+        return is_hidden(name) or _CLUTTER_FOLDER.fullmatch(last) is not None
+    return is_hidden(name) or is_clutter(name) or _DOCUMENT.fullmatch(last) is not None
 
 
 def _scan(folder: Path) -> list[os.DirEntry[str]]:

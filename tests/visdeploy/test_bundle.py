@@ -1,5 +1,6 @@
 """Bundles open only when everything about them is right, and are written whole or not at all."""
 
+import json
 import os
 import pickle
 
@@ -172,7 +173,8 @@ def test_a_file_is_no_bundle(tmp_path):
 HARMLESS = (
     ".DS_Store", "._model.onnx", "Thumbs.db", "desktop.ini", "Icon\r", ".gitattributes", "README.md", "LICENSE",
     "Readme.txt", "model_card.md", "CITATION.cff", ".git/objects/ab/cdef", ".cache/huggingface/download/m.onnx.lock",
-    ".nfs0000a1", "engines/.DS_Store", "engines/README.md",
+    ".nfs0000a1", "engines/.DS_Store", "engines/README.md", "__MACOSX/._a.vis", "@eaDir/x", "lost+found/x",
+    "$RECYCLE.BIN/x", "model.onnx:Zone.Identifier", "manifest.json~",
 )  # fmt: skip
 
 
@@ -231,6 +233,16 @@ def test_weights_in_a_hubs_cache_are_found_by_the_engine(tmp_path):
         replace_by_link(path, tmp_path / "blobs" / f"blob{number}")
     assert expected
     assert first_results(Bundle.open(made.path)) == expected
+
+
+def test_a_listed_folder_may_be_a_link(tmp_path):
+    made = write_bundle(tmp_path / "a.vis", fields(), FILES | {"weights/part.bin": b"1234"})
+    (made.path / "weights").rename(tmp_path / "elsewhere")
+    (made.path / "weights").symlink_to(tmp_path / "elsewhere")
+    assert Bundle.open(made.path).identity == made.identity
+    flip(tmp_path / "elsewhere" / "part.bin")
+    with pytest.raises(BundleError, match=r"weights/part\.bin does not match"):
+        Bundle.open(made.path)
 
 
 def first_results(bundle):
@@ -446,10 +458,11 @@ def _pickled(path):
         (_pickled, "cannot be read"),
         (lambda p: p.write_bytes(selftest(labels=np.ones(3)).to_bytes()), "f0/scores"),
         (lambda p: np.savez(p, frames=np.zeros((0, 4, 4, 3), np.uint8)), "malformed"),
-        (lambda p: np.savez(p, **{"frames": np.zeros((1, 4, 4, 3), np.float32), "f0/scores": np.ones(1)}), "malformed"),
+        (lambda p: np.savez_compressed(p, frames=np.zeros((1, 1000, 1000, 3), np.uint8)), "arrays of 30001.. B"),
     ],
 )
-def test_bad_selftests(tmp_path, make, message):
+def test_bad_selftests(tmp_path, monkeypatch, make, message):
+    monkeypatch.setattr("visdeploy.archives._ALWAYS", 2**20)
     make(tmp_path / "s.npz")
     with pytest.raises(BundleError, match=message):
         SelfTest.load(tmp_path / "s.npz", ["scores"])
@@ -459,6 +472,48 @@ def test_bad_selftests(tmp_path, make, message):
 def test_bad_certificates(tmp_path, content):
     bundle = write_bundle(tmp_path / "a.vis", fields(), FILES | {CERTIFICATE: content})
     with pytest.raises(BundleError, match=r"certificate\.json"):
+        bundle.certificate()
+
+
+def with_digest(bundle):
+    """Record the digest of a bundle's manifest in its certificate."""
+    (bundle.path / CERTIFICATE).write_text(json.dumps({"manifest": bundle.digest}))
+    seal_bundle(bundle.path, fields())
+    return Bundle.open(bundle.path)
+
+
+EDITS = {
+    "threshold": lambda data: data["decode"].update(overlap_threshold=0.1),
+    "mean": lambda data: data["preprocessing"].update(mean=[100.0, 110.0, 121.0]),
+    "class": lambda data: data.update(classes=[*data["classes"][:-1], "other"]),
+    "variant": lambda data: data.update(variant="another"),
+    "date": lambda data: data["provenance"].update(created="2026-01-02T00:00:00+00:00"),
+    "default value": lambda data: data.update(precision="fp16"),
+    "tolerance": lambda data: data["tolerance"]["default"].update(atol=0.5),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_manifest_that_is_not_its_certificates_is_refused(bundle, edit):
+    sealed = with_digest(bundle)
+    edit_manifest(sealed, EDITS[edit])
+    with pytest.raises(BundleError, match=r"manifest\.json was changed after its certificate was made.*expected: "):
+        Bundle.open(sealed.path)
+
+
+def test_the_layout_of_a_manifest_does_not_matter(bundle):
+    sealed = with_digest(bundle)
+    data = json.loads((bundle.path / MANIFEST).read_bytes())
+    (bundle.path / MANIFEST).write_text(json.dumps(dict(reversed(data.items()))))
+    assert Bundle.open(sealed.path).digest == sealed.digest
+
+
+def test_a_manifest_or_certificate_of_any_size(bundle):
+    for name in (CERTIFICATE, MANIFEST):
+        os.truncate(bundle.path / name, 2**31)
+        with pytest.raises(BundleError, match=f"{name} (is too large|does not match)"):
+            Bundle.open(bundle.path)
+    with pytest.raises(BundleError, match="is too large"):
         bundle.certificate()
 
 

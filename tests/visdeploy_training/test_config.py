@@ -30,7 +30,7 @@ def test_all_variants_know_their_method(name):
         ("width", -32, "a positive multiple of"),
         ("height", 96.0, "a whole number"),
         ("height", 9024, "at most 8192"),
-        ("num_classes", 10**9, "at most 65535"),
+        ("num_classes", 10**9, "at most 1048576"),
         ("freeze_at", -1, "at least 0"),
         ("pixel_std", (1.0, 0.0, 1.0), "positive numbers"),
         ("num_classes", True, "a whole number"),

@@ -20,7 +20,7 @@ CALLED, WHY_FIXED = "called", "why_fixed"
 """Keys of metadata: a second name of the field, common to all methods; the reason why an export cannot change it."""
 MOST = "most"
 """Key of metadata: the largest value of a whole number, in place of `LARGEST`."""
-LARGEST = 65_535
+LARGEST = 2**20
 MAX_EDGE, MAX_FRAMES, MAX_LAYERS = 8192, 1024, 128
 """Largest edge of an input, window, and number of layers in a row: with more, no machine could run the network."""
 

@@ -22,6 +22,17 @@ def changed(kind, index=0, **values):
     return {kind: tensors}
 
 
+def processed(**values):
+    return {"preprocessing": fields()["preprocessing"] | values}
+
+
+LONG = {
+    "window": {"mode": "clip", "length": 50_000},
+    "dims": DIMS | {"n": DIMS["n"] | {"maximum": 50_000}},
+    **processed(height=512, width=512),
+}
+
+
 def test_the_tensors_by_their_roles():
     manifest = read(inputs=[FRAME, SIZE])
     assert (manifest.frames.name, manifest.size.name) == ("frame", "size")
@@ -61,6 +72,23 @@ def test_the_tensors_by_their_roles():
         (changed("state", 1, initial=1e30), "the initial value 1e\\+30 of state 'step' is no int64"),
         ({"dims": DIMS | {"n": {"minimum": 0, "typical": 1, "maximum": 2**40}}}, "dims.n.maximum"),
         ({"files": {"a\0b": {"sha256": "0" * 64, "size": 1}}}, "control characters"),
+        ({"dims": DIMS | {"n": DIMS["n"] | {"multiple": 2**40}}}, "dims.n.multiple"),
+        (changed("outputs", shape=[2**40]), "outputs.0.shape"),
+        (changed("state", shape=[2**20, 3, 2**20]), "'mem' has 3298534883328 elements or more, at most"),
+        (changed("state", shape=["height*100000", "width*1000"]), "'mem' has .* elements or more, at most"),
+        (processed(height=2**31), "preprocessing.height.*less than or equal to 65535"),
+        (processed(width=10**6), "preprocessing.width.*less than or equal to 65535"),
+        (processed(pad_divisor=10**9), "preprocessing.pad_divisor.*less than or equal to 65535"),
+        (processed(height=30_000), "preprocessing: height 30000 with padding is outside its range, 16 to 1024"),
+        (processed(width=10), "preprocessing: width 10 with padding is outside its range, 16 to 1024"),
+        (processed(pad_divisor=4096), "preprocessing: height 4096 with padding is outside its range"),
+        (
+            processed(resize="shortest_edge", height=4000, width=5000),
+            "an edge of 4000 with padding is outside",
+        ),
+        (processed(resize="shortest_edge", pad_divisor=2048), "an edge of 2048 with padding is outside its range"),
+        ({"window": {"mode": "clip", "length": 10**6}}, "window.length"),
+        (changed("inputs", shape=["n", 3, "height", "width"]) | LONG, "'frame' has .* elements or more, at most"),
         (changed("outputs", dtype="float8"), "outputs.0.dtype"),
         (changed("outputs", measure="Not A Name"), "outputs.0.measure"),
         ({"classes": ["a", "a"]}, "one class name is listed twice"),

@@ -1,7 +1,10 @@
 """`verify` passes on an exported bundle and fails on every planted fault, naming what is wrong."""
 
+import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -9,7 +12,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from tests.bundles import tamper
-from visdeploy.bundle import MODEL
+from visdeploy import VISPredictor
+from visdeploy.bundle import CERTIFICATE, MANIFEST, MODEL, SELFTEST, Bundle
 from visdeploy.errors import BundleError, VerificationError
 from visdeploy.parity.certificate import certificate_rows
 from visdeploy.parity.verification import verify
@@ -111,6 +115,60 @@ def test_fails_on_planted_fault(tiny_bundle, tmp_path, fault):
         VerificationError, match=r"output '(cell_scores|grid_weight|query|reference|mask_logits|scores)'"
     ):
         verify(broken, device="cpu", threads=1)
+
+
+def edited(source, target, **tracking):
+    """Copy a bundle, and edit its manifest as a text editor does."""
+    shutil.copytree(source, target)
+    data = json.loads((target / MANIFEST).read_bytes())
+    data["decode"].update(tracking)
+    (target / MANIFEST).write_text(json.dumps(data))
+    return target
+
+
+def test_an_edited_threshold_fails(tiny_bundle, tmp_path):
+    broken = edited(tiny_bundle, tmp_path / "broken.vis", overlap_threshold=0.1)
+    for use in (verify, VISPredictor):
+        with pytest.raises(BundleError, match=r"manifest\.json was changed after its certificate was made"):
+            use(broken, device="cpu", threads=1)
+
+
+def without_digest(folder, *names):
+    """Write the certificate or the self-test of a copied bundle as earlier versions did."""
+    if SELFTEST in names:
+        selftest = Bundle.open(folder).selftest()
+        (folder / SELFTEST).write_bytes(replace(selftest, manifest="").to_bytes())
+    if CERTIFICATE in names:
+        data = json.loads((folder / CERTIFICATE).read_bytes())
+        assert data.pop("manifest")
+        (folder / CERTIFICATE).write_text(json.dumps(data))
+
+
+def test_a_self_test_of_another_manifest_fails(tiny_bundle, tmp_path):
+    broken = tamper(tiny_bundle, tmp_path / "broken.vis", lambda f, m: without_digest(f, CERTIFICATE))
+    data = json.loads((broken / MANIFEST).read_bytes())
+    data["decode"]["overlap_threshold"] = 0.1
+    (broken / MANIFEST).write_text(json.dumps(data))
+    report = verify(broken, device="cpu", threads=1, raise_on_failure=False)
+    assert not report.passed
+    assert "manifest.json (digest" in report.failures[0]
+    assert "is not that of the self-test" in report.failures[0]
+    with pytest.raises(VerificationError, match=r"manifest\.json .* is not that of the self-test"):
+        verify(broken, device="cpu", threads=1)
+
+
+def test_a_bundle_of_an_earlier_version_says_that_its_manifest_is_not_covered(tiny_bundle, tmp_path, caplog):
+    old = tamper(tiny_bundle, tmp_path / "old.vis", lambda f, m: without_digest(f, CERTIFICATE, SELFTEST))
+    report = verify(old, device="cpu", threads=1)
+    assert report.passed
+    assert report.manifest == ""
+    assert ("manifest", "not covered: exported by a version that recorded no digest", "unchanged") in certificate_rows(
+        report.model_dump()
+    )
+    assert "recorded no digest of manifest.json" in caplog.text
+    report = verify(tiny_bundle, device="cpu", threads=1)
+    assert report.manifest == Bundle.open(tiny_bundle).digest
+    assert ("manifest", f"digest {report.manifest[:12]}…", "unchanged") in certificate_rows(report.model_dump())
 
 
 def test_a_failed_report_can_be_had_without_an_exception(tiny_bundle, tmp_path):

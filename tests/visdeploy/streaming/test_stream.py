@@ -221,6 +221,15 @@ def test_what_is_no_saved_stream_is_refused(predictor, saved, content):
         predictor.load_stream(saved)
 
 
+def test_a_saved_stream_that_would_expand_is_refused_before_it_is_read(predictor, saved, monkeypatch):
+    with np.load(saved) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    np.savez_compressed(saved, **arrays | {"graph/mem": np.zeros(10**7)})
+    monkeypatch.setattr("visdeploy.archives._ALWAYS", 2**20)
+    with pytest.raises(StreamError, match=r"not a saved stream.*arrays of 8\d* B in a file of"):
+        predictor.load_stream(saved)
+
+
 def test_a_stream_of_another_bundle_is_refused(saved, tmp_path):
     other = VISPredictor(make_bundle(tmp_path / "other.vis", tracking={"affinity_threshold": 0.2}), device="cpu")
     with pytest.raises(StreamError, match="another bundle"):

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from visdeploy_training.config import MAX_LAYERS, RUN_TIME, MethodConfig
 
 SIZE_MULTIPLE = 32
+MAX_MASK = 1024
 """Rows and columns of the network input are multiples of this; p6 and p7 have sizes that are rounded up."""
 
 
@@ -108,6 +109,7 @@ class TPRConfig(MethodConfig):
         super().__post_init__()
         self.check_input()
         self.check_most(MAX_LAYERS, "tower_depth")
+        self.check_most(MAX_MASK, "attention_size", "mask_size")
         self.check_least(
             1, "num_classes", "num_bases", "attention_size", "mask_size", "track_dim", "tower_depth", "nms_pre",
             "max_detections", "shortest_edge", "longest_edge", "max_objects", "num_groups",

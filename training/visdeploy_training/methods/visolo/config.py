@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from visdeploy_training.config import RUN_TIME, MethodConfig
 
-MAX_SLOTS = 1024
+MAX_SLOTS, MAX_GRID = 1024, 256
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class VISOLOConfig(MethodConfig):
         self.check_input()
         self.check_least(1, "num_classes", "nms_pre", "max_detections", "num_groups", "size_multiple")
         self.check_least(0, "freeze_at", "neck_width")
-        self.check("grid", min(self.grid) >= 1, "two positive numbers")
+        self.check("grid", all(1 <= side <= MAX_GRID for side in self.grid), f"two numbers from 1 to {MAX_GRID}")
         self.check("memory_slots", self.memory_slots >= 4, "at least 4 (first, latest key and two latest frames)")
         self.check_most(MAX_SLOTS, "memory_slots")
         self.check_share("class_prior")
