@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -114,9 +115,10 @@ class VideoSource(Source):
         stream: Any = container.streams[self._stream_index]
         stream.thread_type = "AUTO"
         convert, clock = RgbConverter(), _Clock(self.fps * self.step)
-        self._packets = 0
+        self._packets, late = 0, _late_start(stream)
         for frame in self._decode(container, stream):
-            yield clock(frame.time), partial(self._pixels, frame, convert)
+            yield clock(frame.time if late is None else late), partial(self._pixels, frame, convert)
+            late = None
         self._check_end()
 
     def _check_end(self) -> None:
@@ -240,3 +242,17 @@ def _index(stream: av.VideoStream) -> Sequence[Any]:
     entries = getattr(stream, "index_entries", None)  # PyAV >= 17
     indexed = {"mp4", "avi"} & set(stream.container.format.name.split(","))
     return entries if indexed and entries is not None else ()
+
+
+def _late_start(stream: av.VideoStream) -> float | None:
+    """Return the time in seconds of the first picture of an AVI file that starts late; None for others.
+
+    FFmpeg writes the empty chunks of the time before the first picture directly behind it.
+    """
+    if stream.container.format.name != "avi" or not stream.time_base:
+        return None
+    times = [entry.timestamp for entry in _index(stream)]
+    if len(times) < 3:
+        return None
+    period = min(b - a for a, b in pairwise(times[1:]))
+    return float((times[1] - period) * stream.time_base) if times[1] - times[0] > period else None

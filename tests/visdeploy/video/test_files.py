@@ -370,6 +370,15 @@ def test_empty_chunks_of_avi_are_no_missing_frames(tmp_path: Path) -> None:
     assert source.report().finished
 
 
+def test_late_start_of_avi(tmp_path: Path) -> None:
+    """Its empty chunks are behind the first picture."""
+    stamps = [0.4, 0.44, 0.48, 0.52]
+    path = make_clip(tmp_path / "late.avi", frames=4, codec="mjpeg", pixels="yuvj420p", stamps=stamps)
+    source = open_source(path)
+    assert [frame.timestamp for frame in source] == pytest.approx([0, 0.04, 0.08, 0.12])
+    assert source.report().finished
+
+
 @pytest.mark.parametrize("tail", [b"trailing bytes of a recorder", b"\xff" * 40, b"12", b"\0\0\0\x10abcd12345678"])
 def test_bytes_behind_the_video_are_no_truncation(tmp_path: Path, tail: bytes) -> None:
     path = make_clip(tmp_path / "t.mp4", container={"movflags": "frag_keyframe+empty_moov"})
