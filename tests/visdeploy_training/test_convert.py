@@ -77,6 +77,14 @@ def test_official_safetensors_and_names(tmp_path: Path, official_state: StateDic
     assert same(again.state, found.state)
 
 
+def test_class_names_that_are_made_up_are_announced(official_state: StateDict, caplog: pytest.LogCaptureFixture):
+    count = len(convert_checkpoint(official_state).info.classes)
+    assert f"no class names: its {count} classes are called class_0 to class_{count - 1}" in caplog.text
+    caplog.clear()
+    convert_checkpoint(official_state, classes=[f"kind {i}" for i in range(count)])
+    assert not caplog.records
+
+
 def test_every_wrong_key_is_reported(official_state: StateDict):
     state = dict(official_state)
     del state["model.Memory_module.conv1.bias"]

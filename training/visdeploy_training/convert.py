@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from visdeploy_training.checkpoint_info import read_info
 from visdeploy_training.method import Method
 from visdeploy_training.model import ModelInfo, VISModel
 from visdeploy_training.registry import get_method, method_names
+
+logger = logging.getLogger(__name__)
 
 LIGHTNING_PREFIX = "model."
 
@@ -50,6 +53,12 @@ def convert_checkpoint(
         info, state, layout = *_own(file, method, variant, where), "visdeploy"
     else:
         info, state, layout = _foreign(file.tensors, method, variant, where)
+        if classes is None:
+            logger.warning(
+                "%s has no class names: its %d classes are called class_0 to class_%d; pass classes (--classes), "
+                "such as ytvis2019, for their names",
+                where, len(info.classes), len(info.classes) - 1,
+            )  # fmt: skip
     info = _with_classes(info, classes, where)
     check_finite(state, where)
     fitting, report = match_keys(shapes(info), state)
