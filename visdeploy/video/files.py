@@ -97,7 +97,7 @@ class VideoSource(Source):
                 expected=_PLAYABLE,
                 hint="Choose a file with video: this one has only sound or a cover image.",
             )
-        stream = videos[0]
+        stream = max(videos, key=_preference)
         self._stream_index = stream.index
         rate = stream.average_rate or stream.guessed_rate
         self.fps = float(rate) / self.step if rate else 0.0
@@ -206,6 +206,14 @@ class _Clock:
 def is_url(text: str) -> bool:
     """Return whether a string is an address with a scheme, not a path."""
     return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", text) is not None
+
+
+def _preference(stream: av.VideoStream) -> int:
+    """Return the preference of a stream as in the program ffmpeg: the largest picture, unless another is default."""
+    from av.stream import Disposition
+
+    area = (stream.codec_context.width or 0) * (stream.codec_context.height or 0)
+    return area + 5_000_000 * (Disposition.default in stream.disposition)
 
 
 def without_secrets(url: str) -> str:

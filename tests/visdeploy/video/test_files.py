@@ -379,6 +379,21 @@ def test_late_start_of_avi(tmp_path: Path) -> None:
     assert source.report().finished
 
 
+@pytest.mark.parametrize(("default", "width"), [(None, 64), (0, 32), (1, 64)])
+def test_the_stream_that_ffmpeg_would_take(tmp_path: Path, default: int | None, width: int) -> None:
+    path = tmp_path / "two.mkv"
+    with av.open(str(path), "w", options={"default_mode": "passthrough"}) as file:
+        streams = [file.add_stream("mpeg4", rate=25) for _ in range(2)]
+        for number, stream in enumerate(streams):
+            stream.width, stream.height, stream.pix_fmt = 32 * (number + 1), 32, "yuv420p"
+            stream.disposition = av.stream.Disposition.default if number == default else av.stream.Disposition(0)
+        for stream in streams:
+            frame = av.VideoFrame.from_ndarray(np.zeros((32, stream.width, 3), np.uint8))
+            file.mux(stream.encode(frame.reformat(format="yuv420p")))
+            file.mux(stream.encode(None))
+    assert [frame.image.shape for frame in open_source(path)] == [(32, width, 3)]
+
+
 @pytest.mark.parametrize("tail", [b"trailing bytes of a recorder", b"\xff" * 40, b"12", b"\0\0\0\x10abcd12345678"])
 def test_bytes_behind_the_video_are_no_truncation(tmp_path: Path, tail: bytes) -> None:
     path = make_clip(tmp_path / "t.mp4", container={"movflags": "frag_keyframe+empty_moov"})
