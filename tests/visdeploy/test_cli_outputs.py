@@ -98,12 +98,25 @@ def test_signals_remove_temporary_files(tmp_path: Path, number: signal.Signals) 
             os.kill(os.getpid(), number)
             signal.pause()
 
-    before = signal.getsignal(number)
-    with pytest.raises(SystemExit) as leave:
-        run()
+    before = signal.signal(number, signal.SIG_DFL)  # a process under nohup ignores SIGHUP, and so do its tests
+    try:
+        with pytest.raises(SystemExit) as leave:
+            run()
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
     assert leave.value.code == 128 + number
     assert list(tmp_path.iterdir()) == []
-    assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals.terminating():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_results_do_not_replace_their_source(folder: Path) -> None:

@@ -77,6 +77,7 @@ def reference_step():
     side = {"minimum": 16, "maximum": 512, "multiple": 8}
     shapes = {"pyramid": [1, 3, "height/8", "width/8"], "colours": ["held", 3]}
     spec = counter_spec(
+        preprocessing=Preprocessing(channel_order="rgb", mean=[0] * 3, std=[1] * 3, height=32, width=48),
         dims={
             "height": Dim(typical=32, **side),
             "width": Dim(typical=48, **side),

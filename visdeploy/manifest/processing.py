@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from visdeploy.json_fields import MAX_SIDE
 from visdeploy.manifest.base import Strict
-from visdeploy.manifest.sizes import MAX_SIDE
 
 
 class Preprocessing(Strict):

@@ -17,8 +17,6 @@ _FUNCTIONS = {"ceil": math.ceil, "floor": math.floor}
 _MAX_LENGTH = 100
 MAX_SIZE = 2**31 - 1
 """Largest size of a tensor along one axis."""
-MAX_SIDE = 65_535
-"""Largest height, width or number of frames of an input."""
 MAX_ELEMENTS = 2**31 - 1
 """Largest number of elements of an input or a state in the smallest case."""
 
