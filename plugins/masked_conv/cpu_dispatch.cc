@@ -34,7 +34,8 @@ struct Reach {
   std::vector<int64_t> table;      // [positions, taps], 1 + index into pixels, 0 in the padding
 };
 
-// The pixels of the input plane that an output position reads; -1 in the padding.
+// The pixels of the input plane that an output position reads, -1 in the padding: tap_source of all taps, without a
+// division for each.
 int64_t* list_sources(const MaskedConv& op, int64_t row, int64_t column, int64_t first, int64_t* entry) {
   const int64_t top = row * op.stride[0] - op.padding[0], left = column * op.stride[1] - op.padding[1];
   for (int64_t i = 0; i < op.kernel[0]; ++i) {

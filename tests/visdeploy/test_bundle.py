@@ -1,15 +1,14 @@
-"""Bundles open only when everything about them is right, and are written whole or not at all."""
+"""Bundles open only when everything about them is right."""
 
 import json
 import os
-import pickle
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import edit_json
+from tests.visdeploy.plain_bundle import FILES, put
 from tests.visdeploy.step_graph import clip, fields, make_bundle, model_bytes
 from visdeploy.bundle import (
     CERTIFICATE,
@@ -18,14 +17,10 @@ from visdeploy.bundle import (
     MODEL_DATA,
     SELFTEST,
     Bundle,
-    SelfTest,
     seal_bundle,
-    stage_bundle,
     write_bundle,
 )
-from visdeploy.errors import BundleError, OutputError, VisdeployError
-
-FILES = {MODEL: b"model", SELFTEST: b"selftest", CERTIFICATE: b'{"passed": true}'}
+from visdeploy.errors import BundleError, VisdeployError
 
 
 @pytest.fixture
@@ -102,7 +97,7 @@ DAMAGE = {
     "model not listed": (on_manifest(lambda d: d["files"].pop(MODEL)), r"'files' lacks \['model.onnx'\]"),
     "extra file": (lambda b, t: (b.path / "run.py").write_text("x"), r"does not list.*run\.py"),
     "extra folder": (lambda b, t: (b.path / "sub").mkdir(), "does not list.*sub"),
-    "extra file in engines": (lambda b, t: _put(b.path / "engines" / "a.so"), r"does not list.*engines/a\.so"),
+    "extra file in engines": (lambda b, t: put(b.path / "engines" / "a.so"), r"does not list.*engines/a\.so"),
     "link to other bytes": (lambda b, t: replace_by_link(b.path / MODEL, t / "x", b"m0del"), r"model\.onnx.*sha256"),
     "link to more bytes": (lambda b, t: replace_by_link(b.path / MODEL, t / "x", b"models"), r"model\.onnx.*6 B"),
     "link to nothing": (lambda b, t: link_to(b.path / MODEL, t / "x"), r"model\.onnx leads nowhere"),
@@ -117,11 +112,11 @@ DAMAGE = {
         r"model\.data \(a symbolic link",
     ),
     "engines is a link": (link_folder, "engines \\(a symbolic link"),
-    "engine not in the index": (lambda b, t: _put(b.path / "engines/sm90.plan"), r"without an entry.*sm90\.plan"),
-    "index of engines is garbage": (lambda b, t: _put(b.path / "engines/index.json"), r"index\.json cannot be read"),
-    "visible weights": (lambda b, t: _put(b.path / "model.onnx.data"), r"does not list.*model\.onnx\.data"),
-    "results": (lambda b, t: _put(b.path / "clip/00000.png"), "does not list.*clip"),
-    "archive": (lambda b, t: _put(b.path / "README.zip"), r"does not list.*README\.zip"),
+    "engine not in the index": (lambda b, t: put(b.path / "engines/sm90.plan"), r"without an entry.*sm90\.plan"),
+    "index of engines is garbage": (lambda b, t: put(b.path / "engines/index.json"), r"index\.json cannot be read"),
+    "visible weights": (lambda b, t: put(b.path / "model.onnx.data"), r"does not list.*model\.onnx\.data"),
+    "results": (lambda b, t: put(b.path / "clip/00000.png"), "does not list.*clip"),
+    "archive": (lambda b, t: put(b.path / "README.zip"), r"does not list.*README\.zip"),
     "document folder": (lambda b, t: (b.path / "README.md").mkdir(), r"does not list.*README\.md"),
     "path leaves the folder": (list_file("../secret"), "leaves the bundle folder"),
     "absolute path": (list_file("/etc/hostname"), "leaves the bundle folder"),
@@ -129,12 +124,6 @@ DAMAGE = {
     "file is a folder": (lambda b, t: _as_folder(b.path / MODEL), "does not list|plain file"),
     "file is a pipe": (lambda b, t: _as_pipe(b.path / MODEL), "plain file"),
 }
-
-
-def _put(path):
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(b"x")
-    return path
 
 
 def _as_folder(path):
@@ -192,7 +181,7 @@ def test_harmless_strays_are_ignored(bundle, name, caplog):
 
 @pytest.mark.parametrize("name", [".lock", ".index-abcdefgh.json", ".a.plan", "..a-abcdefgh.plan"])
 def test_what_a_killed_writer_of_engines_left_is_ignored(bundle, name, caplog):
-    _put(bundle.path / "engines" / name)
+    put(bundle.path / "engines" / name)
     with caplog.at_level("INFO", logger="visdeploy.bundle"):
         assert Bundle.open(bundle.path).identity == bundle.identity
     assert not caplog.records
@@ -209,7 +198,7 @@ def test_nothing_hidden_is_read(bundle):
 def test_a_bundle_of_links_into_a_hubs_cache(bundle, tmp_path):
     for path in list(bundle.path.iterdir()):
         replace_by_link(path, tmp_path / "blobs" / path.name)
-    replace_by_link(_put(bundle.path / "README.md"), tmp_path / "blobs" / "card")
+    replace_by_link(put(bundle.path / "README.md"), tmp_path / "blobs" / "card")
     opened = Bundle.open(bundle.path)
     assert opened.identity == bundle.identity
     assert opened.certificate() == {"passed": True}
@@ -304,170 +293,6 @@ def test_a_sealed_folder_lists_what_is_part_of_the_bundle(bundle):
     assert Bundle.open(bundle.path).identity == bundle.identity
 
 
-@pytest.mark.parametrize("name", [".hidden", "sub/.hidden", "Thumbs.db"])
-def test_names_that_bundles_ignore_are_not_written(tmp_path, name):
-    with pytest.raises(BundleError, match=f"names.*{name}"):
-        write_bundle(tmp_path / "a.vis", fields(), FILES | {name: b"x"})
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_identity_follows_content_and_manifest(bundle, tmp_path):
-    other_file = write_bundle(tmp_path / "b.vis", fields(), FILES | {MODEL: b"another"})
-    other_field = write_bundle(tmp_path / "c.vis", fields() | {"tracking": {"affinity_threshold": 0.2}}, FILES)
-    assert len({bundle.identity, other_file.identity, other_field.identity}) == 3
-    assert write_bundle(tmp_path / "d.vis", fields(), FILES).identity == bundle.identity
-
-
-def test_large_files_are_hashed_in_chunks(tmp_path):
-    data = bytes(range(256)) * 4096 * 3 + b"end"
-    bundle = write_bundle(tmp_path / "a.vis", fields(), FILES | {MODEL: data})
-    assert bundle.manifest.files[MODEL].size == len(data)
-    assert Bundle.open(bundle.path).model_path.read_bytes() == data
-
-
-@pytest.mark.parametrize(
-    ("change", "files", "message"),
-    [
-        ({"surprise": 1}, {}, "'surprise'"),
-        ({"opset": 12}, {}, "'opset'"),
-        ({}, {MODEL: None}, r"lacks \['model.onnx'\]"),
-        ({}, {"sub/extra.bin": b"x"}, None),
-    ],
-)
-def test_nothing_is_left_when_writing_fails(tmp_path, change, files, message):
-    wanted = {k: v for k, v in (FILES | files).items() if v is not None}
-    target = tmp_path / "deep" / "deeper" / "a.vis"
-    if message is None:
-        assert write_bundle(target, fields() | change, wanted).manifest.files["sub/extra.bin"].size == 1
-        return
-    with pytest.raises(BundleError, match=message):
-        write_bundle(target, fields() | change, wanted)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_exception_in_the_middle_leaves_nothing(tmp_path):
-    def interrupted():
-        with stage_bundle(tmp_path / "new" / "a.vis") as folder:
-            (folder / MODEL).write_bytes(b"half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_existing_bundle_is_replaced_only_on_request(bundle, tmp_path):
-    with pytest.raises(BundleError, match=r"exists already.*overwrite"):
-        write_bundle(bundle.path, fields(), FILES | {MODEL: b"new"})
-    assert Bundle.open(bundle.path).model_path.read_bytes() == b"model"
-    write_bundle(bundle.path, fields(), FILES | {MODEL: b"new"}, overwrite=True)
-    assert Bundle.open(bundle.path).model_path.read_bytes() == b"new"
-    assert [p.name for p in tmp_path.iterdir()] == ["a.vis"]
-
-
-def test_a_failed_replacement_keeps_the_old_bundle(bundle, tmp_path):
-    with pytest.raises(BundleError, match="'surprise'"):
-        write_bundle(bundle.path, fields() | {"surprise": 1}, FILES, overwrite=True)
-    assert Bundle.open(bundle.path).identity == bundle.identity
-    assert [p.name for p in tmp_path.iterdir()] == ["a.vis"]
-
-
-@pytest.mark.parametrize("name", ["engines/a.plan", "engines/index.json", "engines/.lock", ".DS_Store", "Thumbs.db"])
-def test_engines_and_clutter_go_with_a_replaced_bundle(bundle, tmp_path, name):
-    _put(bundle.path / name)
-    write_bundle(bundle.path, fields(), FILES | {MODEL: b"new"}, overwrite=True)
-    assert sorted(p.name for p in bundle.path.iterdir()) == sorted([MANIFEST, *FILES])
-    assert [p.name for p in tmp_path.iterdir()] == ["a.vis"]
-
-
-@pytest.mark.parametrize("name", ["README.md", ".git/config", ".gitattributes", "engines/.git", "results.json"])
-def test_a_bundle_with_files_of_the_users_own_is_not_replaced(bundle, name):
-    _put(bundle.path / name)
-    with pytest.raises(BundleError, match=f"not replaced.*{name.split('/config')[0]}"):
-        write_bundle(bundle.path, fields(), FILES, overwrite=True)
-    assert (bundle.path / name).read_bytes() == b"x"
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        {},
-        {"thesis.tex": "years of work"},
-        {"manifest.json": '{"manifest_version": 3, "name": "browser extension"}'},
-        {"manifest.json": "not json"},
-        {"manifest.json": '{"schema_version": 2, "method": "visolo", "files": {}}', "thesis.tex": "years of work"},
-    ],
-)
-def test_other_folders_are_never_replaced(tmp_path, content):
-    target = tmp_path / "mine"
-    target.mkdir()
-    for name, text in content.items():
-        (target / name).write_text(text)
-    with pytest.raises(BundleError, match="not replaced"):
-        write_bundle(target, fields(), FILES, overwrite=True)
-    assert {p.name: p.read_text() for p in target.iterdir()} == content
-
-
-def test_links_and_files_are_never_replaced(bundle, tmp_path):
-    link, file = tmp_path / "link.vis", tmp_path / "file.vis"
-    link.symlink_to(bundle.path)
-    file.write_text("text")
-    for target in (link, file):
-        with pytest.raises(BundleError, match="not replaced"):
-            write_bundle(target, fields(), FILES, overwrite=True)
-    assert link.is_symlink()
-    assert file.read_text() == "text"
-
-
-def test_a_place_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(BundleError, match="cannot be created"):
-        write_bundle(tmp_path / "file" / "a.vis", fields(), FILES)
-
-
-def selftest(frames=2, **outputs):
-    clip = np.random.RandomState(0).randint(0, 256, (frames, 4, 6, 3), np.uint8)
-    return SelfTest(clip, tuple({k: v + i for k, v in outputs.items()} for i in range(frames)))
-
-
-def test_selftest_keeps_values_and_types(tmp_path):
-    made = selftest(scores=np.linspace(0, 1, 5, dtype=np.float32), cells=np.zeros((0,), np.int64))
-    (tmp_path / "s.npz").write_bytes(made.to_bytes())
-    read = SelfTest.load(tmp_path / "s.npz", ["scores", "cells"])
-    np.testing.assert_array_equal(read.frames, made.frames)
-    for mine, theirs in zip(made.outputs, read.outputs, strict=True):
-        for name, value in mine.items():
-            np.testing.assert_array_equal(theirs[name], value)
-            assert theirs[name].dtype == value.dtype
-
-
-def _object_array(path):
-    np.savez(path, frames=np.array([{"code": 1}], dtype=object))
-
-
-def _pickled(path):
-    path.write_bytes(pickle.dumps({"frames": 1}))
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda p: p.write_bytes(b"garbage"), "cannot be read"),
-        (lambda p: p.write_bytes(selftest(scores=np.ones(3)).to_bytes()[:-40]), "cannot be read"),
-        (_object_array, "cannot be read"),
-        (_pickled, "cannot be read"),
-        (lambda p: p.write_bytes(selftest(labels=np.ones(3)).to_bytes()), "f0/scores"),
-        (lambda p: np.savez(p, frames=np.zeros((0, 4, 4, 3), np.uint8)), "malformed"),
-        (lambda p: np.savez_compressed(p, frames=np.zeros((1, 1000, 1000, 3), np.uint8)), "arrays of 30001.. B"),
-    ],
-)
-def test_bad_selftests(tmp_path, monkeypatch, make, message):
-    monkeypatch.setattr("visdeploy.archives._ALWAYS", 2**20)
-    make(tmp_path / "s.npz")
-    with pytest.raises(BundleError, match=message):
-        SelfTest.load(tmp_path / "s.npz", ["scores"])
-
-
 @pytest.mark.parametrize("content", [b"[]", b"{", b"\xff", b"null"])
 def test_bad_certificates(tmp_path, content):
     bundle = write_bundle(tmp_path / "a.vis", fields(), FILES | {CERTIFICATE: content})
@@ -539,15 +364,3 @@ def test_no_flipped_bit_passes_or_crashes(real, place, bit, name):
             assert opened.identity != real.identity or opened.manifest == real.manifest
     finally:
         path.write_bytes(good)
-
-
-def test_a_failed_write_is_typed_and_the_leftovers_of_a_killed_export_are_removed(tmp_path):
-    (tmp_path / ".a.vis-abcdef12.part" / "new").mkdir(parents=True)
-
-    def fail():
-        with stage_bundle(tmp_path / "a.vis"):
-            raise OSError(28, "No space left on device")
-
-    with pytest.raises(OutputError, match=r"cannot write .*a\.vis .*No space left on device"):
-        fail()
-    assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -257,6 +258,21 @@ def test_an_overlay_keeps_the_pixel_aspect(tmp_path: Path) -> None:
             writer.write(np.zeros((result.height, result.width, 3), np.uint8))
     render_video(result, tmp_path / "out.mp4", source=tmp_path / "in.mp4")
     assert open_source(tmp_path / "out.mp4").pixel_aspect == 2
+
+
+def test_the_pixels_of_a_turned_video_are_turned(tmp_path: Path) -> None:
+    result = walkers()
+    with av.open(str(tmp_path / "in.mp4"), "w") as file:
+        stream = file.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = result.height, result.width, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(2)
+        stream.set_display_rotation(90, False, False)
+        for _ in range(result.num_frames):
+            frame = av.VideoFrame.from_ndarray(np.zeros((result.width, result.height, 3), np.uint8))
+            file.mux(stream.encode(frame.reformat(format="yuv420p")))
+        file.mux(stream.encode(None))
+    render_video(result, tmp_path / "out.mp4", source=tmp_path / "in.mp4")
+    assert open_source(tmp_path / "out.mp4").pixel_aspect == Fraction(1, 2)
 
 
 def test_an_overlay_may_have_a_colon_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

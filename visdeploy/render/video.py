@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import closing
-from itertools import pairwise
+from contextlib import ExitStack, closing
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +65,19 @@ def render_video(
     rate = fps or result.fps or _FPS
     if rate <= 0:
         raise ConfigError("fps of a rendered video", seen=str(fps), expected="above 0")
-    with (
-        open_source(source, on_error="skip") as opened,
-        VideoWriter(
-            path, result.width, result.height, rate, quality=quality, pixel_aspect=opened.pixel_aspect
-        ) as writer,
-    ):
-        with closing(_matching(result, opened)) as frames:
-            for index, frame in enumerate(frames):
-                image = draw_styled(frame.image, result.frame(index), look)
-                writer.write(image, result.timestamps[index] if stamped else None)
-                if progress is not None:
-                    progress(index + 1)
+    with ExitStack() as stack:
+        opened = stack.enter_context(open_source(source, on_error="skip"))
+        frames = stack.enter_context(closing(_matching(result, opened)))
+        first = next(frames, None)  # whether a video is turned, and its pixels with it, is known afterwards
+        aspect = opened.pixel_aspect
+        writer = stack.enter_context(
+            VideoWriter(path, result.width, result.height, rate, quality=quality, pixel_aspect=aspect)
+        )
+        for index, frame in enumerate(() if first is None else chain((first,), frames)):
+            image = draw_styled(frame.image, result.frame(index), look)
+            writer.write(image, result.timestamps[index] if stamped else None)
+            if progress is not None:
+                progress(index + 1)
         if writer.frames_written < result.num_frames:
             raise DataError(
                 f"the source of {result.name!r} is shorter than its result",

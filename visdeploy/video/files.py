@@ -97,7 +97,15 @@ class VideoSource(Source):
                 expected=_PLAYABLE,
                 hint="Choose a file with video: this one has only sound or a cover image.",
             )
-        stream = max(videos, key=_preference)
+        decodable = [stream for stream in videos if stream.codec_context is not None]
+        if not decodable:
+            raise SourceError(
+                f"the video stream of {self.path} cannot be decoded",
+                seen="a codec that FFmpeg does not know or was built without",
+                expected=_PLAYABLE,
+                hint="Convert the file, for example to H.264.",
+            )
+        stream = max(decodable, key=_preference)
         self._stream_index = stream.index
         rate = stream.average_rate or stream.guessed_rate
         self.fps = float(rate) / self.step if rate else 0.0

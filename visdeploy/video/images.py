@@ -64,9 +64,13 @@ def count_pictures(path: Path) -> int:
 
     try:
         with pillow.open(path) as file:
-            return 1 if file.format == "MPO" else int(getattr(file, "n_frames", 1))
+            return _pictures_in(file)
     except (OSError, EOFError, SyntaxError, ValueError, pillow.DecompressionBombError):
         return 1
+
+
+def _pictures_in(file: pillow.Image) -> int:
+    return 1 if file.format == "MPO" else int(getattr(file, "n_frames", 1))
 
 
 def _read_pictures(path: Path, *, timed: bool) -> Iterator[RawFrame]:
@@ -75,7 +79,7 @@ def _read_pictures(path: Path, *, timed: bool) -> Iterator[RawFrame]:
 
     now: float | None = 0.0
     with _reading(path), pillow.open(path) as file:
-        for number in range(getattr(file, "n_frames", 1)):
+        for number in range(_pictures_in(file)):
             file.seek(number)
             file.load()  # the duration is known afterwards
             yield now if timed else None, partial(_shown, path, file)
@@ -90,14 +94,17 @@ def _shown(path: Path, file: pillow.Image) -> Image:
 
 def _read_only_picture(path: Path) -> Image:
     """See `read_image`; a file of several pictures is an error, because one frame of a video is one picture."""
-    if (pictures := count_pictures(path)) > 1:
-        raise SourceError(
-            f"image {path} contains several pictures",
-            seen=str(pictures),
-            expected="1 in each file of a sequence",
-            hint="Open the file by itself to read them as a video.",
-        )
-    return read_image(path)
+    from PIL import Image as pillow
+
+    with _reading(path), pillow.open(path) as file:
+        if (pictures := _pictures_in(file)) > 1:
+            raise SourceError(
+                f"image {path} contains several pictures",
+                seen=str(pictures),
+                expected="1 in each file of a sequence",
+                hint="Open the file by itself to read them as a video.",
+            )
+        return _upright(file)
 
 
 def read_image(path: Path) -> Image:

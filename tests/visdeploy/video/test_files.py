@@ -394,6 +394,17 @@ def test_the_stream_that_ffmpeg_would_take(tmp_path: Path, default: int | None, 
     assert [frame.image.shape for frame in open_source(path)] == [(32, width, 3)]
 
 
+def test_a_codec_without_a_decoder_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "drawing.svg"
+    path.write_text('<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"/>')
+    with pytest.raises(SourceError, match=r"drawing\.svg (cannot be decoded|is not a video)|cannot open"):
+        open_source(path)
+    movie = make_clip(tmp_path / "odd.avi", codec="mpeg4")
+    movie.write_bytes(movie.read_bytes().replace(b"FMP4", b"ZZ9Z"))
+    with pytest.raises(SourceError, match=r"the video stream of .*odd\.avi cannot be decoded"):
+        open_source(movie)
+
+
 @pytest.mark.parametrize("tail", [b"trailing bytes of a recorder", b"\xff" * 40, b"12", b"\0\0\0\x10abcd12345678"])
 def test_bytes_behind_the_video_are_no_truncation(tmp_path: Path, tail: bytes) -> None:
     path = make_clip(tmp_path / "t.mp4", container={"movflags": "frag_keyframe+empty_moov"})
