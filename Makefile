@@ -31,8 +31,10 @@ test-isa: $(READY)
 	$(BIN)/python -m tests.processors avx2 $(WORKERS)
 	$(BIN)/python -m tests.processors baseline $(WORKERS)
 
-# What takes minutes or hours: recipes that overfit whole clips, exports of whole backbones, the fuzz target with all kernels.
+# What takes minutes or hours: thousands of damaged and odd inputs, recipes that overfit whole clips, exports of whole
+# backbones, the fuzz target with all kernels.
 campaign: $(READY)
+	$(BIN)/python -m tests.campaigns
 	$(BIN)/python -m pytest -m campaign --numprocesses 2 --timeout 0 --processor-times 20
 
 check: $(READY)

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from visdeploy.errors import CheckpointError
-from visdeploy_training import convert_checkpoint
+from visdeploy_training import convert_checkpoint, create_model, save_checkpoint
 from visdeploy_training.checkpoint_file import from_object, read_tensors
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.count": torch.tensor(3)}
@@ -188,3 +188,14 @@ def test_tensors_of_other_kinds_are_named(tmp_path, make, kind):
 def test_values_that_are_no_arrays_of_numbers(data):
     with pytest.raises(CheckpointError, match="contains no state dict"):
         from_object(data)
+
+
+def test_one_bit_of_our_own_files_is_noticed(tmp_path):
+    path = save_checkpoint(create_model("visolo", "tiny", classes=("a", "b")), tmp_path / "a.safetensors")
+    whole = path.read_bytes()
+    assert read_tensors(path).metadata["sha256"]
+    start = 8 + int.from_bytes(whole[:8], "little")
+    for place in (whole.index(b'"visolo') + 2, start, (start + len(whole)) // 2, len(whole) - 1):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(CheckpointError, match="damaged, or was edited"):
+            read_tensors(path)

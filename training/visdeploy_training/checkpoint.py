@@ -16,6 +16,7 @@ from torch import Tensor
 
 from visdeploy.atomic import replacing_file
 from visdeploy.errors import CheckpointError, ConfigError
+from visdeploy_training.checkpoint_digest import DIGEST, content_digest
 from visdeploy_training.checkpoint_file import METADATA_KEY
 from visdeploy_training.checkpoint_info import metadata
 from visdeploy_training.model import ModelInfo, VISModel
@@ -231,7 +232,7 @@ def start_from(model: VISModel, checkpoint: Checkpoint) -> KeyReport:
 
 
 def save_checkpoint(model: VISModel | Checkpoint, path: str | Path, *, notes: Mapping[str, Any] | None = None) -> Path:
-    """Write a checkpoint atomically, as safetensors with JSON metadata.
+    """Write a checkpoint atomically, as safetensors with JSON metadata and a digest of the content.
 
     Args:
         model: Network created by `create_model`, or a converted checkpoint.
@@ -255,8 +256,10 @@ def save_checkpoint(model: VISModel | Checkpoint, path: str | Path, *, notes: Ma
     else:
         state, info = model.state_dict(), model.info
     check_finite(state, "the network")
-    text = json.dumps({**metadata(info), **({"notes": dict(notes)} if notes else {})})
     tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+    # as it will be read: JSON turns tuples into lists
+    fields = json.loads(json.dumps({**metadata(info), **({"notes": dict(notes)} if notes else {})}))
+    text = json.dumps({**fields, DIGEST: content_digest(tensors, fields)})
     with replacing_file(path) as temporary:
         try:
             save_file(tensors, temporary, {METADATA_KEY: text})

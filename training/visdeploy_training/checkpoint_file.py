@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from visdeploy.errors import CheckpointError
+from visdeploy_training.checkpoint_digest import check_digest
 from visdeploy_training.stand_ins import ALLOWED, NumberArray, read_pickle
 from visdeploy_training.tensor_names import plain_names
 
@@ -86,8 +87,9 @@ def _load_safetensors(path: Path) -> TensorFile:
             expected=".safetensors, or a torch file (.pth, .ckpt)",
             hint="Copy or download the file again.",
         ) from error
-    found = _checked(tensors, str(path))
-    return TensorFile(found, parse_metadata(metadata.get(METADATA_KEY), where=str(path)))
+    data = parse_metadata(metadata.get(METADATA_KEY), where=str(path))
+    check_digest(tensors, data, str(path))
+    return TensorFile(_checked(tensors, str(path)), data)
 
 
 def _load_pickle(path: Path, head: bytes) -> Any:
