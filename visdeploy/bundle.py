@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 
 from visdeploy.atomic import staging, swap_folder, writing
 from visdeploy.backends.engine_files import check_engines
@@ -99,9 +100,11 @@ class Bundle:
         """Read the self-test clip.
 
         Raises:
-            BundleError: The file is damaged or lacks an output of the manifest.
+            BundleError: The file is damaged, or an output of the manifest is missing or has another dtype or shape.
         """
-        return SelfTest.load(self.path / SELFTEST, [t.name for t in self.manifest.outputs])
+        selftest = SelfTest.load(self.path / SELFTEST, [t.name for t in self.manifest.outputs])
+        selftest.check(self.manifest, where=str(self.path / SELFTEST))
+        return selftest
 
     def certificate(self) -> dict[str, Any]:
         """Read the parity certificate made at export.
@@ -187,9 +190,12 @@ def seal_bundle(folder: Path, fields: Mapping[str, Any]) -> Bundle:
     entries = {n: FileEntry(sha256=file_sha256(folder / n), size=(folder / n).stat().st_size) for n in names}
     try:
         manifest = Manifest.model_validate({**fields, "schema_version": SCHEMA_VERSION, "files": entries})
+        text = manifest.model_dump_json(indent=2)
     except ValidationError as error:
         raise BundleError(f"the manifest cannot be written: {describe_errors(error)}") from error
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    except PydanticSerializationError as error:  # half of a surrogate pair
+        raise BundleError("the manifest cannot be written: a text is not Unicode", seen=str(error)) from error
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
     return Bundle(folder, manifest)
 
 

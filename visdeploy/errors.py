@@ -1,9 +1,13 @@
 """Exceptions of the project, all derived from `VisdeployError`.
 
-Every message tells what failed, what was seen, what was expected and what to do, in this order.
+Every message tells what failed, what was seen, what was expected and what to do, in this order. It is one line, whatever
+the names and texts in it.
 """
 
 from __future__ import annotations
+
+
+_LONGEST = 600
 
 
 class VisdeployError(Exception):
@@ -21,9 +25,20 @@ class VisdeployError(Exception):
         super().__init__(self._text())
 
     def _text(self) -> str:
-        facts = [f"seen: {self.seen}"] * bool(self.seen) + [f"expected: {self.expected}"] * bool(self.expected)
-        text = self.what + (f" ({'; '.join(facts)})" if facts else "")
+        what, seen, expected = map(_line, (self.what, self.seen, self.expected))
+        facts = [f"seen: {seen}"] * bool(seen) + [f"expected: {expected}"] * bool(expected)
+        text = what + (f" ({'; '.join(facts)})" if facts else "")
         return f"{text}. {self.hint}" if self.hint else text
+
+
+def _line(text: str) -> str:
+    """Return text in one line of limited length, without characters that would control a terminal."""
+    text = " ".join(text.splitlines()).strip()
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class BundleError(VisdeployError):

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from visdeploy.archives import check_archive
 from visdeploy.errors import BundleError
+from visdeploy.manifest import Manifest
+from visdeploy.manifest.sizes import Shaped, SizeError, bind
+from visdeploy.manifest.tensors import host_dtype
 
 # below `frames`, where versions that do not know it do not take it for the output of a step
 _MANIFEST = "frames/manifest"
@@ -72,3 +75,27 @@ class SelfTest:
                 f"{path}: frames are malformed", seen=f"{frames.dtype} {frames.shape}", expected="uint8 [f, h, w, 3]"
             )
         return cls(frames, outputs, manifest.decode("ascii", "replace"))
+
+    def check(self, manifest: Manifest, *, where: str) -> None:
+        """Compare dtypes and shapes of the outputs with those of the graph.
+
+        Args:
+            manifest: Manifest of the bundle.
+            where: Path of the file, for errors.
+
+        Raises:
+            BundleError: An output has another dtype or shape, or two outputs of a step contradict each other.
+        """
+        for index, outputs in enumerate(self.outputs):
+            try:
+                for spec in manifest.outputs:
+                    if (seen := outputs[spec.name].dtype) != (wanted := host_dtype(spec.dtype)):
+                        raise SizeError(f"{spec.name!r}", seen=str(seen), expected=str(wanted))
+                bind((Shaped(s.name, s.shape, outputs[s.name].shape) for s in manifest.outputs), manifest.dims)
+            except SizeError as error:
+                raise BundleError(
+                    f"{where}: step {index}, output {error.what} does not fit the manifest",
+                    seen=error.seen,
+                    expected=error.expected,
+                    hint="Export the bundle again.",
+                ) from error

@@ -6,7 +6,7 @@ import copy
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from tests.visdeploy.evaluation.builders import ground_truth, perfect
 from tests.visdeploy.formats.results import walkers
 from tests.visdeploy_training.material import CLASSES, coco_set, stemseg_videos, ytvis_set
 from visdeploy import formats
-from visdeploy.evaluation import evaluate
+from visdeploy.evaluation import Report, evaluate
 from visdeploy_training.datasets import read_records
 
 SAME = "under another name"  # fields of other tools must not matter
@@ -54,11 +54,12 @@ class Annotations:
     def trial(self, number: int, rng: Rng, folder: Path) -> Trial:
         return MAKERS[number % len(MAKERS)](self, rng, folder, number // len(MAKERS))
 
-    def in_range(self, report: Mapping[str, Any]) -> str:
+    def in_range(self, report: Report) -> str:
         """Return what is wrong with the scores of an evaluation."""
-        values = [v for scores in report.values() for v in scores.values() if isinstance(v, float)]
-        bad = [v for v in values if not math.isfinite(v) or v > 1]
-        return f"scores {bad[:3]}" if bad else ""
+        numbers = {(m, name): v for m, scores in report.metrics.items() for name, v in scores.items()}
+        bad = [k for k, v in numbers.items() if isinstance(v, float) and not math.isfinite(v)]
+        bad += [k for k, v in numbers.items() if k[0] == "ytvis" and isinstance(v, float) and not -1 <= v <= 1]
+        return f"scores out of range: {bad[:3]}" if bad else ""
 
 
 def _loaded(results: list[Any]) -> str:

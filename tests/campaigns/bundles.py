@@ -61,7 +61,7 @@ def _export(folder: Path, path: Path) -> None:
 
     torch.set_num_threads(1)
     torch.manual_seed(7)
-    options = {"class_prior": 0.0, "height": 96, "width": 160, "memory_slots": 3, "score_threshold": 0.75}
+    options = {"class_prior": 0.0, "height": 96, "width": 160, "memory_slots": 4, "score_threshold": 0.75}
     model = create_model("visolo", "tiny", classes=("cat", "dog", "owl"), **options)
     checkpoint = save_checkpoint(model, folder / "tiny.safetensors")
     visdeploy.export(checkpoint, path, certify_frames=2)

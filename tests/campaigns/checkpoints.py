@@ -25,7 +25,7 @@ from visdeploy_training import Checkpoint, convert_checkpoint, create_model, sav
 from visdeploy_training.checkpoint_info import metadata
 
 State = dict[str, Tensor]
-OPTIONS = {"height": 96, "width": 160, "memory_slots": 3}
+OPTIONS = {"height": 96, "width": 160, "memory_slots": 4}
 CLASSES = ("cat", "dog", "owl")
 
 

@@ -98,7 +98,7 @@ def reference(path: Path) -> list[float]:
                 frames = packet.decode()
             except StopIteration:
                 break
-            except av.error.InvalidDataError:
+            except (av.FFmpegError, ValueError):
                 continue
             found += [frame.to_ndarray(format="rgb24") for frame in frames]
     sizes = {image.shape[:2] for image in found[:1]}
