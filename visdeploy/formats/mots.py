@@ -167,7 +167,8 @@ def _parse_lines(file: Path, text: Sequence[str]) -> list[Entry]:
             continue
         if len(parts) != len(_FIELDS):
             raise DataError(f"{file}: line {number}", seen=f"{len(parts)} fields", expected=" ".join(_FIELDS))
-        values = {f: int(v) if v.isdecimal() else v for f, v in zip(_FIELDS[:5], parts, strict=False)}
+        # longer numbers are out of range whatever they are, and Python refuses to convert the longest
+        values = {f: int(v) if v.isdecimal() and len(v) < 20 else v for f, v in zip(_FIELDS[:5], parts, strict=False)}
         entries.append(Entry(f"{file}: line {number}", {**values, "rle": parts[5]}))
     return entries
 
