@@ -114,7 +114,7 @@ def regular_size(path: Path) -> int:
     try:
         status = path.stat()
     except OSError as error:
-        what = "leads nowhere" if path.is_symlink() else "is missing"
+        what = "leads nowhere" if os.path.islink(path) else "is missing"  # pathlib raises for names too long
         raise BundleError(f"{path} {what}", hint="Copy the bundle anew, or export it again.") from error
     if not stat.S_ISREG(status.st_mode):
         raise BundleError(f"{path} is not a plain file", hint="Copy the bundle anew, or export it again.")
