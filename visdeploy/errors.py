@@ -5,6 +5,15 @@ Every message tells what failed, what was seen, what was expected and what to do
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
+
+def suggestion(name: object, known: Iterable[str]) -> str:
+    """Return the question whether another of the `known` names was meant; empty if none is similar."""
+    close = difflib.get_close_matches(str(name)[:100], list(known), n=1)
+    return f"Did you mean {close[0]!r}?" if close else ""
+
 
 class VisdeployError(Exception):
     """Base class of all errors that visdeploy raises.
