@@ -104,7 +104,6 @@ def test_setup_takes_no_library_of_the_source_tree(setup):
     assert "global-exclude *.so" in (REPOSITORY / "MANIFEST.in").read_text()
 
 
-@pytest.mark.slow
 def test_a_wheel_has_the_libraries_of_its_build_alone(machine):
     """Libraries of earlier builds lie in the source tree, in build/lib and in the folder of an interrupted wheel."""
     tree = machine / "tree"

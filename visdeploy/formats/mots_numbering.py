@@ -69,10 +69,10 @@ def renumbered(result: VideoResult, numbering: Numbering) -> VideoResult:
         )
     left = [track for track in result.tracks if numbers.get(track.label) is None]
     if left:
-        names = sorted({result.classes[track.label] for track in left})
+        others = sorted({result.classes[track.label] for track in left})
         logger.warning(
             "%s: %d tracks of classes that MOTSChallenge does not have are left out: %s",
-            *(result.name, len(left), ", ".join(names)),
+            *(result.name, len(left), ", ".join(others)),
         )
     tracks = [
         replace(track, label=number - 1, scores=())
@@ -81,7 +81,7 @@ def renumbered(result: VideoResult, numbering: Numbering) -> VideoResult:
     ]
     regions = [track for track in tracks if track.label == IGNORE_CLASS - 1]
     tracks = [track for track in tracks if track.label != IGNORE_CLASS - 1]
-    names = CHALLENGE_CLASSES
+    names: tuple[str, ...] = CHALLENGE_CLASSES
     if regions:
         tracks.append(_together(regions))
         names = (*names, *(f"class {number}" for number in range(len(names) + 1, IGNORE_CLASS)), IGNORE)
