@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tests.conftest import REPOSITORY
-from visdeploy.errors import ConfigError
+from visdeploy.errors import CheckpointError, ConfigError
 from visdeploy_training.engine import load_recipe, shipped_recipes, train
 from visdeploy_training.engine.catalogue import list_recipes, recipe_text
 from visdeploy_training.engine.description import describe, field_names, sections
@@ -124,6 +124,13 @@ def test_a_typo_in_the_network_gets_a_suggestion(overrides, meant, tmp_path):
     (tmp_path / "train.json").write_text("{}")
     with pytest.raises(ConfigError, match=rf"Did you mean '{meant}'\?"):
         train("own_data", [*overrides, f"data_root={tmp_path}", f"output={tmp_path}/out"])
+
+
+@pytest.mark.parametrize("field", ["init", "pretrained"])
+def test_missing_weights_say_what_to_set(field, tmp_path):
+    options = [f"data_root={tmp_path}", f"output={tmp_path}/out", f"{field}=nowhere.pth", "variant=r50"]
+    with pytest.raises(CheckpointError, match=rf"no such checkpoint: nowhere.pth \(seen: {field}: .*Set {field}=FILE"):
+        train("own_data", options)
 
 
 @pytest.mark.parametrize("name", ["own_dat", "own_data.yml", "visolo_tiny_dmo"])
