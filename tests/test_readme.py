@@ -13,7 +13,9 @@ from tests.conftest import REPOSITORY
 from tests.support import exit_code, square_video
 from visdeploy.masks import Mask
 
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+OWN_TEST = ("own_data.md",)
+"""Pages whose commands depend on each other, and run in a test of their own (tests/examples)."""
+PAGES = [REPOSITORY / "README.md", *sorted(p for p in (REPOSITORY / "docs").glob("*.md") if p.name not in OWN_TEST)]
 BLOCKS = [block for page in PAGES for block in re.findall(r"```(\w+)\n(.*?)```", page.read_text(), flags=re.DOTALL)]
 COMMANDS = [line.split("#")[0].strip() for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
 PROGRAMS = [text for kind, text in BLOCKS if kind == "python"]

@@ -6,6 +6,15 @@ the names and texts in it.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
+
+def suggestion(name: object, known: Iterable[str]) -> str:
+    """Return the question whether another of the `known` names was meant; empty if none is similar."""
+    close = difflib.get_close_matches(str(name)[:100], list(known), n=1)
+    return f"Did you mean {close[0]!r}?" if close else ""
+
 
 _LONGEST = 600
 

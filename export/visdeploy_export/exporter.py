@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.export import ExportedProgram
 
@@ -56,6 +58,7 @@ def export(
     tolerance: Tolerance | None = None,
     ground_truth: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
+    on_stage: Callable[[str], None] | None = None,
 ) -> Bundle:
     """Export a checkpoint, own or official, to a bundle with a parity certificate.
 
@@ -86,6 +89,7 @@ def export(
         ground_truth: YouTube-VIS JSON; the certificate then contains the AP of PyTorch and of the bundle on it, and
             fails if they differ by more than `tolerance.average_precision`.
         overwrite: Replace an existing bundle.
+        on_stage: Receives a description of each stage when it begins, and of each frame of the certificate.
 
     Returns:
         The opened bundle.
@@ -104,9 +108,10 @@ def export(
         check_source(certify_on)
     else:
         read_annotations(Path(ground_truth))
-    path = Path(checkpoint)
+    path, say = Path(checkpoint), on_stage or _silent
     target = Path(out) if out is not None else path.with_suffix(".vis")
     with stage_bundle(target, overwrite=overwrite) as folder:
+        say(f"reading {path.name}")
         model = load_model(
             path,
             method=method,
@@ -117,20 +122,24 @@ def export(
             overrides=overrides,
         )
         step, info = build_step(model), model.info
+        say(f"tracing {info.method} {info.variant} and writing the graph")
         written = write_onnx(step, folder, opset=opset, metadata={"method": info.method, "variant": info.variant})
         fields = dict(step.spec) | _origin(info, path) | {"custom_ops": written.custom_ops}
         fields |= {"opset": opset, "precision": precision, "tolerance": Tolerances.standard(tolerance)}
         sealed = seal_bundle(folder, fields)
         manifest, digest = sealed.manifest, sealed.digest
+        say("recording the self-test with PyTorch")
         reference = Pipeline(manifest, TorchBackend(step.module, manifest))
         (folder / SELFTEST).write_bytes(replace(record_selftest(reference), manifest=digest).to_bytes())
+        say("opening the graph in the engine")
         bundle, watch = seal_bundle(folder, fields), StepWatch()
-        certificate = _certify(bundle, reference, certify_on, certify_frames, ground_truth, watch)
+        certificate = _certify(bundle, reference, certify_on, certify_frames, ground_truth, watch, say)
         if not certificate.passed:
             suspects = watch.suspects(reference.backend)
             raise _failure(certificate, _explain(step.module, written.program, bundle, suspects, free_page(target)))
         certificate = certificate.model_copy(update={"manifest": digest})
         (folder / CERTIFICATE).write_text(certificate.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        say("running the self-test of the bundle")
         _prove(seal_bundle(folder, fields))
     return Bundle.open(target)
 
@@ -173,12 +182,14 @@ def _certify(
     certify_frames: int,
     ground_truth: str | os.PathLike[str] | None,
     watch: StepWatch,
+    say: Callable[[str], None],
 ) -> Certificate:
     """Measure the certificate of a staged bundle."""
     candidate = Pipeline(bundle.manifest, open_backend(bundle, device="cpu", threads=torch.get_num_threads()))
     precision = None
     if ground_truth is not None:
         truth = Path(ground_truth)
+        say(f"measuring the AP on {truth.name}")
         images = Path(certify_on) if isinstance(certify_on, str | os.PathLike) else truth.parent
         precision = measure_average_precision(reference, candidate, truth, images)
         certify_on = first_video(truth, images)
@@ -189,11 +200,23 @@ def _certify(
     return compare_engines(
         reference,
         candidate,
-        open_frames(frames, certify_frames),
+        _announced(open_frames(frames, certify_frames), certify_frames, say),
         source=source,
         average_precision=precision,
         watch=watch,
     )
+
+
+def _announced(
+    frames: Iterable[NDArray[np.uint8]], most: int, say: Callable[[str], None]
+) -> Iterator[NDArray[np.uint8]]:
+    for number, frame in enumerate(frames, start=1):
+        say(f"comparing with PyTorch, frame {number} of {most}")
+        yield frame
+
+
+def _silent(text: str) -> None:
+    """Announce nothing."""
 
 
 def _failure(certificate: Certificate, explanation: str) -> ExportError:

@@ -55,4 +55,6 @@ function(visdeploy_add_tensorrt_harness)
   target_link_libraries(
     visdeploy_tensorrt_harness PRIVATE visdeploy_flags visdeploy_ops CUDA::cudart_static ${CMAKE_DL_LIBS}
   )
+  # setup.py moves it, together with the library
+  set_target_properties(visdeploy_tensorrt_harness PROPERTIES BUILD_RPATH "$ORIGIN")
 endfunction()

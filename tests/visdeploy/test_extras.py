@@ -18,6 +18,17 @@ NAMED = {
     for extras in re.findall(r"""(?:['"]\.|visdeploy)\[([a-z, -]+)\]""", path.read_text())
     for extra in extras.split(",")
 }
+NAMED |= {
+    (path.relative_to(REPOSITORY).as_posix(), extra)
+    for path in PAGES
+    for extra in re.findall(r"""\bextra=['"]([^'"]+)['"],\s*purpose""", path.read_text())
+}
+HINTED = {
+    (path.relative_to(REPOSITORY).as_posix(), package)
+    for path in [*PAGES, *REPOSITORY.glob("examples/*.py"), *REPOSITORY.glob("benchmarks/*.py")]
+    for package in re.findall(r"pip install (?!-|')([\w.-]+)", path.read_text())
+}
+"""Packages that a message or a page says to install."""
 
 
 def needs(extra, seen=()):
@@ -37,6 +48,14 @@ def needs(extra, seen=()):
 @pytest.mark.parametrize(("page", "extra"), sorted(NAMED))
 def test_every_extra_that_is_named_exists(page, extra):
     assert extra in EXTRAS
+
+
+@pytest.mark.parametrize(("page", "package"), sorted(HINTED))
+def test_every_package_that_is_named_is_one_of_an_extra(page, package):
+    """Package indexes do not distinguish `_` from `-`; the builds for one version of CUDA have an ending."""
+    known = {name.replace("_", "-").lower() for extra in EXTRAS for name in needs(extra)}
+    name = package.replace("_", "-").lower()
+    assert any(each == name or re.match(rf"{name}-cu\d+", each) for each in known)
 
 
 def test_the_messages_name_some():

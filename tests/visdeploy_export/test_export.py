@@ -257,6 +257,20 @@ def test_certify_on_arrays_and_default_name(quick, tiny_checkpoint, tmp_path):
     assert certificate["source"] == "frames given by the caller"
 
 
+def test_the_stages_are_announced(quick, tiny_checkpoint, tmp_path):
+    said = []
+    visdeploy.export(tiny_checkpoint, tmp_path / "a.vis", certify_frames=2, on_stage=said.append)
+    assert said == [
+        "reading tiny.safetensors",
+        "tracing visolo tiny and writing the graph",
+        "recording the self-test with PyTorch",
+        "opening the graph in the engine",
+        "comparing with PyTorch, frame 1 of 2",
+        "comparing with PyTorch, frame 2 of 2",
+        "running the self-test of the bundle",
+    ]
+
+
 def test_certify_on_a_folder_of_images(quick, tiny_checkpoint, tmp_path):
     from PIL import Image
 

@@ -2,6 +2,7 @@
 
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ from visdeploy_training.config import RUN_TIME, MethodConfig
 from visdeploy_training.registry import METHODS, create_model, get_method
 
 WEIGHT = "the first weight of a loss"
+ACCEPTED = {10**9: ("flow_iterations",)}
 TINY = {name: get_method(name).variants["tiny"] for name in METHODS}
 
 
@@ -36,6 +38,11 @@ def test_all_variants_know_their_method(name):
         ("num_classes", True, "a whole number"),
         (WEIGHT, "much", "a number"),
         (WEIGHT, float("nan"), "a number"),
+        (WEIGHT, -0.5, "at least 0"),
+        (WEIGHT, 1e300, "at most 1048576"),
+        ("pixel_mean", (-1, 0, 0), "at least 0"),
+        ("freeze_at", "x", "a whole number"),
+        ("freeze_at", 6, "at most 5"),
         ("pixel_mean", (1.5, 2.5), "3 values, each a number"),
     ],
 )
@@ -46,6 +53,36 @@ def test_wrong_value_is_named(name, field, value, expected):
         replace(TINY[name], **{field: value})
     assert repr(value) in str(caught.value)
     assert expected in str(caught.value)
+
+
+WRONG = ("x", b"x", None, [], {}, [[1]], (), float("nan"), float("inf"), 1e300, -1e300, 10**9, -(10**9), 10**5000, -1)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_every_field_refuses_what_no_network_has(name):
+    """Whatever the value, it is refused by name, or the network can be described."""
+    for field in fields(TINY[name]):
+        own = getattr(TINY[name], field.name)
+        for value in WRONG:
+            values = [value, (value,) * len(own)] if isinstance(own, tuple) else [value]
+            for each in values:
+                if field.name in ACCEPTED.get(each if isinstance(each, int) else None, ()):
+                    assert get_method(name).inference(replace(TINY[name], **{field.name: each}))
+                    continue
+                with pytest.raises(ConfigError, match=f"^{name}: ") as caught:
+                    replace(TINY[name], **{field.name: each})
+                assert len(str(caught.value)) < 500
+
+
+def test_an_array_is_no_choice():
+    with pytest.raises(ConfigError, match=r"wrong (value|type)"):
+        create_model("visolo", "tiny", backbone=np.array(["resnet50", "x"]))
+
+
+@pytest.mark.parametrize(("value", "expected"), [(1e9, "a whole number"), (10**9, "at most 1024"), (3, "at least 4")])
+def test_memory_slots(value, expected):
+    with pytest.raises(ConfigError, match=f"memory_slots has a wrong value.*{expected}"):
+        replace(TINY["visolo"], memory_slots=value)
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))

@@ -26,6 +26,8 @@ from visdeploy_training.tensor_names import plain_names
 logger = logging.getLogger(__name__)
 METADATA_KEY = "visdeploy"
 CONTAINERS = ("model", "state_dict", "model_state_dict", "module", "weights")
+NOTES = ("args", "meta")
+"""Entries beside the weights that describe their training: arguments of the program, and mmcv's description."""
 AVERAGED = ("model_ema", "state_dict_ema", "ema_state_dict", "ema_model", "ema")
 DTYPES = frozenset(
     getattr(torch, name)
@@ -43,10 +45,12 @@ class TensorFile:
     Attributes:
         tensors: Map from name to tensor, on the CPU, without the names of wrappers (see `plain_names`).
         metadata: Metadata written by visdeploy; empty for files of other origin.
+        notes: What a trainer has stored about the training, by the names in `NOTES`; values of any type.
     """
 
     tensors: dict[str, Tensor]
     metadata: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 def read_tensors(path: str | Path) -> TensorFile:
@@ -177,7 +181,8 @@ def from_object(data: Any, *, where: str = "the state dict") -> TensorFile:
             inner = {k: v for k, v in data.items() if k != METADATA_KEY}
         tensors = {str(k): _tensor(v) for k, v in inner.items() if isinstance(k, str | int)}
         if tensors and len(tensors) == len(inner) and all(v is not None for v in tensors.values()):
-            return TensorFile(_checked({k: v for k, v in tensors.items() if v is not None}, where), metadata)
+            notes = {k: data[k] for k in NOTES if k in data}
+            return TensorFile(_checked({k: v for k, v in tensors.items() if v is not None}, where), metadata, notes)
     raise CheckpointError(
         f"{where} contains no state dict",
         seen=type(data).__name__ + (f" with {_keys(data)}" if isinstance(data, Mapping) else ""),

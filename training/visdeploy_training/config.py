@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import logging
 import math
 import reprlib
@@ -11,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
-from visdeploy.errors import ConfigError
+from visdeploy.errors import ConfigError, suggestion
 
 logger = logging.getLogger(__name__)
 RUN_TIME = {"run_time": True}
@@ -19,8 +18,10 @@ RUN_TIME = {"run_time": True}
 CALLED, WHY_FIXED = "called", "why_fixed"
 """Keys of metadata: a second name of the field, common to all methods; the reason why an export cannot change it."""
 MOST = "most"
-"""Key of metadata: the largest value of a whole number, in place of `LARGEST`."""
+"""Key of metadata: the largest value of a number, in place of `LARGEST`."""
 LARGEST = 2**20
+MAX_STAGES = 5
+"""Stages of a backbone that can be frozen, with the stem."""
 MAX_EDGE, MAX_FRAMES, MAX_LAYERS = 8192, 1024, 128
 """Largest edge of an input, window, and number of layers in a row: with more, no machine could run the network."""
 
@@ -36,16 +37,19 @@ class MethodConfig:
     method: ClassVar[str]
 
     def __post_init__(self) -> None:
-        """Convert lists, as read from JSON and YAML, to tuples, and check the type of every value."""
+        """Convert lists, as read from JSON and YAML, to tuples, and check the type and the range of every value."""
+        most = {field.name: field.metadata.get(MOST, LARGEST) for field in dataclasses.fields(self)}
         for name, hint in _types(type(self)).items():
             if get_origin(hint) is tuple and isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
-            self.check(name, _is_a(getattr(self, name), hint), _describe(hint))
-        for field in dataclasses.fields(self):
-            values = getattr(self, field.name)
-            most = field.metadata.get(MOST, LARGEST)
-            for value in values if isinstance(values, tuple) else (values,):
-                self.check(field.name, not isinstance(value, int) or value <= most, f"at most {most}")
+            value = getattr(self, name)
+            self.check(name, _is_a(value, hint), _describe(hint))
+            values = value if isinstance(value, tuple) else (value,)
+            self.check(name, len(values) <= MAX_LAYERS, f"at most {MAX_LAYERS} values")
+            numbers = [each for each in values if isinstance(each, int | float)]
+            self.check(name, all(each <= most[name] for each in numbers), f"at most {most[name]}")
+            if float in (hint, *get_args(hint)):
+                self.check(name, all(each >= 0 for each in numbers), "at least 0")
 
     @property
     def channel_order(self) -> Literal["rgb", "bgr"]:
@@ -85,12 +89,11 @@ class MethodConfig:
                 raise ConfigError(f"{self.method}: a setting is malformed", seen=_shown(name), expected="a name")
             field = fields.get(name) or second.get(name)
             if field is None:
-                close = difflib.get_close_matches(name, [*fields, *second], n=1)
                 raise ConfigError(
                     f"{self.method}: unknown setting {name!r}",
                     seen=_shown(value),
                     expected=f"one of {self._settings()}",
-                    hint=f"Did you mean {close[0]!r}?" if close else "",
+                    hint=suggestion(name, [*fields, *second]),
                 )
             if field.name in found:
                 raise ConfigError(f"{self.method}: {_spell(field)} is given twice", seen=f"{', '.join(values)}")
@@ -190,11 +193,18 @@ class MethodConfig:
         names = {field.name for field in dataclasses.fields(self)}
         self.check_most(MAX_EDGE, *sorted({"height", "width", "shortest_edge", "longest_edge"} & names))
         self.check("pixel_std", min(getattr(self, "pixel_std")) > 0, "positive numbers")  # noqa: B009
+        if "freeze_at" in names:
+            self.check_most(MAX_STAGES, "freeze_at")
 
     def check_share(self, *fields: str) -> None:
         """Raise a `ConfigError` unless each field is at least 0 and less than 1."""
         for field in fields:
             self.check(field, 0 <= getattr(self, field) < 1, f"0 <= {field} < 1")
+
+    def check_positive(self, *fields: str) -> None:
+        """Raise a `ConfigError` unless each field is more than 0."""
+        for field in fields:
+            self.check(field, getattr(self, field) > 0, "more than 0")
 
     def check_threshold(self, *fields: str) -> None:
         """Raise a `ConfigError` unless each field is from 0 to 1 inclusive."""
@@ -222,8 +232,11 @@ def _spell(field: dataclasses.Field[Any]) -> str:
 
 
 def _shown(value: object) -> str:
-    """Return a value for a message, whose length is limited also if lists are nested."""
-    return repr(value)[:200] if isinstance(value, str | int | float | None) else reprlib.repr(value)
+    """Return a value for a message, whose length is limited also if lists are nested or numbers are long."""
+    try:
+        return repr(value)[:200] if isinstance(value, str | int | float | None) else reprlib.repr(value)
+    except ValueError:  # Python does not spell whole numbers of thousands of digits
+        return f"{type(value).__name__} of too many digits"
 
 
 def _types(config: type[MethodConfig]) -> dict[str, Any]:
@@ -237,7 +250,7 @@ def _is_a(value: object, hint: Any) -> bool:
     Integers are accepted for floats.
     """
     if get_origin(hint) is Literal:
-        return value in get_args(hint)
+        return isinstance(value, str) and value in get_args(hint)
     if get_origin(hint) is tuple:
         kinds = get_args(hint)
         if not isinstance(value, tuple):
@@ -246,7 +259,8 @@ def _is_a(value: object, hint: Any) -> bool:
             return all(_is_a(each, kinds[0]) for each in value)
         return len(value) == len(kinds) and all(map(_is_a, value, kinds))
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return whole or (isinstance(value, float) and math.isfinite(value))
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)

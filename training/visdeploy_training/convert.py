@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from visdeploy.errors import CheckpointError
 from visdeploy_training.checkpoint import Checkpoint, check_finite, match_keys, shapes
 from visdeploy_training.checkpoint_file import TensorFile, from_object, read_tensors
 from visdeploy_training.checkpoint_info import read_info
-from visdeploy_training.method import Method
+from visdeploy_training.method import Method, OfficialLayout
 from visdeploy_training.model import ModelInfo, VISModel
 from visdeploy_training.registry import get_method, method_names
 
@@ -52,7 +53,7 @@ def convert_checkpoint(
     if file.metadata:
         info, state, layout = *_own(file, method, variant, where), "visdeploy"
     else:
-        info, state, layout = _foreign(file.tensors, method, variant, where)
+        info, state, layout = _foreign(file, method, variant, where)
         if classes is None:
             logger.warning(
                 "%s has no class names: its %d classes are called class_0 to class_%d; pass classes (--classes), "
@@ -83,16 +84,20 @@ def _strip(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _foreign(
-    tensors: Mapping[str, Tensor], method: str | None, variant: str | None, where: str
+    file: TensorFile, method: str | None, variant: str | None, where: str
 ) -> tuple[ModelInfo, dict[str, Tensor], str]:
     """Return the info and the renamed tensors of a checkpoint without metadata of visdeploy, and its layout."""
+    tensors = file.tensors
     for found in [get_method(method)] if method is not None else map(get_method, method_names()):
         official = found.official
         if official is None:
             continue
         if official.recognise(tensors):
-            info = _placeholder(found, variant or official.variant(tensors), official.num_classes(tensors))
-            info = replace(info, overrides=official.overrides(tensors))
+            if other := official.mistaken(tensors, file.notes, method is not None):
+                raise CheckpointError(f"{where} is not a checkpoint of {found.name}", seen=other[0], hint=other[1])
+            name, stated = _stated(found, official, file, variant, where)
+            info = _placeholder(found, name, official.num_classes(tensors))
+            info = replace(info, overrides=official.overrides(tensors) | stated)
             return info, official.rename(tensors), "official"
         counted = tensors.get(official.class_tensors[0])
         if counted is not None and method is not None and variant is not None:
@@ -104,6 +109,31 @@ def _foreign(
         expected=f"an official checkpoint of {method or ', '.join(method_names())}, or a checkpoint of visdeploy",
         hint="For a state dict of visdeploy without metadata, pass method and variant.",
     )
+
+
+def _stated(
+    found: Method, official: OfficialLayout, file: TensorFile, variant: str | None, where: str
+) -> tuple[str, dict[str, Any]]:
+    """Return the variant with the fields that only the notes of the trainer state, and those that no variant has.
+
+    Raises:
+        CheckpointError: The user has chosen a variant that contradicts the notes.
+    """
+    name, stated = variant or official.variant(file.tensors), official.stated(file.notes)
+    base = found.variants.get(name)
+    changed = {k: v for k, v in stated.items() if base is not None and getattr(base, k) != v}
+    if not changed:
+        return name, {}
+    wanted = dataclasses.replace(found.variants[name], **changed)
+    same = next((each for each, config in found.variants.items() if config == wanted), None)
+    if variant is not None:
+        raise CheckpointError(
+            f"{where} is not of the variant {variant}",
+            seen=f"{', '.join(f'{k}={v}' for k, v in changed.items())} in the arguments of its training",
+            expected=f"variant {same}" if same else f"{found.name} with these settings",
+            hint="Leave out the variant, so that it is read from the checkpoint.",
+        )
+    return (name, changed) if same is None else (same, {})
 
 
 def _placeholder(method: Method, variant: str, count: int) -> ModelInfo:

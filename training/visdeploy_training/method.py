@@ -13,6 +13,8 @@ from visdeploy.manifest import GraphSpec
 from visdeploy_training.model import VISModel
 
 StateDict = Mapping[str, Tensor]
+Notes = Mapping[str, Any]
+"""What the trainer has stored beside the weights, see `TensorFile.notes`."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,9 @@ class OfficialLayout:
         class_tensors: Names, in visdeploy, of the tensors whose shape depends on the number of classes.
         spare_rows: Number of rows of these tensors in addition to the classes, for example for "no object".
         overrides: Returns the fields of the variant's configuration that follow from the shapes.
+        stated: Returns the fields of the configuration that no tensor shows, but the notes of the trainer state.
+        mistaken: Returns, if a recognised state dict belongs to another network with the same names, which one that is,
+            and what the user can do. The last argument is whether the user has named the method.
     """
 
     recognise: Callable[[StateDict], bool]
@@ -36,6 +41,8 @@ class OfficialLayout:
     class_tensors: tuple[str, ...]
     spare_rows: int = 0
     overrides: Callable[[StateDict], dict[str, Any]] = lambda state: {}
+    stated: Callable[[Notes], dict[str, Any]] = lambda notes: {}
+    mistaken: Callable[[StateDict, Notes, bool], tuple[str, str] | None] = lambda state, notes, named: None
 
 
 @dataclass(frozen=True)

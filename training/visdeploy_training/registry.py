@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from visdeploy import entry_points
-from visdeploy.errors import ConfigError
+from visdeploy.errors import ConfigError, suggestion
 from visdeploy.manifest import ModelSpec
 from visdeploy_training.method import Method
 from visdeploy_training.methods import METHODS
@@ -36,7 +36,8 @@ def get_method(name: str) -> Method:
         expected=f"a visdeploy_training.method.Method with the name {name!r}",
     )
     if found is None:
-        raise ConfigError("unknown method", seen=repr(name), expected=" or ".join(method_names()))
+        known = method_names()
+        raise ConfigError("unknown method", seen=repr(name), expected=" or ".join(known), hint=suggestion(name, known))
     return found
 
 
@@ -69,7 +70,12 @@ def create_model(
     """
     found = get_method(method)
     if variant not in found.variants:
-        raise ConfigError(f"{method}: unknown variant", seen=repr(variant), expected=" or ".join(found.variants))
+        raise ConfigError(
+            f"{method}: unknown variant",
+            seen=repr(variant),
+            expected=" or ".join(found.variants),
+            hint=suggestion(variant, found.variants),
+        )
     base = found.variants[variant]
     allowed = {f.name for f in dataclasses.fields(base)} - {"num_classes"}
     unknown = sorted(set(overrides) - allowed)
@@ -77,11 +83,13 @@ def create_model(
         raise ConfigError(
             f"{method}: unknown option {unknown[0]!r}",
             expected=", ".join(sorted(allowed)),
-            hint="Pass the number of classes as classes or num_classes." if "num_classes" in unknown else "",
+            hint="Pass the number of classes as classes or num_classes."
+            if unknown[0] == "num_classes"
+            else suggestion(unknown[0], allowed),
         )
     names = _class_names(classes, num_classes, base.num_classes)
-    changed = {k: v for k, v in overrides.items() if getattr(base, k) != v} | base.overlap_for(overrides)
     try:
+        changed = {k: v for k, v in overrides.items() if getattr(base, k) != v} | base.overlap_for(overrides)
         config = dataclasses.replace(base, num_classes=len(names), **changed)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{method}: an option has a wrong type", seen=str(error)) from error

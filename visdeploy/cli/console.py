@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -25,6 +27,30 @@ def progress() -> Progress:
         console=stderr,
         transient=True,
     )
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str], None]]:
+    """Return a function that shows the current stage of a command, with the time since its start, on one line.
+
+    The line is on standard error, replaced by that of the next stage and removed at the end. It is written only when a
+    stage begins, because libraries that trace or compile may capture what is written meanwhile. Nothing is shown if
+    standard error is not a terminal.
+    """
+    started = time.monotonic()
+
+    def show(text: str) -> None:
+        if stderr.is_terminal:
+            line = f"{time.monotonic() - started:5.0f} s  {text}"
+            stderr.file.write(f"\r\x1b[2K{line[: max(1, stderr.width - 1)]}")
+            stderr.file.flush()
+
+    try:
+        yield show
+    finally:
+        if stderr.is_terminal:
+            stderr.file.write("\r\x1b[2K")
+            stderr.file.flush()
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from visdeploy.cli.console import facts, stdout, table
+from visdeploy.cli.console import facts, stages, stdout, table
 from visdeploy.cli.outputs import Overwrite, check_outputs
 from visdeploy.errors import ConfigError
 from visdeploy.optional import require
@@ -95,20 +95,22 @@ def export(
     target = out or checkpoint.with_suffix(".vis")
     inputs = (checkpoint, *(() if certify_on is None else local_files(certify_on)))
     check_outputs([Output(target, folder=True)], inputs, overwrite=overwrite)
-    bundle = run(
-        checkpoint,
-        target,
-        method=method,
-        variant=variant,
-        classes=_names(classes),
-        precision=precision,
-        height=height,
-        width=width,
-        overrides=_settings(settings),
-        certify_on=certify_on,
-        certify_frames=certify_frames,
-        overwrite=overwrite,
-    )
+    with stages() as show:
+        bundle = run(
+            checkpoint,
+            target,
+            method=method,
+            variant=variant,
+            classes=_names(classes),
+            precision=precision,
+            height=height,
+            width=width,
+            overrides=_settings(settings),
+            certify_on=certify_on,
+            certify_frames=certify_frames,
+            overwrite=overwrite,
+            on_stage=show,
+        )
     _print_certificate(bundle.certificate(), title=f"parity certificate of {bundle.path.name}")
     stdout.print(f"wrote {bundle.path}", highlight=False)
 

@@ -1,16 +1,44 @@
-"""Checks of the outputs of a command: one rule for all commands."""
+"""Outputs of a command: their checks, one rule for all commands, and the options of their format."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from visdeploy.errors import ConfigError
 from visdeploy.outputs import Output, check_distinct, check_inputs_kept, check_new, check_writable
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
+
+
+FormatOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="KEY=VALUE", help="Option of the format (numbering=motschallenge); repeatable."),
+]
+
+
+def parse_options(texts: Iterable[str] | None) -> dict[str, Any]:
+    """Parse the values of `--option`: numbers, true or false, or text.
+
+    Raises:
+        ConfigError: A text has no key or no `=`, or a key is given twice.
+    """
+    found: dict[str, Any] = {}
+    for text in texts or ():
+        key, sign, value = (part.strip() for part in text.partition("="))
+        if not sign or not key or key in found:
+            raise ConfigError(
+                "malformed --option", seen=text[:100], expected="KEY=VALUE, each key once, as in filter_tracks=true"
+            )
+        try:
+            found[key] = json.loads(value)
+        except (ValueError, RecursionError):
+            found[key] = value
+    return found
 
 
 def check_outputs(outputs: Sequence[Output], inputs: Iterable[Path], *, overwrite: bool) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from visdeploy.cli.console import progress, stderr, stdout, table
 from visdeploy.cli.models import BundlePath, Device, Tf32, Threads
-from visdeploy.cli.outputs import Overwrite, check_outputs
-from visdeploy.errors import DataError
+from visdeploy.cli.outputs import FormatOptions, Overwrite, check_outputs, parse_options
+from visdeploy.errors import ConfigError, DataError
 from visdeploy.outputs import Output, free_path
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def predict(
     format: Annotated[
         str | None, typer.Option(help="ytvis, coco, davis, mots or parquet; default: by the ending of --out.")
     ] = None,
+    option: FormatOptions = None,
     overlay: Annotated[
         Path | None,
         typer.Option(help="Also write a video (.mp4) with the tracks whose score is at least --min-score, else 0.25."),
@@ -51,9 +52,11 @@ def predict(
     from visdeploy.predictor import VISPredictor
     from visdeploy.video import is_live, local_files, open_source
 
+    options = parse_options(option)
+
     def check(names: Sequence[str]) -> None:
         inputs = (*local_files(source), bundle)
-        check_outputs(_outputs(out, format, overlay, names), inputs, overwrite=overwrite)
+        check_outputs(_outputs(out, format, options, overlay, names), inputs, overwrite=overwrite)
 
     opened = None
     if is_live(source):
@@ -69,25 +72,30 @@ def predict(
     video.tracks = [track for track in video.tracks if track.score >= (min_score or 0)]
     _print_tracks(video)
     if out is not None:
-        stdout.print(f"wrote {_save(video, out, format)}", highlight=False)
+        stdout.print(f"wrote {_save(video, out, format, options)}", highlight=False)
     if overlay is not None:
         style = {} if min_score is None else {"min_score": min_score}
         stdout.print(f"wrote {video.render(overlay, **style)}", highlight=False)
 
 
-def _outputs(out: Path | None, format: str | None, overlay: Path | None, names: Sequence[str]) -> list[Output]:
+def _outputs(
+    out: Path | None, format: str | None, options: Mapping[str, Any], overlay: Path | None, names: Sequence[str]
+) -> list[Output]:
     """Return the outputs of `predict`, after checking their endings and the format.
 
     Args:
         out: Result file or folder.
         format: Its format.
+        options: Options of the format.
         overlay: Video file.
         names: Name of the video, or nothing if it is not known yet.
     """
     from visdeploy.formats import planned_outputs
     from visdeploy.video import check_ending
 
-    found = [] if out is None else planned_outputs(names, out, format=format)
+    if options and out is None:
+        raise ConfigError("--option is for a result file", seen="no --out", hint="Add --out, or leave out --option.")
+    found = [] if out is None else planned_outputs(names, out, format=format, options=options)
     if overlay is not None:
         check_ending(overlay)
         found.append(Output(overlay))
@@ -121,13 +129,13 @@ def _print_tracks(video: VideoResult) -> None:
         stderr.print(f"{len(rows) - len(shown)} more tracks not shown; use --min-score to omit tracks with low scores")
 
 
-def _save(video: VideoResult, out: Path, format: str | None) -> Path:
+def _save(video: VideoResult, out: Path, format: str | None, options: Mapping[str, Any] | None = None) -> Path:
     """Save a result. If its format cannot represent it, save it as YouTube-VIS beside `out` and raise the error.
 
     Whether a format can represent a result, for example its number of tracks, is only known at the end.
     """
     try:
-        return video.save(out, format=format)
+        return video.save(out, format=format, **(options or {}))
     except DataError as error:
         kept = free_path(out.with_name(f"{out.name}.json"))
         video.save(kept, format="ytvis")
@@ -147,11 +155,15 @@ def evaluate(
         list[str] | None,
         typer.Option(help="ytvis, jf, hota, clear, identity, trackmap; repeat for several; default: by data set."),
     ] = None,
+    numbering: Annotated[
+        str | None, typer.Option(help="kitti or motschallenge, for MOTS text of other tools; default: kitti.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse odd entries instead of counting them.")] = False,
 ) -> None:
     """Evaluate results against annotations: AP and AR, J&F, HOTA, sMOTSA."""
     from visdeploy.evaluation import evaluate as run
 
-    report = run(predictions, ground_truth, metrics=tuple(metric) if metric else None, strict=strict)
+    metrics = tuple(metric) if metric else None
+    report = run(predictions, ground_truth, metrics=metrics, numbering=numbering, strict=strict)
     title = f"{predictions.name} against {ground_truth.name}"
     stdout.print(table(title, ("metric", "name", "value"), report.table()))

@@ -56,6 +56,7 @@ def evaluate(
     *,
     metrics: Sequence[str] | None = None,
     video_ids: Mapping[str, int] | None = None,
+    numbering: str | None = None,
     strict: bool = False,
 ) -> Report:
     """Score predictions against ground truth of YouTube-VIS, DAVIS or MOTS.
@@ -71,6 +72,8 @@ def evaluate(
             (MOTA, sMOTA), `identity` (IDF1), `trackmap` (AP as TrackEval computes it). By default, `ytvis` for
             YouTube-VIS, `jf` for DAVIS, `hota` and `clear` for MOTS.
         video_ids: Map from `VideoResult.name` to video id, for results not named after the frame folder.
+        numbering: `kitti` or `motschallenge`: numbers of frames in MOTS text of other tools, see
+            `visdeploy.formats.mots`.
         strict: Refuse odd entries, which are otherwise treated as in the reference evaluators, with a warning: objects
             with masks without pixels, polygons of fewer than three points, results of classes that the ground truth
             lacks.
@@ -79,7 +82,7 @@ def evaluate(
         The scores; -1 marks an AP or AR without ground truth.
 
     Raises:
-        ConfigError: A metric is unknown.
+        ConfigError: A metric or a numbering is unknown.
         DataError: A file is malformed, or predictions do not fit the ground truth.
 
     Example:
@@ -91,9 +94,11 @@ def evaluate(
     ):
         raise ConfigError("cannot evaluate", seen=f"metrics={metrics!r}", expected=f"a list of some of {METRICS}")
     if isinstance(ground_truth, str | Path) and is_folder_truth(ground_truth):
-        truth, results = read_folders(ground_truth, predictions)
+        truth, results = read_folders(ground_truth, predictions, numbering=numbering)
         found = read_predictions(results, truth, video_ids=video_ids, strict=strict)
         warn_of_missing(truth, results, video_ids)
+    elif numbering is not None:
+        raise ConfigError("numbering is for MOTS text", seen=f"numbering={numbering!r:.60}", expected="None")
     else:
         truth = (
             ground_truth if isinstance(ground_truth, AnnotationSet) else read_annotations(ground_truth, strict=strict)

@@ -34,7 +34,11 @@ def is_folder_truth(source: object) -> bool:
 
 
 def read_folders(
-    ground_truth: str | Path, predictions: PredictionSource, *, classes: Sequence[str] = MOTS_CLASSES
+    ground_truth: str | Path,
+    predictions: PredictionSource,
+    *,
+    classes: Sequence[str] = MOTS_CLASSES,
+    numbering: str | None = None,
 ) -> tuple[AnnotationSet, list[VideoResult]]:
     """Read ground truth of DAVIS or MOTS, and results to be compared with it.
 
@@ -45,6 +49,7 @@ def read_folders(
         predictions: `VideoResult`s, or the path of a file or folder in any format of `visdeploy.formats`.
         classes: Names of the classes of MOTS from 1 on, for ground truth that does not state them in a
             `NAME.tracks.json`. Results are matched by name; those of other tools, which have no names, by number.
+        numbering: Numbers of frames in MOTS text that does not state them, see `visdeploy.formats.mots`.
 
     Raises:
         DataError: A file cannot be read or is malformed.
@@ -53,8 +58,8 @@ def read_folders(
     if not path.exists():
         raise DataError(f"{path} does not exist", hint="Check the path.")
     if detect_format(path) == "mots":
-        truth, classes = _read_mots(path, classes)
-        results = _results(predictions, classes, truth)
+        truth, classes = _read_mots(path, classes, numbering)
+        results = _results(predictions, classes, truth, numbering)
         lengths = {r.name: r.num_frames for r in results}
         truth = [replace(v, num_frames=max(v.num_frames, lengths.get(v.name, 0))) for v in truth]
         lengths = {v.name: v.num_frames for v in truth}
@@ -85,10 +90,10 @@ def _annotated_only(result: VideoResult, frames: Sequence[int]) -> VideoResult:
     return replace(result, num_frames=len(frames), tracks=tracks, timestamps=(), positions=())
 
 
-def _read_mots(path: Path, classes: Sequence[str]) -> tuple[list[VideoResult], Sequence[str]]:
+def _read_mots(path: Path, classes: Sequence[str], numbering: str | None) -> tuple[list[VideoResult], Sequence[str]]:
     """Read ground truth of MOTS, and return it with the names of its classes."""
     names = (*_ten(classes)[: _IGNORE_CLASS - 1], _IGNORE)
-    truth = load(path, format="mots", classes=names)
+    truth = load(path, format="mots", classes=names, numbering=numbering)
     found = sorted({video.classes for video in truth})
     if len(found) > 1:
         raise DataError(
@@ -123,7 +128,10 @@ def warn_of_missing(
 
 
 def _results(
-    source: PredictionSource, classes: Sequence[str] | None, truth: Sequence[VideoResult]
+    source: PredictionSource,
+    classes: Sequence[str] | None,
+    truth: Sequence[VideoResult],
+    numbering: str | None = None,
 ) -> list[VideoResult]:
     """Return the results; those of MOTS text without names get `classes`, empty ones the sizes of the ground truth."""
     if isinstance(source, VideoResult):
@@ -138,7 +146,7 @@ def _results(
     if classes is None or not Path(source).exists() or detect_format(source) != "mots":
         return load(source)
     videos = {video.name: (video.num_frames, video.height, video.width) for video in truth}
-    return load(source, format="mots", classes=_ten(classes), videos=videos)
+    return load(source, format="mots", classes=_ten(classes), videos=videos, numbering=numbering)
 
 
 def _ten(classes: Sequence[str]) -> tuple[str, ...]:

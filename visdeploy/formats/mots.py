@@ -1,9 +1,10 @@
 """MOTS text: one line `frame object class height width rle` per mask.
 
-Object numbers follow MOTSChallenge and KITTI MOTS: class * 1000 + instance, class = label + 1, frames from 0. Class 10
-(object 10000) marks regions that do not count, any number of them in a frame. A pixel
-belongs to one track only: where masks overlap, it goes to the higher score, and the number of reassigned pixels is
-logged and stored. A file `NAME.tracks.json` next to the text holds the remaining metadata (names, scores, timestamps).
+Object numbers follow MOTSChallenge and KITTI MOTS: class * 1000 + instance. Class 10 (object 10000) marks regions that
+do not count, any number of them in a frame. The option `numbering` is `kitti` (frames from 0, class = label + 1) or
+`motschallenge` (frames from 1; class 2 for persons and pedestrians, 1 for cars). A pixel belongs to one track only:
+where masks overlap, it goes to the higher score, and the number of reassigned pixels is logged and stored. A file
+`NAME.tracks.json` next to the text holds the remaining metadata (names, scores, timestamps, first frame).
 """
 
 from __future__ import annotations
@@ -15,6 +16,16 @@ from pathlib import Path
 from visdeploy.atomic import replacing_files
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.formats.common import sorted_tracks
+from visdeploy.formats.mots_numbering import (
+    CHALLENGE_CLASSES,
+    DEFAULT,
+    IGNORE_CLASS,
+    NUMBERINGS,
+    Numbering,
+    announce_start,
+    numbering_of,
+    renumbered,
+)
 from visdeploy.formats.overlaps import without_overlaps
 from visdeploy.formats.sidecar import paths_by_name, read_sidecar, sidecar_text
 from visdeploy.json_fields import Entry
@@ -24,12 +35,21 @@ from visdeploy.results import Track, VideoResult
 from visdeploy.tracking.filtering import filtered
 
 _PER_CLASS = 1000
-_IGNORE = 10
-"""Class of regions that do not count."""
 _FIELDS = ("frame", "object", "class", "height", "width", "rle")
 
 
-def save(results: Sequence[VideoResult], path: Path, *, filter_tracks: bool = False) -> None:
+def check_options(*, filter_tracks: bool = False, numbering: str = DEFAULT) -> None:
+    """Check the values of the options of `save`.
+
+    Raises:
+        ConfigError: A value is invalid.
+    """
+    if not isinstance(filter_tracks, bool):
+        raise ConfigError("filter_tracks has a wrong value", seen=repr(filter_tracks)[:100], expected="true or false")
+    numbering_of(numbering)
+
+
+def save(results: Sequence[VideoResult], path: Path, *, filter_tracks: bool = False, numbering: str = DEFAULT) -> None:
     """Write a `.txt` file or, for several videos, a folder with one file per video.
 
     Args:
@@ -37,13 +57,18 @@ def save(results: Sequence[VideoResult], path: Path, *, filter_tracks: bool = Fa
         path: File or folder.
         filter_tracks: Remove masks and tracks that are probably wrong, see `visdeploy.tracking.filtering`. The classes
             must be `car` and `pedestrian`.
+        numbering: `kitti` or `motschallenge`. The latter leaves out tracks of classes that MOTSChallenge does not have,
+            with a warning.
     """
+    check_options(filter_tracks=filter_tracks, numbering=numbering)
+    chosen = numbering_of(numbering)
+    results = [renumbered(each, chosen) for each in results]
     if filter_tracks:
         results = [filtered(each) for each in results]
     files = _files([r.name for r in results], path)
     numbers = [_object_numbers(r) for r in results]
     for result, file, objects in zip(results, files, numbers, strict=True):
-        _write(result, file, objects)
+        _write(result, file, objects, chosen.first_frame)
 
 
 def outputs(names: Sequence[str], path: Path) -> list[Output]:
@@ -81,7 +106,7 @@ def _object_numbers(result: VideoResult) -> dict[int, int]:
     return objects
 
 
-def _write(result: VideoResult, file: Path, objects: dict[int, int]) -> None:
+def _write(result: VideoResult, file: Path, objects: dict[int, int], first_frame: int) -> None:
     lines = []
     moved = 0
     for frame in result.frames():
@@ -89,8 +114,9 @@ def _write(result: VideoResult, file: Path, objects: dict[int, int]) -> None:
         moved += lost
         for instance, mask in found:
             number, counts = objects[instance.track_id], mask.counts.decode("ascii")
-            lines.append(f"{frame.index} {number} {number // _PER_CLASS} {mask.height} {mask.width} {counts}\n")
-    sidecar = sidecar_text(result, objects, len(lines), moved, digest=_digest(lines))
+            time = frame.index + first_frame
+            lines.append(f"{time} {number} {number // _PER_CLASS} {mask.height} {mask.width} {counts}\n")
+    sidecar = sidecar_text(result, objects, len(lines), moved, digest=_digest(lines), first_frame=first_frame)
     with replacing_files([file, _sidecar(file)]) as (text, metadata):
         text.write_text("".join(lines), encoding="ascii")
         metadata.write_text(sidecar, encoding="utf-8")
@@ -106,7 +132,11 @@ def _sidecar(file: Path) -> Path:
 
 
 def load(
-    path: Path, *, classes: Sequence[str] | None = None, videos: Mapping[str, tuple[int, int, int]] | None = None
+    path: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    videos: Mapping[str, tuple[int, int, int]] | None = None,
+    numbering: str | None = None,
 ) -> list[VideoResult]:
     """Read one file, or every `.txt` of a folder in order of their names.
 
@@ -116,27 +146,41 @@ def load(
             get score 1, and the video ends with the last mask. Class 10 (ignore regions) is left out unless it has a
             name here.
         videos: Map from the name of a video to its number of frames, height and width, for empty files of other tools.
+        numbering: `kitti` or `motschallenge`, for files of other tools; default: `kitti`, with a warning where the
+            frames seem to start at 1. Ours state their numbering.
     """
-    videos = videos or {}
-    if not path.is_dir():
-        return [_read(path, classes, videos)]
-    files = sorted(path.glob("*.txt"))
+    chosen = None if numbering is None else numbering_of(numbering)
+    if chosen is not None and chosen.classes and classes is None:
+        classes = CHALLENGE_CLASSES
+    files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
     if not files:
         raise DataError(f"{path} contains no MOTS results", expected=".txt files")
-    return [_read(file, classes, videos) for file in files]
+    starts: list[int] = []
+    found = [_read(file, classes, videos or {}, chosen or NUMBERINGS[DEFAULT], starts) for file in files]
+    if chosen is None:
+        announce_start(str(path), starts)
+    return found
 
 
-def _read(file: Path, classes: Sequence[str] | None, videos: Mapping[str, tuple[int, int, int]]) -> VideoResult:
+def _read(
+    file: Path,
+    classes: Sequence[str] | None,
+    videos: Mapping[str, tuple[int, int, int]],
+    numbering: Numbering,
+    starts: list[int],
+) -> VideoResult:
+    """Read a file, and append its smallest number of a frame to `starts` if it states no numbering."""
     text = _read_text(file)
     lines = _parse_lines(file, text)
+    first = numbering.first_frame
     if _sidecar(file).is_file():
         sidecar = read_sidecar(_sidecar(file))
-        result = sidecar.result
+        result, first = sidecar.result, sidecar.first_frame
         if len(lines) != sidecar.masks:
             raise DataError(f"{file} is incomplete", seen=f"{len(lines)} lines",
                             expected=f"{sidecar.masks} according to {_sidecar(file).name}",
                             hint="Copy both files again.")  # fmt: skip
-        _add_masks(result, sidecar.objects, lines)
+        _add_masks(result, sidecar.objects, lines, first)
         if sidecar.digest not in (None, _digest(text)):
             raise DataError(
                 f"{file} and {_sidecar(file).name} do not belong together",
@@ -147,7 +191,8 @@ def _read(file: Path, classes: Sequence[str] | None, videos: Mapping[str, tuple[
         length, height, width = videos[file.stem]
         result = VideoResult(file.stem, height, width, length, tuple(classes or ()))
     else:
-        result = _foreign(file, lines, classes)
+        result = _foreign(file, lines, classes, first)
+        starts.extend([min(line.integer("frame") for line in lines)] if lines else [])
     result.tracks = sorted_tracks(result.tracks)
     return result
 
@@ -174,16 +219,18 @@ def _parse_lines(file: Path, text: Sequence[str]) -> list[Entry]:
 
 
 def _add_masks(
-    result: VideoResult, objects: dict[int, int], lines: Sequence[Entry], *, repeated: int | None = None
+    result: VideoResult, objects: dict[int, int], lines: Sequence[Entry], first: int, *, repeated: int | None = None
 ) -> None:
     """Add the masks of all lines to their tracks; only the object `repeated` may have several in a frame."""
     for line in lines:
-        number, index = line.integer("object"), line.integer("frame", maximum=result.num_frames - 1)
+        number = line.integer("object")
+        index = line.integer("frame", minimum=first, maximum=result.num_frames - 1 + first) - first
         if number not in objects:
             raise line.fail("object", seen=number, expected="an object of the .tracks.json file")
         track = result.tracks[objects[number]]
         if index in track.masks and number != repeated:
-            raise line.fail("object", seen=f"{number} again in frame {index}", expected="each object once per frame")
+            seen = f"{number} again in frame {index + first}"
+            raise line.fail("object", seen=seen, expected="each object once per frame")
         size = line.integer("height"), line.integer("width")
         rle = {"size": list(size), "counts": line.text("rle")}
         mask = line.mask("rle", rle, result.height, result.width)
@@ -191,16 +238,16 @@ def _add_masks(
         track.masks[index] = mask if both is None else both
 
 
-def _foreign(file: Path, lines: Sequence[Entry], classes: Sequence[str] | None) -> VideoResult:
+def _foreign(file: Path, lines: Sequence[Entry], classes: Sequence[str] | None, start: int) -> VideoResult:
     if not lines:
         raise DataError(f"{file} is empty, and there is no {_sidecar(file).name} that states the size of the video")
-    length = max(line.integer("frame", maximum=10**8) for line in lines) + 1
+    length = max(line.integer("frame", minimum=start, maximum=10**8) for line in lines) + 1 - start
     first = lines[0]
     height, width = first.integer("height", minimum=1), first.integer("width", minimum=1)
     kinds = [line.integer("class", minimum=1, maximum=10_000) for line in lines]
-    if len(classes or ()) < _IGNORE:
-        lines = [line for line, kind in zip(lines, kinds, strict=True) if kind != _IGNORE]
-        kinds = [kind for kind in kinds if kind != _IGNORE]
+    if len(classes or ()) < IGNORE_CLASS:
+        lines = [line for line, kind in zip(lines, kinds, strict=True) if kind != IGNORE_CLASS]
+        kinds = [kind for kind in kinds if kind != IGNORE_CLASS]
     most = max(kinds, default=0)
     names = tuple(classes or (f"class {i}" for i in range(most)))
     if most > len(names):
@@ -212,5 +259,5 @@ def _foreign(file: Path, lines: Sequence[Entry], classes: Sequence[str] | None) 
         if number not in objects:
             objects[number] = len(result.tracks)
             result.tracks.append(Track(number, kind - 1, 1.0))
-    _add_masks(result, objects, lines, repeated=_IGNORE * _PER_CLASS)
+    _add_masks(result, objects, lines, start, repeated=IGNORE_CLASS * _PER_CLASS)
     return result

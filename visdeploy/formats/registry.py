@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -45,15 +45,30 @@ class Format:
         found: list[Output] = module.outputs(names, path) if hasattr(module, "outputs") else [Output(path)]
         return found
 
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Check the options of `save` before there are results.
+
+        Raises:
+            ConfigError: An option is unknown, or has an invalid value.
+        """
+        self._known("save", options)
+        module = import_module(f"visdeploy.formats.{self.name}")
+        if hasattr(module, "check_options"):
+            module.check_options(**options)
+
     def call(self, name: str, *arguments: Any, **options: Any) -> Any:
         """Run `save` or `load` of the module; raise a `ConfigError` that names an unknown option."""
+        return self._known(name, options)(*arguments, **options)
+
+    def _known(self, name: str, options: Mapping[str, Any]) -> Callable[..., Any]:
+        """Return `save` or `load` of the module, after a check that it has the options."""
         function = self._function(name)
         known = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
         unknown = sorted(set(options) - set(known))
         if unknown:
             raise ConfigError(f"format {self.name!r} cannot {name} with option {unknown[0]!r}",
                               expected=", ".join(known) or "no options")  # fmt: skip
-        return function(*arguments, **options)
+        return function
 
 
 FORMATS: dict[str, Format] = {
@@ -121,21 +136,26 @@ def save(
     return path
 
 
-def planned_outputs(names: Sequence[str], path: str | Path, *, format: str | None = None) -> list[Output]:
+def planned_outputs(
+    names: Sequence[str], path: str | Path, *, format: str | None = None, options: Mapping[str, Any] | None = None
+) -> list[Output]:
     """Return the files and folders that `save` would write for videos of these names.
 
     Args:
         names: Names of the videos.
         path: See `save`.
         format: See `save`.
+        options: Options of the format, which are checked.
 
     Raises:
-        ConfigError: The format is unknown.
+        ConfigError: The format or an option is unknown, or an option has an invalid value.
         DataError: Two videos would share a file, or something else is at the path of a DAVIS folder.
         DependencyError: A package for the format is not installed.
     """
     path = Path(path)
-    return _for_saving(path, format).outputs(names, path)
+    entry = _for_saving(path, format)
+    entry.check_options(options or {})
+    return entry.outputs(names, path)
 
 
 def load(path: str | Path, *, format: str | None = None, **options: Any) -> list[VideoResult]:

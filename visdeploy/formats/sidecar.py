@@ -19,7 +19,13 @@ _KIND = "visdeploy tracks 1"
 
 
 def sidecar_text(
-    result: VideoResult, objects: Mapping[int, int], masks: int, moved: int, *, digest: str | None = None
+    result: VideoResult,
+    objects: Mapping[int, int],
+    masks: int,
+    moved: int,
+    *,
+    digest: str | None = None,
+    first_frame: int = 0,
 ) -> str:
     """Return the metadata that pixels cannot store as JSON text, and log how many pixels were reassigned.
 
@@ -29,6 +35,7 @@ def sidecar_text(
         masks: Number of masks written.
         moved: Number of pixels reassigned from one mask to another with a higher score.
         digest: Checksum of the masks, which ties the metadata to them.
+        first_frame: Number of the first frame in the pixel format.
     """
     if moved:
         logger.warning("%s: %d pixels of overlapping masks were assigned to the higher score", result.name, moved)
@@ -44,6 +51,8 @@ def sidecar_text(
     }
     if digest is not None:
         content["masks_sha256"] = digest
+    if first_frame:
+        content["first_frame"] = first_frame
     return dump_json(content, f"the metadata of {result.name!r}")
 
 
@@ -56,12 +65,14 @@ class Sidecar:
         objects: Map from object number to position in the tracks of `result`.
         masks: Number of masks written.
         digest: Checksum of the masks; None in files of earlier versions.
+        first_frame: Number of the first frame in the pixel format.
     """
 
     result: VideoResult
     objects: dict[int, int]
     masks: int
     digest: str | None
+    first_frame: int = 0
 
 
 def read_sidecar(path: Path) -> Sidecar:
@@ -75,7 +86,8 @@ def read_sidecar(path: Path) -> Sidecar:
     objects = {t.integer("object", minimum=1): i for i, t in enumerate(tracks)}
     if len(objects) != len(tracks):
         raise entry.fail("tracks", seen="a repeated object number", expected="one number per track")
-    return Sidecar(result, objects, entry.integer("masks"), entry.text("masks_sha256", None))
+    first = entry.integer("first_frame", maximum=1, default=0)
+    return Sidecar(result, objects, entry.integer("masks"), entry.text("masks_sha256", None), first)
 
 
 def paths_by_name(names: Sequence[str], folder: Path, *, suffix: str = "") -> list[Path]:

@@ -216,6 +216,62 @@ def test_photometric_distortion_is_drawn_by_frame_and_leaves_masks():
     assert len({tuple(image[:, 0, 0].tolist()) for image, _ in after}) > 1
 
 
+def unchanged(**changes):
+    """Return a distortion that always draws all changes, of which only these change anything but the channels."""
+    neutral = {"brightness": (1, 1), "contrast": (1, 1), "saturation": (1, 1), "hue": (0, 0), "probability": 1}
+    return PhotometricDistort(**neutral | changes)
+
+
+def distorted(pixel, distort):
+    """Return the channels of one pixel in ascending order; their order is drawn, too."""
+    image = tv_tensors.Image(torch.tensor(pixel, dtype=torch.uint8)[:, None, None].expand(3, 4, 5))
+    ((found, _),) = distort([(image, tv_tensors.Mask(torch.zeros(1, 4, 5, dtype=torch.uint8)))])
+    assert found.dtype == torch.uint8
+    assert (found == found[:, :1, :1]).all()
+    return sorted(found[:, 0, 0].tolist())
+
+
+@pytest.mark.parametrize(
+    ("changes", "before", "after"),
+    [
+        ({"contrast": (0.5, 0.5)}, (200, 200, 200), (100, 100, 100)),
+        ({"contrast": (0.5, 0.5)}, (200, 100, 100), (50, 50, 100)),
+        ({"contrast": (1.5, 1.5)}, (200, 100, 10), (15, 150, 255)),
+        ({"saturation": (0.5, 0.5)}, (200, 100, 0), (100, 150, 200)),
+        ({"saturation": (1.5, 1.5)}, (200, 100, 50), (0, 50, 200)),
+        ({"saturation": (0, 0)}, (10, 200, 100), (200, 200, 200)),
+        ({"brightness": (1 + 32 / 255, 1 + 32 / 255)}, (240, 100, 0), (32, 132, 255)),
+        ({"brightness": (1 - 32 / 255, 1 - 32 / 255)}, (240, 100, 0), (0, 68, 208)),
+        ({"hue": (0.5, 0.5)}, (200, 100, 50), (50, 150, 200)),
+        ({"hue": (1 / 6, 1 / 6)}, (200, 50, 50), (50, 200, 200)),
+        ({"hue": (0.05, 0.05)}, (90, 90, 90), (90, 90, 90)),
+        ({"probability": 0, "contrast": (0.5, 0.5), "hue": (0.5, 0.5)}, (200, 100, 50), (50, 100, 200)),
+    ],
+)
+def test_photometric_distortion_is_that_of_ssd(changes, before, after):
+    """Contrast is about zero; saturation is that of HSV, which keeps the largest channel."""
+    for seed in range(4):
+        torch.manual_seed(seed)
+        assert distorted(before, unchanged(**changes)) == sorted(after)
+
+
+def test_the_contrast_comes_before_or_after_the_saturation():
+    """The factors commute, but not with a hue or with values beyond 255, which are limited at the end alone."""
+    torch.manual_seed(0)
+    distort = unchanged(brightness=(1.4, 1.4), contrast=(0.5, 0.5))
+    assert distorted((200, 100, 0), distort) == [51, 101, 151]
+
+
+def test_the_channels_are_permuted_half_of_the_time():
+    torch.manual_seed(0)
+    image = tv_tensors.Image(torch.tensor([10, 20, 30], dtype=torch.uint8)[:, None, None])
+    mask = tv_tensors.Mask(torch.zeros(1, 1, 1, dtype=torch.uint8))
+    distort = unchanged(probability=0.5)
+    drawn = [tuple(distort([(image, mask)])[0][0].flatten().tolist()) for _ in range(400)]
+    assert len(set(drawn)) == 6
+    assert 0.5 < drawn.count((10, 20, 30)) / 400 < 0.67  # 7 of 12
+
+
 def test_published_chain_of_defvis():
     """Shorter side at most 300, longer at most 540, whatever the video; the mask stays on the object."""
     recipe = load_recipe("defvis_inst_r50_ytvis2019")

@@ -114,7 +114,8 @@ def map_categories(
                 f"{source}: categories that are not among the classes of the recipe",
                 seen=f"{unknown[:5]}",
                 expected=f"some of {list(classes)[:8]}",
-                hint="Add a class_map to the data set; categories without an entry in it are dropped.",
+                hint="Set classes to the names in the file. Or add a class_map to the data set; categories without an "
+                "entry in it are dropped.",
             )
         return {c.id: label[c.name] for c in categories}
     if isinstance(class_map, str):

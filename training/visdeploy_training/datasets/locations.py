@@ -8,7 +8,10 @@ from pathlib import Path
 
 from visdeploy.errors import ConfigError
 
+DATA = "VISDEPLOY_DATA"
+"""Environment variable of the folder of the data sets in the recipes of this package."""
 VARIABLES = {
+    DATA: "the folder with the data sets of the recipe",
     "STEMSEG_JSON_ANNOTATIONS_DIR": "folder of coco.json, pascal_voc.json, mapillary.json, youtube_vis_train.json, ...",
     "STEMSEG_MODELS_DIR": "folder with the folders pretrained and checkpoints",
     "DAVIS_BASE_DIR": "JPEGImages/480p of DAVIS",
@@ -18,7 +21,7 @@ VARIABLES = {
     "PASCAL_VOC_IMAGES_DIR": "JPEGImages of Pascal VOC",
     "MAPILLARY_IMAGES_DIR": "all images of the training and validation sets of Mapillary Vistas",
 }
-"""Environment variables of STEm-Seg and VIShv, with their contents. Other variables can be used as well."""
+"""Environment variables, with their contents; most are those of STEm-Seg. Other variables can be used as well."""
 _VALIDATION = {"val": "valid", "valid": "val"}
 
 
@@ -37,7 +40,8 @@ def expand(path: str) -> str:
                 f"the environment variable {name} is not set",
                 seen=f"in the path {path}",
                 expected=VARIABLES.get(name, "a folder"),
-                hint=f"Set it: export {name}=FOLDER. Or change the path in the recipe.",
+                hint=f"Set it: export {name}=FOLDER. Or change "
+                + ("data_root in the recipe (data_root=FOLDER)." if name == DATA else "the path in the recipe."),
             )
         return found
 

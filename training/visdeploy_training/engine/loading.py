@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from visdeploy.errors import ConfigError
+from visdeploy.errors import ConfigError, suggestion
+from visdeploy_training.engine.description import field_names
 from visdeploy_training.engine.recipe import Recipe
 from visdeploy_training.overrides import parse_override
 
@@ -32,7 +33,7 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         ConfigError: The file cannot be read, or a field is unknown or invalid; the message names it.
     """
-    path = _find(recipe)
+    path = find_recipe(recipe)
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -44,22 +45,43 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        parts = []
-        for item in error.errors():
-            field = ".".join(str(p) for p in item["loc"]) or "recipe"
-            text = item["msg"].removeprefix("Value error, ")
-            parts.append(f"field {field!r}: {text}, seen {str(item.get('input'))[:60]!r}")
-        raise ConfigError(f"{path}: {'; '.join(parts)}", hint="The fields are described in Recipe.") from error
+        raise _invalid(path, error) from error
 
 
-def _find(recipe: str | Path) -> Path:
+def _invalid(path: Path, error: ValidationError) -> ConfigError:
+    """Return the error that names the invalid fields, and the ones that unknown fields resemble."""
+    parts, hints = [], []
+    for item in error.errors():
+        field = ".".join(str(p) for p in item["loc"]) or "recipe"
+        text = item["msg"].removeprefix("Value error, ")
+        parts.append(f"field {field!r}: {text}, seen {str(item.get('input'))[:60]!r}")
+        if item["type"] == "extra_forbidden" or text.startswith("Extra inputs are not permitted"):
+            hints.append(suggestion(item["loc"][-1], field_names(item["loc"][:-1])))
+    hint = " ".join(dict.fromkeys(filter(None, hints)))
+    return ConfigError(
+        f"{path}: {'; '.join(parts)}", hint=f"{hint} `visdeploy recipes fields` describes the fields.".strip()
+    )
+
+
+def find_recipe(recipe: str | Path) -> Path:
+    """Return the file of a recipe.
+
+    Args:
+        recipe: YAML file, or the name of a shipped recipe.
+
+    Raises:
+        ConfigError: There is no such file or recipe.
+    """
     path = Path(recipe)
     if path.is_file():
         return path
-    if str(recipe) in shipped_recipes():
+    known = shipped_recipes()
+    if str(recipe) in known:
         return Path(str(resources.files("visdeploy_training") / "recipes" / f"{recipe}.yaml"))
     raise ConfigError(
-        f"no such recipe: {recipe}", expected=f"a YAML file, or one of {shipped_recipes()}", hint="Check the path."
+        f"no such recipe: {recipe}",
+        expected="a YAML file, or the name of a shipped recipe",
+        hint=f"{suggestion(path.name.removesuffix('.yaml'), known)} `visdeploy recipes` lists them.".strip(),
     )
 
 

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from visdeploy.atomic import write_text
-from visdeploy.errors import ConfigError
+from visdeploy.errors import CheckpointError, ConfigError
 from visdeploy.outputs import Output, check_inputs_kept, check_new, check_writable
 from visdeploy_training.checkpoint import save_checkpoint, start_from
 from visdeploy_training.convert import convert_checkpoint
@@ -120,17 +120,33 @@ def build_model(recipe: Recipe) -> VISModel:
         ConfigError: A name is unknown, or a value is invalid.
         CheckpointError: The checkpoint to start from does not match the network.
     """
-    weights = expand(recipe.pretrained) if isinstance(recipe.pretrained, str) else recipe.pretrained
+    weights: bool | str = recipe.pretrained if recipe.init is None else False
     model = create_model(
         recipe.method,
         recipe.variant,
         classes=class_list(recipe.classes),
-        pretrained=weights if recipe.init is None else False,
+        pretrained=_weights("pretrained", weights) if isinstance(weights, str) else weights,
         **recipe.model,
     )
     if recipe.init is not None:
-        start_from(model, convert_checkpoint(expand(recipe.init)))
+        start_from(model, convert_checkpoint(_weights("init", recipe.init)))
     return model
+
+
+def _weights(field: str, value: str) -> str:
+    """Return the path of a file of weights in a field of a recipe.
+
+    Raises:
+        CheckpointError: There is no such file.
+    """
+    path = expand(value)
+    if not Path(path).is_file():
+        raise CheckpointError(
+            f"no such checkpoint: {path}",
+            seen=f"{field}: {value} in the recipe",
+            hint=f"Set {field}=FILE. The comment at the start of a shipped recipe says which file that is.",
+        )
+    return path
 
 
 def build_trainer(recipe: Recipe, *, validate: bool) -> L.Trainer:

@@ -1,4 +1,5 @@
 import re
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,64 @@ def test_official_checkpoints_convert_whole(tmp_path: Path, variant: str, tensor
     assert not found.info.overrides
 
 
+def marks(*names: str) -> StateDict:
+    """Return the few tensors by which a file is recognised, and its variant."""
+    state = {"insmask_head.0.weight": torch.zeros(1), "vistr.class_embed.weight": torch.zeros(5, 1)}
+    offsets = "vistr.transformer.encoder.layers.0.self_attn.sampling_offsets.weight"
+    return state | {offsets: torch.zeros(96 * 36, 1)} | {name: torch.zeros(1) for name in names}
+
+
+DEEP = "vistr.backbone.0.body.layer3.6.conv1.weight"
+
+
+@pytest.mark.parametrize(
+    ("names", "args", "variant"),
+    [
+        ((), {}, "enc_r50"),
+        ((), {"dilation": False}, "enc_r50"),
+        ((), {"dilation": None}, "enc_r50"),
+        ((), {"dilation": True}, "enc_r50_dc5"),
+        ((), {"dilation": 1, "lr": 1e-4}, "enc_r50_dc5"),
+        ((DEEP,), {"dilation": True}, "enc_r101_dc5"),
+    ],
+)
+@pytest.mark.parametrize("kind", [dict, lambda values: Namespace(**values)])
+def test_the_dilation_is_read_from_the_arguments(tmp_path: Path, names: Any, args: Any, variant: str, kind: Any):
+    data = {"model": marks(*names), "args": kind(args)}
+    torch.save(data, tmp_path / "a.pth")
+    for source in (data, tmp_path / "a.pth"):
+        found = convert_checkpoint(source)
+        assert (found.variant, dict(found.info.overrides)) == (variant, {})
+        assert convert_checkpoint(source, variant=variant).variant == variant
+
+
+def test_the_dilation_of_another_clip_length_is_read_too():
+    state = marks()
+    state["vistr.transformer.encoder.layers.0.self_attn.sampling_offsets.weight"] = torch.zeros(96 * 4, 1)
+    found = convert_checkpoint({"model": state, "args": {"dilation": True}})
+    assert (found.variant, dict(found.info.overrides)) == ("enc_r50_dc5", {"num_frames": 4})
+
+
+@pytest.mark.parametrize(("dilation", "chosen", "right"), [(True, "", "_dc5"), (False, "_dc5", "")])
+def test_a_variant_that_contradicts_the_arguments_is_refused(dilation: bool, chosen: str, right: str):
+    data = {"model": marks(), "args": Namespace(dilation=dilation)}
+    with pytest.raises(CheckpointError, match=rf"enc_r50{chosen} .*dilated={dilation}.*variant enc_r50{right}\)"):
+        convert_checkpoint(data, variant=f"enc_r50{chosen}")
+
+
+@pytest.mark.parametrize("value", [2, "true", [1], torch.ones(2), 0.5, 10**3000])
+def test_a_malformed_dilation_is_refused(value: Any):
+    with pytest.raises(CheckpointError, match="an argument of the training"):
+        convert_checkpoint({"model": marks(), "args": {"dilation": value}})
+
+
+@pytest.mark.parametrize("args", [None, "dilation", [("dilation", True)], 3])
+def test_arguments_of_another_kind_are_ignored(args: Any):
+    assert convert_checkpoint({"model": marks(), "args": args}).variant == "enc_r50"
+
+
 def test_a_dilated_backbone_is_named_by_the_variant():
-    """The DC5 variant has the same tensors, so it cannot be recognised from a file."""
+    """The DC5 variant has the same tensors, so without the arguments it cannot be recognised from a file."""
     found = convert_checkpoint(official_state("enc_r50_dc5", seeded=False), variant="enc_r50_dc5")
     assert found.report.ok
     assert found.variant == "enc_r50_dc5"

@@ -146,3 +146,59 @@ def test_queryinst_of_another_backbone_is_refused(shared: Path):
 def test_no_weights_for_the_small_backbone():
     with pytest.raises(ConfigError, match="pvt_small"):
         load_backbone(create_model("tevit", "tiny", num_classes=1), None)
+
+
+def heads(classes: int, *backbone: str) -> StateDict:
+    """Return tensors as a TeViT and a QueryInst name them; the six stages have one classifier each."""
+    state = {f"roi_head.bbox_head.{stage}.fc_cls.weight": torch.zeros(classes, 256) for stage in range(6)}
+    state |= {"rpn_head.init_proposal_features.weight": torch.zeros(100, 256)}
+    return state | {f"backbone.{name}": torch.zeros(1) for name in backbone}
+
+
+RESNET, PVT = ("conv1.weight",), ("layers.0.0.projection.weight",)
+SWIN, SWIN_OF_ITS_AUTHORS = ("patch_embed.projection.weight",), ("patch_embed.proj.weight",)
+NAMED = {"meta": {"mmdet_version": "2.12.0", "config": "model = dict(\n    type='QueryInst',\n"}}
+
+
+@pytest.mark.parametrize(
+    ("state", "notes", "reason"),
+    [
+        (heads(80, *RESNET), {}, "80 classes, as many as in COCO.* pass method tevit"),
+        (heads(40, *RESNET), NAMED, "as its configuration says"),
+        (heads(40, *RESNET), {"meta": {"cfg": "model = dict(type='QueryInst')"}}, "as its configuration says"),
+        (heads(80, *SWIN), {}, "80 classes"),
+        (heads(40, *SWIN_OF_ITS_AUTHORS), {}, "name a Swin Transformer as its authors do"),
+        (heads(40, *PVT), {}, "no backbone.msg_tokens"),
+        (heads(80, *PVT), NAMED, "as its configuration says"),
+    ],
+)
+def test_a_queryinst_is_not_taken_for_a_tevit(tmp_path: Path, state: StateDict, notes: Any, reason: str):
+    torch.save({"state_dict": state} | notes, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=f"a.pth is not a checkpoint of tevit.*a QueryInst.*{reason}"):
+        convert_checkpoint(tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match="set pretrained"):
+        convert_checkpoint({"state_dict": state} | notes)
+
+
+@pytest.mark.parametrize(
+    ("classes", "notes", "method"),
+    [
+        (80, {}, "tevit"),
+        (80, {"meta": {"config": "model = dict(type='TeViT')  # from queryinst_r50.pth"}}, None),
+        (40, {"meta": {"config": "model = dict(type='TeViT')"}}, None),
+        (40, {"meta": {"config": ["no text"]}}, None),
+        (40, {"meta": "nothing"}, None),
+    ],
+)
+def test_a_tevit_without_messengers(classes: int, notes: Any, method: str | None):
+    found = convert_checkpoint({"state_dict": heads(classes, *RESNET)} | notes, method=method)
+    assert (found.method, found.variant, len(found.classes)) == ("tevit", "r50", classes)
+
+
+def test_what_nothing_tells_apart_is_announced(caplog: pytest.LogCaptureFixture):
+    convert_checkpoint({"state_dict": heads(40, *RESNET)}, classes="ytvis2019")
+    assert "has the names of a QueryInst" in caplog.text
+    caplog.clear()
+    convert_checkpoint({"state_dict": heads(40, *RESNET)}, classes="ytvis2019", method="tevit")
+    convert_checkpoint({"state_dict": heads(40, *PVT, "msg_tokens")}, classes="ytvis2019")
+    assert not caplog.records

@@ -29,18 +29,39 @@ def add_hue_and_saturation(image: Tensor, value: int) -> Tensor:
         value: Number, of which 255 are half of the circle of hues, or the whole range of the saturation.
     """
     planes = image.flip(0).float() / 255
+    top, span, hue = _top_span_hue(planes)
+    saturation = (torch.where(top > 0, span / top.clamp(min=1e-6), 0) + value / 255).clamp(0, 1)
+    changed = _planes(top, top * saturation, hue + 3 * value / HALF_CIRCLE)
+    return (changed.flip(0) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def scale_saturation(planes: Tensor, factor: float, shift: float) -> Tensor:
+    """Multiply the saturation of HSV by a factor, and shift the hue; the largest channel of a pixel keeps its value.
+
+    Args:
+        planes: `[3, H, W]`, float.
+        factor: Factor of the saturation.
+        shift: Shift of the hue, as a share of the circle.
+    """
+    top, span, hue = _top_span_hue(planes)
+    return _planes(top, span * factor, hue + 6 * shift)
+
+
+def _top_span_hue(planes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the largest channel, its distance from the smallest, and the hue in sixths of the circle."""
     top, low = planes.amax(dim=0), planes.amin(dim=0)
     span = top - low
-    saturation = torch.where(top > 0, span / top.clamp(min=1e-6), 0)
     first, second, third = planes
     safe = span.clamp(min=1e-6)
     sector = torch.where(top == second, 2 + (third - first) / safe, 4 + (first - second) / safe)
     sector = torch.where(top == first, (second - third) / safe, sector)
-    hue = torch.where(span > 0, sector, 0) + 3 * value / HALF_CIRCLE
-    saturation = (saturation + value / 255).clamp(0, 1)
+    return top, span, torch.where(span > 0, sector, 0)
+
+
+def _planes(top: Tensor, span: Tensor, hue: Tensor) -> Tensor:
+    """Return the channels of pixels described as by `_top_span_hue`."""
     offsets = (hue + torch.tensor([5.0, 3.0, 1.0])[:, None, None]) % 6
-    changed = top - top * saturation * torch.minimum(offsets, 4 - offsets).clamp(0, 1)
-    return (changed.flip(0) * 255).round().clamp(0, 255).to(torch.uint8)
+    return top - span * torch.minimum(offsets, 4 - offsets).clamp(0, 1)
 
 
 def motion_blur(image: Tensor, size: int, angle: float) -> Tensor:

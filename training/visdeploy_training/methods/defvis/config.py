@@ -124,7 +124,7 @@ class DefVISConfig(MethodConfig):
         self.check("sequence_groups", whole, f"a divisor of {self.sequence_dim}")
         self.check_share("mask_prior", "dropout")
         self.check_threshold("frame_score_threshold")
-        self.check("map_gain", self.map_gain > 0, "more than 0")
+        self.check_positive("map_gain")
         self.check_multiple(self.size_multiple, "height", "width")
 
     def input_size(self, height: int | None, width: int | None) -> dict[str, int]:

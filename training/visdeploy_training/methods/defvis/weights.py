@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import re
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from visdeploy.errors import CheckpointError
 from visdeploy_training.backbones.pretrained import load_imagenet, load_weights
 from visdeploy_training.backbones.resnet import from_torchvision
 from visdeploy_training.checkpoint import KeyReport, match_keys
 from visdeploy_training.checkpoint_file import read_tensors
-from visdeploy_training.method import OfficialLayout
+from visdeploy_training.method import Notes, OfficialLayout
 from visdeploy_training.methods.defvis.config import VARIANTS
 from visdeploy_training.model import VISModel
 
@@ -54,6 +56,27 @@ def overrides(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return {} if frames == config.num_frames else {"num_frames": frames}
 
 
+def stated(notes: Notes) -> dict[str, Any]:
+    """Return whether the last stage is dilated (DC5), which no tensor shows, from the arguments of the training.
+
+    Raises:
+        CheckpointError: The argument is neither true nor false.
+    """
+    arguments = notes.get("args")
+    values = vars(arguments) if isinstance(arguments, Namespace) else arguments
+    value = values.get("dilation") if isinstance(values, Mapping) else None
+    if value is None:
+        return {}
+    if not isinstance(value, bool | int) or value not in (0, 1):
+        raise CheckpointError(
+            "an argument of the training in the checkpoint has a wrong value",
+            seen=f"args.dilation: {value[:40]!r}" if isinstance(value, str) else f"{type(value).__name__}, not 0 or 1",
+            expected="dilation: true or false",
+            hint="The file is damaged, or is not of this method; save its state dict alone to ignore the arguments.",
+        )
+    return {"dilated": bool(value)}
+
+
 OFFICIAL = OfficialLayout(
     recognise=recognise,
     rename=rename,
@@ -62,6 +85,7 @@ OFFICIAL = OfficialLayout(
     class_tensors=("class_embed.weight", "class_embed.bias"),
     spare_rows=2,
     overrides=overrides,
+    stated=stated,
 )
 
 

@@ -16,7 +16,7 @@ from visdeploy_training.backbones.resnet import from_torchvision
 from visdeploy_training.backbones.swin import from_swin
 from visdeploy_training.checkpoint import KeyReport, match_keys
 from visdeploy_training.checkpoint_file import read_tensors
-from visdeploy_training.method import OfficialLayout
+from visdeploy_training.method import Notes, OfficialLayout
 from visdeploy_training.methods.tevit.config import VARIANTS, TeViTConfig
 from visdeploy_training.model import VISModel
 
@@ -26,6 +26,7 @@ BODY = "backbone."
 CLASSES = "roi_head.bbox_head.{}.fc_cls.weight"
 PROPOSALS = "rpn_head.init_proposal_features.weight"
 MESSENGERS = "msg_tokens"
+COCO_CLASSES = 80
 CLASS_TENSORS = tuple(
     name.format(stage) + kind
     for stage in range(6)
@@ -74,6 +75,44 @@ def overrides(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return {} if queries == VARIANTS[variant(state)].num_queries else {"num_queries": queries}
 
 
+def mistaken(state: Mapping[str, Tensor], notes: Notes, named: bool) -> tuple[str, str] | None:
+    """Return why a state dict with these names is that of a QueryInst, and advice; None if it may be a TeViT.
+
+    A TeViT applies the attention of QueryInst a second time, to the frames of a query, with the same weights. Without
+    messengers, only other facts tell the two apart.
+
+    Args:
+        state: Tensors.
+        notes: Notes of the trainer; those of mmdetection contain the text of the configuration.
+        named: Whether the user says that it is a TeViT, which decides where only the classes tell otherwise.
+    """
+    text, body = _config(notes), body_of(state)
+    advice = "To start a training of a TeViT from a QueryInst, set pretrained in the recipe to the file."
+    if "tevit" in text:
+        return None
+    if "queryinst" in text:
+        return "a QueryInst, as its configuration says", advice
+    if MESSENGERS not in body and backbone_of(body) == "pvt_v2_b1":
+        return f"a QueryInst, because it has no {BODY}{MESSENGERS}", advice
+    if any(key.startswith("patch_embed.proj.") for key in body):
+        return "a QueryInst, because only its files name a Swin Transformer as its authors do", advice
+    if MESSENGERS in body or named:
+        return None
+    count = int(state[CLASSES.format(0)].shape[0])
+    if count == COCO_CLASSES:
+        advice += f" If this is a TeViT that was trained on {count} classes, pass method tevit."
+        return f"a QueryInst, to judge by its {count} classes, as many as in COCO", advice
+    logger.warning("a TeViT without messengers has the names of a QueryInst; the file is taken for a TeViT")
+    return None
+
+
+def _config(notes: Notes) -> str:
+    """Return the text of the configuration in the notes of mmdetection, in lower case; empty if there is none."""
+    meta = notes.get("meta")
+    texts = [meta.get(key) for key in ("config", "cfg")] if isinstance(meta, Mapping) else []
+    return " ".join(text.lower() for text in texts if isinstance(text, str))
+
+
 OFFICIAL = OfficialLayout(
     recognise=recognise,
     rename=rename,
@@ -81,6 +120,7 @@ OFFICIAL = OfficialLayout(
     num_classes=lambda state: int(state[CLASSES.format(0)].shape[0]),
     class_tensors=CLASS_TENSORS,
     overrides=overrides,
+    mistaken=mistaken,
 )
 
 

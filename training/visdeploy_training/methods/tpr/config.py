@@ -112,16 +112,15 @@ class TPRConfig(MethodConfig):
         self.check_most(MAX_MASK, "attention_size", "mask_size")
         self.check_least(
             1, "num_classes", "num_bases", "attention_size", "mask_size", "track_dim", "tower_depth", "nms_pre",
-            "max_detections", "shortest_edge", "longest_edge", "max_objects", "num_groups",
+            "max_detections", "shortest_edge", "longest_edge", "max_objects", "num_groups", "basis_channels",
         )  # fmt: skip
         self.check_least(0, "freeze_at")
         self.check("cpr_depths", all(0 <= d <= MAX_LAYERS for d in self.cpr_depths), f"numbers from 0 to {MAX_LAYERS}")
         self.check_multiple(self.num_groups, "channels")
         self.check_multiple(SIZE_MULTIPLE, "height", "width")
-        self.check("basis_channels", self.basis_channels > 0, "at least 1")
         self.check_share("class_prior", "drop_path")
-        self.check("class_prior", self.class_prior > 0, "more than 0")
-        self.check_threshold("score_threshold", "nms_threshold", "mask_threshold")
+        self.check_positive("class_prior", "centre_radius")
+        self.check_threshold("score_threshold", "nms_threshold", "mask_threshold", "focal_alpha")
         resnet = self.backbone.startswith("resnet")
         self.check("deformable_backbone", resnet or not self.deformable_backbone, "false, except for a ResNet")
         self.check("semantic", not self.semantic or self.stage == "image", "false in the video stage")

@@ -162,7 +162,7 @@ class VIShvConfig(MethodConfig):
             groups = self.num_groups if self.norm == "group" else 1
             good = all(c > 0 and c % groups == 0 for c in getattr(self, name))
             self.check(name, good, f"positive multiples of {groups} groups")
-        self.check("time_scale", self.time_scale > 0, "a positive number")
+        self.check_positive("time_scale")
         self.check("free_dim_stds", all(s > 0 for s in self.free_dim_stds), "positive numbers")
         wanted = "true only with a position of t, y and x and with free dimensions"
         usable = self.position == "tyx" and self.free_dims > 0

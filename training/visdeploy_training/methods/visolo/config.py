@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from visdeploy_training.config import RUN_TIME, MethodConfig
+from visdeploy_training.config import MOST, RUN_TIME, MethodConfig
 
 MAX_SLOTS, MAX_GRID = 1024, 256
 
@@ -70,7 +70,7 @@ class VISOLOConfig(MethodConfig):
     size_multiple: int = 16
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    memory_slots: int = field(default=16, metadata=RUN_TIME)
+    memory_slots: int = field(default=16, metadata=RUN_TIME | {MOST: MAX_SLOTS})
     score_threshold: float = field(default=0.1, metadata=RUN_TIME)
     mask_threshold: float = field(default=0.5, metadata=RUN_TIME)
     update_threshold: float = field(default=0.05, metadata=RUN_TIME)
@@ -94,12 +94,12 @@ class VISOLOConfig(MethodConfig):
         self.check_least(0, "freeze_at", "neck_width")
         self.check("grid", all(1 <= side <= MAX_GRID for side in self.grid), f"two numbers from 1 to {MAX_GRID}")
         self.check("memory_slots", self.memory_slots >= 4, "at least 4 (first, latest key and two latest frames)")
-        self.check_most(MAX_SLOTS, "memory_slots")
         self.check_share("class_prior")
         self.check_threshold(
-            "score_threshold", "mask_threshold", "update_threshold", "overlap_threshold", "tracking_threshold"
-        )
-        self.check("nms_sigma", self.nms_sigma > 0, "more than 0")
+            "score_threshold", "mask_threshold", "update_threshold", "overlap_threshold", "tracking_threshold",
+            "focal_alpha", "sampling_eps",
+        )  # fmt: skip
+        self.check_positive("nms_sigma", "dice_eps")
         self.check_multiple(self.size_multiple, "height", "width")
         self.check_multiple(self.num_groups, "head_width", "mask_width", "track_dim")
         self.check("neck_width", self.neck_width % self.num_groups == 0, f"0 or a multiple of {self.num_groups}")
