@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -15,6 +15,7 @@ from visdeploy.errors import ConfigError
 
 if TYPE_CHECKING:
     from visdeploy.protocol import Benchmark
+    from visdeploy.protocol.datasets import Kind
 
 
 def register(app: typer.Typer) -> None:
@@ -51,6 +52,9 @@ def benchmark(
     max_tracks: Annotated[
         int | None, typer.Option(help="Keep so many tracks of a video; default: 20 for DAVIS, else all.", min=1)
     ] = None,
+    filter_tracks: Annotated[
+        bool, typer.Option("--filter-tracks", help="Filter masks and tracks by the rules of KITTI MOTS.")
+    ] = False,
     metric: Metrics = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -74,10 +78,24 @@ def benchmark(
             bar.update(task, completed=done, total=total, note=name)
 
         done = run(
-            bundle, annotations, out, images=images, videos=videos, archive=archive, format=format,  # type: ignore[arg-type]
-            class_map=pairs, max_tracks=max_tracks, metrics=tuple(metric) if metric else None, device=device,
-            threads=threads, tf32=tf32, resume=resume, overwrite=overwrite, progress=advance,
-        )  # fmt: skip
+            bundle,
+            annotations,
+            out,
+            images=images,
+            videos=videos,
+            archive=archive,
+            format=cast("Kind | None", format),
+            class_map=pairs,
+            max_tracks=max_tracks,
+            filter_tracks=filter_tracks,
+            metrics=tuple(metric) if metric else None,
+            device=device,
+            threads=threads,
+            tf32=tf32,
+            resume=resume,
+            overwrite=overwrite,
+            progress=advance,
+        )
     _print(done, f"{bundle.name} on {annotations.name}")
 
 

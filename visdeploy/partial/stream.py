@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from visdeploy.errors import SourceError, StreamError, VisdeployError
-from visdeploy.partial.fingerprint import fingerprint
+import numpy as np
+
+from visdeploy.atomic import write_text
+from visdeploy.errors import ConfigError, DataError, SourceError, StreamError, VisdeployError
+from visdeploy.json_fields import Entry, read_json
 from visdeploy.partial.folder import PartialFolder
 from visdeploy.streaming.parts import STATE
 from visdeploy.streaming.stream import Stream
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_SEEN = "frames.json"
 SECONDS = 30.0
 """Time between two savings."""
 
@@ -44,6 +50,7 @@ class PartialStream:
 
     def __init__(self, folder: PartialFolder, *, seconds: float = SECONDS) -> None:
         self.folder, self.seconds = folder, seconds
+        self._digests: dict[str, str] = {}
 
     def open(self, predictor: VISPredictor, source: Source) -> KeptStream:
         """Open the stream of a source, or continue the one in the folder.
@@ -62,15 +69,58 @@ class PartialStream:
             logger.warning("%s: continued after %d frames", source.name, stream.num_frames)
         return KeptStream(stream or predictor.open_stream(collect=True, name=source.name), self)
 
+    def read_digests(self, frames: int) -> tuple[str, str]:
+        """Return the checksums of the first frame and of the given number of frames; empty for no frames.
+
+        Raises:
+            DataError: The folder is damaged.
+        """
+        if not frames:
+            return "", ""
+        path = self.folder.path / _SEEN
+        try:
+            entry = Entry.of(str(path), read_json(path))
+            self._digests = {name: entry.text(name) for name in entry.data}
+            return self._digests["first"], self._digests[str(frames)]
+        except (DataError, KeyError) as error:
+            raise self.folder.damaged(error) from error
+
+    def write_digests(self, frames: int, first: str, all_frames: str) -> None:
+        """Write the checksums of frames, beside those of the previous call.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        last = [(name, value) for name, value in self._digests.items() if name != "first"][-1:]
+        self._digests = {"first": first, **dict(last), str(frames): all_frames}
+        write_text(self.folder.path / _SEEN, json.dumps(self._digests, indent=1))
+
 
 def _about(predictor: VISPredictor, source: Source) -> dict[str, str]:
-    content = fingerprint(source.files)[:16] if source.files else source.path
-    selection = {"step": source.step, "max_frames": source.max_frames, "fps": source.fps}
+    selection = {"step": source.step, "max_frames": source.max_frames}
     return {
         "bundle": predictor.identity,
-        "source": f"{source.kind} {source.name!r} {content}",
+        "source": f"{source.kind} {source.name!r}",
         "selection of frames": json.dumps(selection),
     }
+
+
+class _Seen:
+    """Checksum of the frames that a stream has seen: their times, and every eighth row of their pixels."""
+
+    def __init__(self) -> None:
+        self._all, self.first = sha256(), ""
+
+    def add(self, image: Image, timestamp: float | None) -> None:
+        """Add the next frame."""
+        self._all.update(struct.pack("<3d", *image.shape[:2], timestamp or 0.0))
+        self._all.update(np.ascontiguousarray(image[::8]).tobytes())
+        self.first = self.first or self.digest
+
+    @property
+    def digest(self) -> str:
+        """Checksum of all frames so far."""
+        return self._all.hexdigest()
 
 
 class KeptStream:
@@ -90,18 +140,38 @@ class KeptStream:
         self._resumed = self._kept = stream.num_frames
         self._between_frames = True
         self._started = self._last = clock()
+        self._seen, self._digests = _Seen(), partial.read_digests(stream.num_frames)
         self.num_frames = 0
 
     def push(self, frame: Image, timestamp: float | None = None) -> FrameResult | None:
-        """Process the next frame, unless the stream has seen it before; see `Stream.push`."""
+        """Process the next frame, unless the stream has seen it before; see `Stream.push`.
+
+        Raises:
+            ConfigError: The frames are not those that the stream has seen.
+        """
         self.num_frames += 1
         if self.num_frames <= self._resumed:
+            self._seen.add(frame, timestamp)
+            self._compare()
             return None
         with self._working():
             result = self._stream.push(frame, timestamp)
+            self._seen.add(frame, timestamp)
         if self._clock() - self._last >= self._partial.seconds:
             self._save()
         return result
+
+    def _compare(self) -> None:
+        """Compare the first frame, and all frames after the last one that the stream has seen."""
+        first, last = self._digests
+        differs = self.num_frames == 1 and self._seen.first != first
+        if differs or (self.num_frames == self._resumed and self._seen.digest != last):
+            raise ConfigError(
+                f"cannot resume {self._partial.folder.path}: it was made with another source",
+                seen=f"other pixels or times in the first {self.num_frames} frames",
+                expected=f"the {self._resumed} frames that were processed before",
+                hint="Resume with the same source, or pass --overwrite instead of --resume.",
+            )
 
     def flush(self) -> list[FrameResult]:
         """End the input, see `Stream.flush`. A long run is saved before, in case its result cannot be written.
@@ -141,7 +211,10 @@ class KeptStream:
         if self._stream.num_frames == self._kept:
             return
         try:
-            self._stream.save_parts(self._partial.folder.create())
+            folder = self._partial.folder.create()
+            # the state is written last; the digests for the earlier one stay until then
+            self._partial.write_digests(self._stream.num_frames, self._seen.first, self._seen.digest)
+            self._stream.save_parts(folder)
             self._kept = self._stream.num_frames
         except VisdeployError as error:
             logger.warning("the progress is not kept: %s", error)

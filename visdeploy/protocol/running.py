@@ -19,7 +19,7 @@ from visdeploy.evaluation.report import Report
 from visdeploy.formats import load, save
 from visdeploy.json_fields import Entry, read_json
 from visdeploy.outputs import check_distinct, check_inputs_kept, check_new, check_writable
-from visdeploy.partial import PartialFolder
+from visdeploy.partial import PartialFolder, fingerprint
 from visdeploy.predictor import VISPredictor
 from visdeploy.profiling import Profiler, Stage
 from visdeploy.protocol.classes import best_tracks, match_classes, with_categories
@@ -80,6 +80,7 @@ def benchmark(
     format: Kind | None = None,
     class_map: Mapping[str, str] | None = None,
     max_tracks: int | None = None,
+    filter_tracks: bool = False,
     metrics: tuple[str, ...] | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -105,6 +106,7 @@ def benchmark(
         class_map: Map from class of the bundle to category, for classes whose names differ. Classes without a category
             are left out. Classes do not count for DAVIS.
         max_tracks: Keep so many tracks of a video, those with the highest scores; by default 20 for DAVIS, else all.
+        filter_tracks: Filter masks and tracks by the rules of KITTI MOTS, see `visdeploy.tracking.filtering`.
         metrics: See `visdeploy.evaluate`.
         device: See `VISPredictor`.
         threads: See `VISPredictor`.
@@ -125,8 +127,8 @@ def benchmark(
         with TemporaryDirectory() as folder:
             done = benchmark(
                 bundle, annotations, Path(folder) / "results.json", images=images, videos=videos, format=format,
-                class_map=class_map, max_tracks=max_tracks, metrics=metrics, device=device, threads=threads, tf32=tf32,
-                progress=progress,
+                class_map=class_map, max_tracks=max_tracks, filter_tracks=filter_tracks, metrics=metrics, device=device,
+                threads=threads, tf32=tf32, progress=progress,
             )  # fmt: skip
             return replace(done, out=None)
     if max_tracks is not None and max_tracks < 1:
@@ -134,6 +136,8 @@ def benchmark(
     target, packed = Path(out), None if archive is None else Path(archive)
     listed = None if videos is None else Path(videos)
     dataset = open_dataset(Path(annotations), None if images is None else Path(images), videos=listed, format=format)
+    if filter_tracks and dataset.kind != "mots":
+        raise ConfigError("filter_tracks of a benchmark", seen=f"results as {dataset.kind}", expected="results as mots")
     with PartialFolder(target, resume=resume, overwrite=overwrite) as partial:
         _check_outputs(dataset, target, packed, bundle, annotations, partial, overwrite=overwrite)
         profiler = Profiler()
@@ -142,7 +146,7 @@ def benchmark(
         partial.open(run.about(tf32=tf32))
         run.process(partial, progress)
         results, times = run.results(partial)
-        write_results(dataset, results, target)
+        write_results(dataset, results, target, filter_tracks=filter_tracks)
         if packed is not None:
             write_archive(dataset, target, packed)
         scores = _evaluate(dataset, target, metrics)
@@ -206,7 +210,9 @@ class _Run:
         """Process the videos that the folder does not contain yet."""
         folder, done = partial.create(), 0
         for number, clip in enumerate(self._dataset.clips):
-            if not _times(folder, number).exists():
+            if _times(folder, number).exists():
+                self._check_kept(partial, number, clip)
+            else:
                 self._process(folder, number, clip, done, progress)
             done += len(clip.files)
             if progress is not None:
@@ -231,7 +237,16 @@ class _Run:
             video = with_categories(video, self._labels, self._dataset.categories or ())
         video.positions = clip.numbers
         save(best_tracks(video, self._most), _kept(folder, number), format="coco")
-        write_text(_times(folder, number), json.dumps({"seconds": seconds, "reading": reading}))
+        times = {"seconds": seconds, "reading": reading, "images": fingerprint(clip.files)}
+        write_text(_times(folder, number), json.dumps(times))
+
+    def _check_kept(self, partial: PartialFolder, number: int, clip: Clip) -> None:
+        """Check that the images of a video which is done are still the same."""
+        if _entry(partial, number).text("images") != fingerprint(clip.files):
+            raise ConfigError(
+                f"cannot resume {partial.path}: it was made with other images of {clip.name!r}",
+                hint="Resume with the same images, or pass --overwrite instead of --resume.",
+            )
 
     def _reading(self) -> float:
         return self._predictor.profiler.seconds.get(Stage.DECODE, 0.0)
@@ -242,8 +257,7 @@ class _Run:
         for number, clip in enumerate(self._dataset.clips):
             try:
                 (video,) = load(_kept(partial.path, number), format="coco")
-                path = _times(partial.path, number)
-                entry = Entry.of(str(path), read_json(path))
+                entry = _entry(partial, number)
                 times.append((entry.number("seconds"), entry.number("reading")))
             except (VisdeployError, ValueError) as error:
                 raise partial.damaged(error) from error
@@ -259,6 +273,14 @@ def _kept(folder: Path, number: int) -> Path:
 
 def _times(folder: Path, number: int) -> Path:
     return folder / f"{number:05d}.time.json"
+
+
+def _entry(partial: PartialFolder, number: int) -> Entry:
+    path = _times(partial.path, number)
+    try:
+        return Entry.of(str(path), read_json(path))
+    except DataError as error:
+        raise partial.damaged(error) from error
 
 
 def _evaluate(dataset: Dataset, out: Path, metrics: tuple[str, ...] | None) -> Report | None:

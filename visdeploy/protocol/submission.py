@@ -31,13 +31,20 @@ def outputs_of(dataset: Dataset, out: Path, archive: Path | None) -> list[Output
     return found + ([] if archive is None else [Output(archive)])
 
 
-def write_results(dataset: Dataset, results: Sequence[VideoResult], out: Path) -> None:
-    """Write the results of all videos in the format of the data set."""
+def write_results(dataset: Dataset, results: Sequence[VideoResult], out: Path, *, filter_tracks: bool) -> None:
+    """Write the results of all videos in the format of the data set.
+
+    Args:
+        dataset: The data set.
+        results: Results in the order of its videos.
+        out: File or folder.
+        filter_tracks: Filter masks and tracks by the rules of KITTI MOTS.
+    """
     if dataset.kind == "ytvis":
         ids = {clip.name: clip.id for clip in dataset.clips}
         save(results, out, format="ytvis", ground_truth=dataset.listed, video_ids=ids, official=True)
     else:
-        save(results, out, format=dataset.kind)
+        save(results, out, format=dataset.kind, **({"filter_tracks": True} if filter_tracks else {}))
 
 
 def write_archive(dataset: Dataset, out: Path, archive: Path) -> None:

@@ -118,14 +118,29 @@ def test_a_decoding_error_keeps_the_frames_before_it(predictor, folder):
     assert whole.num_frames == FRAMES - 1
 
 
+def test_a_repaired_source_is_continued(predictor, folder):
+    good = (folder / "in" / "00008.png").read_bytes()
+    whole = predictor("in")
+    (folder / "in" / "00008.png").write_bytes(b"damaged")
+    with pytest.raises(SourceError, match=r"00008\.png"):
+        keeping(predictor, "in", out=folder / "out.json")
+    (folder / "in" / "00008.png").write_bytes(good)
+    assert keeping(predictor, "in", out=folder / "out.json") == whole
+
+
 def test_progress_of_something_else_is_refused(predictor, folder, tmp_path):
     out = folder / "out.json"
     other = VISPredictor(make_bundle(tmp_path / "other.vis", variant="other"), device="cpu")
     with pytest.raises(StopError):
         keeping(predictor, "in", out=out, on_frame=stop_at(4), step=2)
     before = {p.name: p.read_bytes() for p in (folder / "out.json.partial").iterdir()}
+    shutil.copytree("in", "short/in")
+    for number in range(4, FRAMES):
+        (folder / f"short/in/{number:05d}.png").unlink()
+    with pytest.raises(SourceError, match="the source ended early"):
+        keeping(predictor, "short/in", out=out, step=2)
     shutil.copytree("in", "changed/in")
-    Image.fromarray(clip(1, seed=1)[0]).save("changed/in/00003.png")
+    Image.fromarray(clip(1, seed=1)[0]).save("changed/in/00002.png")
     for model, source, options, part in (
         (other, "in", {"step": 2}, "another bundle"),
         (predictor, "changed/in", {"step": 2}, "another source"),

@@ -1,7 +1,9 @@
 """`benchmark` on miniatures of the trees of YouTube-VIS, DAVIS and KITTI MOTS."""
 
 import json
+import shutil
 import zipfile
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -117,6 +119,25 @@ def test_davis_has_at_most_twenty_objects(bundle, predictor, tmp_path):
     assert {t["track_id"] for t in sidecar["tracks"]} == {t.track_id for t in best}
 
 
+def test_too_little_space_for_the_masks(predictor, tmp_path, monkeypatch):
+    tree = davis(tmp_path, predictor)
+    usage = namedtuple("Usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 10_000, 10_000))
+    with pytest.raises(OutputError, match="not enough space"):
+        visdeploy.benchmark("no.vis", tree / "JPEGImages/480p", tmp_path / "masks")
+
+
+def test_tracks_are_filtered_as_for_kitti_mots(bundle, predictor, tmp_path):
+    tree = kitti_mots(tmp_path / "KITTI", predictor, MAP)
+    truth, options = tree / "instances_txt", {"images": tree, "class_map": MAP, "device": "cpu", "threads": 1}
+    visdeploy.benchmark(bundle, truth, tmp_path / "all", **options)
+    visdeploy.benchmark(bundle, truth, tmp_path / "some", filter_tracks=True, **options)
+    lines = [sum(len(f.read_text().splitlines()) for f in (tmp_path / d).glob("*.txt")) for d in ("all", "some")]
+    assert lines[0] > lines[1]
+    with pytest.raises(ConfigError, match="filter_tracks"):
+        visdeploy.benchmark(bundle, tree / "training/image_02", tmp_path / "x", filter_tracks=True)
+
+
 def test_kitti_mots(bundle, predictor, tmp_path, capsys):
     tree, out = kitti_mots(tmp_path / "KITTI", predictor, MAP), tmp_path / "results"
     words = ("--images", tree, "--videos", tree / "val.seqmap", "--out", out, *MAPPED, "--zip", tmp_path / "a.zip")
@@ -206,10 +227,16 @@ def test_progress_of_another_run_is_refused(bundle, stopped, tmp_path):
     assert visdeploy.benchmark(bundle, stopped, tmp_path / "out.json", device="cpu", overwrite=True).videos == 3
 
 
-def test_other_images_are_refused(bundle, stopped, tmp_path):
-    Image.fromarray(np.zeros((60, 90, 3), np.uint8)).save(tmp_path / "set/JPEGImages/gamma/00000.jpg", format="PNG")
-    with pytest.raises(ConfigError, match="another images"):
+def test_other_images_of_videos_that_are_done_are_refused(bundle, stopped, tmp_path):
+    """A video that has not been processed may change, for example because an image was damaged."""
+    black, images = Image.fromarray(np.zeros((60, 90, 3), np.uint8)), tmp_path / "set/JPEGImages"
+    black.save(images / "gamma/00000.jpg", format="PNG")
+    kept = (images / "alpha/00000.jpg").read_bytes()
+    black.save(images / "alpha/00000.jpg", format="PNG")
+    with pytest.raises(ConfigError, match="other images of 'alpha'"):
         visdeploy.benchmark(bundle, stopped, tmp_path / "out.json", device="cpu", resume=True)
+    (images / "alpha/00000.jpg").write_bytes(kept)
+    assert visdeploy.benchmark(bundle, stopped, tmp_path / "out.json", device="cpu", resume=True).videos == 3
 
 
 def drop_image(tree):
