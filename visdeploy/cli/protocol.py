@@ -83,7 +83,7 @@ def benchmark(
             out,
             images=images,
             videos=videos,
-            archive=archive,
+            zip=archive,
             format=cast("Kind | None", format),
             class_map=pairs,
             max_tracks=max_tracks,
@@ -117,6 +117,6 @@ def _print(done: Benchmark, title: str) -> None:
         f"{done.fps:.2f} FPS, {done.fps_without_reading:.2f} FPS without reading images",
         highlight=False,
     )
-    for path in (done.out, done.archive):
+    for path in (done.out, done.zip):
         if path is not None:
             stdout.print(f"wrote {path}", highlight=False)

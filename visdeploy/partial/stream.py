@@ -6,11 +6,11 @@ import json
 import logging
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -52,22 +52,27 @@ class PartialStream:
         self.folder, self.seconds = folder, seconds
         self._digests: dict[str, str] = {}
 
-    def open(self, predictor: VISPredictor, source: Source) -> KeptStream:
+    def open(self, predictor: VISPredictor, source: Source, **choice: Any) -> KeptStream:
         """Open the stream of a source, or continue the one in the folder.
 
+        Args:
+            predictor: The predictor.
+            source: The opened source.
+            **choice: Further options of `VISPredictor.open_stream`.
+
         Raises:
-            ConfigError: The folder belongs to another bundle, source or selection of frames.
+            ConfigError: The folder belongs to another bundle, source or other options.
             DataError: The folder is damaged.
             OutputError: See `PartialFolder.open`.
         """
         stream = None
-        if self.folder.open(_about(predictor, source)) and (self.folder.path / STATE).exists():
+        if self.folder.open(_about(predictor, source, choice)) and (self.folder.path / STATE).exists():
             try:
                 stream = Stream.load_parts(predictor.pipeline, self.folder.path, identity=predictor.identity)
             except StreamError as error:
                 raise self.folder.damaged(error) from error
             logger.warning("%s: continued after %d frames", source.name, stream.num_frames)
-        return KeptStream(stream or predictor.open_stream(collect=True, name=source.name), self)
+        return KeptStream(stream or predictor.open_stream(collect=True, name=source.name, **choice), self)
 
     def read_digests(self, frames: int) -> tuple[str, str]:
         """Return the checksums of the first frame and of the given number of frames; empty for no frames.
@@ -80,9 +85,10 @@ class PartialStream:
         path = self.folder.path / _SEEN
         try:
             entry = Entry.of(str(path), read_json(path))
-            self._digests = {name: entry.text(name) for name in entry.data}
+            # others are of a state that was not written any more
+            self._digests = {name: entry.text(name) for name in ("first", str(frames))}
             return self._digests["first"], self._digests[str(frames)]
-        except (DataError, KeyError) as error:
+        except DataError as error:
             raise self.folder.damaged(error) from error
 
     def write_digests(self, frames: int, first: str, all_frames: str) -> None:
@@ -96,12 +102,13 @@ class PartialStream:
         write_text(self.folder.path / _SEEN, json.dumps(self._digests, indent=1))
 
 
-def _about(predictor: VISPredictor, source: Source) -> dict[str, str]:
-    selection = {"step": source.step, "max_frames": source.max_frames}
+def _about(predictor: VISPredictor, source: Source, choice: Mapping[str, Any]) -> dict[str, str]:
+    options = {"step": source.step, "max_frames": source.max_frames, **choice}
     return {
         "bundle": predictor.identity,
+        "precision": predictor.backend.description.precision,
         "source": f"{source.kind} {source.name!r}",
-        "selection of frames": json.dumps(selection),
+        "selection of frames and objects": json.dumps(options, sort_keys=True, default=repr),
     }
 
 

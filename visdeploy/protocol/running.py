@@ -38,7 +38,7 @@ class Benchmark:
 
     Attributes:
         out: File or folder with the results; None if they were not kept.
-        archive: The zip archive; None if there is none.
+        zip: The archive; None if there is none.
         images: Folder that contains the images.
         videos: Number of videos.
         frames: Number of frames.
@@ -49,7 +49,7 @@ class Benchmark:
     """
 
     out: Path | None
-    archive: Path | None
+    zip: Path | None
     images: Path
     videos: int
     frames: int
@@ -76,7 +76,7 @@ def benchmark(
     *,
     images: str | os.PathLike[str] | None = None,
     videos: str | os.PathLike[str] | None = None,
-    archive: str | os.PathLike[str] | None = None,
+    zip: str | os.PathLike[str] | None = None,
     format: Kind | None = None,
     class_map: Mapping[str, str] | None = None,
     max_tracks: int | None = None,
@@ -101,7 +101,7 @@ def benchmark(
         images: Folder with the images, or one whose subfolder `JPEGImages` contains them, see
             `visdeploy.protocol.datasets.open_dataset`. By default the folder of the YouTube-VIS file.
         videos: List of the names of the videos to take, one a line; by default all.
-        archive: Zip archive to write, with `results.json`, or with the folders of PNGs or the text files.
+        zip: Archive to write, with `results.json`, or with the folders of PNGs or the text files.
         format: `davis` or `mots`, where the annotations do not decide it.
         class_map: Map from class of the bundle to category, for classes whose names differ. Classes without a category
             are left out. Classes do not count for DAVIS.
@@ -122,8 +122,8 @@ def benchmark(
         SourceError: An image cannot be decoded.
     """
     if out is None:
-        if resume or archive is not None:
-            raise ConfigError("a benchmark without outputs", seen="resume, or an archive", expected="out")
+        if resume or zip is not None:
+            raise ConfigError("a benchmark without results", seen="resume, or zip", expected="out, a file or folder")
         with TemporaryDirectory() as folder:
             done = benchmark(
                 bundle, annotations, Path(folder) / "results.json", images=images, videos=videos, format=format,
@@ -133,7 +133,7 @@ def benchmark(
             return replace(done, out=None)
     if max_tracks is not None and max_tracks < 1:
         raise ConfigError("max_tracks of a benchmark", seen=str(max_tracks), expected="at least 1, or None")
-    target, packed = Path(out), None if archive is None else Path(archive)
+    target, packed = Path(out), None if zip is None else Path(zip)
     listed = None if videos is None else Path(videos)
     dataset = open_dataset(Path(annotations), None if images is None else Path(images), videos=listed, format=format)
     if filter_tracks and dataset.kind != "mots":
@@ -193,6 +193,8 @@ class _Run:
         self._dataset, self._predictor, self._class_map = dataset, predictor, class_map
         self._most = MAX_PROPOSALS if max_tracks is None and dataset.kind == "davis" else max_tracks
         self._labels = None
+        if dataset.categories is None and class_map:
+            raise ConfigError("class map of a benchmark", seen=f"{class_map}", expected="none, classes do not count")
         if dataset.categories is not None:
             self._labels = match_classes(predictor.classes, dataset.categories, class_map, source)
 

@@ -154,6 +154,22 @@ def test_progress_of_something_else_is_refused(predictor, folder, tmp_path):
     assert keeping(predictor, "moved/in", out=out, step=2).tracks == predictor("in", step=2).tracks
 
 
+def test_a_run_killed_while_it_saves_continues_from_the_state_before(predictor, folder):
+    """The results are written before the state."""
+    whole, kept = predictor("in"), folder / "out.json.partial"
+    for frame in (4, 7):
+        with pytest.raises(StopError):
+            keeping(predictor, "in", out=folder / "out.json", on_frame=stop_at(frame))
+        if frame == 4:
+            state = (kept / parts.STATE).read_bytes()
+    (kept / parts.STATE).write_bytes(state)
+    assert sorted(p.name for p in kept.glob("results-*")) == ["results-000000000.npz", "results-000000004.npz"]
+    for frame in (6, 9):
+        with pytest.raises(StopError):
+            keeping(predictor, "in", out=folder / "out.json", on_frame=stop_at(frame))
+    assert keeping(predictor, "in", out=folder / "out.json") == whole
+
+
 def test_damaged_progress_is_refused(predictor, folder):
     with pytest.raises(StopError):
         keeping(predictor, "in", out=folder / "out.json", on_frame=stop_at(4))

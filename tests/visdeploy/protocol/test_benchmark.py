@@ -277,7 +277,7 @@ def test_names_of_categories(bundle, predictor, tmp_path, caplog):
     valid = ytvis(tmp_path, predictor, categories={1: "Red", 2: "Green", 3: "azure"})
     done = visdeploy.benchmark(bundle, valid, tmp_path / "a.json", class_map={"blue": "azure"}, device="cpu", threads=1)
     assert {e["category_id"] for e in json.loads((tmp_path / "a.json").read_text())} == {1, 2, 3}
-    assert done.archive is None
+    assert done.zip is None
     edit_json(valid, lambda data: [c.update(name=f"x{c['id']}") for c in data["categories"]])
     with pytest.raises(ConfigError, match="no class in common"):
         visdeploy.benchmark(bundle, valid, tmp_path / "b.json", device="cpu")
@@ -313,6 +313,7 @@ def test_videos_that_share_a_folder(bundle, predictor, tmp_path):
         ("wrong.txt --images . --out masks", "is not a list of videos"),
         ("valid.json --videos list.txt --out o.json", "lacks videos"),
         ("valid.json --out o.json --class-map red", "CLASS=CATEGORY"),
+        ("JPEGImages --out masks --filter-tracks", "filter_tracks"),
         ("nothing.json --out o.json", "nothing.json does not exist"),
     ],
 )
