@@ -80,6 +80,8 @@ class PartialFolder:
         self._about = dict(about)
         self.check()
         if not self.path.exists() or self._is_empty():
+            if self._resume:
+                logger.warning("there is no progress in %s; the run starts from the beginning", self.path)
             return False
         self._acquire()
         if not self._resume:

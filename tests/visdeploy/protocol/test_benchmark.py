@@ -47,6 +47,19 @@ def test_youtube_vis(bundle, predictor, tmp_path, capsys, caplog):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["results.json", "submission.zip", "valid"]
 
 
+def test_some_videos_of_a_file(bundle, predictor, tmp_path):
+    valid, listed, out = ytvis(tmp_path, predictor), tmp_path / "list.txt", tmp_path / "results.json"
+    listed.write_text("gamma\n\nalpha\n")
+    done = visdeploy.benchmark(bundle, valid, out, videos=listed, device="cpu", threads=1)
+    assert (done.videos, done.frames) == (2, 9)
+    assert list(dict.fromkeys(e["video_id"] for e in json.loads(out.read_text()))) == [7, 12]
+    assert done.scores["AP"] == pytest.approx(1.0)
+    assert evaluate(out, valid)["AP"] < 1
+    assert evaluate(out, valid, videos=("alpha", "gamma"))["AP"] == pytest.approx(1.0)
+    with pytest.raises(DataError, match="lacks videos"):
+        evaluate(out, valid, videos=("alpha", "delta"))
+
+
 def test_a_list_without_objects_gives_results_without_scores(bundle, predictor, tmp_path, capsys):
     ytvis(tmp_path, predictor, annotated=False)
     assert run(bundle, tmp_path / "valid.json", "--out", tmp_path / "results.json") == 0
