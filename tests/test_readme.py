@@ -11,13 +11,15 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.support import exit_code, square_video
+from tests.trees import write_trees
 from visdeploy.masks import Mask
 
 OWN_TEST = ("own_data.md",)
 """Pages whose commands depend on each other, and run in a test of their own (tests/examples)."""
 PAGES = [REPOSITORY / "README.md", *sorted(p for p in (REPOSITORY / "docs").glob("*.md") if p.name not in OWN_TEST)]
 BLOCKS = [block for page in PAGES for block in re.findall(r"```(\w+)\n(.*?)```", page.read_text(), flags=re.DOTALL)]
-COMMANDS = [line.split("#")[0].strip() for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
+SCRIPTS = [text.replace("\\\n", " ") for kind, text in BLOCKS if kind == "sh"]
+COMMANDS = [line.split("#")[0].strip() for text in SCRIPTS for line in text.splitlines()]
 PROGRAMS = [text for kind, text in BLOCKS if kind == "python"]
 RUN_ELSEWHERE = ("make demo", "make test", "python benchmarks/")
 """Make targets set this run up; benchmarks take minutes each and print speeds, which no test checks."""
@@ -34,6 +36,7 @@ def workplace(tmp_path_factory):
     square_video(folder / "street.mp4", 4)
     shutil.copy(folder / "street.mp4", folder / "VIDEO")
     (folder / "ANNOTATIONS").write_text(json.dumps(_annotations()))
+    write_trees(folder, _annotations())
     return folder
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from visdeploy.parity.verification import verify
     from visdeploy.predictor import VISPredictor
     from visdeploy.profiling import Profiler
+    from visdeploy.protocol import benchmark
     from visdeploy.results import FrameResult, Instance, Track, VideoResult
     from visdeploy.streaming.stream import Stream
 
@@ -48,6 +49,7 @@ _HOMES = {
     "Track": "visdeploy.results",
     "VISPredictor": "visdeploy.predictor",
     "VideoResult": "visdeploy.results",
+    "benchmark": "visdeploy.protocol",
     "doctor": "visdeploy.diagnosis",
     "evaluate": "visdeploy.evaluation",
     "export": "visdeploy.exporting",
@@ -77,6 +79,7 @@ __all__ = [
     "VideoResult",
     "VisdeployError",
     "__version__",
+    "benchmark",
     "doctor",
     "evaluate",
     "export",

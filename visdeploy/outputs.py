@@ -22,10 +22,12 @@ class Output:
     Attributes:
         path: Its path.
         folder: Whether it is a folder.
+        least: Number of bytes that it will have at least.
     """
 
     path: Path
     folder: bool = False
+    least: int = 0
 
 
 def check_inputs_kept(outputs: Sequence[Output], inputs: Iterable[Path]) -> None:

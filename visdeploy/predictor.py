@@ -9,6 +9,7 @@ from typing import Any
 from visdeploy.backends import Backend, open_backend
 from visdeploy.bundle import Bundle
 from visdeploy.errors import SourceError
+from visdeploy.partial import KeptStream, PartialStream
 from visdeploy.profiling import OFF, Profiler, Stage
 from visdeploy.results import FrameResult, VideoResult
 from visdeploy.streaming.pipeline import Pipeline
@@ -109,20 +110,26 @@ class VISPredictor:
             yield from stream.flush()
 
     def __call__(
-        self, source: Any, *, on_frame: Callable[[int, int | None], None] | None = None, **options: Any
+        self,
+        source: Any,
+        *,
+        on_frame: Callable[[int, int | None], None] | None = None,
+        partial: PartialStream | None = None,
+        **options: Any,
     ) -> VideoResult:
         """Return the tracks of a whole video.
 
         Args:
             source: See `stream`.
             on_frame: Called after every frame with the number of processed and of expected frames (None if unknown).
+            partial: Where the progress is kept, see `visdeploy.partial`; by default nowhere.
             **options: Options of `open_source`.
 
         Raises:
             SourceError: The source cannot be opened or decoded, or contains no frame.
             EngineError: The graph failed.
         """
-        with open_source(source, **options) as opened, self.open_stream(collect=True, name=opened.name) as stream:
+        with open_source(source, **options) as opened, self._collecting(opened, partial) as stream:
             positions: list[int] = []
             for frame in self.profiler.iterate(Stage.DECODE, opened):
                 stream.push(frame.image, frame.timestamp)
@@ -138,6 +145,12 @@ class VISPredictor:
             if positions != list(range(len(positions))):
                 result.positions = positions
             return result
+
+    def _collecting(self, source: Source, partial: PartialStream | None) -> Stream | KeptStream:
+        """Return the stream for the tracks of a whole source."""
+        if partial is None:
+            return self.open_stream(collect=True, name=source.name)
+        return partial.open(self, source)
 
     def open_stream(self, *, collect: bool = False, name: str = "stream", fps: float = 0.0) -> Stream:
         """Open a stream for frames of your own. Any number of streams can share this predictor.

@@ -18,7 +18,7 @@ def test_unknown_names_are_attribute_errors():
         visdeploy.no_such_name  # noqa: B018
 
 
-@pytest.mark.parametrize("name", ["export", "verify", "evaluate", "doctor"])
+@pytest.mark.parametrize("name", ["export", "verify", "evaluate", "doctor", "benchmark"])
 def test_functions_are_not_shadowed_by_modules(name):
     # a module visdeploy/verify.py would replace the function as soon as anything imported it
     code = f"import visdeploy, visdeploy.predictor, visdeploy.cli; assert callable(visdeploy.{name}), visdeploy.{name}"

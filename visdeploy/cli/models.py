@@ -12,6 +12,7 @@ from visdeploy.cli.outputs import Overwrite, check_outputs
 from visdeploy.errors import ConfigError
 from visdeploy.optional import require
 from visdeploy.outputs import Output
+from visdeploy.space import least_of_weights
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle folder (NAME.vis).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -52,7 +53,7 @@ def convert(
     target = out or checkpoint.with_suffix(".safetensors")
     if target.suffix.lower() != ".safetensors":
         raise ConfigError(f"cannot write {target}", seen=f"ending {target.suffix!r}", expected=".safetensors")
-    check_outputs([Output(target)], [checkpoint], overwrite=overwrite)
+    check_outputs([Output(target, least=least_of_weights(checkpoint))], [checkpoint], overwrite=overwrite)
     training = require("visdeploy_training", extra="train", purpose="converting a checkpoint")
     made = training.convert_checkpoint(checkpoint, method=method, variant=variant, classes=_names(classes))
     report = made.report
@@ -94,7 +95,8 @@ def export(
 
     target = out or checkpoint.with_suffix(".vis")
     inputs = (checkpoint, *(() if certify_on is None else local_files(certify_on)))
-    check_outputs([Output(target, folder=True)], inputs, overwrite=overwrite)
+    written = Output(target, folder=True, least=least_of_weights(checkpoint))
+    check_outputs([written], inputs, overwrite=overwrite)
     with stages() as show:
         bundle = run(
             checkpoint,

@@ -11,6 +11,7 @@ import typer
 
 from visdeploy.errors import ConfigError
 from visdeploy.outputs import Output, check_distinct, check_inputs_kept, check_new, check_writable
+from visdeploy.space import check_space
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 
@@ -50,10 +51,12 @@ def check_outputs(outputs: Sequence[Output], inputs: Iterable[Path], *, overwrit
         overwrite: Replace existing outputs.
 
     Raises:
-        OutputError: An output would replace an input or another output, cannot be written, or exists already.
+        OutputError: An output would replace an input or another output, cannot be written, exists already, or would not
+            fit on its disk.
     """
     check_inputs_kept(outputs, inputs)
     check_distinct(outputs)
     if not overwrite:
         check_new(outputs, hint="Pass --overwrite to replace it, or choose another path.")
     check_writable(outputs)
+    check_space(outputs)

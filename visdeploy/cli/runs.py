@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,13 +14,26 @@ import typer
 from visdeploy.cli.console import progress, stderr, stdout, table
 from visdeploy.cli.models import BundlePath, Device, Tf32, Threads
 from visdeploy.cli.outputs import FormatOptions, Overwrite, check_outputs, parse_options
+from visdeploy.cli.signals import deferring
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.outputs import Output, free_path
+from visdeploy.space import fewest_frames, least_of_pngs, least_of_video
 
 if TYPE_CHECKING:
+    from visdeploy.partial import PartialFolder
     from visdeploy.predictor import VISPredictor
     from visdeploy.results import VideoResult
     from visdeploy.video import Source
+
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metric", help="ytvis, jf, hota, clear, identity, trackmap; repeat for several; default: by data set."
+    ),
+]
+VideoList = Annotated[
+    Path | None, typer.Option("--videos", help="List of the names of the videos to take, one a line (ImageSets).")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -46,40 +61,67 @@ def predict(
     min_score: Annotated[
         float | None, typer.Option(help="Omit tracks below this score; default: keep all.", min=0, max=1)
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the interrupted run whose progress is in OUT.partial.")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Detect, segment and track the objects of a video."""
+    """Detect, segment and track the objects of a video.
+
+    If the run is interrupted, OUT.partial contains its progress.
+    """
     from visdeploy.predictor import VISPredictor
     from visdeploy.video import is_live, local_files, open_source
 
+    partial = _partial(source, out or overlay, resume=resume, overwrite=overwrite)
     options = parse_options(option)
 
-    def check(names: Sequence[str]) -> None:
+    def check(opened: Source | None) -> None:
         inputs = (*local_files(source), bundle)
-        check_outputs(_outputs(out, format, options, overlay, names), inputs, overwrite=overwrite)
+        check_outputs(_outputs(out, format, options, overlay, opened), inputs, overwrite=overwrite)
+        if partial is not None:
+            partial.check()
 
     opened = None
     if is_live(source):
-        check(())
+        check(None)
     else:
         opened = open_source(source, max_frames=max_frames)
-        check((opened.name,))
+        check(opened)
     predictor = VISPredictor(bundle, device=device, threads=threads, tf32=tf32)
     if opened is None:
         opened = open_source(source, max_frames=max_frames)
-        check((opened.name,))
-    video = _track(predictor, opened, Path(source).name or source)
-    video.tracks = [track for track in video.tracks if track.score >= (min_score or 0)]
-    _print_tracks(video)
-    if out is not None:
-        stdout.print(f"wrote {_save(video, out, format, options)}", highlight=False)
-    if overlay is not None:
-        style = {} if min_score is None else {"min_score": min_score}
-        stdout.print(f"wrote {video.render(overlay, **style)}", highlight=False)
+        check(opened)
+    with partial or nullcontext():
+        video = _track(predictor, opened, Path(source).name or source, partial)
+        video.tracks = [track for track in video.tracks if track.score >= (min_score or 0)]
+        _print_tracks(video)
+        if out is not None:
+            stdout.print(f"wrote {_save(video, out, format, options)}", highlight=False)
+        if overlay is not None:
+            style = {} if min_score is None else {"min_score": min_score}
+            stdout.print(f"wrote {video.render(overlay, **style)}", highlight=False)
+        if partial is not None:
+            partial.remove()
+
+
+def _partial(source: str, output: Path | None, *, resume: bool, overwrite: bool) -> PartialFolder | None:
+    """Return the folder for the progress of a run; None if there is no output, or the source cannot be read again."""
+    from visdeploy.partial import PartialFolder, can_resume
+
+    if output is not None and can_resume(source):
+        return PartialFolder(output, resume=resume, overwrite=overwrite)
+    if resume:
+        raise ConfigError(
+            "cannot resume",
+            seen="no output" if output is None else f"the live source {source}",
+            expected="a source that can be read again, and --out or --overlay",
+        )
+    return None
 
 
 def _outputs(
-    out: Path | None, format: str | None, options: Mapping[str, Any], overlay: Path | None, names: Sequence[str]
+    out: Path | None, format: str | None, options: Mapping[str, Any], overlay: Path | None, source: Source | None
 ) -> list[Output]:
     """Return the outputs of `predict`, after checking their endings and the format.
 
@@ -88,31 +130,42 @@ def _outputs(
         format: Its format.
         options: Options of the format.
         overlay: Video file.
-        names: Name of the video, or nothing if it is not known yet.
+        source: The video; None if it is not open yet.
     """
     from visdeploy.formats import planned_outputs
     from visdeploy.video import check_ending
 
     if options and out is None:
         raise ConfigError("--option is for a result file", seen="no --out", hint="Add --out, or leave out --option.")
+    frames = 0 if source is None else fewest_frames(source)
+    names = () if source is None else (source.name,)
     found = [] if out is None else planned_outputs(names, out, format=format, options=options)
+    found = [replace(each, least=least_of_pngs(frames)) if each.folder else each for each in found]
     if overlay is not None:
         check_ending(overlay)
-        found.append(Output(overlay))
+        size = (0, 0) if source is None else (source.height or 0, source.width or 0)
+        found.append(Output(overlay, least=least_of_video(frames, *size)))
     return found
 
 
-def _track(predictor: VISPredictor, source: Source, title: str) -> VideoResult:
+def _track(predictor: VISPredictor, source: Source, title: str, partial: PartialFolder | None) -> VideoResult:
     """Return the tracks of a video, and show a progress bar meanwhile."""
-    with progress() as bar:
+    from visdeploy.partial import PartialStream
+
+    def note() -> None:
+        stderr.print("stopping after this frame; interrupt again to stop at once")
+
+    keeping = nullcontext(lambda: None) if partial is None else deferring(note)
+    with progress() as bar, keeping as stop_if_told:
         task = bar.add_task(title, total=None, note="")
         started = time.perf_counter()
 
         def advance(done: int, expected: int | None) -> None:
             rate = done / max(time.perf_counter() - started, 1e-9)
             bar.update(task, completed=done, total=expected, note=f"{rate:.1f} fps")
+            stop_if_told()
 
-        return predictor(source, on_frame=advance)
+        return predictor(source, on_frame=advance, partial=None if partial is None else PartialStream(partial))
 
 
 def _print_tracks(video: VideoResult) -> None:
@@ -151,19 +204,19 @@ def evaluate(
     ground_truth: Annotated[
         Path, typer.Argument(help="YouTube-VIS annotation file; folder of DAVIS annotations; MOTS text or folder.")
     ],
-    metric: Annotated[
-        list[str] | None,
-        typer.Option(help="ytvis, jf, hota, clear, identity, trackmap; repeat for several; default: by data set."),
-    ] = None,
+    metric: Metrics = None,
     numbering: Annotated[
         str | None, typer.Option(help="kitti or motschallenge, for MOTS text of other tools; default: kitti.")
     ] = None,
+    videos: VideoList = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse odd entries instead of counting them.")] = False,
 ) -> None:
     """Evaluate results against annotations: AP and AR, J&F, HOTA, sMOTSA."""
     from visdeploy.evaluation import evaluate as run
+    from visdeploy.protocol.datasets import read_names
 
+    names = None if videos is None else read_names(videos)
     metrics = tuple(metric) if metric else None
-    report = run(predictions, ground_truth, metrics=metrics, numbering=numbering, strict=strict)
+    report = run(predictions, ground_truth, metrics=metrics, numbering=numbering, strict=strict, videos=names)
     title = f"{predictions.name} against {ground_truth.name}"
     stdout.print(table(title, ("metric", "name", "value"), report.table()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -35,3 +35,39 @@ def terminating() -> Iterator[None]:
     finally:
         for each in changed:
             signal.signal(each, previous[each])
+
+
+@contextmanager
+def deferring(note: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """Hold back the signals that end the command, and yield a function that lets a held one act, at a safe place.
+
+    Only the first signal is held; a second one acts at once.
+
+    Args:
+        note: Called when a signal is held, to tell the user.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    previous = {each: signal.getsignal(each) for each in (signal.SIGINT, *_SIGNALS)}
+    handlers = {each: handler for each, handler in previous.items() if callable(handler)}
+    held: list[int] = []
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        if held:
+            handlers[signal.Signals(number)](number, frame)
+        held.append(number)
+        note()
+
+    def act() -> None:
+        if held:
+            handlers[signal.Signals(held[0])](held[0], None)
+
+    for each in handlers:
+        signal.signal(each, hold)
+    try:
+        yield act
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+    act()

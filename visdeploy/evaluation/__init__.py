@@ -58,6 +58,7 @@ def evaluate(
     video_ids: Mapping[str, int] | None = None,
     numbering: str | None = None,
     strict: bool = False,
+    videos: Sequence[str] | None = None,
 ) -> Report:
     """Score predictions against ground truth of YouTube-VIS, DAVIS or MOTS.
 
@@ -77,6 +78,7 @@ def evaluate(
         strict: Refuse odd entries, which are otherwise treated as in the reference evaluators, with a warning: objects
             with masks without pixels, polygons of fewer than three points, results of classes that the ground truth
             lacks.
+        videos: Names of the videos that count, such as those of one split of DAVIS; by default all.
 
     Returns:
         The scores; -1 marks an AP or AR without ground truth.
@@ -94,7 +96,7 @@ def evaluate(
     ):
         raise ConfigError("cannot evaluate", seen=f"metrics={metrics!r}", expected=f"a list of some of {METRICS}")
     if isinstance(ground_truth, str | Path) and is_folder_truth(ground_truth):
-        truth, results = read_folders(ground_truth, predictions, numbering=numbering)
+        truth, results = read_folders(ground_truth, predictions, numbering=numbering, videos=videos)
         found = read_predictions(results, truth, video_ids=video_ids, strict=strict)
         warn_of_missing(truth, results, video_ids)
     elif numbering is not None:
@@ -104,6 +106,9 @@ def evaluate(
             ground_truth if isinstance(ground_truth, AnnotationSet) else read_annotations(ground_truth, strict=strict)
         )
         found = read_predictions(predictions, truth, video_ids=video_ids, strict=strict)
+        if videos is not None:
+            truth = truth.only(videos)
+            found = [each for each in found if each.video_id in truth.video_by_id]
     metrics = truth.metrics if metrics is None else metrics
     collectors = {name: create(truth.categories) for name, create in _TRACK_METRICS.items() if name in metrics}
     for pairs in class_pairs(truth, without_ignored(truth, found)) if collectors else ():

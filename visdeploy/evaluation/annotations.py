@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -121,6 +121,24 @@ class AnnotationSet:
         for annotation in self.annotations:
             found[annotation.video_id].append(annotation)
         return {video_id: tuple(entries) for video_id, entries in found.items()}
+
+    def only(self, names: Sequence[str]) -> AnnotationSet:
+        """Return the videos whose folder, or last part of it, is one of `names`, with their objects.
+
+        Raises:
+            DataError: There is no video of such a name.
+        """
+        known = {name for video in self.videos for name in (video.name, str(video.folder))}
+        missing = sorted(set(names) - known)
+        if missing:
+            raise DataError(
+                f"{self.source} lacks videos",
+                seen=f"{len(missing)} of {len(names)} missing: {', '.join(missing[:5])}",
+                expected=f"names of frame folders: {', '.join(v.name for v in self.videos[:5])}, ...",
+            )
+        videos = tuple(v for v in self.videos if {v.name, str(v.folder)} & set(names))
+        kept = {video.id for video in videos}
+        return replace(self, videos=videos, annotations=tuple(a for a in self.annotations if a.video_id in kept))
 
 
 def read_annotations(

@@ -39,6 +39,7 @@ def read_folders(
     *,
     classes: Sequence[str] = MOTS_CLASSES,
     numbering: str | None = None,
+    videos: Sequence[str] | None = None,
 ) -> tuple[AnnotationSet, list[VideoResult]]:
     """Read ground truth of DAVIS or MOTS, and results to be compared with it.
 
@@ -50,26 +51,47 @@ def read_folders(
         classes: Names of the classes of MOTS from 1 on, for ground truth that does not state them in a
             `NAME.tracks.json`. Results are matched by name; those of other tools, which have no names, by number.
         numbering: Numbers of frames in MOTS text that does not state them, see `visdeploy.formats.mots`.
+        videos: Names of the videos to read; by default all.
 
     Raises:
-        DataError: A file cannot be read or is malformed.
+        DataError: A file cannot be read or is malformed, or there is no video of such a name.
     """
     path = Path(ground_truth)
     if not path.exists():
         raise DataError(f"{path} does not exist", hint="Check the path.")
     if detect_format(path) == "mots":
-        truth, classes = _read_mots(path, classes, numbering)
-        results = _results(predictions, classes, truth, numbering)
+        truth, classes = _read_mots(path, classes, numbering, videos)
+        results = _named(_results(predictions, classes, truth, numbering), videos)
         lengths = {r.name: r.num_frames for r in results}
         truth = [replace(v, num_frames=max(v.num_frames, lengths.get(v.name, 0))) for v in truth]
         lengths = {v.name: v.num_frames for v in truth}
         results = [replace(r, num_frames=lengths.get(r.name, r.num_frames)) for r in results]
         return _mots(str(path), truth, classes), results
-    truth = load(path, format="davis", keep_void=True)
-    annotated = {folder.name: tuple(frame_files(folder)) for folder in video_folders(path)}
-    results = [_one_class(each) for each in _results(predictions, None, truth)]
+    folders = _places(path, videos, suffix="")
+    truth = [video for folder in folders for video in load(folder, format="davis", keep_void=True)]
+    annotated = {each.name: tuple(frame_files(each)) for folder in folders for each in video_folders(folder)}
+    results = [_one_class(each) for each in _named(_results(predictions, None, truth), videos)]
     results = [_annotated_only(each, annotated.get(each.name, ())) for each in results]
     return _davis(str(path), [_annotated_only(each, annotated[each.name]) for each in truth]), results
+
+
+def _places(path: Path, videos: Sequence[str] | None, *, suffix: str) -> list[Path]:
+    """Return the folders or files of the named videos, or the whole folder."""
+    if videos is None:
+        return [path]
+    places = [path / f"{name}{suffix}" for name in videos]
+    missing = [place.name for place in places if not place.exists()]
+    if missing:
+        raise DataError(
+            f"{path} lacks videos",
+            seen=f"{len(missing)} of {len(places)} missing: {', '.join(missing[:5])}",
+            hint="Check the list of videos, or choose the annotations that belong to it.",
+        )
+    return places
+
+
+def _named(results: Sequence[VideoResult], videos: Sequence[str] | None) -> list[VideoResult]:
+    return [result for result in results if videos is None or result.name in videos]
 
 
 def _annotated_only(result: VideoResult, frames: Sequence[int]) -> VideoResult:
@@ -90,10 +112,13 @@ def _annotated_only(result: VideoResult, frames: Sequence[int]) -> VideoResult:
     return replace(result, num_frames=len(frames), tracks=tracks, timestamps=(), positions=())
 
 
-def _read_mots(path: Path, classes: Sequence[str], numbering: str | None) -> tuple[list[VideoResult], Sequence[str]]:
+def _read_mots(
+    path: Path, classes: Sequence[str], numbering: str | None, videos: Sequence[str] | None
+) -> tuple[list[VideoResult], Sequence[str]]:
     """Read ground truth of MOTS, and return it with the names of its classes."""
     names = (*_ten(classes)[: _IGNORE_CLASS - 1], _IGNORE)
-    truth = load(path, format="mots", classes=names, numbering=numbering)
+    files = _places(path, videos if path.is_dir() else None, suffix=".txt")
+    truth = [video for file in files for video in load(file, format="mots", classes=names, numbering=numbering)]
     found = sorted({video.classes for video in truth})
     if len(found) > 1:
         raise DataError(

@@ -2,9 +2,10 @@
 
 If an id is above 253, the tracks have the values 1, 2, ... in the order of the result instead. Each video is a folder
 `PATH/NAME/` with `00000.png`, `00001.png`, ... in the DAVIS palette, and `tracks.json` with the metadata that pixels
-cannot store. A pixel belongs to one track only: where masks overlap, it goes to the higher score, and the number of
-reassigned pixels is logged and stored in `tracks.json`. Folders of other tools have no `tracks.json`: a frame has the
-number in its file name, and 255 is void, as in the annotations of DAVIS.
+cannot store. The numbers are the positions of the frames in their source. A pixel belongs to one track only: where
+masks overlap, it goes to the higher score, and the number of reassigned pixels is logged and stored in `tracks.json`.
+Folders of other tools have no `tracks.json`: a frame has the number in its file name, and 255 is void, as in the
+annotations of DAVIS.
 """
 
 from __future__ import annotations
@@ -96,16 +97,17 @@ def _write(result: VideoResult, folder: Path) -> None:
 
     objects = _object_numbers(result)
     palette = davis_palette().tobytes()
-    digits = max(5, len(str(result.num_frames)))
+    numbers = result.positions or range(result.num_frames)
+    digits = max(5, len(str(max(numbers, default=0))))
     masks = moved = 0
     for frame in result.frames():
         owners, lost = owner_map(frame)
         moved += lost
         masks += int(np.count_nonzero(np.unique(owners)))
-        numbers = np.array([0, *(objects[i.track_id] for i in frame)], np.uint8)
-        image = Image.fromarray(numbers[owners])
+        values = np.array([0, *(objects[i.track_id] for i in frame)], np.uint8)
+        image = Image.fromarray(values[owners])
         image.putpalette(palette)
-        image.save(folder / f"{frame.index:0{digits}d}.png")
+        image.save(folder / f"{numbers[frame.index]:0{digits}d}.png")
     (folder / _SIDECAR).write_text(sidecar_text(result, objects, masks, moved), encoding="utf-8")
 
 
@@ -152,7 +154,12 @@ def _is_video(folder: Path) -> bool:
 
 
 def frame_files(folder: Path) -> dict[int, Path]:
-    """Return a map from frame number to PNG, in ascending order.
+    """Return a map from frame number to PNG, in ascending order, see `number_frames`."""
+    return number_frames(sorted(folder.glob("*.png"), key=lambda p: (len(p.stem), p.stem)))
+
+
+def number_frames(files: Sequence[Path]) -> dict[int, Path]:
+    """Return a map from frame number to file, in ascending order.
 
     The number is the one at the end of the file name. If a name has none, or a text before the number that differs from
     that of the other names, or a number too large for a frame (such as a time), the frames are numbered in order.
@@ -160,7 +167,6 @@ def frame_files(folder: Path) -> dict[int, Path]:
     Raises:
         DataError: Two files have the same number.
     """
-    files = sorted(folder.glob("*.png"), key=lambda p: (len(p.stem), p.stem))
     parts = [part for part in (re.fullmatch(r"(.*?)([0-9]+)", file.stem) for file in files) if part]
     numbers = [int(part[2]) for part in parts]
     if len(parts) < len(files) or len({part[1] for part in parts}) > 1 or max(numbers, default=0) > _LAST_FRAME:
@@ -168,7 +174,7 @@ def frame_files(folder: Path) -> dict[int, Path]:
     found: dict[int, Path] = {}
     for number, file in sorted(zip(numbers, files, strict=True)):
         if number in found:
-            raise DataError(f"{folder} has two files of frame {number}", seen=f"{found[number].name}, {file.name}")
+            raise DataError(f"{file.parent} has two files of frame {number}", seen=f"{found[number].name}, {file.name}")
         found[number] = file
     return found
 
@@ -178,9 +184,11 @@ def _read(folder: Path, *, keep_void: bool) -> VideoResult:
     sidecar = read_sidecar(folder / _SIDECAR) if (folder / _SIDECAR).is_file() else None
     if sidecar is not None:
         result, objects = sidecar.result, sidecar.objects
-        if list(files) != list(range(result.num_frames)):
+        in_order = list(range(result.num_frames))
+        if list(files) not in (in_order, list(result.positions) or in_order):
             raise DataError(f"{folder} is incomplete", seen=f"{len(files)} PNGs", expected=f"{result.num_frames}",
                             hint="Copy the folder again.")  # fmt: skip
+        files = dict(enumerate(files.values()))
     else:
         height, width = _read_png(next(iter(files.values()))).shape
         result, objects = VideoResult(folder.name, height, width, max(files) + 1, ("object",)), {}

@@ -16,7 +16,7 @@ from typing import Any
 
 from visdeploy.atomic import write_text
 from visdeploy.errors import DataError
-from visdeploy.evaluation.annotations import read_annotations
+from visdeploy.evaluation.annotations import AnnotationSet, read_annotations
 from visdeploy.evaluation.matching import Matcher, result_entries
 from visdeploy.formats.common import class_name, dump_json, read_head, shared_classes, sorted_tracks, video_head
 from visdeploy.json_fields import Entry, read_json
@@ -24,13 +24,16 @@ from visdeploy.results import Track, VideoResult
 
 logger = logging.getLogger(__name__)
 
+_OFFICIAL = ("video_id", "category_id", "score", "segmentations")
+
 
 def save(
     results: Sequence[VideoResult],
     path: Path,
     *,
     video_ids: Mapping[str, int] | None = None,
-    ground_truth: str | Path | Mapping[str, Any] | None = None,
+    ground_truth: str | Path | Mapping[str, Any] | AnnotationSet | None = None,
+    official: bool = False,
 ) -> None:
     """Write a result list.
 
@@ -41,6 +44,7 @@ def save(
             so that readers use the id.
         ground_truth: Annotation file with the ids to use: videos are matched by name, categories by class name. Without
             it, videos are numbered from 1 in the given order, and category ids are labels plus one.
+        official: Write the four official keys alone, as for an evaluation server.
 
     Raises:
         DataError: A result matches no video of the ground truth, or two results would get the same id.
@@ -49,6 +53,10 @@ def save(
     truth = _matcher(ground_truth, video_ids)
     entries: list[dict[str, Any]] = []
     for result, video_id in zip(results, _video_ids(results, truth, video_ids or {}), strict=True):
+        if official:
+            found = (_entry(result, track, video_id, truth) for track in result.tracks)
+            entries += [{key: entry[key] for key in _OFFICIAL} for entry in found]
+            continue
         if not result.tracks:
             logger.warning("%s: no tracks, therefore no entry in %s", result.name, path)
         named = not video_ids or result.name not in video_ids
@@ -62,11 +70,13 @@ def save(
 
 
 def _matcher(
-    ground_truth: str | Path | Mapping[str, Any] | None, video_ids: Mapping[str, int] | None = None
+    ground_truth: str | Path | Mapping[str, Any] | AnnotationSet | None, video_ids: Mapping[str, int] | None = None
 ) -> Matcher | None:
-    return (
-        None if ground_truth is None else Matcher(read_annotations(ground_truth, require_annotations=False), video_ids)
-    )
+    if ground_truth is None:
+        return None
+    if not isinstance(ground_truth, AnnotationSet):
+        ground_truth = read_annotations(ground_truth, require_annotations=False)
+    return Matcher(ground_truth, video_ids)
 
 
 def _video_ids(results: Sequence[VideoResult], truth: Matcher | None, given: Mapping[str, int]) -> list[int]:

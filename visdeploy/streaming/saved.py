@@ -97,11 +97,7 @@ class SavedStream:
         arrays |= {f"ready/{name}": array for name, array in _pack_results(self.ready).items()}
         if self.masks is not None:
             arrays |= {f"collected/{name}": array for name, array in _pack(self.masks, self.timestamps).items()}
-        try:
-            with replacing_file(path) as temporary, temporary.open("wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
-        except OutputError as error:
-            raise StreamError(f"the stream cannot be saved to {path}", seen=error.seen, hint=error.hint) from error
+        _write_arrays(path, arrays)
         return path
 
     @classmethod
@@ -115,14 +111,7 @@ class SavedStream:
         Raises:
             StreamError: The file is missing, damaged, of a newer schema, or was saved with another bundle.
         """
-        try:
-            check_archive(path)
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-        except Exception as error:  # zipfile, zlib and numpy raise different exceptions for damaged archives
-            raise StreamError(
-                f"{path} is not a saved stream", seen=str(error)[:200], expected="a file written by Stream.save"
-            ) from error
+        arrays = _read_arrays(path)
         header = _read_header(path, arrays.pop("header", None))
         if header.bundle != bundle:
             raise StreamError(
@@ -148,6 +137,52 @@ class SavedStream:
             masks=masks,
             timestamps=stamps,
         )
+
+
+def write_part(path: Path, masks: Mapping[int, Mapping[int, Mask]], timestamps: Sequence[float], first: int) -> None:
+    """Write the collected results of some consecutive frames.
+
+    Args:
+        path: The file.
+        masks: Map from track id to frame index to mask, for these frames alone.
+        timestamps: Timestamps of these frames.
+        first: Index of the first one.
+
+    Raises:
+        StreamError: The file cannot be written.
+    """
+    counted = {track: {frame - first: mask for frame, mask in frames.items()} for track, frames in masks.items()}
+    _write_arrays(path, _pack(counted, timestamps))
+
+
+def read_part(path: Path, size: tuple[int, int] | None, first: int) -> tuple[dict[int, dict[int, Mask]], list[float]]:
+    """Return the masks and the timestamps that `write_part` wrote.
+
+    Raises:
+        StreamError: The file is missing or damaged.
+    """
+    arrays = _read_arrays(path)
+    masks, stamps = _unpack(path, arrays, size, len(arrays.get("timestamps", ())))
+    return {t: {first + frame: mask for frame, mask in frames.items()} for t, frames in masks.items()}, stamps
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+    try:
+        with replacing_file(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+    except OutputError as error:
+        raise StreamError(f"the stream cannot be saved to {path}", seen=error.seen, hint=error.hint) from error
+
+
+def _read_arrays(path: Path) -> dict[str, Array]:
+    try:
+        check_archive(path)
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:  # zipfile, zlib and numpy raise different exceptions for damaged archives
+        raise StreamError(
+            f"{path} is not a saved stream", seen=str(error)[:200], expected="a file written by Stream.save"
+        ) from error
 
 
 def _read_header(path: Path, array: Array | None) -> _Header:

@@ -20,6 +20,7 @@ from visdeploy.backends.base import State
 from visdeploy.errors import StreamError
 from visdeploy.masks import Mask
 from visdeploy.results import FrameResult, Track, VideoResult
+from visdeploy.streaming.parts import load_parts, save_parts
 from visdeploy.streaming.pipeline import Pipeline
 from visdeploy.streaming.preprocessing import check_frame
 from visdeploy.streaming.saved import SavedStream
@@ -90,7 +91,7 @@ class Stream:
         if not (math.isfinite(fps) and fps >= 0):
             raise StreamError("invalid frame rate of a stream", seen=str(fps), expected="frames per second, or 0")
         self.name, self.fps = name, float(fps)
-        self.num_frames = self.num_results = 0
+        self.num_frames = self.num_results = self._num_kept = 0
         self._pipeline, self._identity, self._closed, self._flushed = pipeline, identity, False, False
         self._feeder: Feeder = pipeline.feeder
         self._ready: deque[FrameResult] = deque()
@@ -227,12 +228,29 @@ class Stream:
         Raises:
             StreamError: The stream is closed, or the file cannot be written.
         """
+        return self._saved().write(Path(path))
+
+    @_serial
+    def save_parts(self, folder: str | os.PathLike[str]) -> None:
+        """Write the state of the stream to a folder, and those collected results that the folder does not contain yet.
+
+        Repeated saving of a long stream thus writes every result once.
+
+        Args:
+            folder: Existing folder; always the same for one stream.
+
+        Raises:
+            StreamError: See `save`.
+        """
+        self._num_kept = save_parts(self._saved(), Path(folder), self._num_kept)
+
+    def _saved(self) -> SavedStream:
         self._check_open("save")
         if self._flushed:
             raise StreamError("cannot save the stream: it is flushed", hint="Save it before the call of flush().")
         if not self._identity:
             raise StreamError("this stream cannot be saved", seen="no bundle", expected="a stream of a VISPredictor")
-        saved = SavedStream(
+        return SavedStream(
             bundle=self._identity,
             name=self.name,
             fps=self.fps,
@@ -246,7 +264,6 @@ class Stream:
             masks=None if self._collected is None else self._collected.masks,
             timestamps=[] if self._collected is None else self._collected.timestamps,
         )
-        return saved.write(Path(path))
 
     @classmethod
     def load(cls, pipeline: Pipeline, path: str | os.PathLike[str], *, identity: str) -> Stream:
@@ -255,7 +272,21 @@ class Stream:
         Raises:
             StreamError: The file is missing or damaged, or was saved with another bundle.
         """
-        saved = SavedStream.read(Path(path), bundle=identity)
+        return cls._restore(pipeline, SavedStream.read(Path(path), bundle=identity), identity)
+
+    @classmethod
+    def load_parts(cls, pipeline: Pipeline, folder: str | os.PathLike[str], *, identity: str) -> Stream:
+        """Continue a stream from a folder that `save_parts` wrote.
+
+        Raises:
+            StreamError: A file is missing or damaged, or was saved with another bundle.
+        """
+        stream = cls._restore(pipeline, load_parts(Path(folder), bundle=identity), identity)
+        stream._num_kept = stream.num_results
+        return stream
+
+    @classmethod
+    def _restore(cls, pipeline: Pipeline, saved: SavedStream, identity: str) -> Stream:
         stream = cls(pipeline, identity=identity, collect=saved.masks is not None, name=saved.name, fps=saved.fps)
         if saved.size is not None:
             prepare = pipeline.preprocess
