@@ -1,0 +1,55 @@
+"""Blocks of a GIF file (GIF89a, section 'Appendix B')."""
+
+from __future__ import annotations
+
+from typing import Any, BinaryIO
+
+from visdeploy.video.integrity.structure import Ending, Structure, unreadable
+
+_EXTENSION, _IMAGE, _TRAILER, _GRAPHIC_CONTROL = 0x21, 0x2C, 0x3B, 0xF9
+
+
+def examine(file: BinaryIO, size: int, **_: Any) -> Structure:
+    """Examine the blocks up to the trailer. Some programs omit the trailer."""
+    head = file.read(13)
+    if len(head) == 13:
+        file.seek(_table(head[10]), 1)
+    images, announced = 0, False
+    while file.tell() <= size:
+        position = file.tell()
+        kind = file.read(1)
+        if not kind:
+            if announced:
+                return Structure(Ending.CUT, "the file ends before an image that it announces", images)
+            return Structure(Ending.OPEN, pictures=images)
+        if kind[0] == _TRAILER:
+            return Structure(Ending.STATED, pictures=images)
+        if kind[0] == _EXTENSION:
+            announced = file.read(1) == bytes([_GRAPHIC_CONTROL])
+        elif kind[0] == _IMAGE:
+            announced = False
+            frame = file.read(9)
+            file.seek((_table(frame[8]) if len(frame) == 9 else 0) + 1, 1)
+        elif kind != b"\0":
+            return Structure(Ending.BROKEN, unreadable(position, "block"), images)
+        else:
+            continue
+        if not _skip_data(file):
+            break
+        images += kind[0] == _IMAGE
+    return Structure(Ending.CUT, "the file ends inside a block", images)
+
+
+def _table(flags: int) -> int:
+    """Return the number of bytes of a colour table."""
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _skip_data(file: BinaryIO) -> bool:
+    """Skip sub-blocks up to the empty one; return whether the file contains it."""
+    while length := file.read(1):
+        if length == b"\0":
+            return True
+        if len(file.read(length[0])) < length[0]:
+            return False
+    return False
