@@ -49,8 +49,9 @@ class DisplayTimes:
 
     def __init__(self, stream: Any) -> None:
         self._unit = stream.time_base
-        self._waiting: list[int] | None = [] if self._unit and stream.codec_context.has_b_frames else None
+        self._waiting: list[tuple[int, int]] | None = [] if self._unit and stream.codec_context.has_b_frames else None
         self._delay: int | None = None
+        self._recording = self._last = 0
 
     def add(self, packet: av.Packet) -> None:
         """Note the time of a packet with a picture."""
@@ -63,18 +64,20 @@ class DisplayTimes:
                 self._waiting = None
                 return
             self._delay = delay
-        heappush(self._waiting, stamp)
+        self._recording += (self._last - stamp) * self._unit > _RESTART
+        self._last = stamp
+        heappush(self._waiting, (self._recording, stamp))
 
     def drop(self, packet: av.Packet) -> None:
         """Forget the time of a packet that could not be decoded."""
         stamp = _stamp(packet)
-        if self._waiting and stamp in self._waiting:
-            self._waiting.remove(stamp)
+        if self._waiting and stamp is not None and (entry := (self._recording, stamp)) in self._waiting:
+            self._waiting.remove(entry)
             heapify(self._waiting)
 
     def take(self, frame: av.VideoFrame) -> float | None:
         """Return the time of the next picture in seconds; None if unknown."""
-        return float(heappop(self._waiting) * self._unit) if self._waiting else frame.time
+        return float(heappop(self._waiting)[1] * self._unit) if self._waiting else frame.time
 
 
 def _stamp(packet: av.Packet) -> int | None:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import av
 
 
+_HIDING = ("vp8", "vp9", "av1", "libvpx", "libdav1d", "libaom")
+"""Decoders of codecs with packets that only help to predict others."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """Failure of the demuxer, after which nothing more can be read, or of the decoder at one packet."""
@@ -24,6 +28,11 @@ class Fault:
 class Decoding:
     """Iterator over the decoded pictures of a stream and the faults between them.
 
+    Args:
+        container: The opened file.
+        stream: Its stream.
+        ahead: Decode several frames at a time. FFmpeg then loses the last ones of a truncated file.
+
     Attributes:
         stream: The stream.
         packets: Number of packets with data of visible pictures.
@@ -31,12 +40,13 @@ class Decoding:
         headless: Number of packets before the first key frame, as in streams that were cut without encoding anew.
         pictures: Number of decoded pictures.
         corrupt: Number of packets which the demuxer found to be incomplete.
+        faults: Number of faults.
         times: Times of the pictures.
     """
 
-    def __init__(self, container: av.container.InputContainer, stream: Any) -> None:
-        stream.thread_type = "AUTO"
-        self.packets = self.empty = self.headless = self.pictures = self.corrupt = 0
+    def __init__(self, container: av.container.InputContainer, stream: Any, *, ahead: bool = True) -> None:
+        stream.thread_type = "AUTO" if ahead else "SLICE"
+        self.packets = self.empty = self.headless = self.pictures = self.corrupt = self.faults = 0
         self.stream, self._keyed = stream, False
         self.times = DisplayTimes(stream)
         self._ahead: deque[av.VideoFrame | Fault] = deque()
@@ -49,6 +59,21 @@ class Decoding:
             if not isinstance(item, Fault):
                 return item
         return None
+
+    @property
+    def undecoded(self) -> int:
+        """Number of packets from the first key frame on that gave no picture; 0 for codecs with hidden pictures."""
+        hides = self.stream.codec_context.name.startswith(_HIDING)
+        return 0 if hides else max(0, self.packets - self.headless - self.pictures)
+
+    @property
+    def intra_only(self) -> bool:
+        """Whether every packet is a picture of its own."""
+        return bool(self.stream.codec_context.codec.intra_only)
+
+    def may_have_lost(self, *, damaged: bool) -> bool:
+        """Return whether the decoder may have lost frames: FFmpeg hides errors at the end, where it returns several."""
+        return self.undecoded > 0 or (self.pictures < self.packets and (damaged or self.faults > 0))
 
     def __iter__(self) -> Iterator[av.VideoFrame | Fault]:
         while self._ahead:
@@ -64,6 +89,7 @@ class Decoding:
                 packet = next(packets, None)
             except (av.FFmpegError, OSError) as error:
                 yield from self._decode(_end(stream))
+                self.faults += 1
                 yield Fault(error, final=True)
                 return
             if packet is None:
@@ -84,6 +110,7 @@ class Decoding:
         except (av.FFmpegError, OSError, ValueError) as error:
             self.times.drop(packet)
             if not self.headless or self.pictures:
+                self.faults += 1
                 yield Fault(error)
             return
         self.pictures += len(frames)

@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 _TEXT_ART = {"tty", "bin", "adf", "idf", "xbin"}
 _PLAYABLE = "a video file that FFmpeg can decode"
 _HINT = (
-    "Copy the file again, or use the frames that it contains: on_error='skip' (pass over damage) or 'stop' (end at it); "
-    "on the command line, --on-damage skip or stop-here."
+    "Copy the file again, or use the frames that it contains: on_error='skip' (pass over damage) or 'stop' (end at "
+    "it); on the command line, --on-damage skip or stop-here."
 )
 
 
@@ -63,7 +63,7 @@ class VideoSource(Source):
         super()._reset()
         self._evidence: Evidence | None = None
 
-    def _open(self) -> Decoding:
+    def _open(self, *, ahead: bool = True) -> Decoding:
         """Open the file, and decode its first frame: the turn of the frames is known only from them."""
         import av
 
@@ -78,7 +78,7 @@ class VideoSource(Source):
         except (av.FFmpegError, OSError, ValueError) as error:
             self._refuse(error)
         try:
-            decoding = Decoding(container, self._read_header(container))
+            decoding = Decoding(container, self._read_header(container), ahead=ahead)
         except SourceError:
             container.close()
             raise
@@ -144,7 +144,28 @@ class VideoSource(Source):
             seconds = decoding.times.take(item)
             yield clock(seconds if late is None else late), partial(self._pixels, item, convert)
             late = None
-        self._check_end(decoding)
+        self._evidence = self._collect(decoding)
+        if not self._remote and decoding.may_have_lost(damaged=bool(self._evidence.damage())):
+            known, reported = decoding.pictures, decoding.faults > 0
+            self.close()
+            decoding = self._open(ahead=False)
+            for frame, seconds in self._behind(decoding, known, reported=reported):
+                yield clock(seconds), partial(self._pixels, frame, convert)
+            self._evidence = self._collect(decoding)
+        self._check_end(decoding, self._evidence)
+
+    def _behind(
+        self, decoding: Decoding, known: int, *, reported: bool
+    ) -> Iterator[tuple[av.VideoFrame, float | None]]:
+        """Yield the frames behind the first `known` ones, with their times."""
+        for item in decoding:
+            if not isinstance(item, Fault):
+                seconds = decoding.times.take(item)
+                known -= 1
+                if known < 0:
+                    yield item, seconds
+            elif not reported:
+                self._report(item)
 
     def _report(self, fault: Fault) -> None:
         """Raise a `SourceError` for a fault, unless it concerns one packet and `on_error` is `skip`."""
@@ -157,22 +178,27 @@ class VideoSource(Source):
             raise error from fault.error
         self._pass_over(error)
 
-    def _check_end(self, decoding: Decoding) -> None:
+    def _collect(self, decoding: Decoding) -> Evidence:
+        structure = None
+        if not self._remote:
+            stream = decoding.stream
+            form = stream.container.format.name
+            structure = examine(Path(self._location), form, index=stream.index, identity=stream.id)
+        return collect(decoding, structure)  # after decoding, when all indexes are read
+
+    def _check_end(self, decoding: Decoding, evidence: Evidence) -> None:
         """Raise a `SourceError` if frames are missing, by the rule of `visdeploy.video.verdict`."""
         if decoding.packets == 0:
             raise SourceError(f"{self.path} contains no frames", expected=_PLAYABLE)
         if decoding.headless and decoding.pictures < decoding.packets:
             logger.warning("%s starts in the middle of a group of pictures; %d frames before the first key frame "
                            "cannot be decoded", self.name, decoding.headless)  # fmt: skip
-        structure = None
-        if not self._remote:
-            stream = decoding.stream
-            form = stream.container.format.name
-            structure = examine(Path(self._location), form, index=stream.index, identity=stream.id)
-        self._evidence = collect(decoding, structure)
-        if lost := self._evidence.damage():
+        elif evidence.undecoded:
+            logger.warning("%s: %d of %d coded frames gave no picture",
+                           self.name, evidence.undecoded, decoding.packets)  # fmt: skip
+        if lost := evidence.damage():
             raise SourceError(
-                f"{self.path} is {'truncated' if self._evidence.truncated else 'damaged'}",
+                f"{self.path} is {'truncated' if evidence.truncated else 'damaged'}",
                 seen=f"{decoding.pictures} frames; {lost}",
                 hint=_HINT,
             )

@@ -66,7 +66,8 @@ def _gain() -> npt.NDArray[np.float32]:
     """Return the factor from light as a part of the peak to SDR light as a part of its white."""
     light = np.linspace(0, 1, 1 << _BITS) * _PEAK
     light[0] = 1e-3
-    return (compress(light) / _WHITE / (light / _PEAK)).astype(np.float32)
+    gain: Floats = compress(light) / _WHITE / (light / _PEAK)
+    return gain.astype(np.float32)
 
 
 @cache

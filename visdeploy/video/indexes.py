@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -33,15 +34,17 @@ def collect(decoding: Decoding, structure: Structure | None) -> Evidence:
     """
     stream, name = decoding.stream, decoding.stream.container.format.name
     entries, whole = _indexed(stream), decoding.packets - decoding.corrupt
+    evidence = partial(Evidence, undecoded=decoding.undecoded, structure=structure)
+    if decoding.intra_only and decoding.undecoded:
+        return evidence(decoding.pictures, decoding.packets)
     if structure is not None and name == "avi":
         if structure.ending is Ending.STATED:
-            return Evidence(whole, entries or None, structure=structure)
-        filled = 0 < stream.frames <= whole + decoding.empty
-        return Evidence(whole, whole if filled else None, structure=structure)
+            return evidence(whole, entries or None)
+        return evidence(whole, whole if 0 < stream.frames <= whole + decoding.empty else None)
     if structure is not None and "mp4" in name.split(",") and entries and not structure.fragmented:
-        return Evidence(whole, entries, structure=structure)
+        return evidence(whole, entries)
     announced = max(entries, (structure and structure.pictures) or 0)
-    return Evidence(decoding.packets, None, announced, decoding.corrupt, structure)
+    return evidence(decoding.packets, announced=announced, corrupt=decoding.corrupt)
 
 
 def _indexed(stream: av.VideoStream) -> int:

@@ -3,8 +3,8 @@
 A video is damaged if the demuxer or the decoder fails, if the decoder conceals damage, if frames that its index or its
 parts announce are not in it, or if it ends or breaks inside a part that can hold frames. It is complete if there is no
 such sign, and either the index of the whole file is fulfilled, whichever bytes are missing behind its frames, or the
-file reaches the end that its container states. Otherwise it is unknown. Counts and durations in headers are no
-evidence, because programs write wrong ones.
+file reaches the end that its container states. Otherwise, or if coded frames gave no picture, it is unknown. Counts and
+durations in headers are no evidence, because programs write wrong ones.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Evidence:
         indexed: Number of coded pictures according to an index of the whole file; None without one.
         announced: Number of coded pictures that parts of the file announce; 0 if unknown.
         corrupt: Number of coded pictures that the demuxer found to be incomplete.
+        undecoded: Number of coded pictures from which the decoder made none, although it found no fault.
         structure: Structure of the file; None if it was not examined.
     """
 
@@ -33,6 +34,7 @@ class Evidence:
     indexed: int | None = None
     announced: int = 0
     corrupt: int = 0
+    undecoded: int = 0
     structure: Structure | None = None
 
     @property
@@ -59,4 +61,5 @@ class Evidence:
         """Return the verdict."""
         if self.damage():
             return "damaged"
-        return "complete" if self.indexed is not None or self._ending is Ending.STATED else "unknown"
+        ended = self.indexed is not None or self._ending is Ending.STATED
+        return "complete" if ended and not self.undecoded else "unknown"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, BinaryIO
 
 from visdeploy.video.integrity.structure import Ending, Structure, unreadable
 
+_FRAME = re.compile(rb"\x21\xf9\x04.{4}\x00\x2c", re.DOTALL)  # graphic control extension and image
 _EXTENSION, _IMAGE, _TRAILER, _GRAPHIC_CONTROL = 0x21, 0x2C, 0x3B, 0xF9
 
 
@@ -23,6 +25,10 @@ def examine(file: BinaryIO, size: int, **_: Any) -> Structure:
                 return Structure(Ending.CUT, "the file ends before an image that it announces", images)
             return Structure(Ending.OPEN, pictures=images)
         if kind[0] == _TRAILER:
+            file.seek(0)
+            found = len(_FRAME.findall(file.read()))
+            if found > images:
+                return Structure(Ending.BROKEN, f"{found} images, but only {images} in readable blocks", found)
             return Structure(Ending.STATED, pictures=images)
         if kind[0] == _EXTENSION:
             announced = file.read(1) == bytes([_GRAPHIC_CONTROL])

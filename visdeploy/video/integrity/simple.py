@@ -10,13 +10,23 @@ _FLV_TAGS = (8, 9, 18)  # sound, pictures, metadata
 
 
 def examine_riff(file: BinaryIO, size: int, **_: Any) -> Structure:
-    """Examine the length of an AVI file; a recorder that was interrupted leaves it at 0."""
+    """Examine the chunks of an AVI file; a recorder that was interrupted leaves its length at 0."""
     head = file.read(12)
     length = int.from_bytes(head[4:8], "little")
     if head[:4] != b"RIFF" or length == 0:
         return Structure(Ending.OPEN)
     lost = 8 + length - size
-    return Structure(Ending.CUT, missing(lost, "the file")) if lost > 0 else Structure(Ending.STATED)
+    if lost > 0:
+        return Structure(Ending.CUT, missing(lost, "the file"))
+    position = 12
+    while position + 8 <= 8 + length:
+        file.seek(position)
+        head = file.read(8)
+        if not all(32 <= letter < 127 for letter in head[:4]):
+            return Structure(Ending.BROKEN, unreadable(position, "chunk"))
+        position += 8 + int.from_bytes(head[4:], "little")
+        position += position % 2
+    return Structure(Ending.STATED)
 
 
 def examine_flv(file: BinaryIO, size: int, **_: Any) -> Structure:
@@ -31,5 +41,9 @@ def examine_flv(file: BinaryIO, size: int, **_: Any) -> Structure:
         length = 11 + int.from_bytes(head[1:4], "big")
         if len(head) < 11 or position + length > size:
             return Structure(Ending.CUT, missing(max(1, position + length - size), "the last tag"))
-        position += length + 4
+        position += length
+        file.seek(position)
+        if int.from_bytes(file.read(4), "big") not in (0, length):
+            return Structure(Ending.BROKEN, unreadable(position, "length of the previous tag"))
+        position += 4
     return Structure(Ending.OPEN)

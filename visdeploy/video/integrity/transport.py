@@ -29,9 +29,7 @@ def examine(file: BinaryIO, size: int, *, identity: int, **_: Any) -> Structure:
         if len(wrong):
             return Structure(Ending.BROKEN, unreadable(position + int(wrong[0]) * length, "packet"))
         if (lost := counters.gap(packets)) is not None:
-            return Structure(
-                Ending.BROKEN, unreadable(position + lost * length, "continuation")
-            )
+            return Structure(Ending.BROKEN, unreadable(position + lost * length, "continuation"))
         position += len(packets) * length
     file.seek(position)
     tail = file.read()
