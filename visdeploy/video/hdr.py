@@ -57,8 +57,8 @@ def tone_map(pixels: npt.NDArray[np.uint16], transfer: str, *, wide: bool = True
 def _decoded(transfer: str) -> npt.NDArray[np.float32]:
     """Return the light of every code: of the display for PQ, of the scene for HLG, each as a part of the peak."""
     codes = np.linspace(0, 1, 1 << _BITS)
-    light = pq_decode(codes) / _PEAK if transfer == "PQ" else hlg_decode(codes)
-    return np.minimum(light, 1).astype(np.float32)
+    light: Floats = pq_decode(codes) / _PEAK if transfer == "PQ" else hlg_decode(codes)
+    return light.clip(0, 1).astype(np.float32)
 
 
 @cache

@@ -12,7 +12,10 @@ _EXTENSION, _IMAGE, _TRAILER, _GRAPHIC_CONTROL = 0x21, 0x2C, 0x3B, 0xF9
 
 
 def examine(file: BinaryIO, size: int, **_: Any) -> Structure:
-    """Examine the blocks up to the trailer. Some programs omit the trailer."""
+    """Examine the blocks up to the trailer, which some programs omit.
+
+    Only images with a graphic control extension are counted: others are parts of the picture before them.
+    """
     head = file.read(13)
     if len(head) == 13:
         file.seek(_table(head[10]), 1)
@@ -31,9 +34,9 @@ def examine(file: BinaryIO, size: int, **_: Any) -> Structure:
                 return Structure(Ending.BROKEN, f"{found} images, but only {images} in readable blocks", found)
             return Structure(Ending.STATED, pictures=images)
         if kind[0] == _EXTENSION:
-            announced = file.read(1) == bytes([_GRAPHIC_CONTROL])
+            announced = file.read(1) == bytes([_GRAPHIC_CONTROL]) or announced
         elif kind[0] == _IMAGE:
-            announced = False
+            images, announced = images + announced, False
             frame = file.read(9)
             file.seek((_table(frame[8]) if len(frame) == 9 else 0) + 1, 1)
         elif kind != b"\0":
@@ -42,7 +45,6 @@ def examine(file: BinaryIO, size: int, **_: Any) -> Structure:
             continue
         if not _skip_data(file):
             break
-        images += kind[0] == _IMAGE
     return Structure(Ending.CUT, "the file ends inside a block", images)
 
 
