@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _HIDING = ("vp8", "vp9", "av1", "libvpx", "libdav1d", "libaom")
 """Decoders of codecs with packets that only help to predict others."""
+_WITH_HEADERS = {"avi", "flv", "matroska", "mov"}
+"""Containers that store the headers of a stream apart from its packets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class Decoding:
         self.packets = self.empty = self.headless = self.pictures = self.corrupt = self.faults = 0
         self.stream, self._keyed = stream, False
         self.times = DisplayTimes(stream)
+        # without the headers of the stream, packets before the first key frame are faulty to the decoder
+        self._joins = container.format.name.split(",")[0] not in _WITH_HEADERS
         self._ahead: deque[av.VideoFrame | Fault] = deque()
         self._items = self._run(container, stream)
 
@@ -109,7 +113,7 @@ class Decoding:
             return
         except (av.FFmpegError, OSError, ValueError) as error:
             self.times.drop(packet)
-            if not self.headless or self.pictures:
+            if not (self._joins and self.headless) or self.pictures:
                 self.faults += 1
                 yield Fault(error)
             return

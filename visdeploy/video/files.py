@@ -196,6 +196,10 @@ class VideoSource(Source):
         elif evidence.undecoded:
             logger.warning("%s: %d of %d coded frames gave no picture",
                            self.name, evidence.undecoded, decoding.packets)  # fmt: skip
+        if decoding.pictures == 0:
+            raise SourceError(
+                f"{self.path}: no frame can be decoded", seen=f"{decoding.packets} coded frames", hint=_HINT
+            )
         if lost := evidence.damage():
             raise SourceError(
                 f"{self.path} is {'truncated' if evidence.truncated else 'damaged'}",
