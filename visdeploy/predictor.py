@@ -141,7 +141,7 @@ class VISPredictor:
                 raise SourceError(f"{opened.name} holds no frame", expected="at least one frame")
             result = stream.result()
             result.fps, result.expected_frames, result.source = opened.fps, opened.expected_frames, opened.path
-            result.address = opened.address
+            result.address, result.verdict = opened.address, opened.verdict
             if positions != list(range(len(positions))):
                 result.positions = positions
             return result

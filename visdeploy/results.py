@@ -20,6 +20,8 @@ from visdeploy.masks import Mask
 if TYPE_CHECKING:
     import supervision as sv
 
+    from visdeploy.video.verdict import Verdict
+
 Box = tuple[float, float, float, float]
 
 
@@ -130,6 +132,7 @@ class VideoResult:
         timestamps: Time of every processed frame, in seconds since the start of the source.
         source: Path or URL of the frames, from which `render` reads them again; None if there is none.
         positions: Position of every processed frame in its source, from 0; empty if they are 0, 1, 2, ...
+        verdict: Whether the source was `complete`, `damaged` or `unknown`, see `visdeploy.video.Source`.
         address: `source` with user, password and query, for `render`; not written to files.
     """
 
@@ -144,6 +147,7 @@ class VideoResult:
     timestamps: Sequence[float] = ()
     source: str | None = None
     positions: Sequence[int] = ()
+    verdict: Verdict = "unknown"
     address: str | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +25,16 @@ if TYPE_CHECKING:
     from visdeploy.predictor import VISPredictor
     from visdeploy.results import VideoResult
     from visdeploy.video import Source
+    from visdeploy.video.source import OnError
+
+
+class OnDamage(str, Enum):
+    """Responses to damage in a source; the values are those of the command line."""
+
+    ERROR, SKIP, STOP_HERE = "error", "skip", "stop-here"
+
+
+_ON_ERROR: dict[OnDamage, OnError] = {OnDamage.ERROR: "raise", OnDamage.SKIP: "skip", OnDamage.STOP_HERE: "stop"}
 
 Metrics = Annotated[
     list[str] | None,
@@ -58,6 +69,10 @@ def predict(
     threads: Threads = None,
     tf32: Tf32 = False,
     max_frames: Annotated[int | None, typer.Option(help="Stop after this many frames.", min=1)] = None,
+    on_damage: Annotated[
+        OnDamage,
+        typer.Option(help="For missing or damaged frames: fail, pass over them, or use the frames before them."),
+    ] = OnDamage.ERROR,
     min_score: Annotated[
         float | None, typer.Option(help="Omit tracks below this score; default: keep all.", min=0, max=1)
     ] = None,
@@ -82,15 +97,16 @@ def predict(
         if partial is not None:
             partial.check()
 
+    limits: dict[str, Any] = {"max_frames": max_frames, "on_error": _ON_ERROR[on_damage]}
     opened = None
     if is_live(source):
         check(None)
     else:
-        opened = open_source(source, max_frames=max_frames)
+        opened = open_source(source, **limits)
         check(opened)
     predictor = VISPredictor(bundle, device=device, threads=threads, tf32=tf32)
     if opened is None:
-        opened = open_source(source, max_frames=max_frames)
+        opened = open_source(source, **limits)
         check(opened)
     with partial or nullcontext():
         video = _track(predictor, opened, Path(source).name or source, partial)
@@ -176,7 +192,7 @@ def _print_tracks(video: VideoResult) -> None:
         if t.masks
     ]
     shown = rows[:20]
-    title = f"{video.name}: {len(rows)} tracks in {video.num_frames} frames"
+    title = f"{video.name}: {len(rows)} tracks in {video.num_frames} frames, source {video.verdict}"
     stdout.print(table(title, ("track", "class", "score", "frames", "span"), shown))
     if len(rows) > len(shown):
         stderr.print(f"{len(rows) - len(shown)} more tracks not shown; use --min-score to omit tracks with low scores")

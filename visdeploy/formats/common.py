@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast, get_args
 
 from visdeploy.errors import DataError
 from visdeploy.json_fields import MAX_SIDE, Entry
 from visdeploy.results import Track, VideoResult
+from visdeploy.video.verdict import Verdict
 
 
 def dump_json(value: Any, what: str) -> str:
@@ -30,6 +31,7 @@ def video_head(result: VideoResult) -> dict[str, Any]:
         "expected_frames": result.expected_frames,
         "timestamps": [float(t) for t in result.timestamps],
         "source": result.source,
+        "verdict": result.verdict,
     }
     return head | ({"positions": [int(p) for p in result.positions]} if result.positions else {})
 
@@ -65,9 +67,14 @@ def read_head(
         timestamps=entry.list_of("timestamps", float),
         source=entry.text("source", None),
         positions=tuple(map(int, entry.list_of("positions", int))),
+        verdict=_verdict(entry.text("verdict", "unknown")),
     )
     result.check_positions()
     return result
+
+
+def _verdict(text: str) -> Verdict:
+    return cast(Verdict, text) if text in get_args(Verdict) else "unknown"
 
 
 def read_track(entry: Entry, classes: Sequence[str]) -> Track:

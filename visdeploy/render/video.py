@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,10 @@ def render_video(
     with ExitStack() as stack:
         opened = stack.enter_context(open_source(source, on_error="skip"))
         frames = stack.enter_context(closing(_matching(result, opened)))
-        first = next(frames, None)  # whether a video is turned, and its pixels with it, is known afterwards
-        aspect = opened.pixel_aspect
         writer = stack.enter_context(
-            VideoWriter(path, result.width, result.height, rate, quality=quality, pixel_aspect=aspect)
+            VideoWriter(path, result.width, result.height, rate, quality=quality, pixel_aspect=opened.pixel_aspect)
         )
-        for index, frame in enumerate(() if first is None else chain((first,), frames)):
+        for index, frame in enumerate(frames):
             image = draw_styled(frame.image, result.frame(index), look)
             writer.write(image, result.timestamps[index] if stamped else None)
             if progress is not None:

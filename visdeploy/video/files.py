@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from visdeploy.errors import SourceError
-from visdeploy.video.integrity import missing_bytes
+from visdeploy.video.clock import Clock
+from visdeploy.video.decoding import Decoding, Fault
+from visdeploy.video.indexes import claimed_frames, collect, late_start
+from visdeploy.video.integrity import examine
 from visdeploy.video.pixels import RgbConverter
 from visdeploy.video.source import Image, OnError, RawFrame, Source
+from visdeploy.video.verdict import Evidence, Verdict
 
 if TYPE_CHECKING:
     import av
@@ -24,6 +27,10 @@ logger = logging.getLogger(__name__)
 # With these demuxers FFmpeg decodes any text or binary file as an image of a terminal.
 _TEXT_ART = {"tty", "bin", "adf", "idf", "xbin"}
 _PLAYABLE = "a video file that FFmpeg can decode"
+_HINT = (
+    "Copy the file again, or use the frames that it contains: on_error='skip' (pass over damage) or 'stop' (end at "
+    "it); on the command line, --on-damage skip or stop-here."
+)
 
 
 class VideoSource(Source):
@@ -50,10 +57,14 @@ class VideoSource(Source):
             self.files = (Path(self._location),)
         self._timeout, self._options = timeout, options
         self._container: av.container.InputContainer | None = None
-        self._warned_turn = self._sideways = False
-        self._open()
+        self._decoding: Decoding | None = self._open()
 
-    def _open(self) -> av.container.InputContainer:
+    def _reset(self) -> None:
+        super()._reset()
+        self._evidence: Evidence | None = None
+
+    def _open(self, *, ahead: bool = True) -> Decoding:
+        """Open the file, and decode its first frame: the turn of the frames is known only from them."""
         import av
 
         if not self._remote:
@@ -67,12 +78,16 @@ class VideoSource(Source):
         except (av.FFmpegError, OSError, ValueError) as error:
             self._refuse(error)
         try:
-            self._read_header(container)
+            decoding = Decoding(container, self._read_header(container), ahead=ahead)
         except SourceError:
             container.close()
             raise
         self._container = container
-        return container
+        if (first := decoding.first()) is not None:
+            sideways = first.rotation % 180 == 90
+            self.height, self.width = (first.width, first.height) if sideways else (first.height, first.width)
+            self.pixel_aspect = 1 / self._stored_aspect if sideways else self._stored_aspect
+        return decoding
 
     def _refuse(self, error: Exception) -> NoReturn:
         hint = (
@@ -83,7 +98,7 @@ class VideoSource(Source):
         detail = (getattr(error, "strerror", None) or str(error)).replace(self._location, str(self.path))
         raise SourceError(f"cannot open {self.path}", seen=detail, expected=_PLAYABLE, hint=hint) from error
 
-    def _read_header(self, container: av.container.InputContainer) -> None:
+    def _read_header(self, container: av.container.InputContainer) -> av.VideoStream:
         from av.stream import Disposition
 
         if container.format.name in _TEXT_ART:
@@ -106,109 +121,108 @@ class VideoSource(Source):
                 hint="Convert the file, for example to H.264.",
             )
         stream = max(decodable, key=_preference)
-        self._stream_index = stream.index
         rate = stream.average_rate or stream.guessed_rate
         self.fps = float(rate) / self.step if rate else 0.0
         self.height, self.width = stream.codec_context.height or None, stream.codec_context.width or None
-        if stream.sample_aspect_ratio and stream.sample_aspect_ratio > 0:
-            self.pixel_aspect = Fraction(stream.sample_aspect_ratio)
-        self._claimed = _claimed_frames(stream)
-        if self._claimed is not None:
-            self.expected_frames = self.estimated_frames = self._limit(self._claimed)
+        self._stored_aspect = Fraction(max(stream.sample_aspect_ratio or 0, 0)) or Fraction(1)
+        self._late = late_start(stream)
+        claimed = claimed_frames(stream)
+        if claimed is not None:
+            self.expected_frames = self.estimated_frames = self._limit(claimed)
         elif container.duration and rate:
             self.estimated_frames = self._limit(max(1, round(container.duration / 1e6 * float(rate))))
+        return stream
 
     def _read(self) -> Iterator[RawFrame]:
-        container = self._container or self._open()
-        stream: Any = container.streams[self._stream_index]
-        stream.thread_type = "AUTO"
-        convert, clock = RgbConverter(), _Clock(self.fps * self.step)
-        self._packets, late = 0, _late_start(stream)
-        for frame in self._decode(container, stream):
-            yield clock(frame.time if late is None else late), partial(self._pixels, frame, convert)
-            late = None
-        self._check_end()
-
-    def _check_end(self) -> None:
-        """Raise a `SourceError` if the file has fewer frames or bytes than its header states."""
-        if self._packets == 0:
-            raise SourceError(f"{self.path} contains no frames", expected=_PLAYABLE)
-        got, claimed = self._position + 1, self._claimed
-        if claimed is not None and got >= claimed:
-            return
-        lost = 0 if self._remote else missing_bytes(Path(self._location))
-        if claimed is not None and self._packets < claimed:
-            expected = f"{claimed} frames according to its header"
-        elif lost:
-            expected = f"{lost} more bytes according to its header"
-        else:
-            return
-        hint = "Copy the file again, or pass on_error='stop' to use the frames it contains."
-        raise SourceError(f"{self.path} is truncated", seen=f"{got} frames", expected=expected, hint=hint)
-
-    def _decode(self, container: av.container.InputContainer, stream: Any) -> Iterator[av.VideoFrame]:
-        import av
-
-        packets = container.demux(stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except (av.FFmpegError, OSError) as error:
-                raise self._damaged(error) from error
-            if packet is None:
-                return
-            if packet.size and not packet.is_discard and not packet.is_corrupt:
-                self._packets += 1
-            try:
-                frames = packet.decode()
-            except (av.FFmpegError, OSError, ValueError) as error:
-                self._pass_over(self._damaged(error))
+        decoding = self._decoding or self._open()
+        self._decoding = None
+        convert, clock, late = RgbConverter(self.name), Clock(self.fps * self.step), self._late
+        for item in decoding:
+            if isinstance(item, Fault):
+                self._report(item)
                 continue
-            yield from frames
+            seconds = decoding.times.take(item)
+            yield clock(seconds if late is None else late), partial(self._pixels, item, convert)
+            late = None
+        self._evidence = self._collect(decoding)
+        if not self._remote and decoding.may_have_lost(damaged=bool(self._evidence.damage())):
+            known, reported = decoding.pictures, decoding.faults > 0
+            self.close()
+            decoding = self._open(ahead=False)
+            for frame, seconds in self._behind(decoding, known, reported=reported):
+                yield clock(seconds), partial(self._pixels, frame, convert)
+            self._evidence = self._collect(decoding)
+        self._check_end(decoding, self._evidence)
 
-    def _damaged(self, error: Exception) -> SourceError:
-        return SourceError(
+    def _behind(
+        self, decoding: Decoding, known: int, *, reported: bool
+    ) -> Iterator[tuple[av.VideoFrame, float | None]]:
+        """Yield the frames behind the first `known` ones, with their times."""
+        for item in decoding:
+            if not isinstance(item, Fault):
+                seconds = decoding.times.take(item)
+                known -= 1
+                if known < 0:
+                    yield item, seconds
+            elif not reported:
+                self._report(item)
+
+    def _report(self, fault: Fault) -> None:
+        """Raise a `SourceError` for a fault, unless it concerns one packet and `on_error` is `skip`."""
+        error = SourceError(
             f"{self.path}: decoding failed after {self.delivered_frames} delivered frames",
-            seen=getattr(error, "strerror", None) or str(error),
-            hint="The file is damaged or truncated. Copy it again, or pass on_error='stop' (end here) or 'skip'.",
+            seen=getattr(fault.error, "strerror", None) or str(fault.error),
+            hint=f"The file is damaged or truncated. {_HINT}",
         )
+        if fault.final:
+            raise error from fault.error
+        self._pass_over(error)
+
+    def _collect(self, decoding: Decoding) -> Evidence:
+        structure = None
+        if not self._remote:
+            stream = decoding.stream
+            form = stream.container.format.name
+            structure = examine(Path(self._location), form, index=stream.index, identity=stream.id)
+        return collect(decoding, structure)  # after decoding, when all indexes are read
+
+    def _check_end(self, decoding: Decoding, evidence: Evidence) -> None:
+        """Raise a `SourceError` if frames are missing, by the rule of `visdeploy.video.verdict`."""
+        if decoding.packets == 0:
+            raise SourceError(f"{self.path} contains no frames", expected=_PLAYABLE)
+        if decoding.headless and decoding.pictures < decoding.packets:
+            logger.warning("%s starts in the middle of a group of pictures; %d frames before the first key frame "
+                           "cannot be decoded", self.name, decoding.headless)  # fmt: skip
+        elif evidence.undecoded:
+            logger.warning("%s: %d of %d coded frames gave no picture",
+                           self.name, evidence.undecoded, decoding.packets)  # fmt: skip
+        if decoding.pictures == 0:
+            raise SourceError(
+                f"{self.path}: no frame can be decoded", seen=f"{decoding.packets} coded frames", hint=_HINT
+            )
+        if lost := evidence.damage():
+            raise SourceError(
+                f"{self.path} is {'truncated' if evidence.truncated else 'damaged'}",
+                seen=f"{decoding.pictures} frames; {lost}",
+                hint=_HINT,
+            )
+
+    def _judge(self) -> Verdict:
+        verdict = super()._judge()
+        return verdict if verdict == "damaged" or self._evidence is None else self._evidence.verdict()
 
     def _pixels(self, frame: av.VideoFrame, convert: RgbConverter) -> Image:
         if frame.is_corrupt:
             self.corrupt_frames += 1
             if self.corrupt_frames == 1:
                 logger.warning("%s: frame %d is damaged and was concealed by the decoder", self.name, self._position)
-        pixels = convert(frame)
-        if convert.turn is not None and convert.turn[0] == 0 and not self._sideways:
-            self._sideways, self.pixel_aspect = True, 1 / self.pixel_aspect
-        if convert.turn is None and not self._warned_turn:
-            self._warned_turn = True
-            logger.warning("%s: the rotation is not applied, because it is not a multiple of 90 degrees", self.name)
-        return pixels
+        return convert(frame)
 
     def close(self) -> None:
         """Close the file or connection; the next iteration opens it again."""
-        container, self._container = self._container, None
+        container, self._container, self._decoding = self._container, None, None
         if container is not None:
             container.close()
-
-
-class _Clock:
-    """Clock of seconds since the first frame; adds one period where a timestamp is missing or does not increase."""
-
-    def __init__(self, fps: float) -> None:
-        self._period = 1.0 / fps if fps else 0.0
-        self._first: float | None = None
-        self._last = -self._period
-
-    def __call__(self, seconds: float | None) -> float:
-        if seconds is not None and self._first is None:
-            self._first = seconds - (self._last + self._period)
-        now = self._last + self._period if seconds is None or self._first is None else seconds - self._first
-        if now <= self._last:
-            now = self._last + self._period
-        self._last = now
-        return now
 
 
 def is_url(text: str) -> bool:
@@ -238,37 +252,3 @@ def _check_file(path: Path) -> None:
         )
     if path.is_file() and path.stat().st_size == 0:
         raise SourceError(f"{path} is empty", seen="0 bytes", expected=_PLAYABLE, hint="Copy the file again.")
-
-
-def _claimed_frames(stream: av.VideoStream) -> int | None:
-    """Return the number of frames according to the container's header or index; None if neither states it.
-
-    The index of an MP4 or AVI file takes precedence: unlike the header's count, it excludes frames hidden by an edit
-    list, empty samples, and the empty chunks by which AVI says that the last picture stays.
-    """
-    if stream.frames <= 0:
-        return None
-    if entries := _index(stream):
-        return sum(1 for entry in entries if not entry.is_discard and entry.size > 0)
-    return int(stream.frames)
-
-
-def _index(stream: av.VideoStream) -> Sequence[Any]:
-    """Return the index of an MP4 or AVI file; empty for others, and without an index."""
-    entries = getattr(stream, "index_entries", None)  # PyAV >= 17
-    indexed = {"mp4", "avi"} & set(stream.container.format.name.split(","))
-    return entries if indexed and entries is not None else ()
-
-
-def _late_start(stream: av.VideoStream) -> float | None:
-    """Return the time in seconds of the first picture of an AVI file that starts late; None for others.
-
-    FFmpeg writes the empty chunks of the time before the first picture directly behind it.
-    """
-    if stream.container.format.name != "avi" or not stream.time_base:
-        return None
-    times = [entry.timestamp for entry in _index(stream)]
-    if len(times) < 3:
-        return None
-    period = min(b - a for a, b in pairwise(times[1:]))
-    return float((times[1] - period) * stream.time_base) if times[1] - times[0] > period else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections.abc import Iterator, Sequence
@@ -45,41 +46,46 @@ class ImageSource(Source):
         self.fps = fps / step
         # an animation or a stack of pages is a video; a folder of them is none
         self._pictures = count_pictures(self.files[0]) if len(self.files) == 1 else 1
-        self.expected_frames = self.estimated_frames = self._limit(len(self.files) * self._pictures)
+        if self._pictures is not None:
+            self.expected_frames = self.estimated_frames = self._limit(len(self.files) * self._pictures)
 
     def _read(self) -> Iterator[RawFrame]:
-        if self._pictures > 1:
-            yield from _read_pictures(self.files[0], timed=not self.fps)
+        if self._pictures != 1:
+            yield from _read_pictures(self.files[0], self._pictures, timed=not self.fps)
             return
         for file in self.files:
             yield None, partial(_read_only_picture, file)
 
 
-def count_pictures(path: Path) -> int:
-    """Return the number of frames or pages of an image file; 1 if it cannot be read.
+def count_pictures(path: Path) -> int | None:
+    """Return the number of frames or pages of an image file; None if they cannot be counted, 1 if it is no image.
 
     The further pictures of a multi-picture JPEG (MPO) are previews or gain maps, and do not count.
     """
     from PIL import Image as pillow
 
     try:
-        with pillow.open(path) as file:
-            return _pictures_in(file)
-    except (OSError, EOFError, SyntaxError, ValueError, pillow.DecompressionBombError):
+        file = pillow.open(path)
+    except Exception:  # reported when it is read
         return 1
+    with file:
+        try:
+            return _pictures_in(file)
+        except Exception:
+            return None
 
 
 def _pictures_in(file: pillow.Image) -> int:
     return 1 if file.format == "MPO" else int(getattr(file, "n_frames", 1))
 
 
-def _read_pictures(path: Path, *, timed: bool) -> Iterator[RawFrame]:
+def _read_pictures(path: Path, count: int | None, *, timed: bool) -> Iterator[RawFrame]:
     """Yield the pictures of an animation, with the times at which they are shown, or the pages of a document."""
     from PIL import Image as pillow
 
     now: float | None = 0.0
     with _reading(path), pillow.open(path) as file:
-        for number in range(_pictures_in(file)):
+        for number in itertools.count() if count is None else range(count):
             file.seek(number)
             file.load()  # the duration is known afterwards
             yield now if timed else None, partial(_shown, path, file)
@@ -138,12 +144,12 @@ def _upright(file: pillow.Image) -> Image:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn the errors of Pillow into a `SourceError`."""
-    from PIL import Image as pillow
-
+    """Turn the errors of Pillow into a `SourceError`; damaged files make it raise nearly any."""
     try:
         yield
-    except (OSError, EOFError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
+    except SourceError:
+        raise
+    except Exception as error:
         raise SourceError(
             f"cannot read image {path}",
             seen=str(error) or type(error).__name__,

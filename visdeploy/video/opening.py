@@ -41,8 +41,9 @@ def open_source(
         step: Deliver every `step`-th frame.
         name: Name for the results; the file stem or folder name by default.
         fps: Frame rate of images and arrays, from which their timestamps are computed.
-        on_error: Response to a damaged frame or a truncated file: `raise` a `SourceError`, `stop` with a logged
-            warning, or `skip` the frame with a logged warning and continue.
+        on_error: Response to missing frames and damaged files: `raise` a `SourceError`, `stop` at the first damage
+            with a logged warning, or `skip` it with a logged warning and continue. Frames in which the decoder
+            concealed damage are delivered with a warning. `Source.verdict` tells afterwards what was found.
         timeout: Seconds to wait for a URL to open and for each read from it.
         options: FFmpeg options for files and URLs, such as `{"rtsp_transport": "udp"}`.
         channels: Order of the channels of arrays, `rgb` or `bgr` (OpenCV). All other sources are read as RGB.

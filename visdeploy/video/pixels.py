@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from visdeploy.video.hdr import TRANSFERS, tone_map
 from visdeploy.video.source import Image
 
 if TYPE_CHECKING:
     import av
 
+logger = logging.getLogger(__name__)
+
 _IDENTITY = (1, 0, 0, 1)
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 _LIMITED_RANGE = 1  # AVCOL_RANGE_MPEG
+_BT709 = 1  # AVCOL_PRI_BT709
 
 
 class RgbConverter:
     """Converter of decoded frames to RGB arrays in display orientation.
 
     Any pixel format and bit depth becomes 8-bit RGB, with the matrix (BT.601, 709, 2020) and range that the stream
-    declares. Without a declaration, BT.601 with limited range is used, as in FFmpeg. The display matrix (rotation by a
-    multiple of 90 degrees, mirroring) is applied. One scaler is used for the whole video.
+    declares. Without a declaration, BT.601 with limited range is used, as in FFmpeg. HDR is tone-mapped, see
+    `visdeploy.video.hdr`. The display matrix (rotation by a multiple of 90 degrees, mirroring) is applied. One scaler
+    is used for the whole video.
 
     Attributes:
         turn: Signs of the display matrix of the last frame; None if its rotation is not a multiple of 90 degrees, and
             it was therefore not applied.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "video") -> None:
         from av.video.reformatter import Interpolation, VideoReformatter
 
-        self._scaler = VideoReformatter()
+        self._scaler, self._name = VideoReformatter(), name
         self._angle: int | None = None
+        self._warned: str | None = None
         self.turn: tuple[int, int, int, int] | None = _IDENTITY
         self._flags = int(
             Interpolation.BICUBIC
@@ -44,20 +51,30 @@ class RgbConverter:
 
     def __call__(self, frame: av.VideoFrame) -> Image:
         """Return the RGB pixels of a frame, uint8, `(height, width, 3)`, upright and contiguous."""
+        transfer = TRANSFERS.get(frame.color_trc)
+        if transfer is not None and transfer != self._warned:
+            self._warned = transfer
+            logger.warning("%s: HDR (%s) is tone-mapped to SDR", self._name, transfer)
         full = frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj")
         rgb = self._scaler.reformat(
             frame,
-            format="rgb24",
+            format="rgb24" if transfer is None else "rgb48le",
             interpolation=self._flags,
             src_color_range=_FULL_RANGE if full else _LIMITED_RANGE,
             dst_color_range=_FULL_RANGE,
             threads=1,
         )
         pixels: Any = rgb.to_ndarray()
+        if transfer is not None:
+            pixels = tone_map(pixels, transfer, wide=frame.color_primaries != _BT709)
         # Reading the side data creates a reference cycle that keeps the frame until the garbage collector runs.
         # Therefore the matrix is read only if the angle, which is cheap to read, has changed.
         if frame.rotation != self._angle:
             self._angle, self.turn = frame.rotation, quarter_turn(frame)
+            if self.turn is None:
+                logger.warning(
+                    "%s: the rotation is not applied, because it is not a multiple of 90 degrees", self._name
+                )
         return orient(pixels, self.turn)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visdeploy.errors import ConfigError, SourceError
+from visdeploy.video.verdict import Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class SourceReport:
         corrupt_frames: Number of delivered frames in which the decoder concealed damage.
         faults: Messages of the faults that were skipped.
         finished: Whether the source was read to its end (or to `max_frames`).
+        verdict: Verdict on the completeness, see `Source`.
     """
 
     name: str
@@ -68,6 +70,7 @@ class SourceReport:
     corrupt_frames: int
     faults: tuple[str, ...]
     finished: bool
+    verdict: Verdict = "unknown"
 
     @property
     def missing_frames(self) -> int:
@@ -77,7 +80,9 @@ class SourceReport:
     def __str__(self) -> str:
         expected = f" of {self.expected_frames} expected" if self.expected_frames is not None else ""
         extra = f", {self.corrupt_frames} partly concealed" if self.corrupt_frames else ""
-        return f"{self.name}: {self.delivered_frames}{expected} frames{extra}" + "".join(f"; {f}" for f in self.faults)
+        return f"{self.name}: {self.delivered_frames}{expected} frames, {self.verdict}{extra}" + "".join(
+            f"; {fault}" for fault in self.faults
+        )
 
 
 class Source(ABC):
@@ -92,13 +97,16 @@ class Source(ABC):
         address: Path or URL as it was given, to open the source again; it may contain secrets, and is never written.
         kind: `video`, `url`, `images`, `camera`, `arrays`.
         fps: Mean frame rate of the delivered frames; 0.0 if unknown.
-        height: Rows of the frames, in pixels; None if unknown before the first frame.
-        width: Columns of the frames, in pixels; None if unknown before the first frame.
+        height: Rows of the frames in display orientation, in pixels; None if unknown before the first frame.
+        width: Columns of the frames in display orientation, in pixels; None if unknown before the first frame.
         pixel_aspect: Width of a pixel on the screen divided by its height. Frames have the pixels as they are stored;
             where this is not 1, they look squeezed on a screen with square ones.
         expected_frames: Number of frames that the source announces, after `step` and `max_frames`; None if unknown.
         estimated_frames: `expected_frames`, or an estimate from duration and rate, for progress bars only.
         delivered_frames: Number of frames delivered so far.
+        verdict: After reading: `complete` (all frames that were asked for), `damaged` (frames are missing, or the
+            decoder concealed damage in them), or `unknown` (no sign of damage, but the source does not state where it
+            ends). Before: `unknown`.
         files: Local files and folders that the source reads.
     """
 
@@ -124,6 +132,7 @@ class Source(ABC):
 
     def _reset(self) -> None:
         self.delivered_frames = self.corrupt_frames = self._position = 0
+        self.verdict: Verdict = "unknown"
         self._size: tuple[int, int] | None = None
         self._faults: list[str] = []
         self._finished = self._reading = False
@@ -167,8 +176,10 @@ class Source(ABC):
                 if self.delivered_frames == self.max_frames:
                     break
             self._finished = True
+            self.verdict = self._judge()
             self._report_missing()
         except SourceError as error:
+            self.verdict = "damaged"
             if self.on_error == "raise":
                 raise
             logger.warning("%s; stopped after %d frames", error, self.delivered_frames)
@@ -207,8 +218,16 @@ class Source(ABC):
         logger.warning("%s; skipped", error)
         self._faults.append(str(error))
 
+    def _judge(self) -> Verdict:
+        """Return the verdict on a source that was read to its end or to `max_frames`."""
+        return "damaged" if self._faults or self.corrupt_frames else "complete"
+
     def _report_missing(self) -> None:
-        if self.expected_frames is not None and self.delivered_frames < self.expected_frames:
+        if self.expected_frames is None:
+            return
+        if self.verdict == "complete" or self.delivered_frames > self.expected_frames:
+            self.expected_frames = self.delivered_frames
+        if self.delivered_frames < self.expected_frames:
             logger.warning("%s: %d of %d expected frames", self.name, self.delivered_frames, self.expected_frames)
 
     def _limit(self, frames: int) -> int:
@@ -221,4 +240,5 @@ class Source(ABC):
         return SourceReport(
             self.name, self.kind, self.height, self.width, self.fps, self.expected_frames, self.delivered_frames,
             self.corrupt_frames, tuple(self._faults), self._finished,
+            self.verdict,
         )  # fmt: skip

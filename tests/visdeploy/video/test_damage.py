@@ -1,0 +1,148 @@
+"""Verdicts on damaged, cut and odd files: one rule for all containers."""
+
+import re
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.campaigns.media import compare
+from tests.campaigns.media_cases import (
+    AVI_CASES,
+    MATROSKA_CASES,
+    MP4_CASES,
+    MPEG_CASES,
+    avi,
+    bare,
+    fast,
+    h264,
+    live,
+    vp9,
+)
+from tests.campaigns.media_files import Case, append, cut, hole, patched, video
+from tests.campaigns.media_images import ANIMATION_CASES, several
+from visdeploy.errors import SourceError
+from visdeploy.video import open_source
+from visdeploy.video.integrity import Ending, examine
+
+SLOW = {"hevc.mp4", "av1.mp4"}
+CASES = [*MP4_CASES, *AVI_CASES, *MATROSKA_CASES, *MPEG_CASES, *ANIMATION_CASES]
+GIF = partial(several, duration=100)
+LAST = {".mkv": b"\xa3", ".webm": b"\xa3", ".gif": b"\x2c", ".mp4": b"mdat", ".avi": b"00dc"}
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.name not in SLOW], ids=lambda case: case.name)
+def test_frames_times_and_verdict(tmp_path: Path, case: Case) -> None:
+    """See the cases for what is special about each file."""
+    row = compare(case, tmp_path)
+    assert row.good, row.line()
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("a.mp4", cut(fast, 0.9)),
+        ("b.mkv", cut(h264, 0.8)),
+        ("c.webm", cut(vp9, 0.6)),
+        ("d.ts", cut(h264, 0.71)),
+        ("e.avi", cut(avi, 0.6)),
+        ("f.gif", cut(GIF, 0.7)),
+        ("g.mkv", cut(live, 0.8)),
+    ],
+)
+def test_responses_to_a_cut(tmp_path: Path, name: str, make) -> None:
+    path = make(tmp_path / name)
+    skipping = open_source(path, on_error="skip")
+    every = [frame.timestamp for frame in skipping]
+    raising, delivered = open_source(path), []
+    with pytest.raises(SourceError, match=r"is truncated|decoding failed after") as caught:
+        delivered.extend(frame.timestamp for frame in raising)
+    stopping = open_source(path, on_error="stop")
+    assert [frame.timestamp for frame in stopping] == delivered == every[: len(delivered)]
+    assert len(every) - 3 <= len(delivered) <= len(every)
+    assert {s.verdict for s in (skipping, raising, stopping)} == {"damaged"}
+    assert "--on-damage skip or stop-here" in str(caught.value)
+    assert ", damaged" in str(skipping.report())
+
+
+def test_an_abandoned_source_has_no_verdict(tmp_path: Path) -> None:
+    source = open_source(fast(tmp_path / "a.mp4"))
+    reader = iter(source)
+    next(reader)
+    reader.close()
+    assert source.verdict == "unknown"
+    assert len(list(source)) == 24
+    assert source.verdict == "complete"
+
+
+def test_a_limit_before_the_damage(tmp_path: Path) -> None:
+    source = open_source(cut(fast, 0.9)(tmp_path / "a.mp4"), max_frames=5)
+    assert len(list(source)) == 5
+    assert source.verdict == "complete"
+
+
+def test_frames_before_the_first_key_frame(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    case = next(case for case in MATROSKA_CASES if case.name == "headless.mkv")
+    assert len(list(open_source(case.make(tmp_path / case.name)))) == 12
+    assert re.search(r"headless starts in the middle of a group of pictures; 7 frames before the first", caplog.text)
+
+
+def test_a_wrong_count_in_the_header_is_no_damage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    case = next(case for case in AVI_CASES if case.name == "count.avi")
+    source = open_source(case.make(tmp_path / case.name))
+    assert len(list(source)) == source.report().expected_frames == 24
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("name", "container", "make"),
+    [
+        ("a.mkv", "matroska,webm", h264),
+        ("b.webm", "matroska,webm", vp9),
+        ("c.gif", "gif", GIF),
+        ("d.mp4", "mov,mp4,m4a,3gp,3g2,mj2", bare),
+        ("e.avi", "avi", avi),
+    ],
+)
+def test_no_cut_looks_complete(tmp_path: Path, name: str, container: str, make) -> None:
+    """A file whose end is missing is cut, or ends behind its last frame."""
+    data, path = make(tmp_path / name).read_bytes(), tmp_path / name
+    whole = examine(path, container, index=0, identity=1)
+    for size in range(len(data) // 2, data.rindex(LAST[path.suffix]), max(1, len(data) // 300)):
+        path.write_bytes(data[:size])
+        found = examine(path, container, index=0, identity=1)
+        assert found.ending in (Ending.CUT, Ending.OPEN), size
+        assert found.pictures is None or found.pictures <= whole.pictures
+
+
+@pytest.mark.parametrize("tail", [b"notes of a recorder", b"\0" * 50, b"12"])
+@pytest.mark.parametrize("name", ["a.mp4", "b.mkv", "c.avi", "d.gif"])
+def test_bytes_behind_a_video_are_no_damage(tmp_path: Path, name: str, tail: bytes) -> None:
+    make = {"a.mp4": h264, "b.mkv": h264, "c.avi": avi, "d.gif": GIF}[name]
+    source = open_source(patched(make, append(tail))(tmp_path / name))
+    assert len(list(source)) == (6 if name == "d.gif" else 24)
+    assert source.verdict == "complete"
+
+
+def test_concealed_damage_is_delivered_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make = hole(lambda path: video(path, "mpeg1video", options={"b": "4M"}), 0.5, 200)
+    for share in (0.5, 0.55, 0.6, 0.65):
+        source = open_source(hole(make, share, 120)(tmp_path / "a.m1v"), on_error="skip")
+        list(source)
+        if source.corrupt_frames:
+            break
+    assert source.corrupt_frames
+    assert source.verdict == "damaged"
+    assert "concealed by the decoder" in caplog.text
+
+
+@pytest.mark.parametrize(("degrees", "size"), [(0, (64, 48)), (90, (48, 64)), (180, (64, 48)), (270, (48, 64))])
+def test_size_and_pixel_aspect_before_the_first_frame(tmp_path: Path, degrees: int, size: tuple[int, int]) -> None:
+    path = video(tmp_path / "a.mp4", frames=3, turn=(degrees, False, False), aspect=Fraction(4, 3))
+    source = open_source(path)
+    before = (source.width, source.height, source.pixel_aspect)
+    assert before[:2] == size
+    assert [frame.image.shape for frame in source] == [(*size[::-1], 3)] * 3
+    assert (source.width, source.height, source.pixel_aspect) == before
+    assert float(before[2]) == pytest.approx(3 / 4 if degrees % 180 else 4 / 3)

@@ -1,0 +1,73 @@
+"""Indexes of video files, as FFmpeg reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from visdeploy.video.decoding import Decoding
+from visdeploy.video.integrity import Ending, Structure
+from visdeploy.video.verdict import Evidence
+
+if TYPE_CHECKING:
+    import av
+
+
+def claimed_frames(stream: av.VideoStream) -> int | None:
+    """Return the number of frames according to the container's header or index; None if neither states it.
+
+    The index of an MP4 or AVI file takes precedence: unlike the header's count, it excludes frames hidden by an edit
+    list, empty samples, and the empty chunks by which AVI says that the last picture stays.
+    """
+    if stream.frames <= 0:
+        return None
+    return _indexed(stream) or int(stream.frames)
+
+
+def collect(decoding: Decoding, structure: Structure | None) -> Evidence:
+    """Return what is known about a video that was read to its end.
+
+    The index of an MP4 file counts all frames, unless the file is fragmented. The index of an AVI file is at its end;
+    without it, the count of the header and the empty chunks tell whether frames are missing in a truncated file.
+    """
+    stream, name = decoding.stream, decoding.stream.container.format.name
+    entries, whole = _indexed(stream), decoding.packets - decoding.corrupt
+    evidence = partial(Evidence, undecoded=decoding.undecoded, structure=structure)
+    if decoding.intra_only and decoding.undecoded:
+        return evidence(decoding.pictures, decoding.packets)
+    if structure is not None and name == "avi":
+        if structure.ending is Ending.STATED:
+            return evidence(whole, entries or None)
+        return evidence(whole, whole if 0 < stream.frames <= whole + decoding.empty else None)
+    if structure is not None and "mp4" in name.split(",") and entries and not structure.fragmented:
+        return evidence(whole, entries)
+    announced = max(entries, (structure and structure.pictures) or 0)
+    return evidence(decoding.packets, announced=announced, corrupt=decoding.corrupt)
+
+
+def _indexed(stream: av.VideoStream) -> int:
+    """Return the number of frames with data that the index contains so far; 0 without an index."""
+    return sum(1 for entry in _index(stream) if not entry.is_discard and entry.size > 0)
+
+
+def _index(stream: av.VideoStream) -> Sequence[Any]:
+    """Return the index of an MP4 or AVI file; empty for others, and without an index."""
+    entries = getattr(stream, "index_entries", None)  # PyAV >= 17
+    indexed = {"mp4", "avi"} & set(stream.container.format.name.split(","))
+    return entries if indexed and entries is not None else ()
+
+
+def late_start(stream: av.VideoStream) -> float | None:
+    """Return the time in seconds of the first picture of an AVI file that starts late; None for others.
+
+    FFmpeg writes the empty chunks of the time before the first picture directly behind it.
+    """
+    if stream.container.format.name != "avi" or not stream.time_base:
+        return None
+    times = [entry.timestamp for entry in _index(stream)]
+    if len(times) < 3:
+        return None
+    period = min(b - a for a, b in pairwise(times[1:]))
+    return float((times[1] - period) * stream.time_base) if times[1] - times[0] > period else None
