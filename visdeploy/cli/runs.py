@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from visdeploy.cli.console import progress, stderr, stdout, table
 from visdeploy.cli.models import BundlePath, Device, Tf32, Threads
 from visdeploy.cli.outputs import Overwrite, check_outputs
-from visdeploy.errors import DataError
+from visdeploy.errors import ConfigError, DataError
 from visdeploy.outputs import Output, free_path
+from visdeploy.selection import REST
 
 if TYPE_CHECKING:
     from visdeploy.predictor import VISPredictor
@@ -36,15 +37,26 @@ def predict(
     ] = None,
     overlay: Annotated[
         Path | None,
-        typer.Option(help="Also write a video (.mp4) with the tracks whose score is at least --min-score, else 0.25."),
+        typer.Option(help="Also write a video (.mp4) with these tracks; without --threshold, those from 0.25 up."),
     ] = None,
     device: Device = "auto",
     threads: Threads = None,
     tf32: Tf32 = False,
-    max_frames: Annotated[int | None, typer.Option(help="Stop after this many frames.", min=1)] = None,
-    min_score: Annotated[
-        float | None, typer.Option(help="Omit tracks below this score; default: keep all.", min=0, max=1)
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--threshold",
+            "--min-score",
+            metavar="[CLASS=]SCORE",
+            help="Omit tracks below this score, of one class or of all others; repeat it; default: keep all.",
+        ),
     ] = None,
+    classes: Annotated[
+        list[str] | None, typer.Option(metavar="NAME,...", help="Keep the tracks of these classes; default: all.")
+    ] = None,
+    start: Annotated[int, typer.Option(help="First frame to process, counted from 0.", min=0)] = 0,
+    step: Annotated[int, typer.Option(help="Process every STEP-th frame.", min=1)] = 1,
+    max_frames: Annotated[int | None, typer.Option(help="Stop after this many processed frames.", min=1)] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Detect, segment and track the objects of a video."""
@@ -55,24 +67,43 @@ def predict(
         inputs = (*local_files(source), bundle)
         check_outputs(_outputs(out, format, overlay, names), inputs, overwrite=overwrite)
 
+    limits, frames = _thresholds(threshold), {"start": start, "step": step, "max_frames": max_frames}
     opened = None
     if is_live(source):
         check(())
     else:
-        opened = open_source(source, max_frames=max_frames)
+        opened = open_source(source, **frames)
         check((opened.name,))
     predictor = VISPredictor(bundle, device=device, threads=threads, tf32=tf32)
     if opened is None:
-        opened = open_source(source, max_frames=max_frames)
+        opened = open_source(source, **frames)
         check((opened.name,))
-    video = _track(predictor, opened, Path(source).name or source)
-    video.tracks = [track for track in video.tracks if track.score >= (min_score or 0)]
+    choice = {"threshold": limits, "classes": _class_names(classes, predictor.classes)}
+    video = _track(predictor, opened, Path(source).name or source, choice)
     _print_tracks(video)
     if out is not None:
         stdout.print(f"wrote {_save(video, out, format)}", highlight=False)
     if overlay is not None:
-        style = {} if min_score is None else {"min_score": min_score}
+        style = {} if limits is None else {"min_score": 0}
         stdout.print(f"wrote {video.render(overlay, **style)}", highlight=False)
+
+
+def _thresholds(texts: Sequence[str] | None) -> dict[str, float] | None:
+    """Return the thresholds of options such as `0.4` and `person=0.6`, by class name; None without an option."""
+    found: dict[str, float] = {}
+    for text in texts or ():
+        name, equals, score = text.rpartition("=")
+        try:
+            found[name if equals else REST] = float(score)
+        except ValueError:
+            raise ConfigError("--threshold", seen=repr(text), expected="a number, or CLASS=NUMBER") from None
+    return found or None
+
+
+def _class_names(texts: Sequence[str] | None, known: Sequence[str]) -> list[str] | None:
+    """Return the class names of options, each one name or several between commas; None without an option."""
+    names = [name for text in texts or () for name in ([text] if text in known else map(str.strip, text.split(",")))]
+    return names or None
 
 
 def _outputs(out: Path | None, format: str | None, overlay: Path | None, names: Sequence[str]) -> list[Output]:
@@ -94,8 +125,15 @@ def _outputs(out: Path | None, format: str | None, overlay: Path | None, names: 
     return found
 
 
-def _track(predictor: VISPredictor, source: Source, title: str) -> VideoResult:
-    """Return the tracks of a video, and show a progress bar meanwhile."""
+def _track(predictor: VISPredictor, source: Source, title: str, choice: dict[str, Any]) -> VideoResult:
+    """Return the tracks of a video, and show a progress bar meanwhile.
+
+    Args:
+        predictor: The predictor.
+        source: The opened video.
+        title: Text beside the bar.
+        choice: `threshold` and `classes` of the predictor.
+    """
     with progress() as bar:
         task = bar.add_task(title, total=None, note="")
         started = time.perf_counter()
@@ -104,7 +142,7 @@ def _track(predictor: VISPredictor, source: Source, title: str) -> VideoResult:
             rate = done / max(time.perf_counter() - started, 1e-9)
             bar.update(task, completed=done, total=expected, note=f"{rate:.1f} fps")
 
-        return predictor(source, on_frame=advance)
+        return predictor(source, on_frame=advance, **choice)
 
 
 def _print_tracks(video: VideoResult) -> None:
@@ -118,7 +156,7 @@ def _print_tracks(video: VideoResult) -> None:
     title = f"{video.name}: {len(rows)} tracks in {video.num_frames} frames"
     stdout.print(table(title, ("track", "class", "score", "frames", "span"), shown))
     if len(rows) > len(shown):
-        stderr.print(f"{len(rows) - len(shown)} more tracks not shown; use --min-score to omit tracks with low scores")
+        stderr.print(f"{len(rows) - len(shown)} more tracks not shown; use --threshold to omit tracks with low scores")
 
 
 def _save(video: VideoResult, out: Path, format: str | None) -> Path:

@@ -11,8 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
+from visdeploy.arguments import as_tuple, check_flag, check_integer, check_names
 from visdeploy.atomic import replacing_files
+from visdeploy.brief import shorten
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.formats.common import sorted_tracks
 from visdeploy.formats.overlaps import without_overlaps
@@ -38,7 +41,7 @@ def save(results: Sequence[VideoResult], path: Path, *, filter_tracks: bool = Fa
         filter_tracks: Remove masks and tracks that are probably wrong, see `visdeploy.tracking.filtering`. The classes
             must be `car` and `pedestrian`.
     """
-    if filter_tracks:
+    if check_flag(filter_tracks, "filter_tracks"):
         results = [filtered(each) for each in results]
     files = _files([r.name for r in results], path)
     numbers = [_object_numbers(r) for r in results]
@@ -117,13 +120,27 @@ def load(
             name here.
         videos: Map from the name of a video to its number of frames, height and width, for empty files of other tools.
     """
-    videos = videos or {}
+    classes = None if classes is None else check_names(classes, "classes of MOTS")
+    videos = _check_videos(videos)
     if not path.is_dir():
         return [_read(path, classes, videos)]
     files = sorted(path.glob("*.txt"))
     if not files:
         raise DataError(f"{path} contains no MOTS results", expected=".txt files")
     return [_read(file, classes, videos) for file in files]
+
+
+def _check_videos(videos: Any) -> dict[str, tuple[int, int, int]]:
+    """Return a map from the name of a video to its number of frames, height and width."""
+    given = {} if videos is None else videos
+    sizes = {name: as_tuple(size) for name, size in given.items()} if isinstance(given, Mapping) else {None: ()}
+    if not all(isinstance(name, str) and size is not None and len(size) == 3 for name, size in sizes.items()):
+        expected = "a map from name to (frames, height, width)"
+        raise ConfigError("videos of MOTS", seen=shorten(videos), expected=expected)
+    checked: dict[str, Any] = {}
+    for name, size in sizes.items():
+        checked[str(name)] = tuple(check_integer(value, "videos of MOTS", minimum=1) for value in size or ())
+    return checked
 
 
 def _read(file: Path, classes: Sequence[str] | None, videos: Mapping[str, tuple[int, int, int]]) -> VideoResult:
