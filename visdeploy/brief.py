@@ -31,7 +31,7 @@ def brief(item: object, **facts: Any) -> str:
         item: The object.
         **facts: What to say about it.
     """
-    parts = [f"{name}={value if isinstance(value, Counted) else shorten(value)}" for name, value in facts.items()]
+    parts = [f"{name}={value if isinstance(value, Plain) else shorten(value)}" for name, value in facts.items()]
     return cut(f"{type(item).__name__}({', '.join(parts)})")
 
 
@@ -40,7 +40,15 @@ def cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 2]}…)"
 
 
-class Counted(str):
-    """Text that `brief` prints without quotation marks, such as `3 tracks`."""
+class Plain(str):
+    """Text that `brief` prints without quotation marks."""
 
     __slots__ = ()
+
+
+def counted(items: Any) -> Plain:
+    """Return the number of items as `<N>`, for `brief`."""
+    try:
+        return Plain(f"<{len(items)}>")
+    except TypeError:  # the value of a wrong type in an object that does not check it
+        return Plain(shorten(items))

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from visdeploy.arguments import check_path, check_type
 from visdeploy.atomic import staging, swap_folder, writing
 from visdeploy.backends.engine_files import check_engines
-from visdeploy.brief import Counted, brief
+from visdeploy.brief import brief, counted
 from visdeploy.bundle_files import (
     check_file,
     file_sha256,
@@ -57,7 +57,7 @@ class Bundle:
 
     def __repr__(self) -> str:
         made = f"{self.manifest.method} {self.manifest.variant}"
-        return brief(self, path=str(self.path), model=made, classes=Counted(f"<{len(self.manifest.classes)}>"))
+        return brief(self, path=str(self.path), model=made, classes=counted(self.manifest.classes))
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Bundle:

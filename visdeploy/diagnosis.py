@@ -16,7 +16,7 @@ from importlib import metadata
 from typing import Any
 
 from visdeploy.backends.onnxruntime.installation import CPU, CUDA, INSTALL, INSTALL_GPU, installed_builds
-from visdeploy.brief import Counted, brief
+from visdeploy.brief import Plain, brief, counted
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ class Diagnosis:
     operators: tuple[Operator, ...]
 
     def __repr__(self) -> str:
-        installed = Counted(", ".join(engine.name for engine in self.engines if engine.version) or "none")
-        return brief(self, healthy=self.healthy, engines=installed, operators=Counted(f"<{len(self.operators)}>"))
+        installed = Plain(", ".join(engine.name for engine in self.engines if engine.version) or "none")
+        return brief(self, healthy=self.healthy, engines=installed, operators=counted(self.operators))
 
     @property
     def healthy(self) -> bool:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visdeploy.arguments import as_tuple, check_integer, check_names, check_number, check_type
-from visdeploy.brief import Counted, brief, shorten
+from visdeploy.brief import Plain, brief, counted, shorten
 from visdeploy.errors import DataError, UnknownNameError
 from visdeploy.masks import Mask
 
@@ -150,7 +150,7 @@ class FrameResult:
         return iter(self.instances)
 
     def __repr__(self) -> str:
-        count, size = Counted(f"<{len(self.instances)}>"), Counted(f"{self.height}x{self.width}")
+        count, size = counted(self.instances), Plain(f"{self.height}x{self.width}")
         return brief(self, index=self.index, timestamp=self.timestamp, size=size, instances=count)
 
     def plot(self, image: npt.NDArray[np.uint8] | None = None, **style: Any) -> npt.NDArray[np.uint8]:
@@ -213,7 +213,7 @@ class Track:
 
     def __repr__(self) -> str:
         score = round(float(self.score), 4)
-        return brief(self, track_id=self.track_id, label=self.label, score=score, masks=Counted(f"<{len(self.masks)}>"))
+        return brief(self, track_id=self.track_id, label=self.label, score=score, masks=counted(self.masks))
 
 
 @dataclass(slots=True)
@@ -326,8 +326,8 @@ class VideoResult:
         return iter(self.tracks)
 
     def __repr__(self) -> str:
-        facts = {"name": self.name, "num_frames": self.num_frames, "size": Counted(f"{self.height}x{self.width}")}
-        return brief(self, **facts, classes=Counted(f"<{len(self.classes)}>"), tracks=Counted(f"<{len(self.tracks)}>"))
+        facts = {"name": self.name, "num_frames": self.num_frames, "size": Plain(f"{self.height}x{self.width}")}
+        return brief(self, **facts, classes=counted(self.classes), tracks=counted(self.tracks))
 
     def track(self, track_id: int) -> Track:
         """Return the track with an id.

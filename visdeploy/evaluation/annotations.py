@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from visdeploy.arguments import check_flag, check_integer, check_path, check_type
-from visdeploy.brief import Counted, brief, shorten
+from visdeploy.arguments import check_flag, check_integer, check_names, check_path, check_type
+from visdeploy.brief import Plain, brief, counted, shorten
 from visdeploy.errors import DataError
 from visdeploy.json_fields import MAX_SIDE, Entry, finite, is_absent, plain, read_json
 from visdeploy.masks import Mask
@@ -45,6 +45,9 @@ class Video:
     width: int
     file_names: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        check_names(check_type(self.file_names, tuple, "file_names of a video"), "file_names of a video")
+
     @property
     def length(self) -> int:
         """Number of frames."""
@@ -61,7 +64,7 @@ class Video:
         return self.folder.name or str(self.id)
 
     def __repr__(self) -> str:
-        size, count = Counted(f"{self.height}x{self.width}"), Counted(f"<{len(self.file_names)}>")
+        size, count = Plain(f"{self.height}x{self.width}"), counted(self.file_names)
         return brief(self, id=self.id, name=self.name, size=size, file_names=count)
 
 
@@ -85,6 +88,10 @@ class Annotation:
     areas: tuple[float, ...]
     crowd: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("masks", "areas"):
+            check_type(getattr(self, name), tuple, f"{name} of an annotation", error=DataError)
+
     @property
     def mean_area(self) -> float:
         """Mean area in pixels over the frames in which the object is present; 0 if it is never present."""
@@ -92,7 +99,7 @@ class Annotation:
         return sum(present) / len(present) if present else 0.0
 
     def __repr__(self) -> str:
-        count = Counted(f"<{len(self.masks)}>")
+        count = counted(self.masks)
         return brief(self, id=self.id, video_id=self.video_id, category_id=self.category_id, masks=count)
 
 
@@ -129,7 +136,7 @@ class AnnotationSet:
         check_type(self.ignored, Mapping, "ignored regions of a ground truth", expected="a map", error=DataError)
 
     def __repr__(self) -> str:
-        counts = {name: Counted(f"<{len(getattr(self, name))}>") for name in ("categories", "videos", "annotations")}
+        counts = {name: counted(getattr(self, name)) for name in ("categories", "videos", "annotations")}
         return brief(self, source=self.source, **counts)
 
     @cached_property

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from visdeploy.arguments import as_tuple, check_flag, check_path, check_type
-from visdeploy.brief import Counted, brief, shorten
+from visdeploy.brief import brief, counted, shorten
 from visdeploy.errors import DataError
 from visdeploy.evaluation.annotations import AnnotationSet, Video
 from visdeploy.evaluation.matching import Matcher, UnknownCategoryError, result_entries
@@ -42,7 +42,7 @@ class Prediction:
 
     def __repr__(self) -> str:
         facts = {"video_id": self.video_id, "category_id": self.category_id, "score": self.score}
-        return brief(self, **facts, masks=Counted(f"<{len(self.masks)}>"))
+        return brief(self, **facts, masks=counted(self.masks))
 
 
 def read_predictions(

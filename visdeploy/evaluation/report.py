@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from visdeploy.brief import Counted, brief, shorten
+from visdeploy.arguments import check_flag
+from visdeploy.brief import Plain, brief, shorten
 from visdeploy.errors import ConfigError, UnknownNameError
 
 Row = tuple[str, str, str]
@@ -44,7 +45,7 @@ class Report(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         scores = {f"{family}.{name}": value for family, name, value in self.table()[:4]}
-        return brief(self, metrics=Counted(", ".join(self.metrics)), **{k: Counted(v) for k, v in scores.items()})
+        return brief(self, metrics=Plain(", ".join(self.metrics)), **{k: Plain(v) for k, v in scores.items()})
 
     def __getitem__(self, name: str) -> Any:
         """Return all scores of a metric (`report["jf"]`) or one summary score of any metric (`report["AP"]`)."""
@@ -70,7 +71,7 @@ class Report(Mapping[str, Any]):
         Args:
             details: Whether scores per category follow the summary scores.
         """
-        rows = []
+        rows, details = [], check_flag(details, "details")
         for family, numbers in self.metrics.items():
             rows += list(_rows(family, numbers))
             for key in _DETAILS if details else ():

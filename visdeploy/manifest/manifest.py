@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from visdeploy.brief import Counted, brief
+from visdeploy.brief import Plain, brief, counted
 from visdeploy.errors import BundleError
 from visdeploy.manifest.base import Strict
 from visdeploy.manifest.processing import Preprocessing, Window
@@ -160,8 +160,8 @@ class GraphSpec(Strict):
 
     def __repr__(self) -> str:
         names = {"inputs": self.inputs, "outputs": self.outputs}
-        listed = {kind: Counted(", ".join(t.name for t in tensors)) for kind, tensors in names.items()}
-        return brief(self, **listed, state=Counted(f"<{len(self.state)}>"))
+        listed = {kind: Plain(", ".join(t.name for t in tensors)) for kind, tensors in names.items()}
+        return brief(self, **listed, state=counted(self.state))
 
     def __str__(self) -> str:
         return repr(self)
@@ -191,7 +191,7 @@ class ModelSpec(GraphSpec):
     tolerance: Tolerances = Tolerances()
 
     def __repr__(self) -> str:
-        return brief(self, method=self.method, variant=self.variant, classes=Counted(f"<{len(self.classes)}>"))
+        return brief(self, method=self.method, variant=self.variant, classes=counted(self.classes))
 
     @field_validator("classes")
     @classmethod

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from visdeploy.arguments import check_integer
+from visdeploy.arguments import as_tuple, check_integer, check_type
 from visdeploy.brief import brief, shorten
 from visdeploy.errors import DataError
 
@@ -120,16 +120,16 @@ class Mask:
         from pycocotools import mask as coco
 
         try:
-            height, width = (int(v) for v in rle["size"])
+            height, width = (int(v) for v in check_type(rle, Mapping, "an encoding", error=DataError)["size"])
             counts = rle["counts"]
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, DataError) as error:
             raise DataError(
                 "malformed run-length mask", seen=shorten(rle), expected='{"size": [h, w], "counts": ...}'
             ) from error
         if height < 1 or width < 1:
             raise DataError("malformed run-length mask", seen=f"size {height}x{width}", expected="at least 1x1")
         if isinstance(counts, Sequence | np.ndarray) and not isinstance(counts, str | bytes):
-            counts = [c.item() if isinstance(c, np.generic) else c for c in counts]
+            counts = [c.item() if isinstance(c, np.generic) else c for c in as_tuple(counts) or (None,)]
             counts = cls._compress(counts, height, width, coco)
         elif isinstance(counts, str):
             counts = counts.encode("ascii", errors="replace")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from visdeploy.brief import Counted, brief
+from visdeploy.brief import brief, counted
 from visdeploy.manifest import Tolerance
 
 PIXEL_SLACK = 2
@@ -137,7 +137,7 @@ class Certificate(_Record):
 
     def __repr__(self) -> str:
         compared = f"{self.candidate} against {self.reference}"
-        return brief(self, passed=self.passed, compared=compared, failures=Counted(f"<{len(self.failures)}>"))
+        return brief(self, passed=self.passed, compared=compared, failures=counted(self.failures))
 
     __str__ = __repr__
 

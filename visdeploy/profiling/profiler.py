@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from visdeploy.arguments import check_number, check_type
-from visdeploy.brief import Counted, brief, shorten
+from visdeploy.brief import brief, counted, shorten
 from visdeploy.errors import ConfigError
 from visdeploy.profiling.stages import Stage
 
@@ -90,9 +90,11 @@ class Profiler:
 
     def iterate(self, stage: Stage, items: Iterable[T]) -> Iterator[T]:
         """Yield the items of an iterable, and count the time to get each one as a call of the stage."""
-        if not isinstance(items, Iterable):
-            raise ConfigError("items of a stage", seen=shorten(items), expected="an iterable")
-        return self._iterate(_check_stage(stage), iter(items))
+        try:
+            iterator = iter(items)
+        except TypeError:
+            raise ConfigError("items of a stage", seen=shorten(items), expected="an iterable") from None
+        return self._iterate(_check_stage(stage), iterator)
 
     def _iterate(self, stage: Stage, iterator: Iterator[T]) -> Iterator[T]:
         while True:
@@ -105,7 +107,7 @@ class Profiler:
             yield item
 
     def __repr__(self) -> str:
-        return brief(self, total=self.total, stages=Counted(f"<{len(self.stages)}>"))
+        return brief(self, total=self.total, stages=counted(self.stages))
 
 
 def _check_stage(stage: Stage) -> Stage:

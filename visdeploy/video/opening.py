@@ -84,7 +84,7 @@ def open_source(
         return ImageSource(files, name=name or files[0].parent.name or "images", path=None, fps=fps, **limits)
     if isinstance(source, Iterable) and not isinstance(source, bytes | bytearray | memoryview | dict):
         return ArraySource(source, name=name or "frames", fps=fps, channels=channels, **limits)
-    raise SourceError("cannot read frames from this object", seen=shorten(source), expected=_KINDS)
+    raise SourceError("cannot read frames from this object", seen=type(source).__name__, expected=_KINDS)
 
 
 def _is(value: Any, number: int) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visdeploy.arguments import check_integer, check_type
-from visdeploy.brief import Counted, brief, shorten
+from visdeploy.brief import brief, counted, shorten
 from visdeploy.errors import ConfigError, SourceError
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class SourceReport:
 
     def __repr__(self) -> str:
         facts = {"name": self.name, "kind": self.kind, "delivered_frames": self.delivered_frames}
-        return brief(self, **facts, expected_frames=self.expected_frames, faults=Counted(f"<{len(self.faults)}>"))
+        return brief(self, **facts, expected_frames=self.expected_frames, faults=counted(self.faults))
 
     def __str__(self) -> str:
         expected = f" of {self.expected_frames} expected" if self.expected_frames is not None else ""

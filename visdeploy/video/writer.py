@@ -13,7 +13,7 @@ import numpy as np
 
 from visdeploy.arguments import check_choice, check_integer, check_number, check_path
 from visdeploy.atomic import replacing_file, writing
-from visdeploy.brief import Counted, brief, shorten
+from visdeploy.brief import Plain, brief, shorten
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.video.source import Image
 
@@ -36,6 +36,10 @@ def check_ending(path: str | os.PathLike[str]) -> None:
     path = check_path(path, "path of a video")
     if path.suffix.lower() not in _CONTAINERS:
         raise ConfigError(f"cannot write video {path}", seen=f"ending {path.suffix!r}", expected=", ".join(_CONTAINERS))
+
+
+def _fraction(value: float | Fraction) -> Fraction:
+    return Fraction(value) if isinstance(value, int | float | Fraction) else Fraction(float(value))
 
 
 class VideoWriter:
@@ -76,9 +80,9 @@ class VideoWriter:
         self.path = check_path(path, "path of a video")
         self.odd = odd
         self._check(width, height, fps, quality, preset, pixel_aspect)
-        self.width, self.height, self.rate = int(width), int(height), Fraction(fps).limit_denominator(1001)
+        self.width, self.height, self.rate = int(width), int(height), _fraction(fps).limit_denominator(1001)
         self.frames_written = 0
-        self._last_tick, self._pixel_aspect = -1, Fraction(pixel_aspect)
+        self._last_tick, self._pixel_aspect = -1, _fraction(pixel_aspect)
         self._stack, self._writing = ExitStack(), False
         self._open(quality, preset)
 
@@ -181,7 +185,7 @@ class VideoWriter:
             self._stack.__exit__(type(error), error, error.__traceback__)
 
     def __repr__(self) -> str:
-        size = Counted(f"{self.height}x{self.width}")
+        size = Plain(f"{self.height}x{self.width}")
         return brief(self, path=str(self.path), size=size, frames_written=self.frames_written)
 
     def __enter__(self) -> VideoWriter:
