@@ -14,7 +14,7 @@ from visdeploy.cli.models import BundlePath, Device, Tf32, Threads
 from visdeploy.cli.outputs import Overwrite, check_outputs
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.outputs import Output, free_path
-from visdeploy.selection import REST
+from visdeploy.selection import REST, Selection
 
 if TYPE_CHECKING:
     from visdeploy.predictor import VISPredictor
@@ -78,7 +78,8 @@ def predict(
     if opened is None:
         opened = open_source(source, **frames)
         check((opened.name,))
-    choice = {"threshold": limits, "classes": _class_names(classes, predictor.classes)}
+    choice: dict[str, Any] = {"threshold": limits, "classes": _class_names(classes, predictor.classes)}
+    Selection.of(predictor.classes, **choice)  # raises an error before a progress bar is shown
     video = _track(predictor, opened, Path(source).name or source, choice)
     _print_tracks(video)
     if out is not None:

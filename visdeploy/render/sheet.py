@@ -43,8 +43,9 @@ def contact_sheet(
     from PIL import Image as pillow
 
     path = check_path(path, "path of a contact sheet")
-    columns = check_integer(columns, "columns of a contact sheet", minimum=1)
-    cell_width = check_integer(cell_width, "cell_width of a contact sheet", minimum=16, maximum=_WIDEST)
+    what = f"contact sheet of {shorten(columns)} columns of {shorten(cell_width)} pixels"
+    columns = check_integer(columns, what, minimum=1)
+    cell_width = check_integer(cell_width, what, minimum=16, maximum=_WIDEST)
     captions = check_names(captions, "captions of a contact sheet")
     pictures = _checked(images)
     if not pictures:

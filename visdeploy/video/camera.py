@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from visdeploy.arguments import check_integer
+from visdeploy.brief import shorten
 from visdeploy.errors import SourceError
 from visdeploy.video.source import Image, OnError, RawFrame, Source
 
@@ -28,8 +28,9 @@ class CameraSource(Source):
         step: int = 1,
         on_error: OnError = "raise",
     ) -> None:
-        # OpenCV crashes for negative numbers
-        index = check_integer(index, "cannot open a camera", maximum=_LAST_CAMERA, error=SourceError)
+        if not isinstance(index, int) or not 0 <= index <= _LAST_CAMERA:  # OpenCV crashes for negative numbers
+            seen = f"index {shorten(index)}"
+            raise SourceError("cannot open a camera", seen=seen, expected=f"0 to {_LAST_CAMERA}")
         super().__init__(
             name or f"camera{index}", None, max_frames=max_frames, start=start, step=step, on_error=on_error
         )

@@ -91,7 +91,8 @@ class VideoWriter:
         check_choice(self.odd, "odd sides of a video", ("pad", "crop"))
         check_choice(preset, "preset of a video", _PRESETS)
         for side in (width, height):
-            check_integer(side, "size of a video", minimum=2 if self.odd == "crop" else 1, maximum=_LONGEST_SIDE)
+            what = f"size of a video, {shorten(width)}x{shorten(height)}"
+            check_integer(side, what, minimum=2 if self.odd == "crop" else 1, maximum=_LONGEST_SIDE)
         check_number(fps, "fps of a video", minimum=1 / 1001, maximum=1e6)
         check_integer(quality, "quality of a video, 0 (lossless) to 51", maximum=51)
         check_number(pixel_aspect, "pixel_aspect of a video", minimum=1e-3, maximum=1e3)

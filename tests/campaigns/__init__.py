@@ -1,0 +1,1 @@
+"""Campaigns: many inputs of one kind, with a table of their outcomes."""
