@@ -274,10 +274,10 @@ class VideoResult:
             raise DataError(f"tracks {where}", seen=shorten(self.tracks), expected="a list of Track")
         self.timestamps = _numbers(self.timestamps, f"timestamps {where}")
         self.positions = _numbers(self.positions, f"positions {where}", whole=True)
-        if isinstance(self.source, os.PathLike):
-            self.source = os.fspath(self.source)
-        if self.source is not None:
-            check_type(self.source, str, f"source {where}", expected="a path or URL as str", error=DataError)
+        source: Any = self.source
+        self.source = source = os.fspath(source) if isinstance(source, os.PathLike) else source
+        if source is not None:
+            check_type(source, str, f"source {where}", expected="a path or URL as str", error=DataError)
 
     def check(self) -> None:
         """Check the tracks before they are written or evaluated, because callers may have changed them.

@@ -67,7 +67,8 @@ def predict(
         inputs = (*local_files(source), bundle)
         check_outputs(_outputs(out, format, overlay, names), inputs, overwrite=overwrite)
 
-    limits, frames = _thresholds(threshold), {"start": start, "step": step, "max_frames": max_frames}
+    limits = _thresholds(threshold)
+    frames: dict[str, Any] = {"start": start, "step": step, "max_frames": max_frames}
     opened = None
     if is_live(source):
         check(())

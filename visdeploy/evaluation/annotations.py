@@ -133,7 +133,8 @@ class AnnotationSet:
                 raise DataError(
                     f"{name} of a ground truth", seen=shorten(found), expected=f"a tuple of {kind.__name__}"
                 )
-        check_type(self.ignored, Mapping, "ignored regions of a ground truth", expected="a map", error=DataError)
+        if not isinstance(self.ignored, Mapping):
+            raise DataError("ignored regions of a ground truth", seen=shorten(self.ignored), expected="a map")
 
     def __repr__(self) -> str:
         counts = {name: counted(getattr(self, name)) for name in ("categories", "videos", "annotations")}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from visdeploy.arguments import as_tuple, check_integer, check_type
+from visdeploy.arguments import as_tuple, check_integer
 from visdeploy.brief import brief, shorten
 from visdeploy.errors import DataError
 
@@ -120,9 +120,10 @@ class Mask:
         from pycocotools import mask as coco
 
         try:
-            height, width = (int(v) for v in check_type(rle, Mapping, "an encoding", error=DataError)["size"])
+            rle = dict(rle)
+            height, width = (int(v) for v in rle["size"])
             counts = rle["counts"]
-        except (KeyError, TypeError, ValueError, OverflowError, DataError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(
                 "malformed run-length mask", seen=shorten(rle), expected='{"size": [h, w], "counts": ...}'
             ) from error

@@ -68,7 +68,7 @@ def outlines(mask: Mask, tolerance: float = 0.0) -> list[npt.NDArray[np.int32]]:
     x1, y1, x2, y2 = (int(v) for v in mask.box)
     # OpenCV's contours run through the centres of border pixels. With every pixel doubled, the two halves of a pixel
     # tell its two edges apart: half 2x lies at edge x, half 2x + 1 at edge x + 1.
-    doubled = np.kron(mask.decode()[y1:y2, x1:x2].astype(np.uint8), np.ones((2, 2), np.uint8))
+    doubled: Any = np.kron(mask.decode()[y1:y2, x1:x2].astype(np.uint8), np.ones((2, 2), np.uint8))
     contours, levels = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     outer = [contour for contour, level in zip(contours, levels[0], strict=True) if level[3] < 0]
     found = [_corners((contour[:, 0] + 1) // 2) for contour in outer]
@@ -79,7 +79,7 @@ def outlines(mask: Mask, tolerance: float = 0.0) -> list[npt.NDArray[np.int32]]:
     return [each + shift for each in found if len(each) > 2]
 
 
-def _corners(points: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+def _corners(points: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
     """Return a closed outline of axis-parallel edges without repeated points and points within an edge."""
     points = points[np.any(points != np.roll(points, 1, axis=0), axis=1)]
     before, after = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
