@@ -9,9 +9,9 @@ _MOST_CLASSES = 20
 
 def summarize(result: VideoResult) -> str:
     """Return a line about the video, and one about each class with tracks, most frequent classes first."""
-    size = f"{result.num_frames} frames of {result.width}x{result.height}"
+    size = f"{_count(result.num_frames, 'frame')} of {result.width}x{result.height}"
     rate = f" at {result.fps:.6g} fps" if result.fps else ""
-    lines = [f"{result.name}: {_count(len(result.tracks))} in {size}{rate}"]
+    lines = [f"{result.name}: {_count(len(result.tracks), "track")} in {size}{rate}"]
     groups: dict[int, list[Track]] = {}
     for track in result.tracks:
         groups.setdefault(track.label, []).append(track)
@@ -26,8 +26,8 @@ def _describe(tracks: list[Track]) -> str:
     scores = sorted(track.score for track in tracks)
     spread = f"score {scores[0]:.2f}" + (f" to {scores[-1]:.2f}" if len(scores) > 1 else "")
     present = len({frame for track in tracks for frame in track.masks})
-    return f"{_count(len(tracks))}, {spread}, in {present} frames"
+    return f"{_count(len(tracks), 'track')}, {spread}, in {_count(present, 'frame')}"
 
 
-def _count(tracks: int) -> str:
-    return f"{tracks} track" + "s" * (tracks != 1)
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + "s" * (number != 1)
