@@ -11,7 +11,7 @@ def summarize(result: VideoResult) -> str:
     """Return a line about the video, and one about each class with tracks, most frequent classes first."""
     size = f"{_count(result.num_frames, 'frame')} of {result.width}x{result.height}"
     rate = f" at {result.fps:.6g} fps" if result.fps else ""
-    lines = [f"{result.name}: {_count(len(result.tracks), "track")} in {size}{rate}"]
+    lines = [f"{result.name}: {_count(len(result.tracks), 'track')} in {size}{rate}"]
     groups: dict[int, list[Track]] = {}
     for track in result.tracks:
         groups.setdefault(track.label, []).append(track)

@@ -308,6 +308,15 @@ def _write(**arguments: Any) -> None:
         writer.write(**arguments)
 
 
+def _exports(_: Inputs) -> Iterator[Target]:
+    options: dict[str, Any] = {
+        "checkpoint": "missing.pth", "out": "new.vis", "method": None, "variant": None, "classes": ["cat"],
+        "precision": "fp32", "height": 64, "width": 64, "opset": 20, "overrides": {}, "certify_on": None,
+        "certify_frames": 1, "tolerance": None, "ground_truth": None, "overwrite": True,
+    }  # fmt: skip
+    yield Target("export", visdeploy.export, options)
+
+
 def _others(_: Inputs) -> Iterator[Target]:
     profiler = visdeploy.Profiler()
     stage = profiling.Stage.GRAPH
@@ -325,6 +334,7 @@ GROUPS: dict[str, Callable[[Inputs], Iterator[Target]]] = {
     "formats": _formats,
     "pictures": _pictures,
     "sources": _sources,
+    "exports": _exports,
     "others": _others,
 }
 """Parts of the public API, each with its functions and methods that take arguments."""

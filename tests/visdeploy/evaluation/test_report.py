@@ -1,7 +1,12 @@
+import copy
+import pickle
+
+import numpy as np
 import pytest
 
 from visdeploy.errors import ConfigError
-from visdeploy.evaluation import Report
+from visdeploy.evaluation import METRICS, Report, evaluate
+from visdeploy.masks import Mask
 
 REPORT = Report({"ytvis": {"AP": 0.5, "AR10": 0.25, "per_category": {"cat": {"AP": 0.5}}}, "jf": {"J&F": 0.75}})
 
@@ -32,3 +37,17 @@ def test_reports_are_compared_by_their_scores():
     assert Report({"jf": {"J&F": 0.75}}) == Report({"jf": {"J&F": 0.75}})
     assert Report({"jf": {"J&F": 0.75}}) != Report({"jf": {"J&F": 0.5}})
     assert repr(REPORT) == "Report(metrics=ytvis, jf, ytvis.AP=0.5000, ytvis.AR10=0.2500, jf.J&F=0.7500)"
+
+
+def test_whole_reports_are_compared_and_copied():
+    rle = Mask.encode(np.eye(6, 8)).to_coco()
+    truth = {
+        "categories": [{"id": 1, "name": "cat"}],
+        "videos": [{"id": 1, "height": 6, "width": 8, "file_names": ["v/0.jpg"]}],
+        "annotations": [{"id": 1, "video_id": 1, "category_id": 1, "segmentations": [rle]}],
+    }
+    found = [{"video_id": 1, "category_id": 1, "score": 0.5, "segmentations": [rle]}]
+    one, other = (evaluate(found, truth, metrics=METRICS) for _ in range(2))
+    assert list(one) == list(METRICS)
+    assert one == other == copy.deepcopy(one) == pickle.loads(pickle.dumps(one))
+    assert len(repr(one)) <= 200
