@@ -16,8 +16,10 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
+from visdeploy.arguments import check_path, check_type
 from visdeploy.atomic import staging, swap_folder, writing
 from visdeploy.backends.engine_files import check_engines
+from visdeploy.brief import brief, counted
 from visdeploy.bundle_files import (
     check_file,
     file_sha256,
@@ -47,6 +49,17 @@ class Bundle:
     path: Path
     manifest: Manifest
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", check_path(self.path, "path of a bundle", error=BundleError))
+        check_type(self.manifest, Manifest, "manifest of a bundle", error=BundleError)
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    def __repr__(self) -> str:
+        made = f"{self.manifest.method} {self.manifest.variant}"
+        return brief(self, path=str(self.path), model=made, classes=counted(self.manifest.classes))
+
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Bundle:
         """Open a bundle, checking its manifest, its list of files and every checksum.
@@ -57,7 +70,7 @@ class Bundle:
                 missing, changed or truncated; a file is not listed and not harmless; the graph reads a file that is not
                 listed; an engine is not in the index, or its limits are looser than those of the manifest.
         """
-        folder = Path(path)
+        folder = check_path(path, "path of a bundle", error=BundleError)
         if not folder.is_dir():
             seen = "a file" if folder.exists() else "nothing"
             raise BundleError(f"{folder} is not a bundle", seen=seen, expected="a folder made by visdeploy.export")

@@ -16,6 +16,7 @@ from importlib import metadata
 from typing import Any
 
 from visdeploy.backends.onnxruntime.installation import CPU, CUDA, INSTALL, INSTALL_GPU, installed_builds
+from visdeploy.brief import Plain, brief, counted
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class Engine:
     runs_bundles: bool
     hint: str = ""
 
+    def __repr__(self) -> str:
+        return brief(self, name=self.name, version=self.version, runs_bundles=self.runs_bundles)
+
 
 @dataclass(frozen=True)
 class Library:
@@ -52,6 +56,9 @@ class Library:
     path: str
     detail: str = ""
     hint: str = ""
+
+    def __repr__(self) -> str:
+        return brief(self, name=self.name, path=self.path)
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,9 @@ class Operator:
     own_kernel: bool
     why_not: str
 
+    def __repr__(self) -> str:
+        return brief(self, op=self.op, engine=self.engine, runs=self.runs, own_kernel=self.own_kernel)
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -86,6 +96,10 @@ class Diagnosis:
     engines: tuple[Engine, ...]
     libraries: tuple[Library, ...]
     operators: tuple[Operator, ...]
+
+    def __repr__(self) -> str:
+        installed = Plain(", ".join(engine.name for engine in self.engines if engine.version) or "none")
+        return brief(self, healthy=self.healthy, engines=installed, operators=counted(self.operators))
 
     @property
     def healthy(self) -> bool:

@@ -1,7 +1,7 @@
 """Exceptions of the project, all derived from `VisdeployError`.
 
-Every message tells what failed, what was seen, what was expected and what to do, in this order. It is one line, whatever
-the names and texts in it.
+Every message tells what failed, what was seen, what was expected and what to do, in this order. It is one line,
+whatever the names and texts in it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class VisdeployError(Exception):
     """
 
     def __init__(self, what: str, *, seen: str = "", expected: str = "", hint: str = "") -> None:
-        self.what, self.seen, self.expected, self.hint = what, seen, expected, hint
+        self.what, self.seen, self.expected, self.hint = str(what), str(seen), str(expected), str(hint)
         super().__init__(self._text())
 
     def _text(self) -> str:
@@ -60,6 +60,12 @@ class CheckpointError(VisdeployError):
 
 class ConfigError(VisdeployError):
     """A recipe, an option or an argument has an invalid value."""
+
+
+class UnknownNameError(ConfigError, KeyError):
+    """A mapping has no such name. It is also a `KeyError`, as mappings raise it."""
+
+    __str__ = VisdeployError.__str__
 
 
 class DataError(VisdeployError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from visdeploy.arguments import check_path
 from visdeploy.bundle import Bundle
 from visdeploy.optional import require
 
@@ -25,6 +26,9 @@ def export(checkpoint: str | Path, out: str | Path | None = None, **options: Any
         CheckpointError: The checkpoint cannot be read or does not match the method.
         ExportError: The graph cannot be exported, or its certificate failed.
     """
+    check_path(checkpoint, "path of a checkpoint")
+    if out is not None:
+        check_path(out, "path of a bundle")
     bundle: Bundle = require("visdeploy_export", extra="export", purpose="exporting a checkpoint").export(
         checkpoint, out, **options
     )

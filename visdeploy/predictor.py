@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from visdeploy.arguments import as_tuple, check_flag, check_type
 from visdeploy.backends import Backend, open_backend
+from visdeploy.brief import cut
 from visdeploy.bundle import Bundle
-from visdeploy.errors import SourceError
+from visdeploy.errors import ConfigError, SourceError
 from visdeploy.partial import KeptStream, PartialStream
 from visdeploy.profiling import OFF, Profiler, Stage
 from visdeploy.results import FrameResult, VideoResult
+from visdeploy.selection import Selection, Threshold
 from visdeploy.streaming.pipeline import Pipeline
 from visdeploy.streaming.stream import Stream
 from visdeploy.video import Source, open_source
@@ -58,6 +61,10 @@ class VISPredictor:
         tf32: bool = False,
         profiler: Profiler | None = None,
     ) -> None:
+        check_flag(spinning, "spinning")
+        check_flag(tf32, "tf32")
+        if profiler is not None:
+            check_type(profiler, Profiler, "profiler")
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         manifest = self.bundle.manifest
         self.identity = self.bundle.identity
@@ -85,25 +92,39 @@ class VISPredictor:
         """Profiler that collects the time of every stage."""
         return self.pipeline.profiler
 
-    def stream(self, source: Any, **options: Any) -> Iterator[FrameResult]:
+    def stream(
+        self,
+        source: Any,
+        *,
+        threshold: Threshold | None = None,
+        classes: Iterable[str] | None = None,
+        keep_images: bool = False,
+        **options: Any,
+    ) -> Iterator[FrameResult]:
         """Yield results frame by frame. The required memory does not grow with the video.
 
         Clip methods return results later than they see the frames (`Stream.push`). Every frame has one result.
 
         Args:
             source: As for `visdeploy.video.open_source`: a video file, a folder of images, a glob, a URL, a
-                camera index, or an iterable of RGB arrays.
-            **options: Options of `open_source`, such as `max_frames`, `step`, `fps`, `on_error`.
+                camera index, an array `[frames, height, width, 3]`, or an iterable of RGB arrays.
+            threshold: Minimum score of the returned instances, by their score so far: a number, or a map from class
+                name to number, with `*` for all other classes. It changes neither the tracking nor track ids.
+            classes: Names of the classes to return; by default all.
+            keep_images: Return every result with the pixels of its frame (`FrameResult.image`).
+            **options: Options of `open_source`, such as `start`, `step`, `max_frames`, `fps`, `on_error`.
 
         Raises:
+            ConfigError: A class name is unknown, or an option is out of range.
             SourceError: The source cannot be opened or decoded.
             EngineError: The graph failed.
         """
+        stream = self.open_stream(threshold=threshold, classes=classes, keep_images=keep_images)
         # opened here, so that an error is raised by this call and not at the first frame
-        return self._results(open_source(source, **options))
+        return self._results(open_source(source, **options), stream)
 
-    def _results(self, opened: Source) -> Iterator[FrameResult]:
-        with opened, self.open_stream(name=opened.name) as stream:
+    def _results(self, opened: Source, stream: Stream) -> Iterator[FrameResult]:
+        with opened, stream:
             for frame in self.profiler.iterate(Stage.DECODE, opened):
                 if (result := stream.push(frame.image, frame.timestamp)) is not None:
                     yield result
@@ -113,6 +134,8 @@ class VISPredictor:
         self,
         source: Any,
         *,
+        threshold: Threshold | None = None,
+        classes: Iterable[str] | None = None,
         on_frame: Callable[[int, int | None], None] | None = None,
         partial: PartialStream | None = None,
         **options: Any,
@@ -121,15 +144,25 @@ class VISPredictor:
 
         Args:
             source: See `stream`.
+            threshold: Minimum score of the returned tracks, by their final class and score; see `stream`.
+            classes: Names of the classes to return, by the final class of a track; by default all.
             on_frame: Called after every frame with the number of processed and of expected frames (None if unknown).
             partial: Where the progress is kept, see `visdeploy.partial`; by default nowhere.
-            **options: Options of `open_source`.
+            **options: Options of `open_source`, such as `start`, `step`, `max_frames`, `fps`, `on_error`.
 
         Raises:
+            ConfigError: A class name is unknown, or an option is out of range.
             SourceError: The source cannot be opened or decoded, or contains no frame.
             EngineError: The graph failed.
         """
-        with open_source(source, **options) as opened, self._collecting(opened, partial) as stream:
+        if on_frame is not None and not callable(on_frame):
+            raise ConfigError("on_frame of a prediction", seen=type(on_frame).__name__, expected="a function, or None")
+        if partial is not None:
+            check_type(partial, PartialStream, "partial of a prediction")
+        names = classes if classes is None or isinstance(classes, str) else (as_tuple(classes) or classes)
+        choice: dict[str, Any] = {"threshold": threshold, "classes": names}
+        Selection.of(self.classes, **choice)  # before the source is opened
+        with open_source(source, **options) as opened, self._collecting(opened, partial, choice) as stream:
             positions: list[int] = []
             for frame in self.profiler.iterate(Stage.DECODE, opened):
                 stream.push(frame.image, frame.timestamp)
@@ -138,32 +171,60 @@ class VISPredictor:
                     on_frame(stream.num_frames, opened.estimated_frames)
             stream.flush()
             if not stream.num_frames:
-                raise SourceError(f"{opened.name} holds no frame", expected="at least one frame")
+                seen = f"no frame from position {opened.start} on" if opened.start else ""
+                raise SourceError(f"{opened.name} holds no frame", seen=seen, expected="at least one frame")
             result = stream.result()
             result.fps, result.expected_frames, result.source = opened.fps, opened.expected_frames, opened.path
             result.address, result.verdict = opened.address, opened.verdict
             if positions != list(range(len(positions))):
-                result.positions = positions
+                result.positions = tuple(positions)
             return result
 
-    def _collecting(self, source: Source, partial: PartialStream | None) -> Stream | KeptStream:
+    def _collecting(self, source: Source, partial: PartialStream | None, choice: dict[str, Any]) -> Stream | KeptStream:
         """Return the stream for the tracks of a whole source."""
         if partial is None:
-            return self.open_stream(collect=True, name=source.name)
-        return partial.open(self, source)
+            return self.open_stream(collect=True, name=source.name, **choice)
+        return partial.open(self, source, **choice)
 
-    def open_stream(self, *, collect: bool = False, name: str = "stream", fps: float = 0.0) -> Stream:
+    def open_stream(
+        self,
+        *,
+        collect: bool = False,
+        name: str = "stream",
+        fps: float = 0.0,
+        threshold: Threshold | None = None,
+        classes: Iterable[str] | None = None,
+        keep_images: bool = False,
+    ) -> Stream:
         """Open a stream for frames of your own. Any number of streams can share this predictor.
 
         Args:
             collect: Keep the data for `Stream.result`; memory then grows with the video.
             name: Name of the result.
             fps: Frame rate, for frames that are pushed without a timestamp.
+            threshold: Minimum score of the returned instances and, in `Stream.result`, of the tracks; see `stream`.
+            classes: Names of the classes to return; by default all.
+            keep_images: Return every result with the pixels of its frame (`FrameResult.image`), also where it comes
+                later than the frame. The images of at most `Stream.latency` frames are kept.
+
+        Raises:
+            ConfigError: A class name is unknown, or an option is out of range.
         """
-        return Stream(self.pipeline, identity=self.identity, collect=collect, name=name, fps=fps)
+        return Stream(
+            self.pipeline,
+            identity=self.identity,
+            collect=collect,
+            name=name,
+            fps=fps,
+            threshold=threshold,
+            classes=classes,
+            keep_images=keep_images,
+        )
 
     def load_stream(self, path: str | os.PathLike[str]) -> Stream:
         """Continue a stream that `Stream.save` wrote. Results are those of an uninterrupted stream.
+
+        The choice of classes and scores, and whether images are kept, are those of the saved stream.
 
         Args:
             path: The saved stream.
@@ -175,7 +236,8 @@ class VISPredictor:
 
     def __repr__(self) -> str:
         manifest = self.bundle.manifest
-        return f"VISPredictor({str(self.bundle.path)!r}, {manifest.method} {manifest.variant}, on {self.device})"
+        facts = f"{str(self.bundle.path)!r}, {manifest.method} {manifest.variant}, on {self.device}"
+        return cut(f"VISPredictor({facts})")
 
 
 def _num_cores() -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visdeploy.archives import check_archive
+from visdeploy.brief import brief
 from visdeploy.errors import BundleError
 from visdeploy.manifest import Manifest
 from visdeploy.manifest.sizes import Shaped, SizeError, bind
@@ -21,7 +22,7 @@ from visdeploy.manifest.tensors import host_dtype
 _MANIFEST = "frames/manifest"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SelfTest:
     """Clip of a bundle with the outputs of PyTorch for it, recorded at export.
 
@@ -35,6 +36,9 @@ class SelfTest:
     frames: NDArray[np.uint8]
     outputs: tuple[dict[str, NDArray[Any]], ...]
     manifest: str = ""
+
+    def __repr__(self) -> str:
+        return brief(self, frames=self.frames, steps=len(self.outputs))
 
     def to_bytes(self) -> bytes:
         """Return the content of `selftest.npz`."""

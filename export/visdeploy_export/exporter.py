@@ -17,11 +17,14 @@ from torch import nn
 from torch.export import ExportedProgram
 
 import visdeploy
+from visdeploy.arguments import check_flag, check_integer, check_names, check_path, check_type
 from visdeploy.backends import open_backend
+from visdeploy.brief import shorten
 from visdeploy.bundle import CERTIFICATE, SELFTEST, Bundle, seal_bundle, stage_bundle
 from visdeploy.bundle_files import file_sha256
 from visdeploy.errors import ConfigError, ExportError, VerificationError
 from visdeploy.evaluation import read_annotations
+from visdeploy.json_fields import MAX_SIDE
 from visdeploy.manifest import Tolerance, Tolerances
 from visdeploy.parity.certificate import Certificate
 from visdeploy.parity.verification import verify
@@ -104,12 +107,14 @@ def export(
         SourceError: `certify_on` cannot be read.
     """
     _check_options(precision, opset, certify_frames, tolerance)
+    _check_choices(method=method, variant=variant, classes=classes, height=height, width=width, overrides=overrides)
+    check_flag(overwrite, "overwrite")
     if ground_truth is None:
         check_source(certify_on)
     else:
-        read_annotations(Path(ground_truth))
-    path, say = Path(checkpoint), on_stage or _silent
-    target = Path(out) if out is not None else path.with_suffix(".vis")
+        read_annotations(check_path(ground_truth, "ground_truth"))
+    path, say = check_path(checkpoint, "path of a checkpoint"), on_stage or _silent
+    target = check_path(out, "path of a bundle") if out is not None else path.with_suffix(".vis")
     with stage_bundle(target, overwrite=overwrite) as folder:
         say(f"reading {path.name}")
         model = load_model(
@@ -146,15 +151,33 @@ def export(
 
 def _check_options(precision: str, opset: int, certify_frames: int, tolerance: Tolerance | None) -> None:
     """Check the options before anything is computed."""
-    if precision not in PRECISIONS:
+    if not isinstance(precision, str) or precision not in PRECISIONS:
         raise ConfigError(
-            "this precision is not supported", seen=repr(precision), expected=f"one of {list(PRECISIONS)}"
+            "this precision is not supported", seen=shorten(precision), expected=f"one of {list(PRECISIONS)}"
         )
-    if opset not in OPSETS:
-        raise ConfigError("this opset is not supported", seen=repr(opset), expected="20 to 23")
+    if not isinstance(opset, int) or opset not in OPSETS:
+        raise ConfigError("this opset is not supported", seen=shorten(opset), expected="20 to 23")
     if tolerance is not None and not isinstance(tolerance, Tolerance):
         raise ConfigError("tolerance has a wrong type", seen=repr(tolerance), expected="visdeploy.manifest.Tolerance")
     check_frame_count(certify_frames)
+
+
+def _check_choices(
+    *, method: Any, variant: Any, classes: Any, height: Any, width: Any, overrides: Mapping[str, Any] | None
+) -> None:
+    """Check the types of the options that select and change the model; the model checks their values."""
+    for name, text in (("method", method), ("variant", variant)):
+        if text is not None:
+            check_type(text, str, name)
+    if classes is not None and not isinstance(classes, str):
+        check_names(classes, "classes")
+    for name, side in (("height", height), ("width", width)):
+        if side is not None:
+            check_integer(side, name, minimum=1, maximum=MAX_SIDE)
+    if overrides is not None and not (isinstance(overrides, Mapping) and all(isinstance(k, str) for k in overrides)):
+        raise ConfigError(
+            "overrides", seen=shorten(overrides), expected="a map from the name of a setting to its value"
+        )
 
 
 def _origin(info: ModelInfo, checkpoint: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from visdeploy import VISPredictor, formats
 from visdeploy.errors import DataError
 from visdeploy.masks import Mask
 from visdeploy.results import Track
-from visdeploy.video import open_source
+from visdeploy.video import VideoWriter, open_source
 
 GREY = 10
 FRAMES = np.stack([np.full((96, 160, 3), GREY * t, np.uint8) for t in range(10)])
@@ -52,16 +52,29 @@ def shown(path):
         ("glob", {"step": 3, "fps": 10}),
         ("array", {"step": 2}),
         ("folder", {"step": 4, "max_frames": 2}),
+        ("folder", {"start": 3, "step": 2}),
+        ("array", {"start": 5, "max_frames": 3}),
         ("folder", {}),
     ],
 )
 def test_an_overlay_shows_the_processed_frames(model, folder, tmp_path, kind, options):
     source = {"folder": folder, "glob": str(folder / "*.png"), "array": FRAMES}[kind]
     result = model(source, **options)
-    wanted = list(range(0, 10, options.get("step", 1)))[: options.get("max_frames")]
+    wanted = list(range(options.get("start", 0), 10, options.get("step", 1)))[: options.get("max_frames")]
     result.render(tmp_path / "overlay.mp4", source=FRAMES if kind == "array" else None)
     assert shown(tmp_path / "overlay.mp4") == wanted
     assert list(result.positions) == ([] if wanted == list(range(10)) else wanted)
+
+
+def test_a_video_is_processed_from_a_start(model, tmp_path):
+    with VideoWriter(tmp_path / "in.mp4", 160, 96, 10, quality=0) as writer:
+        for frame in FRAMES:
+            writer.write(frame)
+    result = model(tmp_path / "in.mp4", start=4, step=3)
+    assert (result.positions, result.expected_frames) == ((4, 7), 2)
+    assert result.timestamps == pytest.approx((0.4, 0.7))
+    result.render(tmp_path / "overlay.mp4")
+    assert shown(tmp_path / "overlay.mp4") == [4, 7]
 
 
 def test_the_processed_frames_alone_are_a_source_as_well(model, folder, tmp_path):

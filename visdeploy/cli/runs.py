@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from enum import Enum
@@ -18,6 +18,7 @@ from visdeploy.cli.outputs import FormatOptions, Overwrite, check_outputs, parse
 from visdeploy.cli.signals import deferring
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.outputs import Output, free_path
+from visdeploy.selection import REST, Selection
 from visdeploy.space import fewest_frames, least_of_pngs, least_of_video
 
 if TYPE_CHECKING:
@@ -63,19 +64,30 @@ def predict(
     option: FormatOptions = None,
     overlay: Annotated[
         Path | None,
-        typer.Option(help="Also write a video (.mp4) with the tracks whose score is at least --min-score, else 0.25."),
+        typer.Option(help="Also write a video (.mp4) with these tracks; without --threshold, those from 0.25 up."),
     ] = None,
     device: Device = "auto",
     threads: Threads = None,
     tf32: Tf32 = False,
-    max_frames: Annotated[int | None, typer.Option(help="Stop after this many frames.", min=1)] = None,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--threshold",
+            "--min-score",
+            metavar="[CLASS=]SCORE",
+            help="Omit tracks below this score, of one class or of all others; repeat it; default: keep all.",
+        ),
+    ] = None,
+    classes: Annotated[
+        list[str] | None, typer.Option(metavar="NAME,...", help="Keep the tracks of these classes; default: all.")
+    ] = None,
+    start: Annotated[int, typer.Option(help="First frame to process, counted from 0.", min=0)] = 0,
+    step: Annotated[int, typer.Option(help="Process every STEP-th frame.", min=1)] = 1,
+    max_frames: Annotated[int | None, typer.Option(help="Stop after this many processed frames.", min=1)] = None,
     on_damage: Annotated[
         OnDamage,
         typer.Option(help="For missing or damaged frames: fail, pass over them, or use the frames before them."),
     ] = OnDamage.ERROR,
-    min_score: Annotated[
-        float | None, typer.Option(help="Omit tracks below this score; default: keep all.", min=0, max=1)
-    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the interrupted run whose progress is in OUT.partial.")
     ] = False,
@@ -91,34 +103,55 @@ def predict(
     partial = _partial(source, out or overlay, resume=resume, overwrite=overwrite)
     options = parse_options(option)
 
+    limits = _thresholds(threshold)
+
     def check(opened: Source | None) -> None:
         inputs = (*local_files(source), bundle)
         check_outputs(_outputs(out, format, options, overlay, opened), inputs, overwrite=overwrite)
         if partial is not None:
             partial.check()
 
-    limits: dict[str, Any] = {"max_frames": max_frames, "on_error": _ON_ERROR[on_damage]}
+    frames: dict[str, Any] = {"start": start, "step": step, "max_frames": max_frames, "on_error": _ON_ERROR[on_damage]}
     opened = None
     if is_live(source):
         check(None)
     else:
-        opened = open_source(source, **limits)
+        opened = open_source(source, **frames)
         check(opened)
     predictor = VISPredictor(bundle, device=device, threads=threads, tf32=tf32)
     if opened is None:
-        opened = open_source(source, **limits)
+        opened = open_source(source, **frames)
         check(opened)
+    choice: dict[str, Any] = {"threshold": limits, "classes": _class_names(classes, predictor.classes)}
+    Selection.of(predictor.classes, **choice)  # raises an error before a progress bar is shown
     with partial or nullcontext():
-        video = _track(predictor, opened, Path(source).name or source, partial)
-        video.tracks = [track for track in video.tracks if track.score >= (min_score or 0)]
+        video = _track(predictor, opened, Path(source).name or source, choice, partial)
         _print_tracks(video)
         if out is not None:
             stdout.print(f"wrote {_save(video, out, format, options)}", highlight=False)
         if overlay is not None:
-            style = {} if min_score is None else {"min_score": min_score}
+            style = {} if limits is None else {"min_score": 0}
             stdout.print(f"wrote {video.render(overlay, **style)}", highlight=False)
         if partial is not None:
             partial.remove()
+
+
+def _thresholds(texts: Sequence[str] | None) -> dict[str, float] | None:
+    """Return the thresholds of options such as `0.4` and `person=0.6`, by class name; None without an option."""
+    found: dict[str, float] = {}
+    for text in texts or ():
+        name, equals, score = text.rpartition("=")
+        try:
+            found[name if equals else REST] = float(score)
+        except ValueError:
+            raise ConfigError("--threshold", seen=repr(text), expected="a number, or CLASS=NUMBER") from None
+    return found or None
+
+
+def _class_names(texts: Sequence[str] | None, known: Sequence[str]) -> list[str] | None:
+    """Return the class names of options, each one name or several between commas; None without an option."""
+    names = [name for text in texts or () for name in ([text] if text in known else map(str.strip, text.split(",")))]
+    return names or None
 
 
 def _partial(source: str, output: Path | None, *, resume: bool, overwrite: bool) -> PartialFolder | None:
@@ -164,8 +197,18 @@ def _outputs(
     return found
 
 
-def _track(predictor: VISPredictor, source: Source, title: str, partial: PartialFolder | None) -> VideoResult:
-    """Return the tracks of a video, and show a progress bar meanwhile."""
+def _track(
+    predictor: VISPredictor, source: Source, title: str, choice: dict[str, Any], partial: PartialFolder | None
+) -> VideoResult:
+    """Return the tracks of a video, and show a progress bar meanwhile.
+
+    Args:
+        predictor: The predictor.
+        source: The opened video.
+        title: Text beside the bar.
+        choice: `threshold` and `classes` of the predictor.
+        partial: Folder for the progress, if it is kept.
+    """
     from visdeploy.partial import PartialStream
 
     def note() -> None:
@@ -181,7 +224,8 @@ def _track(predictor: VISPredictor, source: Source, title: str, partial: Partial
             bar.update(task, completed=done, total=expected, note=f"{rate:.1f} fps")
             stop_if_told()
 
-        return predictor(source, on_frame=advance, partial=None if partial is None else PartialStream(partial))
+        kept = None if partial is None else PartialStream(partial)
+        return predictor(source, on_frame=advance, partial=kept, **choice)
 
 
 def _print_tracks(video: VideoResult) -> None:
@@ -195,7 +239,7 @@ def _print_tracks(video: VideoResult) -> None:
     title = f"{video.name}: {len(rows)} tracks in {video.num_frames} frames, source {video.verdict}"
     stdout.print(table(title, ("track", "class", "score", "frames", "span"), shown))
     if len(rows) > len(shown):
-        stderr.print(f"{len(rows) - len(shown)} more tracks not shown; use --min-score to omit tracks with low scores")
+        stderr.print(f"{len(rows) - len(shown)} more tracks not shown; use --threshold to omit tracks with low scores")
 
 
 def _save(video: VideoResult, out: Path, format: str | None, options: Mapping[str, Any] | None = None) -> Path:

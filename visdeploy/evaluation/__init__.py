@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from visdeploy.arguments import as_tuple, check_flag, check_names, check_path, check_video_ids, suggest
+from visdeploy.brief import shorten
 from visdeploy.errors import ConfigError
 from visdeploy.evaluation.annotations import Annotation, AnnotationSet, Category, Video, read_annotations
 from visdeploy.evaluation.clear import ClearMetric, IdentityMetric
@@ -91,12 +93,14 @@ def evaluate(
         >>> report = evaluate("results.json", "valid.json", metrics=("ytvis", "hota"))  # doctest: +SKIP
         >>> report["AP"], report["hota"]["per_class"]  # doctest: +SKIP
     """
-    if metrics is not None and (
-        isinstance(metrics, str) or not metrics or any(name not in METRICS for name in metrics)
-    ):
-        raise ConfigError("cannot evaluate", seen=f"metrics={metrics!r}", expected=f"a list of some of {METRICS}")
-    if isinstance(ground_truth, str | Path) and is_folder_truth(ground_truth):
-        truth, results = read_folders(ground_truth, predictions, numbering=numbering, videos=videos)
+    metrics = None if metrics is None else _check_metrics(metrics)
+    video_ids = check_video_ids(video_ids)
+    strict = check_flag(strict, "strict")
+    if not isinstance(ground_truth, Mapping | AnnotationSet):
+        ground_truth = check_path(ground_truth, "ground truth")
+    if isinstance(ground_truth, Path) and is_folder_truth(ground_truth):
+        names = None if videos is None else check_names(videos, "videos to evaluate")
+        truth, results = read_folders(ground_truth, predictions, numbering=numbering, videos=names)
         found = read_predictions(results, truth, video_ids=video_ids, strict=strict)
         warn_of_missing(truth, results, video_ids)
     elif numbering is not None:
@@ -118,3 +122,14 @@ def evaluate(
     if "jf" in metrics:
         scores["jf"] = evaluate_jf(*without_void(truth, found))
     return Report({name: scores[name] for name in METRICS if name in scores})
+
+
+def _check_metrics(metrics: Any) -> tuple[str, ...]:
+    """Return the names of metrics, and raise a `ConfigError` for anything else."""
+    names = None if isinstance(metrics, str) else as_tuple(metrics)
+    for name in names or (None,):
+        if not isinstance(name, str) or name not in METRICS:
+            hint = suggest(name, METRICS) if isinstance(name, str) else ""
+            seen = f"metrics={shorten(metrics)}"
+            raise ConfigError("cannot evaluate", seen=seen, expected=f"a list of some of {METRICS}", hint=hint)
+    return names or ()

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from visdeploy.arguments import check_flag, check_integer, check_names, check_path, check_type
+from visdeploy.brief import Plain, brief, counted, shorten
 from visdeploy.errors import DataError
 from visdeploy.json_fields import MAX_SIDE, Entry, finite, is_absent, plain, read_json
 from visdeploy.masks import Mask
@@ -22,6 +24,9 @@ class Category:
     id: int
     name: str
     supercategory: str = ""
+
+    def __repr__(self) -> str:
+        return brief(self, id=self.id, name=self.name, supercategory=self.supercategory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,9 @@ class Video:
     width: int
     file_names: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        check_names(check_type(self.file_names, tuple, "file_names of a video"), "file_names of a video")
+
     @property
     def length(self) -> int:
         """Number of frames."""
@@ -48,12 +56,16 @@ class Video:
     @property
     def folder(self) -> PurePosixPath:
         """Folder of the frames, relative to the image folder."""
-        return PurePosixPath(self.file_names[0]).parent
+        return PurePosixPath(self.file_names[0] if self.file_names else "").parent
 
     @property
     def name(self) -> str:
         """Last part of `folder`; the id as text if the frames have no folder of their own."""
         return self.folder.name or str(self.id)
+
+    def __repr__(self) -> str:
+        size, count = Plain(f"{self.height}x{self.width}"), counted(self.file_names)
+        return brief(self, id=self.id, name=self.name, size=size, file_names=count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +88,19 @@ class Annotation:
     areas: tuple[float, ...]
     crowd: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("masks", "areas"):
+            check_type(getattr(self, name), tuple, f"{name} of an annotation", error=DataError)
+
     @property
     def mean_area(self) -> float:
         """Mean area in pixels over the frames in which the object is present; 0 if it is never present."""
         present = [area for area in self.areas if area > 0]
         return sum(present) / len(present) if present else 0.0
+
+    def __repr__(self) -> str:
+        count = counted(self.masks)
+        return brief(self, id=self.id, video_id=self.video_id, category_id=self.category_id, masks=count)
 
 
 @dataclass(frozen=True)
@@ -103,6 +123,22 @@ class AnnotationSet:
     annotations: tuple[Annotation, ...]
     ignored: Mapping[int, tuple[Mask | None, ...]] = field(default_factory=dict)
     metrics: tuple[str, ...] = ("ytvis",)
+    __hash__ = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        kinds = {"categories": Category, "videos": Video, "annotations": Annotation, "metrics": str}
+        for name, kind in kinds.items():
+            found = getattr(self, name)
+            if not isinstance(found, tuple) or not all(isinstance(each, kind) for each in found):
+                raise DataError(
+                    f"{name} of a ground truth", seen=shorten(found), expected=f"a tuple of {kind.__name__}"
+                )
+        if not isinstance(self.ignored, Mapping):
+            raise DataError("ignored regions of a ground truth", seen=shorten(self.ignored), expected="a map")
+
+    def __repr__(self) -> str:
+        counts = {name: counted(getattr(self, name)) for name in ("categories", "videos", "annotations")}
+        return brief(self, source=self.source, **counts)
 
     @cached_property
     def category_by_id(self) -> dict[int, Category]:
@@ -163,10 +199,13 @@ def read_annotations(
     Raises:
         DataError: The file cannot be read, or an entry is malformed; the message names the entry, the field and a fix.
     """
+    strict = check_flag(strict, "strict")
+    check_flag(require_annotations, "require_annotations")
+    first_id = check_integer(first_id, "first_id")
     if isinstance(source, Mapping):
         root = Entry("ground truth", source)
     else:
-        root = Entry.of(str(source), read_json(Path(source)))
+        root = Entry.of(str(source), read_json(check_path(source, "ground truth")))
     categories = _unique(root, "categories", [_category(entry) for entry in root.entries("categories")])
     _refuse_duplicate_names(root, categories)
     videos = _unique(root, "videos", [_video(entry) for entry in root.entries("videos")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from visdeploy.arguments import check_video_ids
 from visdeploy.errors import DataError
 from visdeploy.evaluation.annotations import AnnotationSet, Video
 from visdeploy.json_fields import Entry
@@ -44,7 +45,7 @@ class Matcher:
     """
 
     def __init__(self, truth: AnnotationSet, video_ids: Mapping[str, int] | None = None) -> None:
-        self.truth, self._video_ids = truth, video_ids or {}
+        self.truth, self._video_ids = truth, check_video_ids(video_ids)
         self._category_ids = {category.name: category.id for category in truth.categories}
         self._by_name: dict[str, list[Video]] = {}
         for video in truth.videos:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from visdeploy.arguments import as_tuple, check_flag, check_path, check_type
+from visdeploy.brief import brief, counted, shorten
 from visdeploy.errors import DataError
 from visdeploy.evaluation.annotations import AnnotationSet, Video
 from visdeploy.evaluation.matching import Matcher, UnknownCategoryError, result_entries
@@ -38,6 +40,10 @@ class Prediction:
     masks: tuple[Mask | None, ...]
     first: bool = False
 
+    def __repr__(self) -> str:
+        facts = {"video_id": self.video_id, "category_id": self.category_id, "score": self.score}
+        return brief(self, **facts, masks=counted(self.masks))
+
 
 def read_predictions(
     source: PredictionSource,
@@ -63,6 +69,8 @@ def read_predictions(
     Raises:
         DataError: A file cannot be read, or an entry is malformed or does not match the ground truth.
     """
+    check_type(truth, AnnotationSet, "ground truth", expected="an AnnotationSet, as read_annotations returns it")
+    strict = check_flag(strict, "strict")
     odd = Oddities(str(source) if isinstance(source, str | Path) else "the list of predictions", strict)
     found = _read(source, Matcher(truth, video_ids), odd)
     odd.report(of=len(found))
@@ -74,8 +82,11 @@ def read_predictions(
 def _read(source: PredictionSource, matcher: Matcher, odd: Oddities) -> list[Prediction | None]:
     """Return all predictions, None for those of classes that the ground truth lacks."""
     if isinstance(source, str | Path):
-        return _from_path(Path(source), matcher, odd)
-    items = [source] if isinstance(source, VideoResult) else list(source)
+        return _from_path(check_path(source, "predictions"), matcher, odd)
+    found = (source,) if isinstance(source, VideoResult) else as_tuple(source)
+    if found is None or isinstance(source, bytes | Mapping):
+        raise DataError("predictions", seen=shorten(source), expected="a path, VideoResults, or a list of entries")
+    items = list(found)
     results = [item for item in items if isinstance(item, VideoResult)]
     if results and len(results) == len(items):
         return _from_results(results, matcher, odd)

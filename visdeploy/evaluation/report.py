@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from visdeploy.errors import ConfigError
+from visdeploy.arguments import check_flag
+from visdeploy.brief import Plain, brief, shorten
+from visdeploy.errors import ConfigError, UnknownNameError
 
 Row = tuple[str, str, str]
 _DETAILS = ("per_category", "per_class")
 
 
 @dataclass(frozen=True)
-class Report:
-    """Scores of one evaluation.
+class Report(Mapping[str, Any]):
+    """Scores of one evaluation: a mapping from metric to its scores, which also knows the single scores by name.
+
+    `list(report)`, `report.items()` and their like give the metrics. `report[name]`, `name in report` and
+    `report.get(name)` take the name of a metric or of one of its summary scores.
 
     Attributes:
         metrics: Map from metric (`ytvis`, `jf`, `hota`, …) to its scores: summary scores on the first level, details
@@ -23,16 +28,35 @@ class Report:
     """
 
     metrics: dict[str, dict[str, Any]]
+    __hash__ = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        good = isinstance(self.metrics, Mapping) and all(
+            isinstance(scores, Mapping) for scores in self.metrics.values()
+        )
+        if not good:
+            raise ConfigError("scores of a report", seen=shorten(self.metrics), expected="a map from metric to scores")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.metrics)
+
+    def __len__(self) -> int:
+        return len(self.metrics)
+
+    def __repr__(self) -> str:
+        scores = {f"{family}.{name}": value for family, name, value in self.table()[:4]}
+        return brief(self, metrics=Plain(", ".join(self.metrics)), **{k: Plain(v) for k, v in scores.items()})
 
     def __getitem__(self, name: str) -> Any:
         """Return all scores of a metric (`report["jf"]`) or one summary score of any metric (`report["AP"]`)."""
-        if name in self.metrics:
+        known = isinstance(name, str)
+        if known and name in self.metrics:
             return self.metrics[name]
         for numbers in self.metrics.values():
-            if name in numbers:
+            if known and name in numbers:
                 return numbers[name]
-        raise ConfigError(
-            f"the report has no score {name!r}",
+        raise UnknownNameError(
+            f"the report has no score {shorten(name)}",
             expected=f"one of {[key for numbers in self.metrics.values() for key in numbers]}",
             hint=f"Only {list(self.metrics)} were evaluated; pass further metrics to `evaluate`.",
         )
@@ -47,7 +71,7 @@ class Report:
         Args:
             details: Whether scores per category follow the summary scores.
         """
-        rows = []
+        rows, details = [], check_flag(details, "details")
         for family, numbers in self.metrics.items():
             rows += list(_rows(family, numbers))
             for key in _DETAILS if details else ():

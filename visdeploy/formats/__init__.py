@@ -4,6 +4,6 @@ Each format is one module with two functions, `save(results, path, **options)` a
 imports a format's module when the format is first used.
 """
 
-from visdeploy.formats.registry import FORMATS, detect_format, load, planned_outputs, save
+from visdeploy.formats.registry import FORMATS, detect_format, load, planned_outputs, save, to_json
 
-__all__ = ["FORMATS", "detect_format", "load", "planned_outputs", "save"]
+__all__ = ["FORMATS", "detect_format", "load", "planned_outputs", "save", "to_json"]

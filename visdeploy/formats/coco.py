@@ -21,6 +21,11 @@ from visdeploy.results import Track, VideoResult
 
 def save(results: Sequence[VideoResult], path: Path) -> None:
     """Write videos, frames, masks, tracks and categories to a JSON file."""
+    write_text(path, to_text(results))
+
+
+def to_text(results: Sequence[VideoResult]) -> str:
+    """Return the text that `save` writes."""
     classes = shared_classes(results)
     most = max((t.label for r in results for t in r.tracks), default=-1)
     names = classes or tuple(f"class {i}" for i in range(most + 1))
@@ -34,7 +39,7 @@ def save(results: Sequence[VideoResult], path: Path) -> None:
     }
     for video_id, result in enumerate(results, start=1):
         _add_video(content, result, video_id)
-    write_text(path, dump_json(content, str(path)))
+    return dump_json(content, "the results as COCO JSON")
 
 
 def _add_video(content: dict[str, Any], result: VideoResult, video_id: int) -> None:

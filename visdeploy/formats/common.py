@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast, get_args
 
 from visdeploy.errors import DataError
 from visdeploy.json_fields import MAX_SIDE, Entry
-from visdeploy.results import Track, VideoResult
+from visdeploy.results import Track, VideoResult, class_name
 from visdeploy.video.verdict import Verdict
 
 
@@ -96,9 +96,32 @@ def sorted_tracks(tracks: Iterable[Track]) -> list[Track]:
     return found
 
 
-def class_name(classes: Sequence[str], label: int) -> str:
-    """Return the name of a class, or `class N` if the result has no class names."""
-    return classes[label] if label < len(classes) else f"class {label}"
+def table_rows(result: VideoResult) -> Iterator[dict[str, Any]]:
+    """Yield one row per instance and frame, in the order of frames, for tables; see `visdeploy.formats.parquet`."""
+    for frame in result.frames():
+        for instance in frame:
+            x1, y1, x2, y2 = instance.box
+            yield {
+                "video": result.name,
+                "frame": frame.index,
+                "timestamp": float(frame.timestamp),
+                "track_id": int(instance.track_id),
+                "label": int(instance.label),
+                "category": class_name(result.classes, instance.label),
+                "score": float(instance.score),
+                "height": result.height,
+                "width": result.width,
+                "counts": instance.mask.counts,
+                "x1": x1, "y1": y1, "x2": x2, "y2": y2,
+            }  # fmt: skip
+
+
+TABLE_COLUMNS = {
+    "video": "string", "frame": "int64", "timestamp": "float64", "track_id": "int64", "label": "int32",
+    "category": "string", "score": "float64", "height": "int32", "width": "int32", "counts": "binary",
+    "x1": "float64", "y1": "float64", "x2": "float64", "y2": "float64",
+}  # fmt: skip
+"""Map from the columns of `table_rows` to their types."""
 
 
 def shared_classes(results: Sequence[VideoResult]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from visdeploy.arguments import check_flag
 from visdeploy.atomic import replacing_folder
 from visdeploy.errors import DataError
 from visdeploy.formats.common import sorted_tracks
@@ -131,6 +132,7 @@ def load(path: Path, *, keep_void: bool = False) -> list[VideoResult]:
         path: Folder.
         keep_void: Return void pixels (255) of such folders as a track with id 254 instead of leaving them out.
     """
+    keep_void = check_flag(keep_void, "keep_void")
     if not path.is_dir():
         raise DataError(f"{path} is not a DAVIS folder", seen="a file", expected="a folder of indexed PNGs")
     folders = video_folders(path)

@@ -12,8 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
+from visdeploy.arguments import as_tuple, check_flag, check_integer, check_names
 from visdeploy.atomic import replacing_files
+from visdeploy.brief import shorten
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.formats.common import sorted_tracks
 from visdeploy.formats.mots_numbering import (
@@ -63,7 +66,7 @@ def save(results: Sequence[VideoResult], path: Path, *, filter_tracks: bool = Fa
     check_options(filter_tracks=filter_tracks, numbering=numbering)
     chosen = numbering_of(numbering)
     results = [renumbered(each, chosen) for each in results]
-    if filter_tracks:
+    if check_flag(filter_tracks, "filter_tracks"):
         results = [filtered(each) for each in results]
     files = _files([r.name for r in results], path)
     numbers = [_object_numbers(r) for r in results]
@@ -152,14 +155,29 @@ def load(
     chosen = None if numbering is None else numbering_of(numbering)
     if chosen is not None and chosen.classes and classes is None:
         classes = CHALLENGE_CLASSES
+    classes = None if classes is None else check_names(classes, "classes of MOTS")
+    sizes = _check_videos(videos)
     files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
     if not files:
         raise DataError(f"{path} contains no MOTS results", expected=".txt files")
     starts: list[int] = []
-    found = [_read(file, classes, videos or {}, chosen or NUMBERINGS[DEFAULT], starts) for file in files]
+    found = [_read(file, classes, sizes, chosen or NUMBERINGS[DEFAULT], starts) for file in files]
     if chosen is None:
         announce_start(str(path), starts)
     return found
+
+
+def _check_videos(videos: Any) -> dict[str, tuple[int, int, int]]:
+    """Return a map from the name of a video to its number of frames, height and width."""
+    given = {} if videos is None else videos
+    sizes = {name: as_tuple(size) for name, size in given.items()} if isinstance(given, Mapping) else {None: ()}
+    if not all(isinstance(name, str) and size is not None and len(size) == 3 for name, size in sizes.items()):
+        expected = "a map from name to (frames, height, width)"
+        raise ConfigError("videos of MOTS", seen=shorten(videos), expected=expected)
+    checked: dict[str, Any] = {}
+    for name, size in sizes.items():
+        checked[str(name)] = tuple(check_integer(value, "videos of MOTS", minimum=1) for value in size or ())
+    return checked
 
 
 def _read(

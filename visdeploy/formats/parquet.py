@@ -8,18 +8,19 @@ Columns: `video`, `frame`, `timestamp` (seconds), `track_id`, `label`, `category
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from visdeploy.atomic import replacing_file
 from visdeploy.errors import DataError
 from visdeploy.formats.common import (
-    class_name,
+    TABLE_COLUMNS,
     dump_json,
     read_head,
     read_track,
     sorted_tracks,
+    table_rows,
     track_head,
     video_head,
 )
@@ -29,11 +30,6 @@ from visdeploy.outputs import Output
 from visdeploy.results import Track, VideoResult
 
 _KEY = b"visdeploy"
-_COLUMNS = {
-    "video": "string", "frame": "int64", "timestamp": "float64", "track_id": "int64", "label": "int32",
-    "category": "string", "score": "float64", "height": "int32", "width": "int32", "counts": "binary",
-    "x1": "float64", "y1": "float64", "x2": "float64", "y2": "float64",
-}  # fmt: skip
 _NEEDED = ("video", "frame", "track_id", "label", "score", "height", "width", "counts")
 
 
@@ -56,31 +52,12 @@ def save(results: Sequence[VideoResult], path: Path) -> None:
     heads = [
         {**video_head(r), "classes": list(r.classes), "tracks": [track_head(t) for t in r.tracks]} for r in results
     ]
-    schema = arrow.schema([(name, getattr(arrow, kind)()) for name, kind in _COLUMNS.items()])
+    schema = arrow.schema([(name, getattr(arrow, kind)()) for name, kind in TABLE_COLUMNS.items()])
     schema = schema.with_metadata({_KEY: dump_json(heads, str(path)).encode()})
     with replacing_file(path) as temporary, arrow.parquet.ParquetWriter(str(temporary), schema) as writer:
         for result in results:
-            rows = list(_rows(result))
+            rows = list(table_rows(result))
             writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
-
-
-def _rows(result: VideoResult) -> Iterator[dict[str, Any]]:
-    for frame in result.frames():
-        for instance in frame:
-            x1, y1, x2, y2 = instance.box
-            yield {
-                "video": result.name,
-                "frame": frame.index,
-                "timestamp": float(frame.timestamp),
-                "track_id": int(instance.track_id),
-                "label": int(instance.label),
-                "category": class_name(result.classes, instance.label),
-                "score": float(instance.score),
-                "height": result.height,
-                "width": result.width,
-                "counts": instance.mask.counts,
-                "x1": x1, "y1": y1, "x2": x2, "y2": y2,
-            }  # fmt: skip
 
 
 def load(path: Path) -> list[VideoResult]:

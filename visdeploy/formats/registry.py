@@ -9,6 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from visdeploy.arguments import as_tuple, check_names, check_path
+from visdeploy.brief import shorten
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.outputs import Output, check_inputs_kept
 from visdeploy.results import VideoResult
@@ -32,7 +34,9 @@ class Format:
     summary: str
 
     def _function(self, name: str) -> Callable[..., Any]:
-        function: Callable[..., Any] = getattr(import_module(f"visdeploy.formats.{self.name}"), name)
+        function: Callable[..., Any] | None = getattr(import_module(f"visdeploy.formats.{self.name}"), str(name), None)
+        if function is None:
+            raise ConfigError(f"format {self.name!r} cannot do this", seen=shorten(name), expected="save or load")
         return function
 
     def outputs(self, names: Sequence[str], path: Path) -> list[Output]:
@@ -89,7 +93,7 @@ def detect_format(path: str | Path) -> str:
     Raises:
         ConfigError: The ending belongs to no format.
     """
-    path = Path(path)
+    path = check_path(path, "path of a result")
     if path.is_dir():
         return "mots" if any(path.glob("*.txt")) and not any(path.glob("*.png")) else "davis"
     name = path.name.lower()
@@ -124,10 +128,8 @@ def save(
         DataError: The format cannot represent the results.
         OutputError: The file or folder cannot be written, or a source of the results would be replaced.
     """
-    results = [result] if isinstance(result, VideoResult) else list(result)
-    if not results:
-        raise DataError("nothing to save", seen="no results", expected="at least one VideoResult")
-    path = Path(path)
+    results = _results(result)
+    path = check_path(path, "path of a result")
     entry = _for_saving(path, format)
     _check_saveable(results)
     inputs = [file for result in results if result.source is not None for file in local_files(result.source)]
@@ -152,10 +154,10 @@ def planned_outputs(
         DataError: Two videos would share a file, or something else is at the path of a DAVIS folder.
         DependencyError: A package for the format is not installed.
     """
-    path = Path(path)
+    path = check_path(path, "path of a result")
     entry = _for_saving(path, format)
     entry.check_options(options or {})
-    return entry.outputs(names, path)
+    return entry.outputs(check_names(names, "names of videos"), path)
 
 
 def load(path: str | Path, *, format: str | None = None, **options: Any) -> list[VideoResult]:
@@ -170,23 +172,52 @@ def load(path: str | Path, *, format: str | None = None, **options: Any) -> list
         ConfigError: The format or an option is unknown.
         DataError: The file is missing or malformed; the message names the file, the entry and the field.
     """
-    path = Path(path)
+    path = check_path(path, "path of a result")
     if not path.exists():
         raise DataError(f"{path} does not exist", hint="Check the path; relative paths start at the working directory.")
-    results: list[VideoResult] = (_entry(format) if format else FORMATS[detect_format(path)]).call(
-        "load", path, **options
-    )
+    entry = FORMATS[detect_format(path)] if format is None else _entry(format)
+    results: list[VideoResult] = entry.call("load", path, **options)
     return results
 
 
+def to_json(result: VideoResult | Iterable[VideoResult], *, format: str = "ytvis", **options: Any) -> str:
+    """Return the text that `save` writes to a JSON file.
+
+    Args:
+        result: Result of one video, or several.
+        format: `ytvis` or `coco`.
+        **options: Options of the format, see `save` in its module.
+
+    Raises:
+        ConfigError: The format or an option is unknown, or the format is not JSON.
+        DataError: The format cannot represent the results.
+    """
+    results, entry = _results(result), _entry(format)
+    if not any(ending.endswith(".json") for ending in entry.endings):
+        raise ConfigError(f"the format {format!r} is not JSON", expected="ytvis or coco")
+    _check_saveable(results)
+    text: str = entry.call("to_text", results, **options)
+    return text
+
+
+def _results(result: Any) -> list[VideoResult]:
+    """Return one or several results as a list."""
+    found = (result,) if isinstance(result, VideoResult) else as_tuple(result)
+    if found is None or not all(isinstance(each, VideoResult) for each in found):
+        raise DataError("cannot write this object", seen=shorten(result), expected="a VideoResult, or several")
+    if not found:
+        raise DataError("nothing to save", seen="no results", expected="at least one VideoResult")
+    return list(found)
+
+
 def _entry(name: str) -> Format:
-    if name not in FORMATS:
-        raise ConfigError("unknown result format", seen=repr(name), expected=", ".join(FORMATS))
+    if not isinstance(name, str) or name not in FORMATS:
+        raise ConfigError("unknown result format", seen=shorten(name), expected=", ".join(FORMATS))
     return FORMATS[name]
 
 
 def _for_saving(path: Path, format: str | None) -> Format:
-    return _entry(format) if format else FORMATS[_by_ending(path)]
+    return FORMATS[_by_ending(path)] if format is None else _entry(format)
 
 
 def _by_ending(path: Path) -> str:

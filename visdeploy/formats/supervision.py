@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from visdeploy.formats.common import class_name
 from visdeploy.optional import require
 from visdeploy.results import FrameResult
 
@@ -38,6 +37,6 @@ def to_detections(frame: FrameResult) -> sv.Detections:
         confidence=np.array([i.score for i in frame], np.float32),
         class_id=np.array([i.label for i in frame], int),
         tracker_id=np.array([i.track_id for i in frame], int),
-        data={"class_name": np.array([class_name(frame.classes, i.label) for i in frame], dtype=str)},
+        data={"class_name": np.array([i.class_name for i in frame], dtype=str)},
     )
     return detections

@@ -14,13 +14,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from visdeploy.arguments import check_flag, check_names, check_video_ids
 from visdeploy.atomic import write_text
 from visdeploy.errors import DataError
 from visdeploy.evaluation.annotations import AnnotationSet, read_annotations
 from visdeploy.evaluation.matching import Matcher, result_entries
-from visdeploy.formats.common import class_name, dump_json, read_head, shared_classes, sorted_tracks, video_head
+from visdeploy.formats.common import dump_json, read_head, shared_classes, sorted_tracks, video_head
 from visdeploy.json_fields import Entry, read_json
-from visdeploy.results import Track, VideoResult
+from visdeploy.results import Track, VideoResult, class_name
 
 logger = logging.getLogger(__name__)
 
@@ -49,24 +50,36 @@ def save(
     Raises:
         DataError: A result matches no video of the ground truth, or two results would get the same id.
     """
-    classes = shared_classes(results)
+    for result in results:
+        if not result.tracks:
+            logger.warning("%s: no tracks, therefore no entry in %s", result.name, path)
+    write_text(path, to_text(results, video_ids=video_ids, ground_truth=ground_truth, official=official))
+
+
+def to_text(
+    results: Sequence[VideoResult],
+    *,
+    video_ids: Mapping[str, int] | None = None,
+    ground_truth: str | Path | Mapping[str, Any] | AnnotationSet | None = None,
+    official: bool = False,
+) -> str:
+    """Return the text of a result list; for the arguments see `save`."""
+    classes, video_ids = shared_classes(results), check_video_ids(video_ids)
     truth = _matcher(ground_truth, video_ids)
     entries: list[dict[str, Any]] = []
-    for result, video_id in zip(results, _video_ids(results, truth, video_ids or {}), strict=True):
-        if official:
+    for result, video_id in zip(results, _video_ids(results, truth, video_ids), strict=True):
+        if check_flag(official, "official"):
             found = (_entry(result, track, video_id, truth) for track in result.tracks)
             entries += [{key: entry[key] for key in _OFFICIAL} for entry in found]
             continue
-        if not result.tracks:
-            logger.warning("%s: no tracks, therefore no entry in %s", result.name, path)
-        named = not video_ids or result.name not in video_ids
+        named = result.name not in video_ids
         head = {"video": {**video_head(result), "classes": list(classes)}}
         for track in result.tracks:
             entries.append(
                 _entry(result, track, video_id, truth) | ({"video_name": result.name} if named else {}) | head
             )
             head = {}
-    write_text(path, dump_json(entries, str(path)))
+    return dump_json(entries, "the results as YouTube-VIS JSON")
 
 
 def _matcher(
@@ -82,7 +95,7 @@ def _matcher(
 def _video_ids(results: Sequence[VideoResult], truth: Matcher | None, given: Mapping[str, int]) -> list[int]:
     if truth is not None:
         return [video.id for video in truth.videos_of(results)]
-    ids = [int(given.get(result.name, number)) for number, result in enumerate(results, start=1)]
+    ids = [given.get(result.name, number) for number, result in enumerate(results, start=1)]
     for i, result in enumerate(results):
         if ids[i] in ids[:i]:
             raise DataError(
@@ -125,12 +138,13 @@ def load(
     Returns:
         One result per video, in the order of the ground truth or, without one, of the first entry of each video.
     """
+    given = None if classes is None else check_names(classes, "classes of a result file")
     truth = _matcher(ground_truth)
     groups: dict[int, list[Entry]] = {} if truth is None else {video.id: [] for video in truth.truth.videos}
     for entry in result_entries(str(path), read_json(path)):
         video_id = entry.integer("video_id") if truth is None else truth.video_of_entry(entry).id
         groups.setdefault(video_id, []).append(entry)
-    names = tuple(classes or ()) or _class_names(groups, truth)
+    names = given or _class_names(groups, truth)
     return [_read_video(video_id, entries, names, truth) for video_id, entries in groups.items()]
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from visdeploy.brief import Plain, brief, counted
 from visdeploy.errors import BundleError
 from visdeploy.manifest.base import Strict
 from visdeploy.manifest.processing import Preprocessing, Window
@@ -157,6 +158,14 @@ class GraphSpec(Strict):
         """The input with the role `size`, the size of the frames without padding; None if the graph has none."""
         return next((t for t in self.inputs if t.role == "size"), None)
 
+    def __repr__(self) -> str:
+        names = {"inputs": self.inputs, "outputs": self.outputs}
+        listed = {kind: Plain(", ".join(t.name for t in tensors)) for kind, tensors in names.items()}
+        return brief(self, **listed, state=counted(self.state))
+
+    def __str__(self) -> str:
+        return repr(self)
+
     def output_names(self, *, proof: bool = True) -> tuple[str, ...]:
         """Return the names of the outputs that are not state.
 
@@ -180,6 +189,9 @@ class ModelSpec(GraphSpec):
     variant: str
     classes: Annotated[list[str], Field(min_length=1)]
     tolerance: Tolerances = Tolerances()
+
+    def __repr__(self) -> str:
+        return brief(self, method=self.method, variant=self.variant, classes=counted(self.classes))
 
     @field_validator("classes")
     @classmethod

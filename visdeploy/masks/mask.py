@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from visdeploy.arguments import as_tuple, check_integer
+from visdeploy.brief import brief, shorten
 from visdeploy.errors import DataError
 
 BoolArray = npt.NDArray[np.bool_]
@@ -22,26 +24,47 @@ _MAX_BITS = 40
 
 @dataclass(frozen=True)
 class Mask:
-    """Run-length encoded binary mask.
+    """Run-length encoded binary mask. `numpy.asarray(mask)` gives the dense one.
 
     Attributes:
         height: Rows of the mask, in pixels.
         width: Columns of the mask, in pixels.
-        counts: COCO compressed run lengths (column-major), ASCII.
+        counts: COCO compressed run lengths (column-major), ASCII. `from_coco` checks them, the constructor does not.
     """
 
     height: int
     width: int
     counts: bytes
 
+    def __post_init__(self) -> None:
+        for side in ("height", "width"):
+            if type(getattr(self, side)) is not int:
+                value = check_integer(getattr(self, side), f"{side} of a mask", error=DataError)
+                object.__setattr__(self, side, value)
+        if not isinstance(self.counts, bytes) or not self.counts.isascii() or min(self.height, self.width) < 0:
+            raise DataError(
+                "malformed run-length mask",
+                seen=f"{self.height}x{self.width}, counts {shorten(self.counts)}",
+                expected="a size in pixels, and counts as ASCII bytes",
+                hint="Mask.encode reads arrays, Mask.from_coco COCO encodings.",
+            )
+
+    def __repr__(self) -> str:
+        return brief(self, height=self.height, width=self.width, bytes=len(self.counts))
+
     @classmethod
-    def encode(cls, array: npt.NDArray[Any]) -> Mask:
-        """Encode a `(height, width)` array; non-zero elements are inside the mask."""
+    def encode(cls, array: npt.ArrayLike) -> Mask:
+        """Encode a `(height, width)` array of numbers or truth values; non-zero elements are inside the mask.
+
+        Raises:
+            DataError: It is no such array.
+        """
         from pycocotools import mask as coco
 
-        if array.ndim != 2:
-            raise DataError("cannot encode a mask", seen=f"{array.ndim} dimensions", expected="(height, width)")
-        rle = coco.encode(np.asfortranarray(array != 0, dtype=np.uint8))
+        dense = _numeric(array)
+        if dense is None or dense.ndim != 2 or 0 in dense.shape:
+            raise DataError("cannot encode a mask", seen=shorten(array), expected="numbers, (height, width)")
+        rle = coco.encode(np.asfortranarray(dense != 0, dtype=np.uint8))
         return cls(int(rle["size"][0]), int(rle["size"][1]), bytes(rle["counts"]))
 
     @classmethod
@@ -60,6 +83,13 @@ class Mask:
         """
         from pycocotools import mask as coco
 
+        if not isinstance(region, np.ndarray) or region.ndim != 2 or region.dtype != np.bool_:
+            raise DataError("cannot encode a mask", seen=shorten(region), expected="bool, (height, width)")
+        sides = {"top": top, "left": left, "height": height, "width": width}
+        top, left, height, width = (
+            check_integer(value, f"{name} of a region", minimum=-(2**31), error=DataError)
+            for name, value in sides.items()
+        )
         rows, columns = region.shape
         if min(top, left) < 0 or top + rows > height or left + columns > width:
             raise DataError(
@@ -90,16 +120,17 @@ class Mask:
         from pycocotools import mask as coco
 
         try:
+            rle = dict(rle)
             height, width = (int(v) for v in rle["size"])
             counts = rle["counts"]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(
-                "malformed run-length mask", seen=repr(rle)[:80], expected='{"size": [h, w], "counts": ...}'
+                "malformed run-length mask", seen=shorten(rle), expected='{"size": [h, w], "counts": ...}'
             ) from error
         if height < 1 or width < 1:
             raise DataError("malformed run-length mask", seen=f"size {height}x{width}", expected="at least 1x1")
         if isinstance(counts, Sequence | np.ndarray) and not isinstance(counts, str | bytes):
-            counts = [c.item() if isinstance(c, np.generic) else c for c in counts]
+            counts = [c.item() if isinstance(c, np.generic) else c for c in as_tuple(counts) or (None,)]
             counts = cls._compress(counts, height, width, coco)
         elif isinstance(counts, str):
             counts = counts.encode("ascii", errors="replace")
@@ -123,10 +154,29 @@ class Mask:
         return bytes(coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"])
 
     def decode(self) -> BoolArray:
-        """Return the dense mask, bool, `(height, width)`."""
+        """Return the dense mask, bool, `(height, width)`.
+
+        Raises:
+            DataError: The counts given to the constructor are damaged.
+        """
         from pycocotools import mask as coco
 
-        return np.ascontiguousarray(coco.decode(self._rle)).astype(bool)
+        try:
+            return np.ascontiguousarray(coco.decode(self._rle)).astype(bool)
+        except ValueError as error:
+            raise DataError(
+                "malformed run-length mask", seen=str(error).strip(), hint="Mask.from_coco checks encodings."
+            ) from error
+
+    def to_array(self) -> BoolArray:
+        """Return the dense mask, bool, `(height, width)`; the same as `decode`."""
+        return self.decode()
+
+    def polygons(self, tolerance: float = 0.0) -> list[npt.NDArray[np.int32]]:
+        """Return the outline of each part of the mask, see `visdeploy.masks.polygons.outlines`."""
+        from visdeploy.masks.polygons import outlines
+
+        return outlines(self, tolerance)
 
     @cached_property
     def area(self) -> int:
@@ -158,6 +208,15 @@ class Mask:
     @property
     def _rle(self) -> dict[str, Any]:
         return {"size": [self.height, self.width], "counts": self.counts}
+
+
+def _numeric(array: npt.ArrayLike) -> npt.NDArray[Any] | None:
+    """Return anything that NumPy reads as real numbers or truth values as an array; None for everything else."""
+    try:
+        found = np.asarray(array)
+    except (TypeError, ValueError):
+        return None
+    return found if found.dtype.kind in "biuf" else None
 
 
 def _runs(counts: bytes, most: int) -> list[int]:

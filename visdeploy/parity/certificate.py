@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from visdeploy.brief import brief, counted
 from visdeploy.manifest import Tolerance
 
 PIXEL_SLACK = 2
@@ -133,6 +134,12 @@ class Certificate(_Record):
     average_precision: AveragePrecision | None = None
     failures: list[str]
     manifest: str = ""
+
+    def __repr__(self) -> str:
+        compared = f"{self.candidate} against {self.reference}"
+        return brief(self, passed=self.passed, compared=compared, failures=counted(self.failures))
+
+    __str__ = __repr__
 
     @property
     def passed(self) -> bool:

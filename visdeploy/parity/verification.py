@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from visdeploy.arguments import check_flag
 from visdeploy.backends import State, open_backend
 from visdeploy.bundle import MANIFEST, Bundle
 from visdeploy.errors import BundleError, VerificationError
@@ -62,6 +63,8 @@ def verify(
         VerificationError: The bundle runs, but does not reproduce its outputs, or its manifest is not the one that they
             were recorded with; the message names the worst output.
     """
+    check_flag(tf32, "tf32")
+    check_flag(raise_on_failure, "raise_on_failure")
     bundle = Bundle.open(path)
     selftest = bundle.selftest()
     pipeline = Pipeline(bundle.manifest, open_backend(bundle, device=device, threads=threads, tf32=tf32))

@@ -9,6 +9,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
+from visdeploy.arguments import check_number, check_type
+from visdeploy.brief import brief, counted, shorten
+from visdeploy.errors import ConfigError
 from visdeploy.profiling.stages import Stage
 
 T = TypeVar("T")
@@ -56,6 +59,7 @@ class Profiler:
 
     def add(self, stage: Stage, seconds: float) -> None:
         """Count one call of a stage."""
+        stage, seconds = _check_stage(stage), check_number(seconds, "seconds of a stage", minimum=0)
         with self._lock:
             time_ = self.stages.setdefault(stage, StageTime())
             time_.seconds += seconds
@@ -82,11 +86,17 @@ class Profiler:
 
     def stage(self, stage: Stage) -> AbstractContextManager[None]:
         """Time the body of a `with` statement as one call of the stage."""
-        return self._timed(stage)
+        return self._timed(_check_stage(stage))
 
     def iterate(self, stage: Stage, items: Iterable[T]) -> Iterator[T]:
         """Yield the items of an iterable, and count the time to get each one as a call of the stage."""
-        iterator = iter(items)
+        try:
+            iterator = iter(items)
+        except TypeError:
+            raise ConfigError("items of a stage", seen=shorten(items), expected="an iterable") from None
+        return self._iterate(_check_stage(stage), iterator)
+
+    def _iterate(self, stage: Stage, iterator: Iterator[T]) -> Iterator[T]:
         while True:
             start = time.perf_counter()
             try:
@@ -95,6 +105,13 @@ class Profiler:
                 return
             self.add(stage, time.perf_counter() - start)
             yield item
+
+    def __repr__(self) -> str:
+        return brief(self, total=self.total, stages=counted(self.stages))
+
+
+def _check_stage(stage: Stage) -> Stage:
+    return check_type(stage, Stage, "stage of a profiler", expected="a visdeploy.profiling.Stage")
 
 
 class _Off(Profiler):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
+from visdeploy.arguments import check_integer
+
 Color = tuple[int, int, int]
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
@@ -14,9 +16,13 @@ _LIGHTNESS = (0.78, 0.60, 0.72, 0.84, 0.90, 0.66)
 _CHROMA = 0.17
 
 
-@lru_cache(maxsize=4096)
 def track_color(track_id: int) -> Color:
     """Return the RGB colour of a track: an Oklch hue that advances by the golden ratio, with one of six lightnesses."""
+    return _color(check_integer(track_id, "track id", minimum=-(2**53)))
+
+
+@lru_cache(maxsize=4096)
+def _color(track_id: int) -> Color:
     hue = 2 * math.pi * ((0.7 + track_id * _GOLDEN) % 1.0)
     lightness, chroma = _LIGHTNESS[track_id % len(_LIGHTNESS)], _CHROMA
     while chroma > 0.01:  # the highest chroma inside the sRGB gamut

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from visdeploy.arguments import as_tuple, check_flag, check_integer, check_number, check_type
+from visdeploy.brief import brief, shorten
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.render.colors import Color, text_color, track_color
 from visdeploy.render.tags import Rectangle, place_tag, render_text
@@ -42,10 +44,27 @@ class Style:
     color: Callable[[int], Color] = track_color
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1:
-            raise ConfigError("alpha of the masks", seen=str(self.alpha), expected="0 to 1")
-        if self.font_size is not None and not 4 <= self.font_size <= 400:
-            raise ConfigError("font_size", seen=str(self.font_size), expected="4 to 400 pixels, or None")
+        check_number(self.alpha, "alpha of the masks", minimum=0, maximum=1)
+        check_number(self.min_score, "min_score")
+        for name in ("contours", "labels", "ids", "scores"):
+            check_flag(getattr(self, name), name)
+        if self.font_size is not None:
+            check_integer(self.font_size, "font_size in pixels", minimum=4, maximum=400)
+        if not callable(self.color):
+            raise ConfigError("color of a style", seen=shorten(self.color), expected="a function of the track id")
+
+    def __repr__(self) -> str:
+        return brief(self, **{f.name: getattr(self, f.name) for f in fields(self) if f.name != "color"})
+
+    def color_of(self, track_id: int) -> Color:
+        """Return the colour of a track; raise a `ConfigError` if the function of the style returns something else."""
+        found = as_tuple(self.color(track_id))
+        if found is None or len(found) != 3:
+            raise ConfigError(
+                "color of a style", seen=shorten(found), expected="a function that returns (red, green, blue)"
+            )
+        red, green, blue = (check_integer(value, "color of a style", maximum=255) for value in found)
+        return red, green, blue
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> Style:
@@ -77,18 +96,20 @@ def draw(image: Image, frame: FrameResult, **style: Any) -> Image:
 
 def draw_styled(image: Image, frame: FrameResult, style: Style) -> Image:
     """Draw the instances of a frame over its image, with a `Style`; see `draw`."""
-    if image.shape != (frame.height, frame.width, 3) or image.dtype != np.uint8:
+    check_type(frame, FrameResult, "the result to draw", expected="a FrameResult")
+    shape = (frame.height, frame.width, 3)
+    if not isinstance(image, np.ndarray) or image.shape != shape or image.dtype != np.uint8:
         raise DataError(
             f"the image does not match the result of frame {frame.index}",
-            seen=f"{image.dtype} {image.shape}",
-            expected=f"uint8 {(frame.height, frame.width, 3)}",
+            seen=shorten(image),
+            expected=f"uint8 array {shape}",
         )
     canvas = image.copy()
     shown = [i for i in frame if i.score >= style.min_score and i.mask.area]
     shown.sort(key=lambda i: (-i.mask.area, i.track_id))  # small objects on top of large ones
     for instance in shown:
         _draw_mask(canvas, instance, style)
-    _draw_tags(canvas, shown, frame.classes, style)
+    _draw_tags(canvas, shown, style)
     return canvas
 
 
@@ -99,7 +120,7 @@ def _draw_mask(canvas: Image, instance: Instance, style: Style) -> None:
 
     x1, y1, x2, y2 = (int(v) for v in instance.box)
     mask: npt.NDArray[np.uint8] = np.ascontiguousarray(coco.decode(instance.mask.to_coco())[y1:y2, x1:x2])
-    color = style.color(instance.track_id)
+    color = style.color_of(instance.track_id)
     if style.alpha:
         region = canvas[y1:y2, x1:x2]
         blended = cv2.addWeighted(region, 1 - style.alpha, np.full_like(region, color), style.alpha, 0)
@@ -110,29 +131,27 @@ def _draw_mask(canvas: Image, instance: Instance, style: Style) -> None:
         cv2.drawContours(canvas, outlines, -1, color, thick, cv2.LINE_AA)
 
 
-def _draw_tags(canvas: Image, shown: Sequence[Instance], classes: Sequence[str], style: Style) -> None:
+def _draw_tags(canvas: Image, shown: Sequence[Instance], style: Style) -> None:
     height, width = canvas.shape[:2]
     size = style.font_size or min(48, max(11, round(min(height, width) / 30)))
     taken: list[Rectangle] = []
     for instance in sorted(shown, key=lambda i: (-i.score, i.track_id)):
-        ink = _tag(instance, classes, style, size, width)
+        ink = _tag(instance, style, size, width)
         if ink is None:
             continue
         area = place_tag(instance.box, ink.shape, (height, width), taken)
         taken.append(area)
         left, top, right, bottom = area
-        background = style.color(instance.track_id)
+        background = style.color_of(instance.track_id)
         share = ink[: bottom - top, : right - left, None].astype(np.float32) / 255
         patch = np.asarray(background) * (1 - share) + np.asarray(text_color(background)) * share
         canvas[top:bottom, left:right] = patch.round().astype(np.uint8)
 
 
-def _tag(
-    instance: Instance, classes: Sequence[str], style: Style, size: int, room: int
-) -> npt.NDArray[np.uint8] | None:
+def _tag(instance: Instance, style: Style, size: int, room: int) -> npt.NDArray[np.uint8] | None:
     """Return the opacity of the longest tag that fits the frame: `#id class score`, without score, without class."""
-    name = classes[instance.label] if instance.label < len(classes) else f"class {instance.label}"
-    parts = [f"#{instance.track_id}"] * style.ids + [name] * style.labels + [f"{instance.score:.0%}"] * style.scores
+    facts = ((style.ids, f"#{instance.track_id}"), (style.labels, instance.class_name))
+    parts = [text for wanted, text in (*facts, (style.scores, f"{instance.score:.0%}")) if wanted]
     joint = " " if style.labels else ", "
     inks = (render_text(joint.join(parts[:count]), size) for count in range(len(parts), 0, -1))
     shortest = None

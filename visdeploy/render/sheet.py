@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from visdeploy.arguments import as_tuple, check_integer, check_names, check_path
 from visdeploy.atomic import replacing_file
-from visdeploy.errors import ConfigError, DataError
+from visdeploy.brief import shorten
+from visdeploy.errors import DataError
 from visdeploy.render.tags import render_text
 from visdeploy.video.source import Image
 
 _BACKGROUND = 24
 _GAP = 6
+_WIDEST = 16_384
 
 
 def contact_sheet(
@@ -38,11 +42,14 @@ def contact_sheet(
     """
     from PIL import Image as pillow
 
-    pictures = list(images)
+    path = check_path(path, "path of a contact sheet")
+    what = f"contact sheet of {shorten(columns)} columns of {shorten(cell_width)} pixels"
+    columns = check_integer(columns, what, minimum=1)
+    cell_width = check_integer(cell_width, what, minimum=16, maximum=_WIDEST)
+    captions = check_names(captions, "captions of a contact sheet")
+    pictures = _checked(images)
     if not pictures:
         raise DataError(f"no images for contact sheet {path}")
-    if columns < 1 or cell_width < 16:
-        raise ConfigError("contact sheet", seen=f"{columns} columns of {cell_width} pixels", expected="1 of 16 or more")
     columns = min(columns, len(pictures))
     cell_height = max(1, round(cell_width * pictures[0].shape[0] / pictures[0].shape[1]))
     line = render_text("Ag", 16).shape[0] if captions else 0
@@ -58,16 +65,23 @@ def contact_sheet(
             np.maximum(caption, ink[..., None], out=caption)
     with replacing_file(path) as temporary:
         pillow.fromarray(page).save(temporary, format="PNG")
-    return Path(path)
+    return path
+
+
+def _checked(images: Any) -> list[Image]:
+    pictures = as_tuple(images)
+    for picture in pictures if pictures is not None else (images,):
+        good = isinstance(picture, np.ndarray) and picture.ndim == 3 and picture.shape[2] == 3 and picture.size
+        if not good or picture.dtype != np.uint8:
+            expected = "uint8 array (height, width, 3)"
+            raise DataError("image of a contact sheet", seen=shorten(picture), expected=expected)
+    return list(pictures or ())
 
 
 def _paste(cell: Image, picture: Image) -> None:
     """Scale an image to fit a cell, centred, with its aspect ratio kept."""
     import cv2
 
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-        raise DataError("image of a contact sheet", seen=f"{picture.dtype} {picture.shape}",
-                        expected="uint8 (height, width, 3)")  # fmt: skip
     scale = min(cell.shape[0] / picture.shape[0], cell.shape[1] / picture.shape[1])
     height, width = (max(1, min(c, round(p * scale))) for c, p in zip(cell.shape[:2], picture.shape[:2], strict=True))
     way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC

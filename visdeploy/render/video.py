@@ -8,6 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from visdeploy.arguments import check_number, check_path, check_type
+from visdeploy.brief import shorten
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.outputs import Output, check_inputs_kept
 from visdeploy.render.draw import Style, draw_styled
@@ -53,7 +55,12 @@ def render_video(
         ConfigError: The style, the ending or the frame rate is not supported.
         OutputError: The file cannot be written, or is the source.
     """
-    look, path = Style.of(style), Path(path)
+    look, path = Style.of(style), check_path(path, "path of a video")
+    check_type(result, VideoResult, "the result to render", expected="a VideoResult")
+    if progress is not None and not callable(progress):
+        raise ConfigError("progress of a rendering", seen=shorten(progress), expected="a function, or None")
+    if fps is not None:
+        fps = check_number(fps, "fps of a rendered video", minimum=1 / 1001, maximum=1e6)
     source = (result.address or result.source) if source is None else source
     if source is None:
         raise DataError(f"the result of {result.name!r} does not name its source",
@@ -63,8 +70,6 @@ def render_video(
     check_inputs_kept([Output(path)], local_files(source))
     stamped = _rising(result) and fps is None
     rate = fps or result.fps or _FPS
-    if rate <= 0:
-        raise ConfigError("fps of a rendered video", seen=str(fps), expected="above 0")
     with ExitStack() as stack:
         opened = stack.enter_context(open_source(source, on_error="skip"))
         frames = stack.enter_context(closing(_matching(result, opened)))

@@ -20,6 +20,8 @@ from visdeploy.results import FrameResult, Instance
 
 FORMAT, SCHEMA_VERSION = "visdeploy.stream", 3
 Array = npt.NDArray[Any]
+_LEFT_OUT = 2.0
+"""Stored as the minimum score of a class that is left out."""
 
 
 class _Header(BaseModel):
@@ -54,6 +56,8 @@ class SavedStream:
         decoder: State of the decoder.
         waiting: State of the feeder: frames of a clip that is not yet complete.
         ready: Results that have not been returned yet, without class names.
+        limits: Choice of the returned objects, see `Selection.limits`.
+        images: RGB pixels of the frames whose results have not been returned yet, if the stream keeps images.
         masks: Map from track id to frame index to mask, if the stream collects results; otherwise None.
         timestamps: Timestamps in seconds of all returned results, if the stream collects results.
     """
@@ -68,6 +72,8 @@ class SavedStream:
     decoder: Mapping[str, Array]
     waiting: Mapping[str, Array]
     ready: list[FrameResult]
+    limits: tuple[float | None, ...]
+    images: list[npt.NDArray[np.uint8]] | None
     masks: dict[int, dict[int, Mask]] | None
     timestamps: list[float]
 
@@ -95,6 +101,10 @@ class SavedStream:
         arrays |= {f"decoder/{name}": array for name, array in self.decoder.items()}
         arrays |= {f"waiting/{name}": array for name, array in self.waiting.items()}
         arrays |= {f"ready/{name}": array for name, array in _pack_results(self.ready).items()}
+        if self.limits:
+            arrays["selection/limits"] = np.array([_LEFT_OUT if v is None else v for v in self.limits], np.float64)
+        if self.images is not None:
+            arrays["images/frames"] = np.stack(self.images) if self.images else np.zeros((0, 1, 1, 3), np.uint8)
         if self.masks is not None:
             arrays |= {f"collected/{name}": array for name, array in _pack(self.masks, self.timestamps).items()}
         _write_arrays(path, arrays)
@@ -134,6 +144,8 @@ class SavedStream:
             decoder=_group(arrays, "decoder/"),
             waiting=_group(arrays, "waiting/"),
             ready=_unpack_results(path, _group(arrays, "ready/"), size, header),
+            limits=_unpack_limits(path, arrays.get("selection/limits")),
+            images=_unpack_images(path, arrays.get("images/frames"), size, header),
             masks=masks,
             timestamps=stamps,
         )
@@ -298,3 +310,27 @@ def _unpack_results(
         ]
     except (KeyError, ValueError, TypeError, IndexError, DataError) as error:
         raise StreamError(f"{path} contains damaged results", seen=str(error)[:200]) from error
+
+
+def _unpack_limits(path: Path, array: Array | None) -> tuple[float | None, ...]:
+    """Return the minimum score of each class, None for one that is left out; empty without a choice."""
+    if array is None:
+        return ()
+    if array.dtype != np.float64 or array.ndim != 1 or not np.all((array >= 0) & (array <= _LEFT_OUT)):
+        raise StreamError(f"{path} contains damaged thresholds", seen=f"{array.dtype} {array.shape}")
+    return tuple(None if value == _LEFT_OUT else value for value in array.tolist())
+
+
+def _unpack_images(
+    path: Path, array: Array | None, size: tuple[int, int] | None, header: _Header
+) -> list[npt.NDArray[np.uint8]] | None:
+    """Return the images of the frames whose results are pending, None if the stream keeps none."""
+    if array is None:
+        return None
+    pending = header.num_frames - header.num_results
+    expected = (pending, *(size or (1, 1)), 3) if pending else (0, 1, 1, 3)
+    if array.dtype != np.uint8 or array.shape != expected:
+        raise StreamError(
+            f"{path} contains damaged images", seen=f"{array.dtype} {array.shape}", expected=f"uint8 {expected}"
+        )
+    return list(array)

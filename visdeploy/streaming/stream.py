@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
 import threading
 from collections import deque
@@ -16,10 +15,13 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
+from visdeploy.arguments import check_flag, check_number, check_path, check_type
 from visdeploy.backends.base import State
+from visdeploy.brief import brief
 from visdeploy.errors import StreamError
 from visdeploy.masks import Mask
 from visdeploy.results import FrameResult, Track, VideoResult
+from visdeploy.selection import Selection, Threshold
 from visdeploy.streaming.parts import load_parts, save_parts
 from visdeploy.streaming.pipeline import Pipeline
 from visdeploy.streaming.preprocessing import check_frame
@@ -72,6 +74,11 @@ class Stream:
             it stays constant.
         name: Name of the result.
         fps: Frame rate, from which the timestamps of frames pushed without one are computed.
+        threshold: Minimum score, see `visdeploy.selection.Selection`. It applies to the instances that are returned, by
+            their score so far, and to the tracks of `result`, by their final score. The tracking does not change.
+        classes: Names of the classes to keep, in the same way.
+        keep_images: Return every result with the pixels of its frame (`FrameResult.image`). They are copied when they
+            are pushed, and kept for `latency` frames.
 
     Example:
         >>> with predictor.open_stream() as stream:  # doctest: +SKIP
@@ -86,11 +93,21 @@ class Stream:
     """
 
     def __init__(
-        self, pipeline: Pipeline, *, identity: str = "", collect: bool = False, name: str = "stream", fps: float = 0.0
+        self,
+        pipeline: Pipeline,
+        *,
+        identity: str = "",
+        collect: bool = False,
+        name: str = "stream",
+        fps: float = 0.0,
+        threshold: Threshold | None = None,
+        classes: Iterable[str] | None = None,
+        keep_images: bool = False,
     ) -> None:
-        if not (math.isfinite(fps) and fps >= 0):
-            raise StreamError("invalid frame rate of a stream", seen=str(fps), expected="frames per second, or 0")
-        self.name, self.fps = name, float(fps)
+        check_type(pipeline, Pipeline, "pipeline of a stream", expected="the pipeline of a VISPredictor")
+        self.name = check_type(name, str, "name of a stream")
+        self.fps = check_number(fps, "invalid frame rate of a stream", minimum=0, error=StreamError)
+        collect = check_flag(collect, "collect of a stream")
         self.num_frames = self.num_results = self._num_kept = 0
         self._pipeline, self._identity, self._closed, self._flushed = pipeline, identity, False, False
         self._feeder: Feeder = pipeline.feeder
@@ -99,7 +116,11 @@ class Stream:
         self._size: tuple[int, int] | None = None
         self._state: State | None = None
         self._lock = threading.RLock()
+        self._images: deque[npt.NDArray[np.uint8]] | None = None
+        if check_flag(keep_images, "keep_images of a stream"):
+            self._images = deque()
         self.decoder = pipeline.decoder(keep_tracks=collect)
+        self._selection = Selection.of(self.decoder.classes, threshold, classes)
 
     @property
     def latency(self) -> int:
@@ -132,7 +153,7 @@ class Stream:
         if self._flushed:
             raise StreamError("cannot push a frame: the stream is flushed", hint="Open a new one with open_stream().")
         check_frame(frame)
-        frame = to_rgb(frame, channels)
+        given, frame = frame, to_rgb(frame, channels)
         height, width = frame.shape[:2]
         if self._size is not None and self._size != (height, width):
             raise StreamError(
@@ -143,13 +164,14 @@ class Stream:
             )
         if timestamp is None:
             timestamp = self.num_frames / self.fps if self.fps else 0.0
-        if not math.isfinite(timestamp):
-            raise StreamError(f"invalid timestamp of frame {self.num_frames}", seen=str(timestamp))
-        feeder, step = self._pipeline.push(self._feeder, frame, float(timestamp))
+        timestamp = check_number(timestamp, f"invalid timestamp of frame {self.num_frames}", error=StreamError)
+        feeder, step = self._pipeline.push(self._feeder, frame, timestamp)
         if step is not None:
             self._run(step, (height, width))
         self._feeder, self._size = feeder, (height, width)
         self.num_frames += 1
+        if self._images is not None:
+            self._images.append(frame.copy() if frame is given else frame)  # callers reuse the arrays they push
         return self._next()
 
     @_serial
@@ -186,7 +208,8 @@ class Stream:
         self.num_results += 1
         if self._collected is not None:
             self._collected.add(result)
-        return result
+        result = self._selection.frame(result)
+        return result if self._images is None else replace(result, image=self._images.popleft())
 
     @_serial
     def result(self) -> VideoResult:
@@ -213,7 +236,7 @@ class Stream:
             width=self._size[1],
             num_frames=self.num_results,
             classes=self.decoder.classes,
-            tracks=tracks,
+            tracks=self._selection.tracks(tracks),
             fps=self.fps,
             timestamps=list(self._collected.timestamps),
         )
@@ -222,13 +245,15 @@ class Stream:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the state of the stream, to be continued later in another process or on another device.
 
+        With `keep_images`, this includes the images of the frames whose results are pending.
+
         Args:
             path: File to write (npz, no pickle), complete or absent.
 
         Raises:
             StreamError: The stream is closed, or the file cannot be written.
         """
-        return self._saved().write(Path(path))
+        return self._saved().write(check_path(path, "path of a saved stream", error=StreamError))
 
     @_serial
     def save_parts(self, folder: str | os.PathLike[str]) -> None:
@@ -261,6 +286,8 @@ class Stream:
             decoder=self.decoder.state(),
             waiting=self._feeder.state(),
             ready=list(self._ready),
+            limits=self._selection.limits,
+            images=None if self._images is None else list(self._images),
             masks=None if self._collected is None else self._collected.masks,
             timestamps=[] if self._collected is None else self._collected.timestamps,
         )
@@ -272,7 +299,8 @@ class Stream:
         Raises:
             StreamError: The file is missing or damaged, or was saved with another bundle.
         """
-        return cls._restore(pipeline, SavedStream.read(Path(path), bundle=identity), identity)
+        file = check_path(path, "path of a saved stream", error=StreamError)
+        return cls._restore(pipeline, SavedStream.read(file, bundle=identity), identity, file)
 
     @classmethod
     def load_parts(cls, pipeline: Pipeline, folder: str | os.PathLike[str], *, identity: str) -> Stream:
@@ -281,13 +309,22 @@ class Stream:
         Raises:
             StreamError: A file is missing or damaged, or was saved with another bundle.
         """
-        stream = cls._restore(pipeline, load_parts(Path(folder), bundle=identity), identity)
+        path = check_path(folder, "path of a saved stream", error=StreamError)
+        stream = cls._restore(pipeline, load_parts(path, bundle=identity), identity, path)
         stream._num_kept = stream.num_results
         return stream
 
     @classmethod
-    def _restore(cls, pipeline: Pipeline, saved: SavedStream, identity: str) -> Stream:
+    def _restore(cls, pipeline: Pipeline, saved: SavedStream, identity: str, path: Path) -> Stream:
         stream = cls(pipeline, identity=identity, collect=saved.masks is not None, name=saved.name, fps=saved.fps)
+        if len(saved.limits) not in (0, len(stream.decoder.classes)):
+            raise StreamError(
+                f"{path} does not match the bundle",
+                seen=f"thresholds of {len(saved.limits)} classes",
+                expected=str(len(stream.decoder.classes)),
+            )
+        stream._selection = Selection(saved.limits)
+        stream._images = None if saved.images is None else deque(saved.images)
         if saved.size is not None:
             prepare = pipeline.preprocess
             sizes = prepare.tensor_size(*saved.size), prepare.content_size(*saved.size)
@@ -308,10 +345,15 @@ class Stream:
     def close(self) -> None:
         """Free the state. `result` still works afterwards, but `push`, `flush` and `save` raise an error."""
         self._closed, self._state, self._feeder = True, None, self._pipeline.feeder
+        if self._images is not None:
+            self._images.clear()
 
     def _check_open(self, action: str) -> None:
         if self._closed:
             raise StreamError(f"cannot {action}: the stream is closed", hint="Open a new one with open_stream().")
+
+    def __repr__(self) -> str:
+        return brief(self, name=self.name, num_frames=self.num_frames, num_results=self.num_results)
 
     def __enter__(self) -> Stream:
         return self

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
+from visdeploy.brief import shorten
 from visdeploy.errors import ConfigError, SourceError
 from visdeploy.video.source import Frame, Image, OnError, RawFrame, Source
 
@@ -23,12 +24,13 @@ class ArraySource(Source):
         *,
         name: str = "frames",
         max_frames: int | None = None,
+        start: int = 0,
         step: int = 1,
         on_error: OnError = "raise",
         fps: float = 0.0,
         channels: Channels = "rgb",
     ) -> None:
-        super().__init__(name, None, max_frames=max_frames, step=step, on_error=on_error)
+        super().__init__(name, None, max_frames=max_frames, start=start, step=step, on_error=on_error)
         if isinstance(frames, np.ndarray) and frames.ndim != 4:
             raise SourceError(
                 "an array as source has the wrong shape",
@@ -52,8 +54,8 @@ class ArraySource(Source):
 
 def check_channels(channels: str) -> Channels:
     """Return the order of the channels; raise a `ConfigError` if it is unknown."""
-    if channels not in get_args(Channels):
-        raise ConfigError("channels of a frame", seen=repr(channels), expected=" or ".join(get_args(Channels)))
+    if not isinstance(channels, str) or channels not in get_args(Channels):
+        raise ConfigError("channels of a frame", seen=shorten(channels), expected=" or ".join(get_args(Channels)))
     return cast(Channels, channels)
 
 

@@ -6,8 +6,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from visdeploy.brief import shorten
 from visdeploy.errors import SourceError
 from visdeploy.video.source import Image, OnError, RawFrame, Source
+
+_LAST_CAMERA = 9999
 
 
 class CameraSource(Source):
@@ -21,12 +24,16 @@ class CameraSource(Source):
         *,
         name: str | None = None,
         max_frames: int | None = None,
+        start: int = 0,
         step: int = 1,
         on_error: OnError = "raise",
     ) -> None:
-        if index < 0:  # OpenCV crashes
-            raise SourceError("cannot open a camera", seen=f"index {index}", expected="0 or more")
-        super().__init__(name or f"camera{index}", None, max_frames=max_frames, step=step, on_error=on_error)
+        if not isinstance(index, int) or not 0 <= index <= _LAST_CAMERA:  # OpenCV crashes for negative numbers
+            seen = f"index {shorten(index)}"
+            raise SourceError("cannot open a camera", seen=seen, expected=f"0 to {_LAST_CAMERA}")
+        super().__init__(
+            name or f"camera{index}", None, max_frames=max_frames, start=start, step=step, on_error=on_error
+        )
         self._index = index
         self._capture: Any = None
         self._open()

@@ -42,6 +42,7 @@ class VideoSource(Source):
         *,
         name: str | None = None,
         max_frames: int | None = None,
+        start: int = 0,
         step: int = 1,
         on_error: OnError = "raise",
         timeout: float = 10.0,
@@ -51,7 +52,9 @@ class VideoSource(Source):
         self._remote = is_url(self._location)
         self.kind = "url" if self._remote else "video"
         shown = without_secrets(self._location) if self._remote else self._location
-        super().__init__(name or Path(shown).stem or shown, shown, max_frames=max_frames, step=step, on_error=on_error)
+        super().__init__(
+            name or Path(shown).stem or shown, shown, max_frames=max_frames, start=start, step=step, on_error=on_error
+        )
         self.address = self._location
         if not self._remote:
             self.files = (Path(self._location),)

@@ -37,11 +37,12 @@ class ImageSource(Source):
         name: str,
         path: str | None,
         max_frames: int | None = None,
+        start: int = 0,
         step: int = 1,
         on_error: OnError = "raise",
         fps: float = 0.0,
     ) -> None:
-        super().__init__(name, path, max_frames=max_frames, step=step, on_error=on_error)
+        super().__init__(name, path, max_frames=max_frames, start=start, step=step, on_error=on_error)
         self.files = tuple(files)
         self.fps = fps / step
         # an animation or a stack of pages is a video; a folder of them is none

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+from visdeploy.arguments import check_number, check_path, check_type
+from visdeploy.brief import shorten
 from visdeploy.errors import ConfigError, SourceError
 from visdeploy.video.arrays import ArraySource, Channels, check_channels
 from visdeploy.video.camera import CameraSource
@@ -16,6 +18,7 @@ from visdeploy.video.files import VideoSource, is_url
 from visdeploy.video.images import SUFFIXES, ImageSource, list_folder, natural_order, report_left_out
 from visdeploy.video.source import OnError, Source
 
+_LONGEST_TIMEOUT = 1e6
 _KINDS = "a video file, a folder of images, a glob, a URL, a camera index, an array or an iterable of RGB arrays"
 
 
@@ -23,6 +26,7 @@ def open_source(
     source: Any,
     *,
     max_frames: int | None = None,
+    start: int = 0,
     step: int = 1,
     name: str | None = None,
     fps: float = 0.0,
@@ -38,7 +42,9 @@ def open_source(
             ...), a camera index, an array `(frames, height, width, 3)`, a list of image paths, or any iterable of
             arrays (uint8, `(height, width, 3)`) or `Frame`s. An open `Source` is returned unchanged.
         max_frames: Maximum number of frames to deliver.
-        step: Deliver every `step`-th frame.
+        start: Position of the first frame to deliver, from 0, in frames of the source. Earlier frames are read, but not
+            delivered; timestamps and positions are those of the whole source.
+        step: Deliver every `step`-th frame from there on.
         name: Name for the results; the file stem or folder name by default.
         fps: Frame rate of images and arrays, from which their timestamps are computed.
         on_error: Response to missing frames and damaged files: `raise` a `SourceError`, `stop` at the first damage
@@ -56,19 +62,41 @@ def open_source(
         ConfigError: An option is out of range.
     """
     _check_order(source, channels)
-    limits: dict[str, Any] = {"max_frames": max_frames, "step": step, "on_error": on_error}
+    limits: dict[str, Any] = {"max_frames": max_frames, "start": start, "step": step, "on_error": on_error}
+    if name is not None:
+        check_type(name, str, "name of a source")
     if isinstance(source, Source):
+        if max_frames is not None or name is not None or not (_is(start, 0) and _is(step, 1)):
+            raise ConfigError(
+                "an open source cannot be limited",
+                expected="no max_frames, start, step or name",
+                hint="Pass these options to the open_source(...) that opens it.",
+            )
         return source
+    fps = check_number(fps, "fps of a source", minimum=0)
+    timeout = check_number(timeout, "timeout of a source", minimum=0, maximum=_LONGEST_TIMEOUT)
+    _check_options(options)
     if isinstance(source, int) and not isinstance(source, bool):
         return CameraSource(source, name=name, **limits)
     if isinstance(source, str | os.PathLike):
         return _open_path(os.fspath(source), name, fps, limits, {"timeout": timeout, "options": options})
     if _are_paths(source):
-        files = [Path(s) for s in source]
+        files = [check_path(s, "an image of a list", error=SourceError) for s in source]
         return ImageSource(files, name=name or files[0].parent.name or "images", path=None, fps=fps, **limits)
-    if isinstance(source, Iterable) and not isinstance(source, bytes | dict):
+    if isinstance(source, Iterable) and not isinstance(source, bytes | bytearray | memoryview | dict):
         return ArraySource(source, name=name or "frames", fps=fps, channels=channels, **limits)
     raise SourceError("cannot read frames from this object", seen=type(source).__name__, expected=_KINDS)
+
+
+def _is(value: Any, number: int) -> bool:
+    return isinstance(value, int) and value == number
+
+
+def _check_options(options: Any) -> None:
+    if options is not None and not (
+        isinstance(options, dict) and all(isinstance(word, str) for pair in options.items() for word in pair)
+    ):
+        raise ConfigError("options of a source", seen=shorten(options), expected="a dict of str for FFmpeg, or None")
 
 
 def _are_paths(source: Any) -> bool:
@@ -86,11 +114,11 @@ def _check_order(source: Any, channels: str) -> None:
         )
 
 
-def _open_path(text: str, name: str | None, fps: float, limits: dict[str, Any], reading: dict[str, Any]) -> Source:
+def _open_path(text: Any, name: str | None, fps: float, limits: dict[str, Any], reading: dict[str, Any]) -> Source:
     text = _without_scheme(text)
-    if is_url(text):
+    if isinstance(text, str) and is_url(text):
         return VideoSource(text, name=name, **reading, **limits)
-    path = Path(text)
+    path = check_path(text, "cannot open a source", error=SourceError)
     if path.is_dir():
         files = list_folder(path)
         if not files:
@@ -120,13 +148,13 @@ def local_files(source: Any) -> tuple[Path, ...]:
     if isinstance(source, Source):
         return source.files
     if isinstance(source, list | tuple):
-        return tuple(Path(each) for each in source if isinstance(each, str | os.PathLike))
-    if not isinstance(source, str | os.PathLike):
+        return tuple(Path(each) for each in source if _is_text(each))
+    if not _is_text(source):
         return ()
     text = _without_scheme(os.fspath(source))
-    path = Path(text)
     if is_url(text):
         return ()
+    path = check_path(text, "cannot open a source", error=SourceError)
     if path.is_dir():
         return (path, *list_folder(path))
     if path.exists() or not glob.has_magic(text):
@@ -134,16 +162,25 @@ def local_files(source: Any) -> tuple[Path, ...]:
     return tuple(Path(each) for each in glob.glob(text, recursive=True))
 
 
+def _is_text(source: Any) -> bool:
+    return isinstance(source, str | os.PathLike) and isinstance(os.fspath(source), str)
+
+
 def is_live(source: Any) -> bool:
     """Return whether a source is a URL or a camera, which should not be opened before its frames can be taken."""
-    if not isinstance(source, str | os.PathLike):
-        return isinstance(source, int)
+    if not _is_text(source):
+        return isinstance(source, int) and not isinstance(source, bool)
     text = _without_scheme(os.fspath(source))
     return is_url(text) or (text.isdecimal() and not Path(text).exists())
 
 
-def _without_scheme(text: str) -> str:
-    return unquote(urlparse(text).path) if text.lower().startswith("file://") else text
+def _without_scheme(text: Any) -> Any:
+    if not isinstance(text, str) or not text.lower().startswith("file://"):
+        return text
+    try:
+        return unquote(urlparse(text).path)
+    except ValueError as error:
+        raise SourceError("cannot open a source", seen=f"{shorten(text)}: {error}", expected="file:///PATH") from error
 
 
 def _open_glob(pattern: str, name: str | None, fps: float, limits: dict[str, Any]) -> Source:

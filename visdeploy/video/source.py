@@ -14,6 +14,8 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from visdeploy.arguments import check_integer, check_type
+from visdeploy.brief import brief, counted, shorten
 from visdeploy.errors import ConfigError, SourceError
 from visdeploy.video.verdict import Verdict
 
@@ -32,14 +34,17 @@ class Frame:
         index: Position among the delivered frames, from 0.
         timestamp: Seconds since the first frame of the source; 0.0 for all frames if the source has no clock.
         image: RGB pixels in display orientation, uint8, `(height, width, 3)`, contiguous.
-        position: Position among all frames of the source, from 0, including those left out by `step` or `on_error`;
-            None if unknown.
+        position: Position among all frames of the source, from 0, including those left out by `start`, `step` or
+            `on_error`; None if unknown.
     """
 
     index: int
     timestamp: float
     image: Image
     position: int | None = None
+
+    def __repr__(self) -> str:
+        return brief(self, index=self.index, timestamp=self.timestamp, image=self.image, position=self.position)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,8 @@ class SourceReport:
         height: Rows of a frame, in pixels; None before the first frame.
         width: Columns of a frame, in pixels; None before the first frame.
         fps: Mean frame rate; 0 if unknown.
-        expected_frames: Number of frames that the source announced, after `step` and `max_frames`; None if unknown.
+        expected_frames: Number of frames that the source announced, after `start`, `step` and `max_frames`; None if
+            unknown.
         delivered_frames: Number of frames delivered.
         corrupt_frames: Number of delivered frames in which the decoder concealed damage.
         faults: Messages of the faults that were skipped.
@@ -76,6 +82,10 @@ class SourceReport:
     def missing_frames(self) -> int:
         """Number of announced frames that were not delivered; 0 if unknown."""
         return max(0, (self.expected_frames or 0) - self.delivered_frames)
+
+    def __repr__(self) -> str:
+        facts = {"name": self.name, "kind": self.kind, "delivered_frames": self.delivered_frames}
+        return brief(self, **facts, expected_frames=self.expected_frames, faults=counted(self.faults))
 
     def __str__(self) -> str:
         expected = f" of {self.expected_frames} expected" if self.expected_frames is not None else ""
@@ -101,7 +111,9 @@ class Source(ABC):
         width: Columns of the frames in display orientation, in pixels; None if unknown before the first frame.
         pixel_aspect: Width of a pixel on the screen divided by its height. Frames have the pixels as they are stored;
             where this is not 1, they look squeezed on a screen with square ones.
-        expected_frames: Number of frames that the source announces, after `step` and `max_frames`; None if unknown.
+        start: Position of the first frame that is delivered.
+        expected_frames: Number of frames that the source announces, after `start`, `step` and `max_frames`; None if
+            unknown.
         estimated_frames: `expected_frames`, or an estimate from duration and rate, for progress bars only.
         delivered_frames: Number of frames delivered so far.
         verdict: After reading: `complete` (all frames that were asked for), `damaged` (frames are missing, or the
@@ -112,14 +124,18 @@ class Source(ABC):
 
     kind = "arrays"
 
-    def __init__(self, name: str, path: str | None, *, max_frames: int | None, step: int, on_error: OnError) -> None:
-        if step < 1:
-            raise ConfigError("step of a source", seen=str(step), expected="at least 1")
-        if max_frames is not None and max_frames < 1:
-            raise ConfigError("max_frames of a source", seen=str(max_frames), expected="at least 1, or None")
-        if on_error not in get_args(OnError):
-            raise ConfigError("on_error of a source", seen=repr(on_error), expected=", ".join(get_args(OnError)))
-        self.name, self.path, self.max_frames, self.step, self.on_error = name, path, max_frames, step, on_error
+    def __init__(
+        self, name: str, path: str | None, *, max_frames: int | None, step: int, on_error: OnError, start: int = 0
+    ) -> None:
+        self.name, self.path = check_type(name, str, "name of a source"), path
+        self.start = check_integer(start, "start of a source")
+        self.step = check_integer(step, "step of a source", minimum=1)
+        self.max_frames = max_frames
+        if max_frames is not None:
+            self.max_frames = check_integer(max_frames, "max_frames of a source", minimum=1)
+        if not isinstance(on_error, str) or on_error not in get_args(OnError):
+            raise ConfigError("on_error of a source", seen=shorten(on_error), expected=", ".join(get_args(OnError)))
+        self.on_error = on_error
         self.address = path
         self.pixel_aspect = Fraction(1)
         self.files: tuple[Path, ...] = ()
@@ -144,6 +160,9 @@ class Source(ABC):
     def close(self) -> None:  # noqa: B027  (most sources hold nothing open)
         """Release the file, stream or camera; further calls have no effect."""
 
+    def __repr__(self) -> str:
+        return brief(self, name=self.name, kind=self.kind, path=self.path, delivered_frames=self.delivered_frames)
+
     def __enter__(self) -> Source:
         return self
 
@@ -166,7 +185,7 @@ class Source(ABC):
         try:
             for position, (stamp, image) in enumerate(self._read()):
                 self._position = position
-                if position % self.step:
+                if position < self.start or (position - self.start) % self.step:
                     continue
                 frame = self._convert(stamp, image)
                 if frame is None:
@@ -231,8 +250,8 @@ class Source(ABC):
             logger.warning("%s: %d of %d expected frames", self.name, self.delivered_frames, self.expected_frames)
 
     def _limit(self, frames: int) -> int:
-        """Return the number of frames that `step` and `max_frames` keep of `frames` raw frames."""
-        kept = -(-frames // self.step)
+        """Return the number of frames that `start`, `step` and `max_frames` keep of `frames` raw frames."""
+        kept = -(-max(0, frames - self.start) // self.step)
         return kept if self.max_frames is None else min(kept, self.max_frames)
 
     def report(self) -> SourceReport:

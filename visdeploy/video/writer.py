@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from visdeploy.arguments import check_choice, check_integer, check_number, check_path
 from visdeploy.atomic import replacing_file, writing
+from visdeploy.brief import Plain, brief, shorten
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.video.source import Image
 
@@ -20,16 +23,23 @@ if TYPE_CHECKING:
 _CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _TICKS = 90_000  # per second; fine enough for any camera, and what MPEG itself uses
 _BT709, _LIMITED = 1, 1
+_LONGEST_SIDE = 65_535
+_PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
 
-def check_ending(path: Path) -> None:
+def check_ending(path: str | os.PathLike[str]) -> None:
     """Check that the ending of a path is that of a container which `VideoWriter` can write.
 
     Raises:
         ConfigError: It is not.
     """
+    path = check_path(path, "path of a video")
     if path.suffix.lower() not in _CONTAINERS:
         raise ConfigError(f"cannot write video {path}", seen=f"ending {path.suffix!r}", expected=", ".join(_CONTAINERS))
+
+
+def _fraction(value: float | Fraction) -> Fraction:
+    return Fraction(value) if isinstance(value, int | float | Fraction) else Fraction(float(value))
 
 
 class VideoWriter:
@@ -67,26 +77,25 @@ class VideoWriter:
         odd: Literal["pad", "crop"] = "pad",
         pixel_aspect: Fraction = Fraction(1),
     ) -> None:
-        self.path = Path(path)
-        self.width, self.height, self.odd = width, height, odd
-        self.rate = Fraction(fps).limit_denominator(1001) if 0 < fps < 1e6 else Fraction(0)
+        self.path = check_path(path, "path of a video")
+        self.odd = odd
+        self._check(width, height, fps, quality, preset, pixel_aspect)
+        self.width, self.height, self.rate = int(width), int(height), _fraction(fps).limit_denominator(1001)
         self.frames_written = 0
-        self._last_tick, self._pixel_aspect = -1, pixel_aspect
-        self._check(quality)
+        self._last_tick, self._pixel_aspect = -1, _fraction(pixel_aspect)
         self._stack, self._writing = ExitStack(), False
         self._open(quality, preset)
 
-    def _check(self, quality: int) -> None:
+    def _check(self, width: Any, height: Any, fps: Any, quality: Any, preset: Any, pixel_aspect: Any) -> None:
         check_ending(self.path)
-        least = 2 if self.odd == "crop" else 1
-        if self.width < least or self.height < least:
-            raise ConfigError(
-                "size of a video", seen=f"{self.width}x{self.height}", expected=f"{least}x{least} or more"
-            )
-        if self.rate <= 0:
-            raise ConfigError("fps of a video", seen=str(self.rate), expected="a finite number above 0")
-        if not 0 <= quality <= 51:
-            raise ConfigError("quality of a video", seen=str(quality), expected="0 (lossless) to 51")
+        check_choice(self.odd, "odd sides of a video", ("pad", "crop"))
+        check_choice(preset, "preset of a video", _PRESETS)
+        for side in (width, height):
+            what = f"size of a video, {shorten(width)}x{shorten(height)}"
+            check_integer(side, what, minimum=2 if self.odd == "crop" else 1, maximum=_LONGEST_SIDE)
+        check_number(fps, "fps of a video", minimum=1 / 1001, maximum=1e6)
+        check_integer(quality, "quality of a video, 0 (lossless) to 51", maximum=51)
+        check_number(pixel_aspect, "pixel_aspect of a video", minimum=1e-3, maximum=1e3)
 
     def _open(self, quality: int, preset: str) -> None:
         import av
@@ -125,12 +134,17 @@ class VideoWriter:
         """
         from av import VideoFrame
 
-        if image.shape != (self.height, self.width, 3) or image.dtype != np.uint8:
+        wanted = (self.height, self.width, 3)
+        if not isinstance(image, np.ndarray) or image.shape != wanted or image.dtype != np.uint8:
             raise DataError(
                 f"frame {self.frames_written} does not match video {self.path}",
-                seen=f"{image.dtype} {image.shape}",
-                expected=f"uint8 {(self.height, self.width, 3)}",
+                seen=shorten(image),
+                expected=f"uint8 array {wanted}",
             )
+        if not self._writing:
+            raise DataError(f"cannot write to video {self.path}", seen="it is closed", hint="Open a new VideoWriter.")
+        if timestamp is not None:
+            timestamp = check_number(timestamp, "timestamp of a frame", maximum=1e9)
         tick = round((self.frames_written / self.rate if timestamp is None else timestamp) * _TICKS)
         if tick <= self._last_tick:
             raise DataError(
@@ -170,6 +184,10 @@ class VideoWriter:
         self._writing = False
         with suppress(OSError):  # the container cannot be finished either, for example on a full disk
             self._stack.__exit__(type(error), error, error.__traceback__)
+
+    def __repr__(self) -> str:
+        size = Plain(f"{self.height}x{self.width}")
+        return brief(self, path=str(self.path), size=size, frames_written=self.frames_written)
 
     def __enter__(self) -> VideoWriter:
         return self

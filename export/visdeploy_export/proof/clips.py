@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from visdeploy.brief import shorten
 from visdeploy.errors import ConfigError, SourceError
 
 Frames = Iterable[NDArray[np.uint8]]
@@ -66,6 +67,8 @@ def open_frames(source: str | os.PathLike[str] | Frames, limit: int) -> Iterator
 def _of_one_size(frames: Frames, limit: int) -> Iterator[NDArray[np.uint8]]:
     size = None
     for index, frame in enumerate(islice(frames, limit)):
+        if not isinstance(frame, np.ndarray):
+            raise SourceError(f"frame {index} cannot be used for the certificate", seen=shorten(frame))
         size = size or frame.shape
         if frame.shape != size or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             raise SourceError(
@@ -89,6 +92,12 @@ def check_source(source: str | os.PathLike[str] | Frames | None) -> None:
 
         with open_source(source):
             pass
+    elif source is not None and (not isinstance(source, Iterable) or isinstance(source, bytes | dict)):
+        raise SourceError(
+            "certify_on has a wrong type",
+            seen=shorten(source),
+            expected="a video, a folder, or an iterable of RGB arrays",
+        )
 
 
 def describe(source: object) -> str:
@@ -105,4 +114,4 @@ def check_frame_count(count: int) -> None:
         ConfigError: The number is not positive.
     """
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ConfigError("certify_frames has a wrong value", seen=repr(count), expected="a number from 1")
+        raise ConfigError("certify_frames has a wrong value", seen=shorten(count), expected="a number from 1")

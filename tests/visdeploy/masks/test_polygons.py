@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from visdeploy.errors import DataError
-from visdeploy.masks.polygons import rasterize
+from visdeploy.masks import Mask
+from visdeploy.masks.polygons import outlines, rasterize
 
 SQUARE = [5, 5, 20, 5, 20, 20, 5, 20]
 TRIANGLE = [30.5, 2.25, 45, 11, 28, 19.75]
@@ -50,3 +51,43 @@ def test_without_pixels(polygons):
 def test_malformed(part):
     with pytest.raises(DataError, match="polygons"):
         rasterize([SQUARE, part], 40, 60)
+
+
+def filled(dense):
+    """Return a mask with its holes filled: what the outside does not reach through edges of pixels is inside."""
+    from scipy import ndimage
+
+    return ndimage.binary_fill_holes(dense)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_outlines_give_the_mask_again(seed):
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(1, 24, 2)
+    dense = rng.random((height, width)) < rng.choice([0.1, 0.4, 0.6, 0.9])
+    found = outlines(Mask.encode(dense))
+    mask, left_out = rasterize([each.ravel() for each in found], int(height), int(width))
+    again = np.zeros_like(dense) if mask is None else mask.decode()
+    assert left_out == 0
+    assert not (dense & ~again).any()
+    assert not (again & ~filled(dense)).any()
+
+
+def test_outlines_run_along_the_edges_of_pixels():
+    dense = np.zeros((12, 20), bool)
+    dense[3, 4] = dense[6:10, 8:18] = True
+    dense[7:9, 10:12] = False  # a hole
+    large, small = outlines(Mask.encode(dense))
+    assert small.tolist() == [[4, 3], [4, 4], [5, 4], [5, 3]]
+    assert sorted(map(tuple, large.tolist())) == [(8, 6), (8, 10), (18, 6), (18, 10)]
+    assert large.dtype == np.int32
+    assert outlines(Mask.encode(np.zeros((3, 4)))) == []
+
+
+def test_a_tolerance_saves_corners():
+    y, x = np.mgrid[:100, :100]
+    disc = Mask.encode((y - 50) ** 2 + (x - 50) ** 2 < 40**2)
+    (exact,), (rough,) = disc.polygons(), disc.polygons(1.5)
+    assert len(rough) < 30 < 100 < len(exact)
+    mask, _ = rasterize([rough.ravel()], 100, 100)
+    assert abs(mask.area - disc.area) < 0.03 * disc.area

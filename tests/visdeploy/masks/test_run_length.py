@@ -68,3 +68,11 @@ def test_numpy_sees_the_dense_mask():
     assert np.asarray(mask).dtype == bool
     np.testing.assert_array_equal(np.asarray(mask), dense)
     np.testing.assert_array_equal(np.array(mask, dtype=np.float32), dense.astype(np.float32))
+    np.testing.assert_array_equal(mask.to_array(), dense)
+    assert np.array(mask, copy=True).flags.owndata
+
+
+@pytest.mark.parametrize("counts", [b"garbage", b"1o", b"oooooooo"])
+def test_damaged_counts_given_to_the_constructor_are_a_typed_error(counts):
+    with pytest.raises(DataError, match="malformed run-length mask"):
+        Mask(5, 5, counts).decode()

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from visdeploy.arguments import check_integer
 from visdeploy.backends.base import parse_device
 from visdeploy.backends.onnxruntime.installation import CPU, CUDA, load_onnxruntime, why_no_cuda
 from visdeploy.backends.onnxruntime.operators import operator_library
@@ -18,6 +19,8 @@ from visdeploy.errors import BundleError, ConfigError, DependencyError, EngineEr
 from visdeploy.manifest import Manifest, Precision
 
 logger = logging.getLogger(__name__)
+
+_MOST_THREADS = 1024
 
 _CHECK_DRIVER = "Check the NVIDIA driver, and that CUDA and cuDNN are installed: pip install 'visdeploy[gpu]'."
 
@@ -47,8 +50,8 @@ def start_session(
         EngineError: CUDA was requested and does not start, or does not accept the requested precision.
     """
     kind, number = parse_device(device)
-    if threads is not None and (isinstance(threads, bool) or threads < 1):
-        raise ConfigError("wrong number of threads", seen=str(threads), expected="1 or more, or None")
+    if threads is not None:
+        threads = check_integer(threads, "wrong number of threads", minimum=1, maximum=_MOST_THREADS)
     if tf32 and kind == "cpu":
         raise ConfigError("TF32 is a precision of CUDA", seen="device 'cpu'", expected="cuda, cuda:N or auto")
     engine = load_onnxruntime()
