@@ -103,7 +103,7 @@ class PartialStream:
 
 
 def _about(predictor: VISPredictor, source: Source, choice: Mapping[str, Any]) -> dict[str, str]:
-    options = {name: getattr(source, name) for name in ("start", "step", "max_frames", "on_error")} | dict(choice)
+    options = {name: getattr(source, name) for name in ("start", "step", "max_frames")} | dict(choice)
     return {
         "bundle": predictor.identity,
         "precision": predictor.backend.description.precision,
