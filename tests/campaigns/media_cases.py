@@ -139,6 +139,8 @@ MATROSKA_CASES = [
     Case("cut.mkv", "MKV, cut", cut(h264, 0.8), "damaged"),
     Case("cut.webm", "WebM, cut", cut(vp9, 0.6), "damaged"),
     Case("cues_cut.mkv", "MKV, cut in the index behind all frames", cut(h264, less=7)),
+    Case("sound_cut.mkv", "MKV, cut in sound behind all frames", cut(partial(h264, audio="behind", packets=40), 0.97)),
+    Case("sound.ts", "TS, with sound", partial(h264, audio="before"), "unknown"),
     Case("no_cues.webm", "WebM, cut before its index", cut_before(vp9, b"\x1c\x53\xbb\x6b")),
     Case("hole.webm", "WebM, head of a block overwritten", hole(vp8, 0.4, 30, marker=SIMPLE_BLOCK), "damaged"),
     Case("hole.mkv", "MKV, head of a block overwritten", hole(h264, 0.6, 12, marker=SIMPLE_BLOCK), "damaged"),

@@ -43,6 +43,7 @@ class Decoding:
         pictures: Number of decoded pictures.
         corrupt: Number of packets which the demuxer found to be incomplete.
         faults: Number of faults.
+        end: Latest end of a packet, in the unit of the stream; None without times.
         times: Times of the pictures.
     """
 
@@ -50,6 +51,7 @@ class Decoding:
         stream.thread_type = "AUTO" if ahead else "SLICE"
         self.packets = self.empty = self.headless = self.pictures = self.corrupt = self.faults = 0
         self.stream, self._keyed = stream, False
+        self.end: int | None = None
         self.times = DisplayTimes(stream)
         # without the headers of the stream, packets before the first key frame are faulty to the decoder
         self._joins = container.format.name.split(",")[0] not in _WITH_HEADERS
@@ -128,6 +130,9 @@ class Decoding:
         self._keyed = self._keyed or packet.is_keyframe
         self.headless += not self._keyed
         self.times.add(packet)
+        if packet.pts is not None:
+            end = packet.pts + (packet.duration or 0)
+            self.end = end if self.end is None else max(self.end, end)
 
 
 def _end(stream: Any) -> av.Packet:
