@@ -27,7 +27,7 @@ class Case:
         make: Function that writes the file or folder to a path, and returns the path to open.
         verdict: Verdict that is right.
         options: Options of `open_source`.
-        times: Times of the pictures; by default those of the reference decoder.
+        times: Times of the frames; by default those of the reference decoder.
         images: RGB images by construction, instead of those of the reference decoder.
         loose: Largest mean difference of a frame; images of Pillow are equal.
     """

@@ -22,7 +22,7 @@ def claimed_frames(stream: av.VideoStream) -> int | None:
     """Return the number of frames according to the container's header or index; None if neither states it.
 
     The index of an MP4 or AVI file takes precedence: unlike the header's count, it excludes frames hidden by an edit
-    list, empty samples, and the empty chunks by which AVI says that the last picture stays.
+    list, empty samples, and the empty chunks by which AVI says that the last frame stays.
     """
     if stream.frames <= 0:
         return None
@@ -40,7 +40,7 @@ def collect(decoding: Decoding, structure: Structure | None) -> Evidence:
     entries, whole = _indexed(stream), decoding.packets - decoding.corrupt
     evidence = partial(Evidence, undecoded=decoding.undecoded, structure=structure)
     if decoding.intra_only and decoding.undecoded:
-        return evidence(decoding.pictures, decoding.packets)
+        return evidence(decoding.decoded, decoding.packets)
     if structure is not None and name == "avi":
         if structure.ending is Ending.STATED:
             return evidence(whole, entries or None)
@@ -49,7 +49,7 @@ def collect(decoding: Decoding, structure: Structure | None) -> Evidence:
         return evidence(whole, entries)
     if structure is not None and structure.ending is Ending.CUT and _reaches_duration(decoding):
         return evidence(decoding.packets, decoding.packets)
-    announced = max(entries, (structure and structure.pictures) or 0)
+    announced = max(entries, (structure and structure.frames) or 0)
     return evidence(decoding.packets, announced=announced, corrupt=decoding.corrupt)
 
 
@@ -75,9 +75,9 @@ def _index(stream: av.VideoStream) -> Sequence[Any]:
 
 
 def late_start(stream: av.VideoStream) -> float | None:
-    """Return the time in seconds of the first picture of an AVI file that starts late; None for others.
+    """Return the time in seconds of the first frame of an AVI file that starts late; None for others.
 
-    FFmpeg writes the empty chunks of the time before the first picture directly behind it.
+    FFmpeg writes the empty chunks of the time before the first frame directly behind it.
     """
     if stream.container.format.name != "avi" or not stream.time_base:
         return None

@@ -113,7 +113,7 @@ def test_no_cut_looks_complete(tmp_path: Path, name: str, container: str, make) 
         path.write_bytes(data[:size])
         found = examine(path, container, index=0, identity=1)
         assert found.ending in (Ending.CUT, Ending.OPEN), size
-        assert found.pictures is None or found.pictures <= whole.pictures
+        assert found.frames is None or found.frames <= whole.frames
 
 
 @pytest.mark.parametrize("tail", [b"notes of a recorder", b"\0" * 50, b"12"])
