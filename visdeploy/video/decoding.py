@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 _MAX_FAULTS = 100  # before the first frame
 _HIDING = ("vp8", "vp9", "av1", "libvpx", "libdav1d", "libaom")
 """Decoders of codecs with packets that only help to predict others."""
-_WITH_HEADERS = {"avi", "flv", "matroska", "mov"}
-"""Containers that store the headers of a stream apart from its packets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +53,7 @@ class Decoding:
         self.stream, self._keyed = stream, False
         self.end: int | None = None
         self.times = DisplayTimes(stream)
-        # without the headers of the stream, packets before the first key frame are faulty to the decoder
-        self._joins = container.format.name.split(",")[0] not in _WITH_HEADERS
+        self._tolerant, self._passed = not _starts_with_key_frame(container, stream), 0
         self._ahead: deque[av.VideoFrame | Fault] = deque()
         self._items = self._run(container, stream)
 
@@ -70,9 +67,12 @@ class Decoding:
 
     @property
     def undecoded(self) -> int:
-        """Number of packets from the first key frame on that gave no image; 0 for codecs with hidden frames."""
+        """Number of packets that gave no image: faulty before the first key frame, silent after it.
+
+        Codecs with hidden frames have silent packets by design.
+        """
         hides = self.stream.codec_context.name.startswith(_HIDING)
-        return 0 if hides else max(0, self.packets - self.headless - self.decoded)
+        return self._passed if hides else max(self._passed, self.packets - self.headless - self.decoded)
 
     @property
     def intra_only(self) -> bool:
@@ -117,9 +117,11 @@ class Decoding:
             return
         except (av.FFmpegError, OSError, ValueError) as error:
             self.times.drop(packet)
-            if not (self._joins and self.headless) or self.decoded:
-                self.faults += 1
-                yield Fault(error)
+            if self._tolerant and self.headless and not self.decoded:
+                self._passed += 1
+                return
+            self.faults += 1
+            yield Fault(error)
             return
         self.decoded += len(frames)
         yield from frames
@@ -135,6 +137,13 @@ class Decoding:
         if packet.pts is not None:
             end = packet.pts + (packet.duration or 0)
             self.end = end if self.end is None else max(self.end, end)
+
+
+def _starts_with_key_frame(container: av.container.InputContainer, stream: Any) -> bool:
+    """Return whether the index says so; otherwise, faults before the first key frame are no damage."""
+    entries = getattr(stream, "index_entries", None) or ()  # PyAV >= 17
+    indexed = container.format.name.split(",")[0] in ("mov", "avi")
+    return indexed and len(entries) > 0 and entries[0].is_keyframe
 
 
 def _end(stream: Any) -> av.Packet:
