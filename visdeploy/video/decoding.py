@@ -141,9 +141,9 @@ class Decoding:
 
 def _starts_with_key_frame(container: av.container.InputContainer, stream: Any) -> bool:
     """Return whether the index says so; otherwise, faults before the first key frame are no damage."""
-    entries = getattr(stream, "index_entries", None) or ()  # PyAV >= 17
+    entries: Any = getattr(stream, "index_entries", None)  # PyAV >= 17
     indexed = container.format.name.split(",")[0] in ("mov", "avi")
-    return indexed and len(entries) > 0 and entries[0].is_keyframe
+    return bool(indexed and entries and entries[0].is_keyframe)
 
 
 def _end(stream: Any) -> av.Packet:
