@@ -79,6 +79,7 @@ MP4_CASES = [
     Case("cut.mp4", "index in front, cut", cut(fast, 0.9), "damaged"),
     Case("cut_sound.mp4", "index in front, cut in the last bytes", cut(fast, less=2), "damaged"),
     Case("hole.mp4", "index in front, data overwritten", hole(partial(mjpeg, container=FAST), 0.5, 1500), "damaged"),
+    Case("hole_first.mp4", "first frame overwritten", hole(fast, 0, 200, marker=rb"(?<=mdat)."), "damaged"),
     Case("edit.mp4", "copy, cut inside a group of pictures", copy(h264, shift=True)),
     Case("copy.mp4", "copy, from the second key frame on", copy(h264, first=12)),
     Case("copy_end.mp4", "copy of the first 17 packets", copy(h264, last=17)),
@@ -139,9 +140,12 @@ MATROSKA_CASES = [
     Case("cut.mkv", "MKV, cut", cut(h264, 0.8), "damaged"),
     Case("cut.webm", "WebM, cut", cut(vp9, 0.6), "damaged"),
     Case("cues_cut.mkv", "MKV, cut in the index behind all frames", cut(h264, less=7)),
+    Case("sound_cut.mkv", "MKV, cut in sound behind all frames", cut(partial(h264, audio="behind", packets=40), 0.97)),
+    Case("sound.ts", "TS, with sound", partial(h264, audio="before"), "unknown"),
     Case("no_cues.webm", "WebM, cut before its index", cut_before(vp9, b"\x1c\x53\xbb\x6b")),
     Case("hole.webm", "WebM, head of a block overwritten", hole(vp8, 0.4, 30, marker=SIMPLE_BLOCK), "damaged"),
     Case("hole.mkv", "MKV, head of a block overwritten", hole(h264, 0.6, 12, marker=SIMPLE_BLOCK), "damaged"),
+    Case("headless.webm", "copy, without the first key frame", copy(vp9, ".webm", first=5), "unknown"),
     Case("headless.mkv", "copy, without the first key frame", copy(h264, ".mkv", first=5)),
 ]
 MPEG_CASES = [

@@ -27,7 +27,7 @@ class Case:
         make: Function that writes the file or folder to a path, and returns the path to open.
         verdict: Verdict that is right.
         options: Options of `open_source`.
-        times: Times of the pictures; by default those of the reference decoder.
+        times: Times of the frames; by default those of the reference decoder.
         images: RGB images by construction, instead of those of the reference decoder.
         loose: Largest mean difference of a frame; images of Pillow are equal.
     """
@@ -64,13 +64,17 @@ def video(
     turn: tuple[float, bool, bool] | None = None,
     aspect: Fraction | None = None,
     audio: str = "",
+    packets: int = 14,
     bframes: int | None = None,
     gop: int = 12,
     images: list[np.ndarray] | None = None,
     form: str | None = None,
     transfer: int | None = None,
 ) -> Path:
-    """Write a video; `stamps` are milliseconds; `audio` is `before` or `behind` the video stream, or empty."""
+    """Write a video; `stamps` are milliseconds; `audio` is `before` or `behind` the video stream, or empty.
+
+    The sound has so many `packets` of 72 ms.
+    """
     with av.open(str(path), "w", options=container or {}, format=form) as file:
         sound = file.add_stream("mp2", rate=16000) if audio == "before" else None
         stream: Any = file.add_stream(codec, rate=RATE, options=options or {})
@@ -87,7 +91,7 @@ def video(
             context.color_trc, context.color_primaries, context.colorspace, context.color_range = transfer, 9, 9, 1
         sound = file.add_stream("mp2", rate=16000) if audio == "behind" else sound
         if sound is not None:
-            _write_sound(file, sound)
+            _write_sound(file, sound, packets)
         for number in range(frames if images is None else len(images)):
             image = scene(number, *size) if images is None else images[number]
             frame = av.VideoFrame.from_ndarray(image, format="rgb24" if image.dtype == np.uint8 else "rgb48le")
@@ -101,8 +105,8 @@ def video(
     return path
 
 
-def _write_sound(file: Any, stream: Any) -> None:
-    for number in range(14):
+def _write_sound(file: Any, stream: Any, count: int) -> None:
+    for number in range(count):
         samples = av.AudioFrame.from_ndarray(np.zeros((1, 1152), np.int16), format="s16", layout="mono")
         samples.sample_rate, samples.pts = 16000, number * 1152
         file.mux(stream.encode(samples))

@@ -135,7 +135,7 @@ ANIMATION_CASES = [
     Case("anim_cut.webp", "WebP, cut", cut(partial(several, lossless=True), 0.6), "damaged", images=[]),
     Case("stack_cut.tif", "TIFF, cut", cut(several, 0.6), "damaged", images=pages(0, 1, 2), times=[0.0] * 3, loose=0.0),
     *(Case(f"dispose{n}.gif", f"GIF, disposal {n}", partial(several, duration=120, disposal=n)) for n in (0, 1, 2)),
-    Case("still.gif", "GIF, 6 images without times: one picture", several),
+    Case("still.gif", "GIF, 6 images without times: one frame", several),
     Case("vary.gif", "GIF, variable rate", partial(several, duration=[100, 50, 300, 100, 100, 100])),
     Case("tail.gif", "GIF, bytes behind it", patched(partial(several, duration=120), append(b"tail"))),
     Case("cut.gif", "GIF, cut", cut(partial(several, duration=120), 0.7), "damaged"),

@@ -1,4 +1,4 @@
-"""Times of pictures: seconds since the first one, strictly increasing."""
+"""Times of frames: seconds since the first one, strictly increasing."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     import av
 
 _RESTART = 0.1  # seconds; a time that is this much earlier than the previous one starts a new recording, as in ffmpeg
-_SMALLEST = 2e-5  # seconds between two pictures that have the same time: two ticks of the 90 kHz clock of MPEG
+_SMALLEST = 2e-5  # seconds between two frames that have the same time: two ticks of the 90 kHz clock of MPEG
 
 
 class Clock:
-    """Clock of seconds since the first picture.
+    """Clock of seconds since the first frame.
 
-    A picture without a time is one period later than the previous one. Times that do not increase are nearly kept: the
-    picture follows the previous one by 20 microseconds. After a jump back in time, as at the joint of two recordings,
+    A frame without a time is one period later than the previous one. Times that do not increase are nearly kept: the
+    frame follows the previous one by 20 microseconds. After a jump back in time, as at the joint of two recordings,
     time goes on by one period.
     """
 
@@ -27,7 +27,7 @@ class Clock:
         self._timed = False
 
     def __call__(self, seconds: float | None) -> float:
-        """Return the time of the next picture, whose time in the file is `seconds`, or None."""
+        """Return the time of the next frame, whose time in the file is `seconds`, or None."""
         now = 0.0 if self._last is None else self._last + self._period
         if seconds is not None:
             if not self._timed or seconds < self._raw - _RESTART:
@@ -40,9 +40,9 @@ class Clock:
 
 
 class DisplayTimes:
-    """Times at which pictures are shown, for containers that store only those of decoding, such as AVI.
+    """Times at which frames are shown, for containers that store only those of decoding, such as AVI.
 
-    With B-frames the order of decoding differs from that of display. The decoder returns pictures in the order of
+    With B-frames the order of decoding differs from that of display. The decoder returns frames in the order of
     display, therefore each one gets the smallest time that is left. Containers with times of display are recognised
     by the difference of both times, which then varies.
     """
@@ -54,7 +54,7 @@ class DisplayTimes:
         self._recording = self._last = 0
 
     def add(self, packet: av.Packet) -> None:
-        """Note the time of a packet with a picture."""
+        """Note the time of a packet with a frame."""
         stamp = _stamp(packet)
         if self._waiting is None or stamp is None:
             return
@@ -76,7 +76,7 @@ class DisplayTimes:
             heapify(self._waiting)
 
     def take(self, frame: av.VideoFrame) -> float | None:
-        """Return the time of the next picture in seconds; None if unknown."""
+        """Return the time of the next frame in seconds; None if unknown."""
         return float(heappop(self._waiting)[1] * self._unit) if self._waiting else frame.time
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from visdeploy.video.clock import DisplayTimes
@@ -13,10 +14,9 @@ if TYPE_CHECKING:
     import av
 
 
+_MAX_FAULTS = 100  # before the first frame
 _HIDING = ("vp8", "vp9", "av1", "libvpx", "libdav1d", "libaom")
 """Decoders of codecs with packets that only help to predict others."""
-_WITH_HEADERS = {"avi", "flv", "matroska", "mov"}
-"""Containers that store the headers of a stream apart from its packets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Fault:
 
 
 class Decoding:
-    """Iterator over the decoded pictures of a stream and the faults between them.
+    """Iterator over the decoded frames of a stream and the faults between them.
 
     Args:
         container: The opened file.
@@ -37,28 +37,29 @@ class Decoding:
 
     Attributes:
         stream: The stream.
-        packets: Number of packets with data of visible pictures.
-        empty: Number of packets without data, by which AVI and MP4 say that the last picture stays.
+        packets: Number of packets with data of visible frames.
+        empty: Number of packets without data, by which AVI and MP4 say that the last frame stays.
         headless: Number of packets before the first key frame, as in streams that were cut without encoding anew.
-        pictures: Number of decoded pictures.
+        decoded: Number of decoded frames.
         corrupt: Number of packets which the demuxer found to be incomplete.
         faults: Number of faults.
-        times: Times of the pictures.
+        end: Latest end of a packet, in the unit of the stream; None without times.
+        times: Times of the frames.
     """
 
     def __init__(self, container: av.container.InputContainer, stream: Any, *, ahead: bool = True) -> None:
         stream.thread_type = "AUTO" if ahead else "SLICE"
-        self.packets = self.empty = self.headless = self.pictures = self.corrupt = self.faults = 0
+        self.packets = self.empty = self.headless = self.decoded = self.corrupt = self.faults = 0
         self.stream, self._keyed = stream, False
+        self.end: int | None = None
         self.times = DisplayTimes(stream)
-        # without the headers of the stream, packets before the first key frame are faulty to the decoder
-        self._joins = container.format.name.split(",")[0] not in _WITH_HEADERS
+        self._tolerant, self._passed = not _starts_with_key_frame(container, stream), 0
         self._ahead: deque[av.VideoFrame | Fault] = deque()
         self._items = self._run(container, stream)
 
     def first(self) -> av.VideoFrame | None:
-        """Return the first picture without taking it; None if there is none."""
-        for item in self._items:
+        """Return the first frame without taking it; None if there is none, or many faults precede it."""
+        for item in islice(self._items, _MAX_FAULTS):
             self._ahead.append(item)
             if not isinstance(item, Fault):
                 return item
@@ -66,18 +67,21 @@ class Decoding:
 
     @property
     def undecoded(self) -> int:
-        """Number of packets from the first key frame on that gave no picture; 0 for codecs with hidden pictures."""
+        """Number of packets that gave no image: faulty before the first key frame, silent after it.
+
+        Codecs with hidden frames have silent packets by design.
+        """
         hides = self.stream.codec_context.name.startswith(_HIDING)
-        return 0 if hides else max(0, self.packets - self.headless - self.pictures)
+        return self._passed if hides else max(self._passed, self.packets - self.headless - self.decoded)
 
     @property
     def intra_only(self) -> bool:
-        """Whether every packet is a picture of its own."""
+        """Whether every packet is a frame of its own."""
         return bool(self.stream.codec_context.codec.intra_only)
 
     def may_have_lost(self, *, damaged: bool) -> bool:
         """Return whether the decoder may have lost frames: FFmpeg hides errors at the end, where it returns several."""
-        return self.undecoded > 0 or (self.pictures < self.packets and (damaged or self.faults > 0))
+        return self.undecoded > 0 or (self.decoded < self.packets and (damaged or self.faults > 0))
 
     def __iter__(self) -> Iterator[av.VideoFrame | Fault]:
         while self._ahead:
@@ -113,11 +117,13 @@ class Decoding:
             return
         except (av.FFmpegError, OSError, ValueError) as error:
             self.times.drop(packet)
-            if not (self._joins and self.headless) or self.pictures:
-                self.faults += 1
-                yield Fault(error)
+            if self._tolerant and self.headless and not self.decoded:
+                self._passed += 1
+                return
+            self.faults += 1
+            yield Fault(error)
             return
-        self.pictures += len(frames)
+        self.decoded += len(frames)
         yield from frames
 
     def _count(self, packet: av.Packet) -> None:
@@ -128,10 +134,20 @@ class Decoding:
         self._keyed = self._keyed or packet.is_keyframe
         self.headless += not self._keyed
         self.times.add(packet)
+        if packet.pts is not None:
+            end = packet.pts + (packet.duration or 0)
+            self.end = end if self.end is None else max(self.end, end)
+
+
+def _starts_with_key_frame(container: av.container.InputContainer, stream: Any) -> bool:
+    """Return whether the index says so; otherwise, faults before the first key frame are no damage."""
+    entries: Any = getattr(stream, "index_entries", None)  # PyAV >= 17
+    indexed = container.format.name.split(",")[0] in ("mov", "avi")
+    return bool(indexed and entries and entries[0].is_keyframe)
 
 
 def _end(stream: Any) -> av.Packet:
-    """Return the packet that makes the decoder return the pictures which it still holds."""
+    """Return the packet that makes the decoder return the frames which it still holds."""
     import av
 
     packet = av.Packet()

@@ -148,8 +148,8 @@ class VideoSource(Source):
             yield clock(seconds if late is None else late), partial(self._pixels, item, convert)
             late = None
         self._evidence = self._collect(decoding)
-        if not self._remote and decoding.may_have_lost(damaged=bool(self._evidence.damage())):
-            known, reported = decoding.pictures, decoding.faults > 0
+        if Path(self._location).is_file() and decoding.may_have_lost(damaged=bool(self._evidence.damage())):
+            known, reported = decoding.decoded, decoding.faults > 0
             self.close()
             decoding = self._open(ahead=False)
             for frame, seconds in self._behind(decoding, known, reported=reported):
@@ -193,20 +193,20 @@ class VideoSource(Source):
         """Raise a `SourceError` if frames are missing, by the rule of `visdeploy.video.verdict`."""
         if decoding.packets == 0:
             raise SourceError(f"{self.path} contains no frames", expected=_PLAYABLE)
-        if decoding.headless and decoding.pictures < decoding.packets:
+        if decoding.headless and decoding.decoded < decoding.packets:
             logger.warning("%s starts in the middle of a group of pictures; %d frames before the first key frame "
                            "cannot be decoded", self.name, decoding.headless)  # fmt: skip
         elif evidence.undecoded:
-            logger.warning("%s: %d of %d coded frames gave no picture",
+            logger.warning("%s: %d of %d coded frames gave no image",
                            self.name, evidence.undecoded, decoding.packets)  # fmt: skip
-        if decoding.pictures == 0:
+        if decoding.decoded == 0:
             raise SourceError(
                 f"{self.path}: no frame can be decoded", seen=f"{decoding.packets} coded frames", hint=_HINT
             )
         if lost := evidence.damage():
             raise SourceError(
                 f"{self.path} is {'truncated' if evidence.truncated else 'damaged'}",
-                seen=f"{decoding.pictures} frames; {lost}",
+                seen=f"{decoding.decoded} frames; {lost}",
                 hint=_HINT,
             )
 
@@ -234,7 +234,7 @@ def is_url(text: str) -> bool:
 
 
 def _preference(stream: av.VideoStream) -> int:
-    """Return the preference of a stream as in the program ffmpeg: the largest picture, unless another is default."""
+    """Return the preference of a stream as in the program ffmpeg: the largest frame, unless another is default."""
     from av.stream import Disposition
 
     area = (stream.codec_context.width or 0) * (stream.codec_context.height or 0)

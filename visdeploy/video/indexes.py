@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
@@ -14,12 +15,14 @@ from visdeploy.video.verdict import Evidence
 if TYPE_CHECKING:
     import av
 
+_ROUNDING = 2e-3  # seconds; times in MKV files are in milliseconds
+
 
 def claimed_frames(stream: av.VideoStream) -> int | None:
     """Return the number of frames according to the container's header or index; None if neither states it.
 
     The index of an MP4 or AVI file takes precedence: unlike the header's count, it excludes frames hidden by an edit
-    list, empty samples, and the empty chunks by which AVI says that the last picture stays.
+    list, empty samples, and the empty chunks by which AVI says that the last frame stays.
     """
     if stream.frames <= 0:
         return None
@@ -30,21 +33,33 @@ def collect(decoding: Decoding, structure: Structure | None) -> Evidence:
     """Return what is known about a video that was read to its end.
 
     The index of an MP4 file counts all frames, unless the file is fragmented. The index of an AVI file is at its end;
-    without it, the count of the header and the empty chunks tell whether frames are missing in a truncated file.
+    without it, the count of the header and the empty chunks tell whether frames are missing in a truncated file. In a
+    truncated MKV file, the duration of the track tells whether only sound is missing.
     """
     stream, name = decoding.stream, decoding.stream.container.format.name
     entries, whole = _indexed(stream), decoding.packets - decoding.corrupt
     evidence = partial(Evidence, undecoded=decoding.undecoded, structure=structure)
     if decoding.intra_only and decoding.undecoded:
-        return evidence(decoding.pictures, decoding.packets)
+        return evidence(decoding.decoded, decoding.packets)
     if structure is not None and name == "avi":
         if structure.ending is Ending.STATED:
             return evidence(whole, entries or None)
         return evidence(whole, whole if 0 < stream.frames <= whole + decoding.empty else None)
     if structure is not None and "mp4" in name.split(",") and entries and not structure.fragmented:
         return evidence(whole, entries)
-    announced = max(entries, (structure and structure.pictures) or 0)
+    if structure is not None and structure.ending is Ending.CUT and _reaches_duration(decoding):
+        return evidence(decoding.packets, decoding.packets)
+    announced = max(entries, (structure and structure.frames) or 0)
     return evidence(decoding.packets, announced=announced, corrupt=decoding.corrupt)
+
+
+def _reaches_duration(decoding: Decoding) -> bool:
+    """Return whether the last frame ends with its track, whose duration FFmpeg stores at the front of MKV files."""
+    stated = re.fullmatch(r"(\d+):(\d+):(\d+\.\d+)", decoding.stream.metadata.get("DURATION", ""))
+    if stated is None or decoding.end is None:
+        return False
+    hours, minutes, seconds = (float(part) for part in stated.groups())
+    return float(decoding.end * decoding.stream.time_base) + _ROUNDING > 3600 * hours + 60 * minutes + seconds
 
 
 def _indexed(stream: av.VideoStream) -> int:
@@ -60,9 +75,9 @@ def _index(stream: av.VideoStream) -> Sequence[Any]:
 
 
 def late_start(stream: av.VideoStream) -> float | None:
-    """Return the time in seconds of the first picture of an AVI file that starts late; None for others.
+    """Return the time in seconds of the first frame of an AVI file that starts late; None for others.
 
-    FFmpeg writes the empty chunks of the time before the first picture directly behind it.
+    FFmpeg writes the empty chunks of the time before the first frame directly behind it.
     """
     if stream.container.format.name != "avi" or not stream.time_base:
         return None

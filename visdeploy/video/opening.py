@@ -35,7 +35,7 @@ def open_source(
     options: dict[str, str] | None = None,
     channels: Channels = "rgb",
 ) -> Source:
-    """Open a source of frames.
+    """Open a source of frames. The first frame of a video is decoded at once, so that its size is known.
 
     Args:
         source: A video file, a folder of images or a glob (both in natural order), an image file, a URL (http, rtsp,

@@ -3,7 +3,7 @@
 A video is damaged if the demuxer or the decoder fails, if the decoder conceals damage, if frames that its index or its
 parts announce are not in it, or if it ends or breaks inside a part that can hold frames. It is complete if there is no
 such sign, and either the index of the whole file is fulfilled, whichever bytes are missing behind its frames, or the
-file reaches the end that its container states. Otherwise, or if coded frames gave no picture, it is unknown. Counts and
+file reaches the end that its container states. Otherwise, or if coded frames gave no image, it is unknown. Counts and
 durations in headers are no evidence, because programs write wrong ones.
 """
 
@@ -22,11 +22,11 @@ class Evidence:
     """What is known about a video after it was read to its end.
 
     Attributes:
-        packets: Number of coded pictures that were read.
-        indexed: Number of coded pictures according to an index of the whole file; None without one.
-        announced: Number of coded pictures that parts of the file announce; 0 if unknown.
-        corrupt: Number of coded pictures that the demuxer found to be incomplete.
-        undecoded: Number of coded pictures from which the decoder made none, although it found no fault.
+        packets: Number of coded frames that were read.
+        indexed: Number of coded frames according to an index of the whole file; None without one.
+        announced: Number of coded frames that parts of the file announce; 0 if unknown.
+        corrupt: Number of coded frames that the demuxer found to be incomplete.
+        undecoded: Number of coded frames from which the decoder made none, although it found no fault.
         structure: Structure of the file; None if it was not examined.
     """
 

@@ -1,4 +1,4 @@
-"""Times of pictures: missing, equal and repeated ones, and those of decoding."""
+"""Times of frames: missing, equal and repeated ones, and those of decoding."""
 
 from functools import partial
 from itertools import pairwise

@@ -113,7 +113,7 @@ def test_no_cut_looks_complete(tmp_path: Path, name: str, container: str, make) 
         path.write_bytes(data[:size])
         found = examine(path, container, index=0, identity=1)
         assert found.ending in (Ending.CUT, Ending.OPEN), size
-        assert found.pictures is None or found.pictures <= whole.pictures
+        assert found.frames is None or found.frames <= whole.frames
 
 
 @pytest.mark.parametrize("tail", [b"notes of a recorder", b"\0" * 50, b"12"])
@@ -126,14 +126,10 @@ def test_bytes_behind_a_video_are_no_damage(tmp_path: Path, name: str, tail: byt
 
 
 def test_concealed_damage_is_delivered_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    make = hole(lambda path: video(path, "mpeg1video", options={"b": "4M"}), 0.5, 200)
-    for share in (0.5, 0.55, 0.6, 0.65):
-        source = open_source(hole(make, share, 120)(tmp_path / "a.m1v"), on_error="skip")
-        list(source)
-        if source.corrupt_frames:
-            break
-    assert source.corrupt_frames
-    assert source.verdict == "damaged"
+    make = partial(video, codec="mpeg1video", options={"b": "4M"}, gop=24, size=(176, 144))
+    source = open_source(hole(make, 0.5, 200)(tmp_path / "a.m1v"))
+    assert len(list(source)) >= 23
+    assert (source.corrupt_frames > 0, source.verdict) == (True, "damaged")
     assert "concealed by the decoder" in caplog.text
 
 

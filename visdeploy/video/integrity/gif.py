@@ -14,7 +14,7 @@ _EXTENSION, _IMAGE, _TRAILER, _GRAPHIC_CONTROL = 0x21, 0x2C, 0x3B, 0xF9
 def examine(file: BinaryIO, size: int, **_: Any) -> Structure:
     """Examine the blocks up to the trailer, which some programs omit.
 
-    Only images with a graphic control extension are counted: others are parts of the picture before them.
+    Only images with a graphic control extension are counted: others are parts of the frame before them.
     """
     head = file.read(13)
     if len(head) == 13:
@@ -26,13 +26,13 @@ def examine(file: BinaryIO, size: int, **_: Any) -> Structure:
         if not kind:
             if announced:
                 return Structure(Ending.CUT, "the file ends before an image that it announces", images)
-            return Structure(Ending.OPEN, pictures=images)
+            return Structure(Ending.OPEN, frames=images)
         if kind[0] == _TRAILER:
             file.seek(0)
             found = len(_FRAME.findall(file.read()))
             if found > images:
                 return Structure(Ending.BROKEN, f"{found} images, but only {images} in readable blocks", found)
-            return Structure(Ending.STATED, pictures=images)
+            return Structure(Ending.STATED, frames=images)
         if kind[0] == _EXTENSION:
             announced = file.read(1) == bytes([_GRAPHIC_CONTROL]) or announced
         elif kind[0] == _IMAGE:

@@ -12,7 +12,7 @@ _IN_FRAGMENT = frozenset(
     b"mfhd traf tfhd tfdt trun sdtp saiz saio senc sbgp sgpd subs uuid meta pssh udta free skip".split()
 )
 _NEEDED = (b"moov", b"moof", b"mdat", b"ftyp", b"styp", b"sidx")
-"""Boxes that hold pictures, or that pictures follow."""
+"""Boxes that hold frames, or that frames follow."""
 
 
 def examine(file: BinaryIO, size: int, **_: Any) -> Structure:

@@ -6,7 +6,7 @@ from typing import Any, BinaryIO
 
 from visdeploy.video.integrity.structure import Ending, Structure, missing, unreadable
 
-_FLV_TAGS = (8, 9, 18)  # sound, pictures, metadata
+_FLV_TAGS = (8, 9, 18)  # sound, frames, metadata
 
 
 def examine_riff(file: BinaryIO, size: int, **_: Any) -> Structure:

@@ -22,13 +22,13 @@ class Structure:
     Attributes:
         ending: How the file ends.
         seen: What is damaged, for messages.
-        pictures: Number of coded pictures whose headers were found; None if the container was not searched for them.
+        frames: Number of coded frames whose headers were found; None if the container was not searched for them.
         fragmented: Whether the index of the container covers only a part of the file.
     """
 
     ending: Ending
     seen: str = ""
-    pictures: int | None = None
+    frames: int | None = None
     fragmented: bool = False
 
 

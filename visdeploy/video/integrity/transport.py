@@ -59,7 +59,7 @@ class _Counters:
     def gap(self, packets: npt.NDArray[np.uint8]) -> int | None:
         """Return the number of the packet before which packets are missing, or that is marked as faulty.
 
-        A recording that was joined to the previous one starts with counter 0 and a new picture.
+        A recording that was joined to the previous one starts with counter 0 and a new frame.
         """
         identity = (packets[:, 1].astype(int) & 0x1F) << 8 | packets[:, 2]
         mine = np.flatnonzero((identity == self._identity) & (packets[:, 3] & 0x10 != 0))
