@@ -78,6 +78,7 @@ def test_the_commands_run_as_written(tmp_path, monkeypatch, capsys):
         if program == "python":
             assert words[0] == "examples/own_data.py"
             write_example(Path(words[1]), "--videos", "2", "--frames", "4")
+            assert capsys.readouterr().out.startswith(f"wrote {words[1]}")
             continue
         assert program == "visdeploy"
         words += SMALLER.get(words[0], "").split()

@@ -16,10 +16,11 @@ from pydantic_core import PydanticUndefined
 from visdeploy.errors import ConfigError, suggestion
 from visdeploy_training.datasets.transforms.base import Transform
 from visdeploy_training.datasets.transforms.registry import find_transform, transform_names
-from visdeploy_training.engine.recipe import DataRecipe, Recipe
+from visdeploy_training.engine.recipe import Recipe
 from visdeploy_training.registry import get_method, method_names
 
 REQUIRED = "required"
+_PARTS = ("train", "optim", "optim.groups", "optim.schedule")
 _NAMES = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "null"}
 
 
@@ -40,31 +41,40 @@ class FieldDescription:
     meaning: str
 
 
-def sections() -> dict[str, tuple[type[Any], ...]]:
-    """Return the parts of a recipe that have fields: the recipe, its parts, transforms by name, methods by name."""
-    found: dict[str, tuple[type[Any], ...]] = {"recipe": (Recipe,), "train": (DataRecipe,)}
-    found["optim"] = optim = tuple(_models(Recipe.model_fields["optim"].annotation))
-    for name in ("groups", "schedule"):
-        found[f"optim.{name}"] = tuple(_models(optim[0].model_fields[name].annotation))
-    found |= {name: (find_transform(name),) for name in transform_names()}
-    return found | {name: (type(next(iter(get_method(name).variants.values()))),) for name in method_names()}
+def sections() -> list[str]:
+    """Return the names of the parts of a recipe that have fields: its own parts, the transforms, and the methods."""
+    return ["recipe", *_PARTS, *transform_names(), *method_names()]
 
 
 def describe(section: str = "recipe") -> list[FieldDescription]:
     """Return the fields of a part of a recipe.
 
     Args:
-        section: One of `sections()`; `model` has the fields of the method, and is called as the method.
+        section: One of `sections()`; the part `model` has the fields of the method, and is called as the method.
 
     Raises:
-        ConfigError: There is no such part.
+        ConfigError: There is no such part, or a transform of another package cannot be loaded.
+        DependencyError: A method of another package cannot be loaded.
     """
     known = sections()
     if section not in known:
         raise ConfigError(
             "no such part of a recipe", seen=section, expected=", ".join(known), hint=suggestion(section, known)
         )
-    return [field for model in known[section] for field in _fields(model)]
+    return [field for model in _classes(section) for field in _fields(model)]
+
+
+def _classes(section: str) -> list[type[Any]]:
+    if section == "recipe":
+        return [Recipe]
+    if section in _PARTS:
+        models: list[type[BaseModel]] = [Recipe]
+        for name in section.split("."):
+            models = [inner for each in models for inner in _models(each.model_fields[name].annotation)]
+        return [*models]
+    if section in transform_names():
+        return [find_transform(section)]
+    return [type(next(iter(get_method(section).variants.values())))]
 
 
 def field_names(place: Sequence[int | str]) -> list[str]:
