@@ -69,7 +69,7 @@ def test_outputs_on_one_disk_are_counted_together(folder, monkeypatch, capsys):
 
 def test_a_wrong_number_of_frames_in_a_header_is_no_reason(folder, monkeypatch, capsys):
     """A header can announce any number of frames; a file has at most so many as its bytes allow."""
-    monkeypatch.setattr("visdeploy.video.files._claimed_frames", lambda _: 10**12)
+    monkeypatch.setattr("visdeploy.video.files.claimed_frames", lambda _: 10**12)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 0, 10**9))
     exit_code("predict", "no.vis", "in.mp4", "--out", "masks")
     assert "BundleError" in capsys.readouterr().err

@@ -19,7 +19,7 @@ def to_dataframe(result: VideoResult) -> pd.DataFrame:
         DependencyError: The package pandas is not installed.
         DataError: The result is inconsistent.
     """
-    pandas = require("pandas", extra="", purpose="to_dataframe()", hint="Install it with: pip install pandas")
+    pandas = require("pandas", extra="formats", purpose="to_dataframe()")
     result.check()
     table: pd.DataFrame = pandas.DataFrame(list(table_rows(result)), columns=list(TABLE_COLUMNS))
     kinds = {name: kind for name, kind in TABLE_COLUMNS.items() if kind not in ("string", "binary")}

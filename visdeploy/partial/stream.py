@@ -103,7 +103,9 @@ class PartialStream:
 
 
 def _about(predictor: VISPredictor, source: Source, choice: Mapping[str, Any]) -> dict[str, str]:
-    options = {name: getattr(source, name) for name in ("start", "step", "max_frames")} | dict(choice)
+    options = {name: getattr(source, name) for name in ("start", "step", "max_frames")} | {
+        name: value for name, value in choice.items() if value is not None
+    }
     return {
         "bundle": predictor.identity,
         "precision": predictor.backend.description.precision,
