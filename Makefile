@@ -36,6 +36,8 @@ test-isa: $(READY)
 # backbones, the fuzz target with all kernels.
 campaign: $(READY)
 	$(BIN)/python -m tests.campaigns
+	$(BIN)/python -m tests.campaigns.media
+	$(BIN)/python -m tests.campaigns.media_program
 	$(BIN)/python -m pytest -m campaign --numprocesses 2 --timeout 0 --processor-times 20
 
 check: $(READY)
