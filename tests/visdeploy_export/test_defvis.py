@@ -11,6 +11,7 @@ import pytest
 import visdeploy
 import visdeploy_plugins
 from tests.shallow import shallow_backbones
+from tests.visdeploy_export.narrow import compare_widths
 from tests.visdeploy_export.pipelines import in_onnx_runtime, in_pytorch, step_of
 from tests.visdeploy_plugins.tensorrt_child import run
 from tests.visdeploy_training.methods.defvis.conftest import small_network
@@ -18,7 +19,7 @@ from visdeploy.bundle import Bundle
 from visdeploy_export.graph import write_onnx
 from visdeploy_export.methods import build_step
 from visdeploy_export.proof.certify import compare_engines
-from visdeploy_export.proof.clips import open_frames
+from visdeploy_export.proof.clips import moving_clip, open_frames
 from visdeploy_plugins import native
 from visdeploy_training import load_checkpoint, save_checkpoint
 from visdeploy_training.methods.defvis import DefVIS
@@ -151,3 +152,7 @@ def test_an_engine_is_built_with_our_plugins(exported: tuple[str, Bundle]):
     outputs = {key: shape for key, (shape, kind) in found["outputs"].items() if kind == "FLOAT"}
     assert outputs["class_scores"] == list(bundle.manifest.outputs[0].shape)
     assert set(outputs) == {"class_scores", "boxes", "mask_logits"}
+
+
+def test_integers_of_32_bits_give_the_same(exported: tuple[str, Bundle]):
+    assert compare_widths(exported[1], moving_clip(4, 64, 96)) == []

@@ -74,7 +74,9 @@ def test_the_certificate_is_stored_and_passed(tiny_bundle):
     certificate = Certificate.model_validate(bundle.certificate())
     assert certificate.passed
     assert (certificate.frames, certificate.source) == (8, "a synthetic clip")
-    assert {o.name for o in certificate.outputs} == {t.name for t in bundle.manifest.outputs}
+    compared = [*(t.name for t in bundle.manifest.outputs), *(s.output for s in bundle.manifest.state)]
+    assert [o.name for o in certificate.outputs] == compared
+    assert all(o.compared for o in certificate.outputs if o.measure == "state")
     assert all(o.worst <= 1e-3 for o in certificate.outputs if o.measure == "absolute")
     assert certificate.detections.reference > 8
     assert certificate.tracks.ratio == 1

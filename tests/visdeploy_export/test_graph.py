@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.visdeploy_export.narrow import compare_widths, narrowed
 from tests.visdeploy_export.pipelines import in_onnx_runtime, in_pytorch, step_of
 from visdeploy.bundle import MODEL, MODEL_DATA, Bundle
 from visdeploy.errors import ExportError
@@ -330,3 +331,15 @@ def test_a_reference_with_nan_is_refused(engines, tiny_checkpoint):
     model, _ = load_checkpoint(tiny_checkpoint)
     with pytest.raises(ExportError, match=r"'cell_scores' that are not finite"):
         record_selftest(Pipeline(spec, Broken(build_step(model).module, spec)))
+
+
+def test_integers_of_32_bits_give_the_same(tiny_bundle):
+    """Longer than the memory, so that slots are written anew."""
+    assert compare_widths(Bundle.open(tiny_bundle), moving_clip(14, 70, 90)) == []
+
+
+def test_a_value_beyond_32_bits_is_found():
+    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 20]>
+        wide (int64[1] a) => (int64[1] b) <int64[1] last = {4611686018427387904}> { b = Add (a, last) }""")
+    with pytest.raises(AssertionError, match="last is"):
+        narrowed(model)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import visdeploy
 import visdeploy_plugins
 from tests.shallow import shallow_backbones
+from tests.visdeploy_export.narrow import compare_widths
 from tests.visdeploy_export.pipelines import in_onnx_runtime, in_pytorch, step_of
 from tests.visdeploy_plugins.tensorrt_child import run
 from tests.visdeploy_training.methods.tevit.conftest import small_network
@@ -23,7 +24,7 @@ from visdeploy.streaming.windows import Step
 from visdeploy_export.graph import write_onnx
 from visdeploy_export.methods import build_step
 from visdeploy_export.proof.certify import compare_engines
-from visdeploy_export.proof.clips import open_frames
+from visdeploy_export.proof.clips import moving_clip, open_frames
 from visdeploy_plugins import native
 from visdeploy_training import save_checkpoint
 from visdeploy_training.model import VISModel
@@ -227,3 +228,7 @@ def test_an_engine_is_built_with_our_plugin(exported: Bundle):
     assert [line for line in found["log"] if line.startswith("ERROR")] == []
     assert found["layers"].count("PLUGIN_V3") == 3
     assert set(found["outputs"]) == {"scores", "labels", "queries", "boxes", "mask_logits"}
+
+
+def test_integers_of_32_bits_give_the_same(exported: Bundle):
+    assert compare_widths(exported, moving_clip(6, 64, 96)) == []

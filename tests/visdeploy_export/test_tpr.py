@@ -15,6 +15,7 @@ from PIL import Image
 import visdeploy
 import visdeploy_plugins
 from tests.shallow import shallow_backbones
+from tests.visdeploy_export.narrow import compare_widths
 from tests.visdeploy_export.pipelines import in_onnx_runtime, in_pytorch
 from tests.visdeploy_plugins.tensorrt_child import run
 from tests.visdeploy_training.methods.tpr.conftest import small_network
@@ -24,7 +25,7 @@ from visdeploy.manifest.sizes import evaluate
 from visdeploy.predictor import VISPredictor
 from visdeploy.results import FrameResult
 from visdeploy_export.proof.certify import compare_engines
-from visdeploy_export.proof.clips import open_frames
+from visdeploy_export.proof.clips import moving_clip, open_frames
 from visdeploy_export.rtx_graph import for_rtx
 from visdeploy_plugins import native
 from visdeploy_training import save_checkpoint
@@ -60,7 +61,9 @@ def exported(request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pyt
 def check(certificate: dict[str, Any]) -> None:
     assert not certificate["failures"]
     outputs = {each["name"]: each for each in certificate["outputs"]}
-    assert set(outputs) == {"scores", "labels", "boxes", "masks", "embeddings", "cells", "open_gates"}
+    states = {name for name, each in outputs.items() if each["measure"] == "state"}
+    assert set(outputs) - states == {"scores", "labels", "boxes", "masks", "embeddings", "cells", "open_gates"}
+    assert states == {*(f"next_mem_p{level}" for level in range(3, 8)), "next_started"}
     assert all(each["passed"] and each["compared"] for each in outputs.values())
     share = float(outputs["open_gates"]["note"].removesuffix(" % of the gates open"))
     assert 5 < share < 95
@@ -210,3 +213,7 @@ def test_a_network_of_the_pre_training_is_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match="image stage"):
         visdeploy.export(checkpoint)
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.name]
+
+
+def test_integers_of_32_bits_give_the_same(exported: Bundle):
+    assert compare_widths(exported, moving_clip(3, 64, 96)) == []

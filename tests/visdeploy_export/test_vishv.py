@@ -9,11 +9,13 @@ import pytest
 
 import visdeploy
 from tests.shallow import shallow_backbones
+from tests.visdeploy_export.narrow import compare_widths
 from tests.visdeploy_export.pipelines import in_onnx_runtime, in_pytorch
 from tests.visdeploy_plugins.tensorrt_child import run
 from tests.visdeploy_training.methods.vishv.conftest import small_network
 from visdeploy.bundle import Bundle
 from visdeploy.predictor import VISPredictor
+from visdeploy_export.proof.clips import moving_clip
 from visdeploy_export.rtx_graph import for_rtx
 from visdeploy_plugins import native
 from visdeploy_training import save_checkpoint
@@ -99,3 +101,7 @@ def test_a_video_shorter_than_a_clip(exported: Bundle):
     frames = [np.full((90, 150, 3), 40 * i, np.uint8) for i in range(3)]
     result = VISPredictor(exported, device="cpu", threads=1)(frames)
     assert [each.index for each in result.frames()] == [0, 1, 2]
+
+
+def test_integers_of_32_bits_give_the_same(exported: Bundle):
+    assert compare_widths(exported, moving_clip(6, 64, 96)) == []

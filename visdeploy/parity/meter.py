@@ -3,6 +3,7 @@
 Both engines process the same frames. Every raw output is compared by the measure in its `TensorSpec`. In addition, both
 runs are decoded by the decoder of the method, so that masks and track ids are compared as users see them. The decoder
 of the candidate may decide near-ties as that of the reference (`Decoder.follow`); the certificate states how many.
+At export the states that both engines carry to the next step are compared as well.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from visdeploy.parity.certificate import (
 )
 from visdeploy.parity.measures import Outputs, Rows, StepContext, find_measure
 from visdeploy.parity.rows import RowMatcher
+from visdeploy.parity.state import StateMeter
 from visdeploy.results import FrameResult, Instance
 from visdeploy.streaming.windows import Step
 
@@ -54,6 +56,7 @@ class ParityMeter:
         for measure in self._measures.values():
             measure.attach(spec)
         self._matcher = RowMatcher(spec.outputs, self.tolerance.atol)
+        self._states = StateMeter(spec.state, self.tolerance)
         self._frames = 0
         self._ious: list[float] = []
         self._detections, self._tracks = np.zeros(4, np.int64), np.zeros(4, np.int64)
@@ -83,10 +86,21 @@ class ParityMeter:
         )
         self._frames += step.fresh
 
+    def update_state(self, reference: Outputs, candidate: Outputs, step: Step) -> None:
+        """Compare the states after a step, where both engines ran it.
+
+        Args:
+            reference: State of the engine taken as correct, by input name, on the host.
+            candidate: State of the engine under test.
+            step: Input of both engines.
+        """
+        self._states.update(reference, candidate, step.first)
+
     @property
     def failed(self) -> bool:
-        """Whether an output has exceeded its limit so far."""
-        return not all(measure.result().passed for measure in self._measures.values())
+        """Whether an output or a state has exceeded its limit so far."""
+        found = [*(measure.result() for measure in self._measures.values()), *self._states.results()]
+        return not all(each.passed for each in found)
 
     def finish(self) -> None:
         """Compare the results that the decoders still hold; call it after the last step."""
@@ -112,7 +126,7 @@ class ParityMeter:
             source: Description of the frames.
             average_precision: AP of both engines, measured elsewhere.
         """
-        outputs = [measure.result() for measure in self._measures.values()]
+        outputs = [*(measure.result() for measure in self._measures.values()), *self._states.results()]
         detections, tracks = _agreement(self._detections), _agreement(self._tracks)
         first, second = self._ids
         return Certificate(

@@ -78,6 +78,7 @@ def compare_engines(
         expected, before = reference.run(step, start, proof=True)
         outputs, after = candidate.run(step, after, proof=True)
         meter.update(expected, outputs, step)
+        meter.update_state(reference.backend.state_to_host(before), candidate.backend.state_to_host(after), step)
         if watch is not None:
             watch.see(step, start, failed=meter.failed)
     meter.finish()

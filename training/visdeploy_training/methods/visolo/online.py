@@ -17,7 +17,7 @@ from visdeploy_training.methods.visolo.postprocess import detect
 from visdeploy_training.model import VISModel
 
 KEY_INTERVAL = 5
-_LAST = 1 << 62
+_LAST = (1 << 31) - 1  # some engines compute int64 with 32 bits
 
 
 class Memory(NamedTuple):
