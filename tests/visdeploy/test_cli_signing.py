@@ -5,18 +5,32 @@ import shutil
 import pytest
 
 import visdeploy
-from tests.support import exit_code
+from tests.support import exit_code, square_video
 from tests.visdeploy.signing.key_files import PASSWORD, write_pair
-from tests.visdeploy.step_graph import clip
+from tests.visdeploy.step_graph import clip, fields
+from visdeploy.bundle import SELFTEST, seal_bundle
 from visdeploy.bundle_files import SIGNATURE
 from visdeploy.errors import BundleError
+from visdeploy.selftest import SelfTest
+
+
+@pytest.fixture(scope="module")
+def proven(bundle, tmp_path_factory):
+    """Return a bundle whose self-test contains the outputs of this engine."""
+    folder = shutil.copytree(bundle.path, tmp_path_factory.mktemp("proven") / "a.vis")
+    pipeline, frames, state, outputs = visdeploy.VISPredictor(bundle, "cpu", 1).pipeline, clip(2), None, []
+    for step in pipeline.steps(frames):
+        found, state = pipeline.run(step, state, proof=True)
+        outputs.append(dict(found))
+    (folder / SELFTEST).write_bytes(SelfTest(frames, tuple(outputs)).to_bytes())
+    return seal_bundle(folder, fields()).path
 
 
 @pytest.fixture
-def workplace(bundle, tmp_path, monkeypatch):
+def workplace(proven, tmp_path, monkeypatch):
     """Change to a folder with a bundle and two pairs of keys."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(bundle.path, "a.vis")
+    shutil.copytree(proven, "a.vis")
     write_pair(tmp_path)
     write_pair(tmp_path, "other", password=PASSWORD)
     return tmp_path
@@ -50,7 +64,7 @@ def test_passwords_come_from_the_environment(workplace, capsys, monkeypatch):
     assert exit_code("sign", "a.vis", "--key", "key.pem") == 0, "this key has no password"
     monkeypatch.setenv("VISDEPLOY_KEY_PASSWORD", PASSWORD)
     assert exit_code("sign", "a.vis", "--key", "other.pem", "--overwrite") == 0
-    assert exit_code("info", "a.vis", "--key", "other.pub.pem") == 0
+    assert visdeploy.Bundle.open("a.vis", key="other.pub.pem").signed
 
 
 def test_a_terminal_is_asked_for_the_password(workplace, monkeypatch):
@@ -64,8 +78,6 @@ def test_a_terminal_is_asked_for_the_password(workplace, monkeypatch):
     [["info", "a.vis"], ["verify", "a.vis"], ["predict", "a.vis", "v.mp4"], ["benchmark", "a.vis", "v", "--out", "r"]],
 )
 def test_no_command_runs_an_unsigned_bundle_with_a_key(workplace, capsys, command):
-    from tests.support import square_video
-
     square_video(workplace / "v.mp4", 1)
     write_frame(workplace / "v/clip")
     assert exit_code(*command, "--key", "key.pub.pem") == 1
@@ -79,15 +91,18 @@ def write_frame(folder):
     Image.fromarray(clip(1)[0]).save(folder / "00000.png")
 
 
-@pytest.mark.parametrize("command", [["predict", "a.vis", "v.mp4"], ["benchmark", "a.vis", "v"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["predict", "a.vis", "v.mp4", "--out", "key.json"],
+        ["benchmark", "a.vis", "v", "--out", "r", "--zip", "key.json"],
+    ],
+)
 def test_the_key_is_not_replaced_by_an_output(workplace, capsys, command):
-    from tests.support import square_video
-
     square_video(workplace / "v.mp4", 1)
     write_frame(workplace / "v/clip")
     shutil.copy("key.pub.pem", "key.json")
-    words = ["--out", "key.json", "--key", "key.json", "--overwrite"]
-    assert exit_code(*command, *words) == 1
+    assert exit_code(*command, "--key", "key.json", "--overwrite") == 1
     assert "would replace the input" in capsys.readouterr().err.replace("\n", " ")
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from visdeploy.backends.engine_files import LOCK
 from visdeploy.bundle_files import ENGINES, SIGNATURE, regular_size
 from visdeploy.errors import BundleError
 from visdeploy.optional import require
@@ -37,7 +38,8 @@ class _Listing:
             manifests.FileManifestItem(path=PurePosixPath(name), digest=digests.Digest("sha256", bytes.fromhex(sha256)))
             for name, sha256 in covered.items()
         ]
-        about = {"method": "files", "hash_type": "sha256", "allow_symlinks": True, "ignore_paths": [SIGNATURE]}
+        ignored = [SIGNATURE, f"{ENGINES}/{LOCK}"]  # for the program of the package, which hashes the folder
+        about = {"method": "files", "hash_type": "sha256", "allow_symlinks": True, "ignore_paths": ignored}
         self._manifest = manifests.Manifest(name, items, manifests.SerializationType.from_args(about))
         self.asked = False
 

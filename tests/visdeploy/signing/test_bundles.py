@@ -1,5 +1,6 @@
 """A signed bundle opens with the key of its signer, and with no change, other key or unsigned engine."""
 
+import importlib
 import json
 import os
 import shutil
@@ -238,8 +239,7 @@ def test_a_signature_is_never_listed(signed, tmp_path):
 
 
 def test_the_tool_of_the_package_accepts_the_signature(signed, keys):
-    (signed.path / "engines/.lock").unlink()  # of the writer of engines
-    verifying = pytest.importorskip("model_signing.verifying")
+    verifying = importlib.import_module("model_signing.verifying")
     config = verifying.Config().use_elliptic_key_verifier(public_key=keys.public)
     config.verify(signed.path, signed.path / SIGNATURE)
     flip(signed.path / MODEL)
