@@ -64,6 +64,7 @@ def write_signature(path: Path, name: str, covered: Mapping[str, str], key: KeyF
     Raises:
         DependencyError: The extra `signing` is not installed.
     """
+    name = name.encode(errors="replace").decode()  # a file system may allow names that are not Unicode
     config = _package("signing").Config().use_elliptic_key_signer(private_key=key.path, password=key.password)
     config.set_hashing_config(_Listing(name, covered)).sign(path.parent, path)
 

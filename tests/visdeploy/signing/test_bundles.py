@@ -185,6 +185,14 @@ def test_a_copied_or_renamed_bundle_stays_signed(signed, keys, tmp_path):
         assert Bundle.open(tmp_path / name, key=keys.public).identity == signed.identity
 
 
+def test_a_folder_whose_name_is_not_unicode(unsigned, keys, monkeypatch):
+    folder = unsigned.path.rename(os.fsdecode(os.fsencode(unsigned.path.parent) + b"/\xff.vis"))
+    sign(folder, keys.private)
+    monkeypatch.chdir(folder)
+    assert Bundle.open(".", key=keys.public).identity == unsigned.identity
+    sign(".", keys.private, overwrite=True)
+
+
 def test_documents_are_not_covered(signed, keys):
     for name in ("README.md", ".gitattributes", "LICENSE"):
         put(signed.path / name)
