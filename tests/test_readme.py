@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.support import exit_code, square_video
 from tests.trees import write_trees
+from tests.visdeploy.signing.key_files import write_pair
 from visdeploy.masks import Mask
 
 OWN_TEST = ("own_data.md",)
@@ -37,6 +38,7 @@ def workplace(tmp_path_factory):
     shutil.copy(folder / "street.mp4", folder / "VIDEO")
     (folder / "ANNOTATIONS").write_text(json.dumps(_annotations()))
     write_trees(folder, _annotations())
+    write_pair(folder)
     return folder
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from visdeploy.profiling import Profiler
     from visdeploy.protocol import benchmark
     from visdeploy.results import FrameResult, Instance, Track, VideoResult
+    from visdeploy.signing.bundles import sign
     from visdeploy.streaming.stream import Stream
 
 __version__ = "0.1.0"
@@ -53,6 +54,7 @@ _HOMES = {
     "doctor": "visdeploy.diagnosis",
     "evaluate": "visdeploy.evaluation",
     "export": "visdeploy.exporting",
+    "sign": "visdeploy.signing.bundles",
     "verify": "visdeploy.parity.verification",
 }
 
@@ -83,6 +85,7 @@ __all__ = [
     "doctor",
     "evaluate",
     "export",
+    "sign",
     "verify",
 ]
 

@@ -7,18 +7,18 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from visdeploy.arguments import check_path, check_type
 from visdeploy.atomic import staging, swap_folder, writing
-from visdeploy.backends.engine_files import check_engines
+from visdeploy.backends.engine_files import check_engines, engine_checksums
 from visdeploy.brief import brief, counted
 from visdeploy.bundle_files import (
     check_file,
@@ -27,12 +27,15 @@ from visdeploy.bundle_files import (
     is_clutter,
     is_engine_file,
     is_hidden,
+    is_signature,
     regular_size,
 )
 from visdeploy.errors import BundleError
 from visdeploy.external_data import external_files
 from visdeploy.manifest import SCHEMA_VERSION, FileEntry, Manifest, describe_errors, manifest_digest
 from visdeploy.selftest import SelfTest
+from visdeploy.signing.keys import public_key
+from visdeploy.signing.signature import check_signature
 
 logger = logging.getLogger(__name__)
 
@@ -41,13 +44,23 @@ MODEL_DATA = "model.onnx.data"
 REQUIRED = (MODEL, SELFTEST, CERTIFICATE)
 _MAX_JSON = 1 << 26
 
+Approve: TypeAlias = Callable[[Path, Mapping[str, str]], None]
+"""Function that raises an error unless a bundle folder may contain these files, by name with their SHA-256."""
+
 
 @dataclass(frozen=True)
 class Bundle:
-    """Exported model: a folder and its parsed manifest. Use `Bundle.open`, which checks everything."""
+    """Exported model: a folder and its parsed manifest. Use `Bundle.open`, which checks everything.
+
+    Attributes:
+        path: The folder.
+        manifest: Its parsed manifest.
+        signed: Files that the signature covers, by name with their SHA-256; None if no key was given.
+    """
 
     path: Path
     manifest: Manifest
+    signed: Mapping[str, str] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", check_path(self.path, "path of a bundle", error=BundleError))
@@ -61,33 +74,27 @@ class Bundle:
         return brief(self, path=str(self.path), model=made, classes=counted(self.manifest.classes))
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Bundle:
+    def open(cls, path: str | os.PathLike[str], *, key: str | os.PathLike[str] | None = None) -> Bundle:
         """Open a bundle, checking its manifest, its list of files and every checksum.
+
+        Args:
+            path: The bundle folder.
+            key: PEM file of a public key. The bundle must then have a valid signature of it, which covers the manifest,
+                the files that it lists, and every engine. By default, a signature is not checked.
 
         Raises:
             BundleError: The folder is missing or not a bundle; the manifest or the engine index is damaged, has another
                 schema version or an unknown field; the manifest was changed after its certificate was made; a file is
                 missing, changed or truncated; a file is not listed and not harmless; the graph reads a file that is not
-                listed; an engine is not in the index, or its limits are looser than those of the manifest.
+                listed; an engine is not in the index, or its limits are looser than those of the manifest; a key is
+                given, and the bundle is not signed with it, was changed, or has an engine that is not signed.
+            ConfigError: The key cannot be used.
+            DependencyError: A key is given, and the extra `signing` is not installed.
         """
-        folder = check_path(path, "path of a bundle", error=BundleError)
-        if not folder.is_dir():
-            seen = "a file" if folder.exists() else "nothing"
-            raise BundleError(f"{folder} is not a bundle", seen=seen, expected="a folder made by visdeploy.export")
-        if not os.path.lexists(folder / MANIFEST):
-            raise BundleError(f"{folder} is not a bundle", seen=f"no {MANIFEST}", expected="a bundle folder")
-        text = _read_text(folder / MANIFEST)
-        manifest = Manifest.from_json(text, where=str(folder / MANIFEST))
-        if missing := [name for name in REQUIRED if name not in manifest.files]:
-            raise BundleError(f"{folder / MANIFEST}: field 'files' lacks {missing}", hint="Export the bundle again.")
-        _check_strays(folder, manifest.files)
-        for name, entry in manifest.files.items():
-            check_file(folder / name, entry)
-        _check_weights(folder, manifest.files)
-        check_engines(folder, manifest.tolerance)
-        bundle = cls(folder, manifest)
-        _check_digest(bundle, manifest_digest(text))
-        return bundle
+        if key is None:
+            return open_bundle(path)
+        public = public_key(key)
+        return open_bundle(path, approve=lambda folder, files: check_signature(folder, files, public))
 
     @property
     def model_path(self) -> Path:
@@ -135,6 +142,45 @@ class Bundle:
         return data
 
 
+def open_bundle(path: str | os.PathLike[str], *, approve: Approve | None = None) -> Bundle:
+    """Open a bundle as `Bundle.open` does, with a condition on its content.
+
+    Args:
+        path: The bundle folder.
+        approve: Called with the files that a signature covers, before any of them but the manifest and the engine index
+            is read. They are compared with these checksums afterwards, engines included.
+
+    Raises:
+        BundleError: See `Bundle.open`.
+    """
+    folder = check_path(path, "path of a bundle", error=BundleError)
+    if not folder.is_dir():
+        seen = "a file" if folder.exists() else "nothing"
+        raise BundleError(f"{folder} is not a bundle", seen=seen, expected="a folder made by visdeploy.export")
+    if not os.path.lexists(folder / MANIFEST):
+        raise BundleError(f"{folder} is not a bundle", seen=f"no {MANIFEST}", expected="a bundle folder")
+    text = _read_text(folder / MANIFEST)
+    manifest = Manifest.from_json(text, where=str(folder / MANIFEST))
+    if missing := [name for name in REQUIRED if name not in manifest.files]:
+        raise BundleError(f"{folder / MANIFEST}: field 'files' lacks {missing}", hint="Export the bundle again.")
+    if listed := [name for name in manifest.files if is_signature(name)]:
+        hint = "A signature is never listed. Export the bundle again."
+        raise BundleError(f"{folder / MANIFEST}: field 'files' lists the signature {listed[0]}", hint=hint)
+    _check_strays(folder, manifest.files)
+    signed = None
+    if approve is not None:
+        signed = {name: entry.sha256 for name, entry in manifest.files.items()}
+        signed |= {MANIFEST: hashlib.sha256(text).hexdigest()} | engine_checksums(folder)
+        approve(folder, signed)
+    for name, entry in manifest.files.items():
+        check_file(folder / name, entry)
+    _check_weights(folder, manifest.files)
+    check_engines(folder, manifest.tolerance, signed)
+    bundle = Bundle(folder, manifest, signed)
+    _check_digest(bundle, manifest_digest(text))
+    return bundle
+
+
 def write_bundle(
     path: str | os.PathLike[str],
     fields: Mapping[str, Any],
@@ -155,7 +201,7 @@ def write_bundle(
         BundleError: The target exists and must not be replaced, a field of the manifest is wrong, a file is missing,
             or a file has a name that bundles ignore.
     """
-    if ignored := sorted(name for name in files if is_hidden(name) or is_clutter(name)):
+    if ignored := sorted(name for name in files if is_hidden(name) or is_clutter(name) or is_signature(name)):
         raise BundleError(f"{path} cannot hold files of these names", seen=", ".join(ignored), hint="Rename them.")
     with stage_bundle(path, overwrite=overwrite) as folder:
         for name, content in files.items():
@@ -195,11 +241,14 @@ def stage_bundle(path: str | os.PathLike[str], *, overwrite: bool = False) -> It
 def seal_bundle(folder: Path, fields: Mapping[str, Any]) -> Bundle:
     """Write the manifest of a staged folder, with the checksums of all files except hidden ones and engines.
 
+    A signature is not listed either; it is made for a complete bundle.
+
     Raises:
         BundleError: A field is unknown, missing or wrong.
     """
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    names = [n for n in names if n != MANIFEST and not (is_hidden(n) or is_clutter(n) or is_engine_file(n))]
+    rules = (is_hidden, is_clutter, is_engine_file, is_signature)
+    names = [n for n in names if n != MANIFEST and not any(rule(n) for rule in rules)]
     entries = {n: FileEntry(sha256=file_sha256(folder / n), size=(folder / n).stat().st_size) for n in names}
     try:
         manifest = Manifest.model_validate({**fields, "schema_version": SCHEMA_VERSION, "files": entries})

@@ -14,9 +14,13 @@ from visdeploy.errors import BundleError
 from visdeploy.manifest import FileEntry
 
 ENGINES, INDEX = "engines", "engines/index.json"
+SIGNATURE = "model.sig"
 _CHUNK = 1 << 20
-# files that file managers create in each folder they display
-_CLUTTER = re.compile(r"\.ds_store|\._.*|(eh)?thumbs\.db|desktop\.ini|icon\r|.*:zone\.identifier|.*~", re.IGNORECASE)
+# files that file managers create in each folder they display, and what a killed writer of a signature left
+_CLUTTER = re.compile(
+    r"\.ds_store|\._.*|(eh)?thumbs\.db|desktop\.ini|icon\r|.*:zone\.identifier|.*~|\.model-.{8}\.part\.sig",
+    re.IGNORECASE,
+)
 # folders that archivers, network drives and file systems create
 _CLUTTER_FOLDER = re.compile(r"__macosx|@eadir|\$recycle\.bin|system volume information|lost\+found", re.IGNORECASE)
 # documents that a model hub stores beside a model
@@ -49,8 +53,13 @@ def is_hidden(name: str) -> bool:
 
 
 def is_clutter(name: str) -> bool:
-    """Return whether a name is that of a file created by file managers."""
+    """Return whether a name is that of a file created by file managers, or of a leftover."""
     return _CLUTTER.fullmatch(PurePosixPath(name).name) is not None
+
+
+def is_signature(name: str) -> bool:
+    """Return whether a name is that of the signature, which belongs to a bundle but is not listed in its manifest."""
+    return name == SIGNATURE
 
 
 def is_engine_file(name: str) -> bool:
@@ -59,7 +68,7 @@ def is_engine_file(name: str) -> bool:
 
 
 def find_strays(folder: Path, known: Collection[str]) -> Strays:
-    """Find everything in a bundle folder except known files and those of engines (`is_engine_file`).
+    """Find everything in a bundle folder except known files, the signature and those of engines (`is_engine_file`).
 
     Links with known names are not reported; `check_file` compares the bytes of their targets. Hidden folders are not
     searched.
@@ -81,7 +90,7 @@ def find_strays(folder: Path, known: Collection[str]) -> Strays:
             is_folder = entry.is_dir(follow_symlinks=name in folders and name != ENGINES)
             if is_folder and name in folders:
                 pending.append(f"{name}/")
-            elif not is_folder and (name in known or is_engine_file(name)):
+            elif not is_folder and (name in known or is_engine_file(name) or is_signature(name)):
                 continue
             elif _is_harmless(name, is_folder=is_folder):
                 strays.ignored.append(name)

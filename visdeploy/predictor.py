@@ -31,6 +31,8 @@ class VISPredictor:
         spinning: Idle threads spin instead of sleeping; only for machines that are not shared.
         tf32: Allow TF32 on CUDA: faster and less exact than fp32, see `visdeploy.backends.open_backend`.
         profiler: Collects the time of every stage; default: none.
+        key: PEM file of a public key; the bundle must be signed with it, see `Bundle.open`. An opened bundle is then
+            opened again. Default: signatures are not checked.
 
     Attributes:
         bundle: The opened bundle.
@@ -39,8 +41,8 @@ class VISPredictor:
         classes: Class names in the order of the labels.
 
     Raises:
-        BundleError: The bundle is missing, damaged, unsafe or inconsistent.
-        ConfigError: `device` or `threads` has an invalid value.
+        BundleError: The bundle is missing, damaged, unsafe, inconsistent, or not signed with `key`.
+        ConfigError: `device`, `threads` or `key` has an invalid value.
         DependencyError: A package or a driver for the device is not installed.
         EngineError: The engine cannot start on the device.
 
@@ -60,12 +62,16 @@ class VISPredictor:
         spinning: bool = False,
         tf32: bool = False,
         profiler: Profiler | None = None,
+        key: str | os.PathLike[str] | None = None,
     ) -> None:
         check_flag(spinning, "spinning")
         check_flag(tf32, "tf32")
         if profiler is not None:
             check_type(profiler, Profiler, "profiler")
-        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        if isinstance(bundle, Bundle):
+            self.bundle = bundle if key is None else Bundle.open(bundle.path, key=key)
+        else:
+            self.bundle = Bundle.open(bundle, key=key)
         manifest = self.bundle.manifest
         self.identity = self.bundle.identity
         self.classes = tuple(manifest.classes)

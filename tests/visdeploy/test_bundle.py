@@ -45,6 +45,12 @@ def replace_by_link(path, outside, content=None):
     path.symlink_to(outside)
 
 
+def replace_by_hard_link(path, outside, content):
+    outside.write_bytes(content)
+    path.unlink(missing_ok=True)
+    os.link(outside, path)
+
+
 def link_folder(bundle, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (bundle.path / "engines").symlink_to(tmp_path / "elsewhere")
@@ -100,6 +106,15 @@ DAMAGE = {
     "extra file in engines": (lambda b, t: put(b.path / "engines" / "a.so"), r"does not list.*engines/a\.so"),
     "link to other bytes": (lambda b, t: replace_by_link(b.path / MODEL, t / "x", b"m0del"), r"model\.onnx.*sha256"),
     "link to more bytes": (lambda b, t: replace_by_link(b.path / MODEL, t / "x", b"models"), r"model\.onnx.*6 B"),
+    "hard link to other bytes": (lambda b, t: replace_by_hard_link(b.path / MODEL, t / "x", b"m0del"), "onnx.*sha256"),
+    "hard link that is not listed": (
+        lambda b, t: replace_by_hard_link(b.path / "model.data", t / "x", b"x"),
+        r"does not list.*model\.data",
+    ),
+    "hard link as a plan": (
+        lambda b, t: replace_by_hard_link(put(b.path / "engines/a.plan"), t / "x", b"x"),
+        r"without an entry.*a\.plan",
+    ),
     "link to nothing": (lambda b, t: link_to(b.path / MODEL, t / "x"), r"model\.onnx leads nowhere"),
     "link in a circle": (lambda b, t: link_to(b.path / MODEL, MODEL), r"model\.onnx leads nowhere"),
     "link to a folder": (lambda b, t: link_to(b.path / MODEL, t), r"model\.onnx is not a plain file"),
@@ -207,6 +222,13 @@ def test_a_bundle_of_links_into_a_hubs_cache(bundle, tmp_path):
         Bundle.open(bundle.path)
 
 
+def test_a_bundle_of_hard_links_to_the_listed_bytes(bundle, tmp_path):
+    """Tools that remove duplicates, and some caches, create them."""
+    for path in list(bundle.path.iterdir()):
+        replace_by_hard_link(path, tmp_path / path.name, path.read_bytes())
+    assert Bundle.open(bundle.path).identity == bundle.identity
+
+
 def test_weights_in_a_hubs_cache_are_found_by_the_engine(tmp_path):
     """ONNX Runtime follows links as long as the weights lie beside the graph in the cache."""
     onnx = pytest.importorskip("onnx")
@@ -270,8 +292,33 @@ def test_weights_beside_the_graph_are_listed_and_checked(tmp_path, location):
         Bundle.open(made.path)
 
 
+@pytest.mark.parametrize("link", [replace_by_link, replace_by_hard_link])
+@pytest.mark.parametrize("name", ["model.onnx.data", "weights/part.bin"])
+def test_weights_that_leave_the_bundle_must_have_the_listed_bytes(tmp_path, link, name):
+    made = write_bundle(tmp_path / "a.vis", fields(), FILES | {MODEL: with_weights_in(name), name: b"1234"})
+    link(made.path / name, tmp_path / "outside", b"1234")
+    assert Bundle.open(made.path).identity == made.identity
+    (tmp_path / "outside").write_bytes(b"1235")
+    with pytest.raises(BundleError, match=f"{name} does not match.*sha256"):
+        Bundle.open(made.path)
+
+
 @pytest.mark.parametrize(
-    "location", [".weights", "README.md", ".cache/w.bin", "w.bin", "../w.bin", "/etc/hostname", "", "engines/a.plan"]
+    "location",
+    [
+        ".weights",
+        "README.md",
+        ".cache/w.bin",
+        "w.bin",
+        "../w.bin",
+        "/etc/hostname",
+        "",
+        "engines/a.plan",
+        "model.sig",
+        "manifest.json",
+        "weights/../../w.bin",
+        "a\\..\\..\\w.bin",
+    ],
 )
 def test_no_unchecked_file_is_within_reach_of_the_graph(bundle, tmp_path, location):
     if location.startswith((".w", "R", ".c")):

@@ -59,7 +59,9 @@ def test_every_package_that_is_named_is_one_of_an_extra(page, package):
 
 
 def test_the_messages_name_some():
-    assert {"cpu", "gpu", "export", "train", "formats", "tensorrt", "tensorrt-rtx"} <= {extra for _, extra in NAMED}
+    assert {"cpu", "gpu", "export", "train", "formats", "signing", "tensorrt", "tensorrt-rtx"} <= {
+        extra for _, extra in NAMED
+    }
 
 
 @pytest.mark.parametrize("extra", sorted(EXTRAS))
@@ -75,3 +77,10 @@ def test_who_brings_an_engine():
     assert needs("tensorrt") == {"tensorrt"}
     assert needs("tensorrt-rtx") == {"tensorrt-rtx-cu13"}
     assert "tensorrt" not in needs("dev"), "a source package that downloads while it is installed"
+
+
+def test_who_brings_signatures():
+    """Their tests run in the development environment and do not skip."""
+    assert needs("signing") == {"model-signing"}
+    assert "model-signing" in needs("dev")
+    assert not any("signing" in each for each in PROJECT["dependencies"])

@@ -18,7 +18,7 @@ def test_unknown_names_are_attribute_errors():
         visdeploy.no_such_name  # noqa: B018
 
 
-@pytest.mark.parametrize("name", ["export", "verify", "evaluate", "doctor", "benchmark"])
+@pytest.mark.parametrize("name", ["export", "verify", "evaluate", "doctor", "benchmark", "sign"])
 def test_functions_are_not_shadowed_by_modules(name):
     # a module visdeploy/verify.py would replace the function as soon as anything imported it
     code = f"import visdeploy, visdeploy.predictor, visdeploy.cli; assert callable(visdeploy.{name}), visdeploy.{name}"
@@ -37,7 +37,19 @@ def test_the_runtime_works_where_torch_cannot_be_imported():
 
 
 def test_importing_loads_nothing_heavy():
-    heavy = ("torch", "cv2", "av", "onnxruntime", "scipy", "PIL", "rich", "pycocotools", "supervision", "pyarrow")
+    heavy = (
+        "torch",
+        "cv2",
+        "av",
+        "onnxruntime",
+        "scipy",
+        "PIL",
+        "rich",
+        "pycocotools",
+        "supervision",
+        "pyarrow",
+        "model_signing",
+    )
     code = f"import sys, visdeploy; print([m for m in {heavy} if m in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert ran.stdout.strip() == "[]"

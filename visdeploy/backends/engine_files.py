@@ -18,7 +18,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -26,11 +26,12 @@ from pydantic import ValidationError
 
 from visdeploy.atomic import replacing_file, write_text
 from visdeploy.backends.engine_index import REBUILD, EngineEntry, EngineIndex, read_index
-from visdeploy.bundle_files import ENGINES, INDEX, file_sha256, is_engine_file
+from visdeploy.bundle_files import ENGINES, INDEX, file_sha256, is_engine_file, regular_size
 from visdeploy.errors import BundleError
 from visdeploy.manifest import LOWER_LIMITS, Tolerance, Tolerances, describe_errors
 
 LOCK = ".lock"
+_UNSIGNED = "Sign the bundle again (visdeploy sign BUNDLE --key KEY --overwrite), or remove the engine."
 
 
 def write_entry(folder: Path, entry: EngineEntry, plan: Path | bytes) -> EngineIndex:
@@ -92,16 +93,25 @@ def remove_entry(folder: Path, file: str) -> EngineIndex:
     return index
 
 
-def checked_plan(folder: Path, entry: EngineEntry) -> bytes:
+def checked_plan(folder: Path, entry: EngineEntry, *, signed: Mapping[str, str] | None = None) -> bytes:
     """Read a plan and check its size and checksum.
+
+    Args:
+        folder: The bundle.
+        entry: Description of the plan.
+        signed: Files that the signature of the bundle covers (`Bundle.signed`); None if signatures are not checked.
 
     Returns:
         The bytes that were checked, ready to be deserialised; reading the file again could return other bytes.
 
     Raises:
-        BundleError: The plan is missing, is not a plain file (symbolic links are refused), or does not match its
-            entry.
+        BundleError: The plan is missing, is not a plain file (symbolic links are refused), does not match its entry,
+            or is not one of the signed files.
     """
+    if signed is not None and signed.get(f"{ENGINES}/{entry.file}") != entry.sha256:
+        raise BundleError(
+            f"{folder / ENGINES / entry.file} is not signed", seen="an engine added later", hint=_UNSIGNED
+        )
     engines = folder / ENGINES
     if engines.is_symlink():
         raise BundleError(f"{engines} is a symbolic link", hint="Links are refused; copy the folder.")
@@ -120,24 +130,48 @@ def checked_plan(folder: Path, entry: EngineEntry) -> bytes:
     raise BundleError(f"{engines / entry.file} is missing", seen="only its entry in the index", hint=REBUILD)
 
 
-def check_engines(folder: Path, tolerances: Tolerances) -> EngineIndex:
+def engine_checksums(folder: Path) -> dict[str, str]:
+    """Map the names of the index and of the plans that are there to their SHA-256; of a plan, that of its entry.
+
+    Raises:
+        BundleError: The index is damaged.
+    """
+    entries = read_index(folder).entries
+    plans = {f"{ENGINES}/{entry.file}": entry.sha256 for entry in entries}
+    found = {name: sha256 for name, sha256 in plans.items() if os.path.lexists(folder / name)}
+    return found | ({INDEX: file_sha256(folder / INDEX)} if os.path.lexists(folder / INDEX) else {})
+
+
+def check_engines(folder: Path, tolerances: Tolerances, signed: Mapping[str, str] | None = None) -> EngineIndex:
     """Check that the index is readable, has an entry for every visible plan, and keeps the limits of the manifest.
 
     Args:
         folder: The bundle.
         tolerances: Field `tolerance` of its manifest.
+        signed: Files that the signature covers. The plans among them are compared with their entries; other plans are
+            compared when they are used.
 
     Returns:
         The index.
 
     Raises:
         BundleError: The index is damaged, has no entry for a plan, or has a certificate with looser limits than the
-            manifest allows for that engine and precision.
+            manifest allows for that engine and precision; a signed plan does not match its entry.
     """
     index = _check_plans(folder)
     for number, entry in enumerate(index.entries):
         _check_tolerance(folder / INDEX, number, entry, tolerances.of(entry.engine, entry.precision))
+        if signed is not None and f"{ENGINES}/{entry.file}" in signed:
+            _compare_plan(folder / ENGINES / entry.file, entry)
     return index
+
+
+def _compare_plan(path: Path, entry: EngineEntry) -> None:
+    """Compare a plan of any size with its entry. It may be a link, which is refused when the engine is used."""
+    if (size := regular_size(path)) != entry.size:
+        raise _mismatch(path, f"{size} B", f"{entry.size} B")
+    if (digest := file_sha256(path)) != entry.sha256:
+        raise _mismatch(path, f"sha256 {digest[:12]}…", f"{entry.sha256[:12]}…")
 
 
 def _check_tolerance(path: Path, number: int, entry: EngineEntry, allowed: Tolerance) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from visdeploy.cli import doctor, models, protocol, recipes, runs
+from visdeploy.cli import doctor, models, protocol, recipes, runs, signing
 from visdeploy.cli.console import stderr
 from visdeploy.cli.signals import terminating
 from visdeploy.errors import VisdeployError
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 models.register(app)
 runs.register(app)
+signing.register(app)
 protocol.register(app)
 recipes.register(app)
 doctor.register(app)

@@ -21,6 +21,10 @@ Classes = Annotated[
     typer.Option(help="Class names in label order (a,b,c) or a public list (ytvis2019), if the file has none."),
 ]
 Tf32 = Annotated[bool, typer.Option("--tf32", help="Allow TF32 on CUDA: faster, less exact than fp32.")]
+Key = Annotated[
+    Path | None,
+    typer.Option(metavar="PUBLIC", help="Public key (PEM); a bundle that is not signed with it is refused."),
+]
 Threads = Annotated[int | None, typer.Option(help="CPU threads of the engine; default: all cores.", min=1)]
 
 
@@ -117,19 +121,24 @@ def export(
     stdout.print(f"wrote {bundle.path}", highlight=False)
 
 
-def verify(bundle: BundlePath, device: Device = "auto", threads: Threads = None, tf32: Tf32 = False) -> None:
-    """Run the self-test of a bundle on this machine, and compare with the outputs of PyTorch."""
+def verify(
+    bundle: BundlePath, device: Device = "auto", threads: Threads = None, tf32: Tf32 = False, key: Key = None
+) -> None:
+    """Run the self-test of a bundle on this machine, and compare with the outputs of PyTorch.
+
+    With --key, check the signature of the bundle first.
+    """
     from visdeploy.parity.verification import verify as run
 
-    report = run(bundle, device=device, threads=threads, tf32=tf32)
+    report = run(bundle, device=device, threads=threads, tf32=tf32, key=key)
     _print_certificate(report.model_dump(), title=f"{bundle.name} on this machine")
 
 
-def info(bundle: BundlePath) -> None:
+def info(bundle: BundlePath, key: Key = None) -> None:
     """Print the description of a bundle: method, classes, tensors, provenance, certificate."""
     from visdeploy.bundle import Bundle
 
-    opened = Bundle.open(bundle)
+    opened = Bundle.open(bundle, key=key)
     manifest = opened.manifest
     size, window = manifest.preprocessing, manifest.window
     clips = f"clips of {window.length} frames that share {window.overlap}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from visdeploy.cli.console import progress, stdout, table
-from visdeploy.cli.models import BundlePath, Device, Tf32, Threads
+from visdeploy.cli.models import BundlePath, Device, Key, Tf32, Threads
 from visdeploy.cli.outputs import Overwrite
 from visdeploy.cli.runs import Metrics, VideoList
 from visdeploy.errors import ConfigError
@@ -59,6 +59,7 @@ def benchmark(
     device: Device = "auto",
     threads: Threads = None,
     tf32: Tf32 = False,
+    key: Key = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the interrupted run whose progress is in OUT.partial.")
     ] = False,
@@ -92,6 +93,7 @@ def benchmark(
             device=device,
             threads=threads,
             tf32=tf32,
+            key=key,
             resume=resume,
             overwrite=overwrite,
             progress=advance,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from visdeploy.cli.console import progress, stderr, stdout, table
-from visdeploy.cli.models import BundlePath, Device, Tf32, Threads
+from visdeploy.cli.models import BundlePath, Device, Key, Tf32, Threads
 from visdeploy.cli.outputs import FormatOptions, Overwrite, check_outputs, parse_options
 from visdeploy.cli.signals import deferring
 from visdeploy.errors import ConfigError, DataError
@@ -69,6 +69,7 @@ def predict(
     device: Device = "auto",
     threads: Threads = None,
     tf32: Tf32 = False,
+    key: Key = None,
     threshold: Annotated[
         list[str] | None,
         typer.Option(
@@ -106,7 +107,7 @@ def predict(
     limits = _thresholds(threshold)
 
     def check(opened: Source | None) -> None:
-        inputs = (*local_files(source), bundle)
+        inputs = (*local_files(source), bundle, *(() if key is None else (key,)))
         check_outputs(_outputs(out, format, options, overlay, opened), inputs, overwrite=overwrite)
         if partial is not None:
             partial.check()
@@ -118,7 +119,7 @@ def predict(
     else:
         opened = open_source(source, **frames)
         check(opened)
-    predictor = VISPredictor(bundle, device=device, threads=threads, tf32=tf32)
+    predictor = VISPredictor(bundle, device=device, threads=threads, tf32=tf32, key=key)
     if opened is None:
         opened = open_source(source, **frames)
         check(opened)

@@ -182,6 +182,8 @@ def certificate_rows(certificate: Mapping[str, Any]) -> list[tuple[str, str, str
     recorded = certificate.get("manifest")
     covered = f"digest {recorded[:12]}…" if recorded else "not covered: exported by a version that recorded no digest"
     rows += [("manifest", covered, "unchanged")]
+    if signer := certificate.get("signature"):
+        rows.append(("signature", f"valid, key {signer[:12]}…", "valid"))
     for output in certificate["outputs"]:
         where = "" if output["frame"] is None else f" (frame {output['frame']})"
         note = f", {output['note']}" if output.get("note") else ""

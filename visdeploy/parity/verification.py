@@ -16,6 +16,7 @@ from visdeploy.errors import BundleError, VerificationError
 from visdeploy.parity.certificate import Certificate
 from visdeploy.parity.meter import ParityMeter
 from visdeploy.selftest import SelfTest
+from visdeploy.signing.keys import public_key
 from visdeploy.streaming.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
@@ -29,12 +30,14 @@ class Report(Certificate):
         identity: Identity of the bundle (`Bundle.identity`).
         device: Device that ran the graph.
         milliseconds: Median time of a step of the graph.
+        signature: SHA-256 of the public key whose signature was checked, as PEM; empty if no key was given.
     """
 
     bundle: str
     identity: str
     device: str
     milliseconds: float
+    signature: str = ""
 
 
 def verify(
@@ -44,6 +47,7 @@ def verify(
     *,
     tf32: bool = False,
     raise_on_failure: bool = True,
+    key: str | os.PathLike[str] | None = None,
 ) -> Report:
     """Run the self-test clip of a bundle on this machine, and compare with the outputs of PyTorch at export.
 
@@ -56,16 +60,18 @@ def verify(
         threads: Number of threads of the engine; by default chosen by the engine.
         tf32: Allow TF32 on CUDA; the tolerance of that precision then applies.
         raise_on_failure: Raise an error if a limit is exceeded; otherwise return the failed report.
+        key: PEM file of a public key. The signature is checked first; without a valid one, nothing runs.
 
     Raises:
-        BundleError: The bundle is damaged, or its graph does not match its manifest.
+        BundleError: The bundle is damaged or not signed with `key`, or its graph does not match its manifest.
+        ConfigError: An argument or the key is invalid.
         EngineError: The engine cannot start, or fails.
         VerificationError: The bundle runs, but does not reproduce its outputs, or its manifest is not the one that they
             were recorded with; the message names the worst output.
     """
     check_flag(tf32, "tf32")
     check_flag(raise_on_failure, "raise_on_failure")
-    bundle = Bundle.open(path)
+    bundle = Bundle.open(path, key=key)
     selftest = bundle.selftest()
     pipeline = Pipeline(bundle.manifest, open_backend(bundle, device=device, threads=threads, tf32=tf32))
     description = pipeline.backend.description
@@ -102,6 +108,7 @@ def verify(
         identity=bundle.identity,
         device=description.device,
         milliseconds=1000 * float(np.median(seconds)),
+        signature="" if key is None else public_key(key).fingerprint,
     )
     if raise_on_failure and not report.passed:
         raise VerificationError(

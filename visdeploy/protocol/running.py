@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -85,6 +85,7 @@ def benchmark(
     device: str = "auto",
     threads: int | None = None,
     tf32: bool = False,
+    key: str | os.PathLike[str] | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -111,6 +112,7 @@ def benchmark(
         device: See `VISPredictor`.
         threads: See `VISPredictor`.
         tf32: See `VISPredictor`.
+        key: See `VISPredictor`.
         resume: Continue an interrupted run.
         overwrite: Replace existing outputs, and delete the progress of an earlier run unless `resume` is given.
         progress: Called after every frame.
@@ -128,7 +130,7 @@ def benchmark(
             done = benchmark(
                 bundle, annotations, Path(folder) / "results.json", images=images, videos=videos, format=format,
                 class_map=class_map, max_tracks=max_tracks, filter_tracks=filter_tracks, metrics=metrics, device=device,
-                threads=threads, tf32=tf32, progress=progress,
+                threads=threads, tf32=tf32, key=key, progress=progress,
             )  # fmt: skip
             return replace(done, out=None)
     if max_tracks is not None and max_tracks < 1:
@@ -139,9 +141,11 @@ def benchmark(
     if filter_tracks and dataset.kind != "mots":
         raise ConfigError("filter_tracks of a benchmark", seen=f"results as {dataset.kind}", expected="results as mots")
     with PartialFolder(target, resume=resume, overwrite=overwrite) as partial:
-        _check_outputs(dataset, target, packed, bundle, annotations, partial, overwrite=overwrite)
+        opened = bundle.path if isinstance(bundle, Bundle) else bundle
+        inputs = [Path(each) for each in (opened, annotations, key) if each is not None]
+        _check_outputs(dataset, target, packed, inputs, partial, overwrite=overwrite)
         profiler = Profiler()
-        predictor = VISPredictor(bundle, device, threads, tf32=tf32, profiler=profiler)
+        predictor = VISPredictor(bundle, device, threads, tf32=tf32, profiler=profiler, key=key)
         run = _Run(dataset, predictor, class_map or {}, max_tracks, str(annotations))
         partial.open(run.about(tf32=tf32))
         run.process(partial, progress)
@@ -161,16 +165,14 @@ def _check_outputs(
     dataset: Dataset,
     out: Path,
     archive: Path | None,
-    bundle: str | os.PathLike[str] | Bundle,
-    annotations: str | os.PathLike[str],
+    inputs: Sequence[Path],
     partial: PartialFolder,
     *,
     overwrite: bool,
 ) -> None:
     outputs = outputs_of(dataset, out, archive)
-    opened = bundle.path if isinstance(bundle, Bundle) else Path(bundle)
     images = (file for clip in dataset.clips for file in clip.files)
-    check_inputs_kept(outputs, (opened, Path(annotations), *dataset.files, *images))
+    check_inputs_kept(outputs, (*inputs, *dataset.files, *images))
     check_distinct(outputs)
     if not overwrite:
         check_new(outputs, hint="Pass --overwrite to replace it, or choose another path.")

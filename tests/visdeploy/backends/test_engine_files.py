@@ -136,6 +136,13 @@ def link(path):
     path.symlink_to(path.parent.parent.parent / "outside")
 
 
+def hard_link_to_other_bytes(path):
+    outside = path.parent.parent.parent / "outside"
+    outside.write_bytes(OLD[:-1] + b"x")
+    path.unlink()
+    os.link(outside, path)
+
+
 def pipe(path):
     path.unlink()
     os.mkfifo(path)
@@ -149,6 +156,7 @@ DAMAGE = {
     "longer": (lambda p: p.write_bytes(OLD + b"x"), r"does not match the engine index.*12001 B"),
     "link": (link, r"a\.plan cannot be opened.*Links are refused"),
     "link to nothing": (lambda p: (p.unlink(), p.symlink_to("nothing")), r"a\.plan cannot be opened.*Links"),
+    "hard link to other bytes": (hard_link_to_other_bytes, r"does not match the engine index.*sha256"),
     "pipe": (pipe, r"a\.plan is not a plain file"),
 }
 
