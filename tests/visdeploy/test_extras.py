@@ -81,6 +81,6 @@ def test_who_brings_an_engine():
 
 def test_who_brings_signatures():
     """Their tests run in the development environment and do not skip."""
-    assert needs("signing") == {"model-signing"}
+    assert needs("signing") == {"model-signing", "pyopenssl"}
     assert "model-signing" in needs("dev")
     assert not any("signing" in each for each in PROJECT["dependencies"])
