@@ -22,7 +22,7 @@ class SelfTest:
 
     def trial(self, number: int, rng: Rng, folder: Path) -> Trial:
         actions: tuple[Any, ...] = (
-            lambda: time.sleep(60),
+            lambda: time.sleep(120),
             lambda: os.kill(os.getpid(), signal.SIGSEGV),
             lambda: bytes(bytearray(b"x") * (3 << 29)),
             lambda: None,

@@ -34,10 +34,10 @@ def test_outcomes(tmp_path):
         Outcome.CHANGED: Trial("", lambda: file.write_text("y"), lambda _: "", (file,)),
     }
     assert {expected: judge(trial).outcome for expected, trial in cases.items()} == {o: o for o in cases}
-    assert judge(Trial("", raising(DataError("a\nb")), lambda _: "")).outcome == Outcome.RAW
+    assert judge(Trial("", raising(DataError("")), lambda _: "")).outcome == Outcome.RAW
 
 
 @pytest.mark.parametrize(("number", "outcome"), [(0, Outcome.HANG), (1, Outcome.CRASH), (2, Outcome.MEMORY)])
 def test_hangs_crashes_and_memory_end_one_trial_only(tmp_path, number, outcome):
-    found = [finding.outcome for _, finding in run("self_test", [3, number, 3], tmp_path, limit=3.0)]
+    found = [finding.outcome for _, finding in run("self_test", [3, number, 3], tmp_path, limit=15.0)]
     assert found == [Outcome.RIGHT, outcome, Outcome.RIGHT]

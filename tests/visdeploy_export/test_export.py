@@ -159,7 +159,7 @@ def test_nan_weights(tiny_checkpoint, tmp_path):
         ({"overrides": {"tracking_threshold": 7}}, ConfigError, "tracking_threshold.*7.*0 <= tracking_threshold <= 1"),
         ({"overrides": {"window": 60}}, ConfigError, "unknown setting 'window'.*60.*memory_slots"),
         ({"overrides": {"head_width": 16}}, ConfigError, "head_width cannot be changed at export.*16.*memory_slots"),
-        ({"overrides": "window=60"}, ConfigError, "settings are malformed"),
+        ({"overrides": "window=60"}, ConfigError, "overrides.*window=60.*a map from the name of a setting"),
     ],
 )
 def test_bad_options(tiny_checkpoint, tmp_path, options, error, message):

@@ -271,3 +271,11 @@ def test_a_data_set_may_have_transforms_of_its_own():
     recipe = load_recipe("visolo_tiny_mini")
     motions = [recipe.transforms(part).steps[0].motion for part in recipe.train]
     assert motions == [0.1, 0.2, 0.2]
+
+
+def test_the_folder_of_the_data_is_needed_for_relative_paths_only(tmp_path, monkeypatch):
+    monkeypatch.delenv("VISDEPLOY_DATA", raising=False)
+    recipe = load_recipe("visolo_tiny_mini")
+    assert recipe.path(str(tmp_path / "a.json")) == tmp_path / "a.json"
+    with pytest.raises(ConfigError, match="VISDEPLOY_DATA is not set"):
+        recipe.path("a.json")

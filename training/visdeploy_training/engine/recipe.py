@@ -216,7 +216,9 @@ class Recipe(Strict):
         Raises:
             ConfigError: The name contains an environment variable that is not set.
         """
-        return existing(Path(expand(self.data_root)).expanduser() / expand(name))
+        path = Path(expand(name))
+        # the folder of a recipe that names absolute paths alone need not exist
+        return existing(path if path.is_absolute() else Path(expand(self.data_root)).expanduser() / path)
 
     def transforms(self, part: DataRecipe) -> Chain:
         """Return the augmentation of one training set."""
