@@ -281,3 +281,9 @@ def test_an_overlay_may_have_a_colon_in_its_name(tmp_path: Path, monkeypatch: py
     frames = np.zeros((result.num_frames, result.height, result.width, 3), np.uint8)
     render_video(result, "12:30:05.mp4", source=frames)
     assert len(list(open_source("12:30:05.mp4"))) == result.num_frames
+
+
+def test_a_live_source_is_not_read_again(tmp_path: Path) -> None:
+    result = VideoResult("cam", 48, 64, 2, (), source="rtsp://localhost:9/cam")
+    with pytest.raises(DataError, match="cannot read the frames of 'cam' again .seen: a live source"):
+        result.render(tmp_path / "o.mp4")

@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except VisdeployError as error:
         if {"-v", "--verbose"} & set(words[:1]):
             raise
-        stderr.print(f"[bold red]{type(error).__name__}[/]: ", end="")
-        stderr.print(str(error), markup=False, highlight=False)
+        stderr.print(type(error).__name__, style="bold red", end=": ", highlight=False)
+        stderr.print(str(error), highlight=False)
         raise SystemExit(1) from None
     except BrokenPipeError:
         # The reader of our output has closed the pipe (`| head`). Redirect stdout so that the flush at exit succeeds.

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 
@@ -23,6 +24,16 @@ logger = logging.getLogger(__name__)
 
 _KIND = "visdeploy partial 1"
 _RUN = "run.json"
+_LONGEST_NAME = 255  # bytes
+
+
+def _fitting(name: str, suffix: str) -> str:
+    """Return a name with a suffix; its middle is replaced by a checksum if it would be too long for a file system."""
+    whole = os.fsencode(name + suffix)
+    if len(whole) <= _LONGEST_NAME:
+        return name + suffix
+    end = f"-{sha256(whole).hexdigest()[:8]}{suffix}"
+    return whole[: _LONGEST_NAME - len(end)].decode(errors="ignore") + end
 
 
 class PartialFolder:
@@ -42,7 +53,7 @@ class PartialFolder:
 
     def __init__(self, output: Path, *, resume: bool = False, overwrite: bool = False) -> None:
         output = output if output.name not in ("", "..") else output.resolve()
-        self.path = output.with_name(f"{output.name}.partial")
+        self.path = output.with_name(_fitting(output.name, ".partial"))
         self._resume, self._overwrite = resume, overwrite
         self._about: dict[str, str] = {}
         self._lock: int | None = None
