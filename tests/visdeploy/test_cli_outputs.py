@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import sys
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from PIL import Image
 from tests.support import exit_code, rectangle, square_video
 from visdeploy import formats
 from visdeploy.atomic import replacing_file
-from visdeploy.cli import runs, signals
+from visdeploy.cli import console, runs, signals
 from visdeploy.errors import DataError, OutputError
 from visdeploy.results import Track, VideoResult
 
@@ -180,3 +182,13 @@ def test_a_mots_pair_is_not_written_by_half(tmp_path: Path, monkeypatch: pytest.
         result(0.1).save(path)
     assert formats.load(path)[0].tracks[0].score == 0.9
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text on other systems")
+def test_names_that_a_terminal_cannot_show(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = BytesIO()
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(written, encoding="ascii"))
+    assert exit_code("recipes", "--help") == 0
+    console.stdout.print("wrote", os.fsdecode(b"caf\xe9"), "日")
+    sys.stdout.flush()
+    assert written.getvalue().endswith(b"wrote caf\\udce9 \\u65e5\n")

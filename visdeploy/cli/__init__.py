@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 import typer
 
@@ -48,6 +49,8 @@ def _root(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; print a `VisdeployError` as one line on standard error and exit with code 1."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # of names that the terminal cannot show
     try:
         with terminating():
             app(words)

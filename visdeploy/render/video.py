@@ -121,6 +121,8 @@ def _selector(result: VideoResult, source: Source) -> Callable[[Frame, int], boo
     """Return a function that decides whether a frame of the source is a given frame of the result."""
     result.check_positions()
     processed_alone = source.expected_frames == result.num_frames  # too few for the positions
+    if result.positions and processed_alone and source.kind in ("video", "url"):  # the count of a header may be wrong
+        processed_alone = sum(1 for _ in source) == result.num_frames
     if result.positions and not processed_alone:
         return lambda frame, wanted: frame.position is None or frame.position == result.positions[wanted]
     if result.positions or not (_rising(result) and result.num_frames > 1):
