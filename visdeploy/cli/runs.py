@@ -17,7 +17,7 @@ from visdeploy.cli.models import BundlePath, Device, Tf32, Threads
 from visdeploy.cli.outputs import FormatOptions, Overwrite, check_outputs, parse_options
 from visdeploy.cli.signals import deferring
 from visdeploy.errors import ConfigError, DataError
-from visdeploy.outputs import Output, check_distinct, free_path
+from visdeploy.outputs import Output, free_path
 from visdeploy.selection import REST, Selection
 from visdeploy.space import fewest_frames, least_of_pngs, least_of_video
 
@@ -113,8 +113,7 @@ def predict(
         outputs = _outputs(out, format, options, overlay, opened)
         check_outputs(outputs, (*local_files(source), bundle), overwrite=overwrite)
         if partial is not None:
-            check_distinct([*outputs, Output(partial.path, folder=True)])
-            partial.check()
+            partial.check(outputs)
 
     frames: dict[str, Any] = {"start": start, "step": step, "max_frames": max_frames, "on_error": _ON_ERROR[on_damage]}
     opened = None

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +16,7 @@ from types import TracebackType
 from visdeploy.atomic import write_text, writing
 from visdeploy.errors import ConfigError, DataError, OutputError
 from visdeploy.json_fields import Entry, read_json
+from visdeploy.outputs import Output, check_distinct
 
 if sys.platform != "win32":  # without locks, two processes can write one folder
     from fcntl import LOCK_EX, LOCK_NB, flock
@@ -59,12 +60,16 @@ class PartialFolder:
         self._lock: int | None = None
         self._written = False
 
-    def check(self) -> None:
+    def check(self, outputs: Sequence[Output] = ()) -> None:
         """Check that an existing folder is one of an earlier run, and that it is clear what to do with it.
 
+        Args:
+            outputs: What the run writes; nothing of it may be in the folder, which is removed at the end.
+
         Raises:
-            OutputError: It is something else, or the run neither resumes nor overwrites.
+            OutputError: It is something else, the run neither resumes nor overwrites, or an output is in the folder.
         """
+        check_distinct([*outputs, Output(self.path, folder=True)])
         if not os.path.lexists(self.path) or self._is_empty():
             return
         if not (self.path / _RUN).is_file() or self.path.is_symlink():

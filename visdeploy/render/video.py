@@ -120,7 +120,8 @@ def _matching(result: VideoResult, source: Source) -> Generator[Frame, None, Non
 def _selector(result: VideoResult, source: Source) -> Callable[[Frame, int], bool]:
     """Return a function that decides whether a frame of the source is a given frame of the result."""
     result.check_positions()
-    processed_alone = source.expected_frames == result.num_frames  # too few for the positions
+    # too few for the positions; if the source itself leaves frames out, it gives their positions
+    processed_alone = source.expected_frames == result.num_frames and source.start == 0 and source.step == 1
     if result.positions and processed_alone and source.kind in ("video", "url"):  # the count of a header may be wrong
         processed_alone = sum(1 for _ in source) == result.num_frames
     if result.positions and not processed_alone:
