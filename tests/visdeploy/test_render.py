@@ -18,8 +18,9 @@ from tests.visdeploy.video.clips import make_clip, number_of, picture
 from visdeploy import formats
 from visdeploy.errors import ConfigError, DataError, SourceError
 from visdeploy.masks import Mask
-from visdeploy.render import contact_sheet, draw, render_video, track_color
+from visdeploy.render import contact_sheet, draw, fonts, render_video, track_color
 from visdeploy.render.colors import text_color
+from visdeploy.render.fonts import font_for
 from visdeploy.render.tags import place_tag, render_text
 from visdeploy.results import FrameResult, Instance, Track, VideoResult
 from visdeploy.video import Frame, VideoWriter, open_source
@@ -130,6 +131,31 @@ def test_text_is_readable_on_every_colour(track_id: int) -> None:
 def test_text_beyond_ascii_has_ink() -> None:
     assert render_text("zürich", 20).max() == 255
     assert not np.array_equal(render_text("zürich", 20), render_text("zurich", 20))
+
+
+def test_text_that_the_usual_font_lacks_is_drawn_with_one_of_the_system(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fonts._search.cache_clear()
+    monkeypatch.setattr(fonts, "system_fonts", lambda: ())
+    render_text.cache_clear()
+    boxes = [render_text(text, 20) for text in ("#1 人 90%", "#2 人 80%", "#1 ? 90%")]
+    assert np.array_equal(boxes[0], boxes[2])
+    assert caplog.text.count("no font of this system has all of the characters '人'") == 1
+    monkeypatch.undo()
+    fonts._search.cache_clear()
+    render_text.cache_clear()
+    if not (found := [f for f in fonts.system_fonts() if f.name == "DejaVuSans.ttf"]):
+        pytest.skip("the font for this test is not installed")
+    monkeypatch.setattr(fonts, "system_fonts", lambda: (Path(__file__), *found))
+    assert font_for("#1 собака 90%", 20)[1] == "#1 собака 90%"
+    assert not np.array_equal(render_text("#1 собака 90%", 20), render_text("#1 ?????? 90%", 20))
+
+
+def test_text_of_tags_is_one_short_line() -> None:
+    assert np.array_equal(render_text("#1 a\n b\x00", 20), render_text("#1 a b", 20))
+    long = render_text(f"#1 {'x' * 500} 90%", 20)
+    assert np.array_equal(long, render_text(f"#1 {'x' * 27}…xxxxx 90%", 20))
 
 
 def test_tags_make_way_for_each_other() -> None:

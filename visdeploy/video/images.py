@@ -86,9 +86,15 @@ def open_image(path: Path) -> Iterator[pillow.Image]:
     degrees; therefore it gets the opened file.
     """
     from PIL import Image as pillow
+    from PIL import UnidentifiedImageError
 
-    with path.open("rb") as opened, pillow.open(opened) as file:
-        yield file
+    with path.open("rb") as opened:
+        try:
+            file = pillow.open(opened)
+        except UnidentifiedImageError as error:
+            raise UnidentifiedImageError("no image, or of a format that Pillow does not know") from error
+        with file:
+            yield file
 
 
 def size_as_shown(path: Path) -> tuple[int, int]:

@@ -324,3 +324,9 @@ def test_pixels_of_32_bits_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.full((6, 8), 300, np.int32)).save(tmp_path / "a.tif")
     with pytest.raises(SourceError, match="32-bit pixels of unknown range"):
         list(open_source(tmp_path / "a.tif"))
+
+
+def test_a_file_that_is_no_image_is_named_once(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(SourceError, match=r"cannot read image \S+a.png \(seen: no image, or of a format that"):
+        list(open_source(tmp_path / "a.png"))
