@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from typing import Any
 
@@ -52,3 +53,8 @@ def counted(items: Any) -> Plain:
         return Plain(f"<{len(items)}>")
     except TypeError:  # the value of a wrong type in an object that does not check it
         return Plain(shorten(items))
+
+
+def printable(name: str) -> str:
+    """Return the name of a file with the bytes that are not UTF-8 replaced, so that it can be written to files."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", name)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from visdeploy.atomic import try_writing
 from visdeploy.errors import OutputError
+from visdeploy.video.images import SUFFIXES
 
 _BUNDLE = ("manifest.json", "model.onnx")
 
@@ -37,9 +38,11 @@ def check_inputs_kept(outputs: Sequence[Output], inputs: Iterable[Path]) -> None
     hard links and file systems that ignore case are covered.
 
     Raises:
-        OutputError: An output is an input, contains one, or lies in a bundle.
+        OutputError: An output is an input, contains one, lies in a bundle, or is a folder among the images of an input.
     """
+    inputs = list(inputs)
     by_name, by_identity = _index(inputs)
+    image_folders = {_folded(Path(os.path.realpath(f))) for f in {i.parent for i in inputs if _is_image(i)}}
     for output in outputs:
         real = Path(os.path.realpath(output.path))
         identity = _identity(real)
@@ -50,6 +53,11 @@ def check_inputs_kept(outputs: Sequence[Output], inputs: Iterable[Path]) -> None
                 hint="Choose another path for the output.",
             )
         _check_outside_bundles(output.path, real)
+        if output.folder and _folded(real.parent) in image_folders:
+            raise OutputError(
+                f"the folder of results {output.path} would lie among the images of the input",
+                hint="Choose another path for the output.",
+            )
 
 
 def check_distinct(outputs: Sequence[Output]) -> None:
@@ -143,6 +151,10 @@ def _check_outside_bundles(path: Path, real: Path) -> None:
                 expected="a path outside, because a bundle with other files cannot be opened",
                 hint="Choose another path for the output.",
             )
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES
 
 
 def _folded(path: Path) -> str:

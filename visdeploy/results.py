@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visdeploy.arguments import as_tuple, check_integer, check_names, check_number, check_type
-from visdeploy.brief import Plain, brief, counted, shorten
+from visdeploy.brief import Plain, brief, counted, printable, shorten
 from visdeploy.errors import DataError, UnknownNameError
 from visdeploy.masks import Mask
 
@@ -282,6 +282,9 @@ class VideoResult:
         self.source = source = os.fspath(source) if isinstance(source, os.PathLike) else source
         if source is not None:
             check_type(source, str, f"source {where}", expected="a path or URL as str", error=DataError)
+            self.source = printable(source)
+            self.address = self.address or (None if self.source == source else source)
+        self.name = printable(self.name)
 
     def check(self) -> None:
         """Check the tracks before they are written or evaluated, because callers may have changed them.

@@ -41,8 +41,8 @@ def check_space(outputs: Sequence[Output]) -> None:
         if output.least and usage.total and usage.free < needed[disk]:
             raise OutputError(
                 f"there is not enough space for {output.path}",
-                seen=f"{usage.free / 1e6:.1f} MB free",
-                expected=f"at least {needed[disk] / 1e6:.1f} MB for the outputs of this run",
+                seen=f"{_amount(usage.free)} free",
+                expected=f"at least {_amount(needed[disk])} for the outputs of this run",
                 hint="Free some space, or choose another path.",
             )
 
@@ -68,6 +68,10 @@ def least_of_video(frames: int, height: int, width: int) -> int:
 def least_of_weights(checkpoint: Path) -> int:
     """Return the least number of bytes of the weights in a checkpoint, also beside the state of an optimizer."""
     return _size(checkpoint) // _OPTIMIZER
+
+
+def _amount(count: int) -> str:
+    return f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:.1f} MB"
 
 
 def _size(file: Path) -> int:

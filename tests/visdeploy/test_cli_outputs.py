@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import sys
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from PIL import Image
 from tests.support import exit_code, rectangle, square_video
 from visdeploy import formats
 from visdeploy.atomic import replacing_file
-from visdeploy.cli import runs, signals
+from visdeploy.cli import console, runs, signals
 from visdeploy.errors import DataError, OutputError
 from visdeploy.results import Track, VideoResult
 
@@ -46,6 +48,10 @@ def contents(folder: Path) -> dict[str, bytes | None]:
         ("predict no.vis in.mp4 --out in.mp4 --format ytvis --overwrite", "OutputError", "would replace the input"),
         ("predict no.vis data/frames --out data --overwrite", "OutputError", "would replace the input"),
         ("predict no.vis data/frames/*.png --out data --overwrite", "OutputError", "would replace the input"),
+        ("predict no.vis data/frames --out data/frames", "OutputError", "would lie among the images of the input"),
+        ("predict no.vis in.mp4 --out r --overlay r.partial/o.mp4", "OutputError", "would replace each other"),
+        ("predict no.vis rtsp://localhost:9/a --out r.json --overlay o.mp4", "ConfigError", "overlay of a live source"),
+        ("predict no.vis 7 --overlay o.mp4", "ConfigError", "overlay of a live source"),
         ("predict no.vis in.mp4 --out r.xyz", "ConfigError", "cannot tell the format of r.xyz"),
         ("predict no.vis in.mp4 --out r.json --format nope", "ConfigError", "unknown result format"),
         ("predict no.vis in.mp4 --out r.json --overlay o.gif", "ConfigError", "cannot write video o.gif"),
@@ -176,3 +182,13 @@ def test_a_mots_pair_is_not_written_by_half(tmp_path: Path, monkeypatch: pytest.
         result(0.1).save(path)
     assert formats.load(path)[0].tracks[0].score == 0.9
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text on other systems")
+def test_names_that_a_terminal_cannot_show(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = BytesIO()
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(written, encoding="ascii"))
+    assert exit_code("recipes", "--help") == 0
+    console.stdout.print("wrote", os.fsdecode(b"caf\xe9"), "日")
+    sys.stdout.flush()
+    assert written.getvalue().endswith(b"wrote caf\\udce9 \\u65e5\n")

@@ -2,12 +2,14 @@
 
 import json
 import re
+import shutil
 
 import pytest
 from PIL import Image
 
 from tests.support import exit_code
 from tests.visdeploy.step_graph import clip
+from visdeploy.video import open_source
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +64,25 @@ def test_wrong_choices_are_one_line(bundle, folder, options, message, capsys):
     assert exit_code("predict", bundle.path, folder, *options) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(f"ConfigError: .*{message}", line)
+
+
+def test_an_overlay_shows_the_processed_frames_although_masks_match_the_pattern_too(bundle, folder, tmp_path):
+    pattern, out, overlay = folder.parent / "**" / "*.png", folder.parent / "a" / "new", tmp_path / "o.mp4"
+    assert exit_code("predict", bundle.path, pattern, "--out", out, "--overlay", overlay) == 0
+    assert exit_code("predict", bundle.path, folder, "--overlay", tmp_path / "wanted.mp4") == 0
+    assert len(list(out.rglob("*.png"))) == 6
+    for frame, wanted in zip(open_source(overlay), open_source(tmp_path / "wanted.mp4"), strict=True):
+        assert (frame.image == wanted.image).all()
+    shutil.rmtree(out.parent)
+
+
+def test_names_are_printed_as_they_are(bundle, folder, tmp_path, capsys):
+    named = tmp_path / "[red]a:star:[b]"
+    shutil.copytree(folder, named)
+    assert exit_code("predict", bundle.path, named, "--out", tmp_path / "[b].json") == 0
+    printed = capsys.readouterr().out
+    assert "[red]a:star:[b]: " in printed
+    assert "[b].json" in printed
+    assert exit_code("predict", bundle.path, named / "[red]") == 1
+    assert "no image matches" in (printed := capsys.readouterr().err)
+    assert "/[red]a:star:[b]/[red] (" in printed

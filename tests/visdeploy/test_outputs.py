@@ -42,6 +42,9 @@ def data(tmp_path: Path) -> Path:
         ("data/out.mp4", False, None),
         ("data/frames/out.mp4", False, None),
         ("data/masks", True, None),
+        ("data/frames/masks", True, "would lie among the images of the input"),
+        ("linked/frames/masks", True, "would lie among the images"),
+        ("data/frames/new/masks", True, None),
         ("b.vis.json", False, None),
     ],
 )

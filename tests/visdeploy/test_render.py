@@ -1,6 +1,8 @@
 """Overlays: what is drawn where, stable colours, and videos that match their source."""
 
 import itertools
+import os
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,12 @@ from PIL import Image
 from tests.support import rectangle
 from tests.visdeploy.formats.results import walkers
 from tests.visdeploy.video.clips import make_clip, number_of, picture
+from visdeploy import formats
 from visdeploy.errors import ConfigError, DataError, SourceError
 from visdeploy.masks import Mask
-from visdeploy.render import contact_sheet, draw, render_video, track_color
+from visdeploy.render import contact_sheet, draw, fonts, render_video, track_color
 from visdeploy.render.colors import text_color
+from visdeploy.render.fonts import font_for
 from visdeploy.render.tags import place_tag, render_text
 from visdeploy.results import FrameResult, Instance, Track, VideoResult
 from visdeploy.video import Frame, VideoWriter, open_source
@@ -127,6 +131,31 @@ def test_text_is_readable_on_every_colour(track_id: int) -> None:
 def test_text_beyond_ascii_has_ink() -> None:
     assert render_text("zürich", 20).max() == 255
     assert not np.array_equal(render_text("zürich", 20), render_text("zurich", 20))
+
+
+def test_text_that_the_usual_font_lacks_is_drawn_with_one_of_the_system(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fonts._search.cache_clear()
+    monkeypatch.setattr(fonts, "system_fonts", lambda: ())
+    render_text.cache_clear()
+    boxes = [render_text(text, 20) for text in ("#1 人 90%", "#2 人 80%", "#1 ? 90%")]
+    assert np.array_equal(boxes[0], boxes[2])
+    assert caplog.text.count("no font of this system has all of the characters '人'") == 1
+    monkeypatch.undo()
+    fonts._search.cache_clear()
+    render_text.cache_clear()
+    if not (found := [f for f in fonts.system_fonts() if f.name == "DejaVuSans.ttf"]):
+        pytest.skip("the font for this test is not installed")
+    monkeypatch.setattr(fonts, "system_fonts", lambda: (Path(__file__), *found))
+    assert font_for("#1 собака 90%", 20)[1] == "#1 собака 90%"
+    assert not np.array_equal(render_text("#1 собака 90%", 20), render_text("#1 ?????? 90%", 20))
+
+
+def test_text_of_tags_is_one_short_line() -> None:
+    assert np.array_equal(render_text("#1 a\n b\x00", 20), render_text("#1 a b", 20))
+    long = render_text(f"#1 {'x' * 500} 90%", 20)
+    assert np.array_equal(long, render_text(f"#1 {'x' * 27}…xxxxx 90%", 20))
 
 
 def test_tags_make_way_for_each_other() -> None:
@@ -281,3 +310,36 @@ def test_an_overlay_may_have_a_colon_in_its_name(tmp_path: Path, monkeypatch: py
     frames = np.zeros((result.num_frames, result.height, result.width, 3), np.uint8)
     render_video(result, "12:30:05.mp4", source=frames)
     assert len(list(open_source("12:30:05.mp4"))) == result.num_frames
+
+
+def test_a_live_source_is_not_read_again(tmp_path: Path) -> None:
+    result = VideoResult("cam", 48, 64, 2, (), source="rtsp://localhost:9/cam")
+    with pytest.raises(DataError, match=r"cannot read the frames of 'cam' again .seen: a live source"):
+        result.render(tmp_path / "o.mp4")
+
+
+def test_a_wrong_count_in_a_header_selects_no_other_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A video of exactly as many frames as the result is taken for its processed frames; the header's count is not."""
+    images = [np.full((48, 64, 3), 20 * number, np.uint8) for number in range(10)]
+    with VideoWriter(tmp_path / "v.mp4", 64, 48, 10) as writer:
+        for image in images:
+            writer.write(image)
+    monkeypatch.setattr("visdeploy.video.files.claimed_frames", lambda stream: 5)
+    result = VideoResult("v", 48, 64, 5, (), positions=range(1, 10, 2))
+    result.render(tmp_path / "o.mp4", source=tmp_path / "v.mp4")
+    shown = [round(frame.image.mean() / 20) for frame in open_source(tmp_path / "o.mp4")]
+    assert shown == [1, 3, 5, 7, 9]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text on other systems")
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.mp4")
+    with VideoWriter(path, 64, 48, 10) as writer:
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    source = open_source(path)
+    assert (source.name, source.path) == ("caf\ufffd", str(tmp_path / "caf\ufffd.mp4"))
+    result = VideoResult(path.stem, 48, 64, 1, ("cat",), source=str(path))
+    result.tracks.append(Track(0, 0, 0.9, {0: Mask.encode(np.ones((48, 64), bool))}))
+    for name in ("r.json", "r.txt", "r.parquet"):
+        assert formats.load(result.save(tmp_path / name))[0].name == "caf\ufffd"
+    assert result.render(tmp_path / "o.mp4").is_file()

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 import typer
 
@@ -49,14 +50,16 @@ def _root(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; print a `VisdeployError` as one line on standard error and exit with code 1."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # of names that the terminal cannot show
     try:
         with terminating():
             app(words)
     except VisdeployError as error:
         if {"-v", "--verbose"} & set(words[:1]):
             raise
-        stderr.print(f"[bold red]{type(error).__name__}[/]: ", end="")
-        stderr.print(str(error), markup=False, highlight=False)
+        stderr.print(type(error).__name__, style="bold red", end=": ", highlight=False)
+        stderr.print(str(error), highlight=False)
         raise SystemExit(1) from None
     except BrokenPipeError:
         # The reader of our output has closed the pipe (`| head`). Redirect stdout so that the flush at exit succeeds.

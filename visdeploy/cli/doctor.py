@@ -47,10 +47,10 @@ def _print(found: Diagnosis) -> None:
         stdout.print(words("operators", ("operator", *places), rows))
     reasons = dict.fromkeys((op.engine, op.why_not) for op in found.operators if op.why_not)
     for engine, reason in reasons:
-        stdout.print(f"{engine}: not our kernel: {reason}", highlight=False, markup=False)
+        stdout.print(f"{engine}: not our kernel: {reason}", highlight=False)
     hints = [(each.name, each.hint) for each in found.engines] + [(each.name, each.hint) for each in found.libraries]
     for name, hint in hints:
         if hint:
-            stdout.print(f"{name}: {hint}", highlight=False, markup=False)
+            stdout.print(f"{name}: {hint}", highlight=False)
     if not found.healthy:
         stdout.print("No engine can run a bundle here: install ONNX Runtime as said above.", style="bold red")

@@ -70,7 +70,7 @@ def convert(
     )
     for kind in ("missing", "unexpected", "misshapen"):
         for key in getattr(report, kind):
-            stdout.print(f"{kind}: {key}", highlight=False, markup=False)
+            stdout.print(f"{kind}: {key}", highlight=False)
     report.raise_on_problem()
     written = training.save_checkpoint(made, target)
     stdout.print(f"wrote {written}", highlight=False)

@@ -99,18 +99,23 @@ def predict(
     If the run is interrupted, OUT.partial contains its progress.
     """
     from visdeploy.predictor import VISPredictor
-    from visdeploy.video import is_live, local_files, open_source
+    from visdeploy.video import is_live, is_repeatable, local_files, open_source
 
+    if overlay is not None and not is_repeatable(source):
+        raise ConfigError(
+            "cannot draw an overlay of a live source, whose frames cannot be read again",
+            hint="Record it to a file first, or leave out --overlay.",
+        )
     partial = _partial(source, out or overlay, resume=resume, overwrite=overwrite)
     options = parse_options(option)
-
     limits = _thresholds(threshold)
 
     def check(opened: Source | None) -> None:
+        outputs = _outputs(out, format, options, overlay, opened)
         inputs = (*local_files(source), bundle, *(() if key is None else (key,)))
-        check_outputs(_outputs(out, format, options, overlay, opened), inputs, overwrite=overwrite)
+        check_outputs(outputs, inputs, overwrite=overwrite)
         if partial is not None:
-            partial.check()
+            partial.check(outputs)
 
     frames: dict[str, Any] = {"start": start, "step": step, "max_frames": max_frames, "on_error": _ON_ERROR[on_damage]}
     opened = None
@@ -126,13 +131,13 @@ def predict(
     choice: dict[str, Any] = {"threshold": limits, "classes": _class_names(classes, predictor.classes)}
     Selection.of(predictor.classes, **choice)  # raises an error before a progress bar is shown
     with partial or nullcontext():
-        video = _track(predictor, opened, Path(source).name or source, choice, partial)
+        video = _track(predictor, opened, choice, partial)
         _print_tracks(video)
         if out is not None:
             stdout.print(f"wrote {_save(video, out, format, options)}", highlight=False)
         if overlay is not None:
             style = {} if limits is None else {"min_score": 0}
-            stdout.print(f"wrote {video.render(overlay, **style)}", highlight=False)
+            stdout.print(f"wrote {video.render(overlay, source=opened, **style)}", highlight=False)
         if partial is not None:
             partial.remove()
 
@@ -157,14 +162,15 @@ def _class_names(texts: Sequence[str] | None, known: Sequence[str]) -> list[str]
 
 def _partial(source: str, output: Path | None, *, resume: bool, overwrite: bool) -> PartialFolder | None:
     """Return the folder for the progress of a run; None if there is no output, or the source cannot be read again."""
-    from visdeploy.partial import PartialFolder, can_resume
+    from visdeploy.partial import PartialFolder
+    from visdeploy.video import is_repeatable
 
-    if output is not None and can_resume(source):
+    if output is not None and is_repeatable(source):
         return PartialFolder(output, resume=resume, overwrite=overwrite)
     if resume:
         raise ConfigError(
             "cannot resume",
-            seen="no output" if output is None else f"the live source {source}",
+            seen="no output" if output is None else "a live source",
             expected="a source that can be read again, and --out or --overlay",
         )
     return None
@@ -199,14 +205,13 @@ def _outputs(
 
 
 def _track(
-    predictor: VISPredictor, source: Source, title: str, choice: dict[str, Any], partial: PartialFolder | None
+    predictor: VISPredictor, source: Source, choice: dict[str, Any], partial: PartialFolder | None
 ) -> VideoResult:
     """Return the tracks of a video, and show a progress bar meanwhile.
 
     Args:
         predictor: The predictor.
         source: The opened video.
-        title: Text beside the bar.
         choice: `threshold` and `classes` of the predictor.
         partial: Folder for the progress, if it is kept.
     """
@@ -217,7 +222,7 @@ def _track(
 
     keeping = nullcontext(lambda: None) if partial is None else deferring(note)
     with progress() as bar, keeping as stop_if_told:
-        task = bar.add_task(title, total=None, note="")
+        task = bar.add_task(source.name, total=None, note="")
         started = time.perf_counter()
 
         def advance(done: int, expected: int | None) -> None:

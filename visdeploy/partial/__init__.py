@@ -2,6 +2,6 @@
 
 from visdeploy.partial.fingerprint import fingerprint
 from visdeploy.partial.folder import PartialFolder
-from visdeploy.partial.stream import KeptStream, PartialStream, can_resume
+from visdeploy.partial.stream import KeptStream, PartialStream
 
-__all__ = ["KeptStream", "PartialFolder", "PartialStream", "can_resume", "fingerprint"]
+__all__ = ["KeptStream", "PartialFolder", "PartialStream", "fingerprint"]

@@ -7,14 +7,16 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 
 from visdeploy.atomic import write_text, writing
 from visdeploy.errors import ConfigError, DataError, OutputError
 from visdeploy.json_fields import Entry, read_json
+from visdeploy.outputs import Output, check_distinct
 
 if sys.platform != "win32":  # without locks, two processes can write one folder
     from fcntl import LOCK_EX, LOCK_NB, flock
@@ -23,6 +25,16 @@ logger = logging.getLogger(__name__)
 
 _KIND = "visdeploy partial 1"
 _RUN = "run.json"
+_LONGEST_NAME = 255  # bytes
+
+
+def _fitting(name: str, suffix: str) -> str:
+    """Return a name with a suffix; its middle is replaced by a checksum if it would be too long for a file system."""
+    whole = os.fsencode(name + suffix)
+    if len(whole) <= _LONGEST_NAME:
+        return name + suffix
+    end = f"-{sha256(whole).hexdigest()[:8]}{suffix}"
+    return whole[: _LONGEST_NAME - len(end)].decode(errors="ignore") + end
 
 
 class PartialFolder:
@@ -42,18 +54,22 @@ class PartialFolder:
 
     def __init__(self, output: Path, *, resume: bool = False, overwrite: bool = False) -> None:
         output = output if output.name not in ("", "..") else output.resolve()
-        self.path = output.with_name(f"{output.name}.partial")
+        self.path = output.with_name(_fitting(output.name, ".partial"))
         self._resume, self._overwrite = resume, overwrite
         self._about: dict[str, str] = {}
         self._lock: int | None = None
         self._written = False
 
-    def check(self) -> None:
+    def check(self, outputs: Sequence[Output] = ()) -> None:
         """Check that an existing folder is one of an earlier run, and that it is clear what to do with it.
 
+        Args:
+            outputs: What the run writes; nothing of it may be in the folder, which is removed at the end.
+
         Raises:
-            OutputError: It is something else, or the run neither resumes nor overwrites.
+            OutputError: It is something else, the run neither resumes nor overwrites, or an output is in the folder.
         """
+        check_distinct([*outputs, Output(self.path, folder=True)])
         if not os.path.lexists(self.path) or self._is_empty():
             return
         if not (self.path / _RUN).is_file() or self.path.is_symlink():

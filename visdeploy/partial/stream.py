@@ -20,7 +20,6 @@ from visdeploy.json_fields import Entry, read_json
 from visdeploy.partial.folder import PartialFolder
 from visdeploy.streaming.parts import STATE
 from visdeploy.streaming.stream import Stream
-from visdeploy.video import is_live
 
 if TYPE_CHECKING:
     from visdeploy.predictor import VISPredictor
@@ -33,11 +32,6 @@ logger = logging.getLogger(__name__)
 _SEEN = "frames.json"
 SECONDS = 30.0
 """Time between two savings."""
-
-
-def can_resume(source: object) -> bool:
-    """Return whether a source can be read again from its start: files, and videos behind http; no cameras."""
-    return not is_live(source) or (isinstance(source, str) and source.lower().startswith(("http:", "https:")))
 
 
 class PartialStream:

@@ -15,7 +15,7 @@ from visdeploy.evaluation.annotations import AnnotationSet, Video, read_annotati
 from visdeploy.evaluation.folders import MOTS_CLASSES
 from visdeploy.formats import detect_format
 from visdeploy.formats.davis import frame_files, number_frames, video_folders
-from visdeploy.video.images import list_folder
+from visdeploy.video.images import list_folder, size_as_shown
 
 Kind = Literal["ytvis", "davis", "mots"]
 
@@ -263,8 +263,6 @@ def _size(file: Path) -> tuple[int, int] | None:
     from PIL import Image
 
     try:
-        with Image.open(file) as image:
-            turned = image.getexif().get(0x0112, 1) > 4
-            return image.size if turned else (image.height, image.width)
+        return size_as_shown(file)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None

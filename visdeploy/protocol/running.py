@@ -178,7 +178,7 @@ def _check_outputs(
         check_new(outputs, hint="Pass --overwrite to replace it, or choose another path.")
     check_writable(outputs)
     check_space(outputs)
-    partial.check()
+    partial.check(outputs)
 
 
 class _Run:

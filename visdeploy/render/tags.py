@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from visdeploy.render.fonts import font_for
+
+_LONGEST = 40  # characters of a tag
 Rectangle = tuple[int, int, int, int]
 
 
 @lru_cache(maxsize=2048)
 def render_text(text: str, size: int) -> npt.NDArray[np.uint8]:
-    """Return the opacity of a line of text with a margin, uint8, `(height, width)`, in Pillow's default font.
+    """Return the opacity of a line of text with a margin, uint8, `(height, width)`.
 
     Args:
-        text: Text to render.
+        text: Text to render. Line breaks become spaces, control characters are left out, and a long text is shortened.
         size: Height of the font in pixels.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
-    font: Any = ImageFont.load_default(size)
+    text = "".join(c for c in " ".join(text.split()) if c.isprintable())
+    font, text = font_for(_shortened(text), size)
     margin = max(2, size // 5)
     ascent, descent = font.getmetrics()
     width = int(np.ceil(font.getlength(text))) + 2 * margin
@@ -31,6 +34,11 @@ def render_text(text: str, size: int) -> npt.NDArray[np.uint8]:
     ink = np.asarray(image)
     ink.setflags(write=False)
     return ink
+
+
+def _shortened(text: str) -> str:
+    """Return a text with its middle left out if it is long; ids are at its front and scores at its end."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 10]}…{text[-9:]}"
 
 
 def place_tag(

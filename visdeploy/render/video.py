@@ -14,7 +14,7 @@ from visdeploy.errors import ConfigError, DataError
 from visdeploy.outputs import Output, check_inputs_kept
 from visdeploy.render.draw import Style, draw_styled
 from visdeploy.results import VideoResult
-from visdeploy.video import Frame, Source, VideoWriter, local_files, open_source
+from visdeploy.video import Frame, Source, VideoWriter, is_repeatable, local_files, open_source
 
 _FPS = 25.0  # frame rate of videos rendered from images without one
 _TOLERANCE = 1e-4  # seconds; far below any frame period, far above the rounding of timestamps in files
@@ -65,6 +65,9 @@ def render_video(
     if source is None:
         raise DataError(f"the result of {result.name!r} does not name its source",
                         hint="Pass source= with the video, folder or frames it was computed from.")  # fmt: skip
+    if not is_repeatable(source):
+        raise DataError(f"cannot read the frames of {result.name!r} again", seen="a live source",
+                        hint="Record the source to a file first, or pass its recording as source=.")  # fmt: skip
     if result.num_frames == 0:
         raise DataError(f"the result of {result.name!r} has no frames to render")
     check_inputs_kept([Output(path)], local_files(source))
@@ -117,7 +120,10 @@ def _matching(result: VideoResult, source: Source) -> Generator[Frame, None, Non
 def _selector(result: VideoResult, source: Source) -> Callable[[Frame, int], bool]:
     """Return a function that decides whether a frame of the source is a given frame of the result."""
     result.check_positions()
-    processed_alone = source.expected_frames == result.num_frames  # too few for the positions
+    # too few for the positions; if the source itself leaves frames out, it gives their positions
+    processed_alone = source.expected_frames == result.num_frames and source.start == 0 and source.step == 1
+    if result.positions and processed_alone and source.kind in ("video", "url"):  # the count of a header may be wrong
+        processed_alone = sum(1 for _ in source) == result.num_frames
     if result.positions and not processed_alone:
         return lambda frame, wanted: frame.position is None or frame.position == result.positions[wanted]
     if result.positions or not (_rising(result) and result.num_frames > 1):

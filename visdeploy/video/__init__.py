@@ -3,7 +3,7 @@
 OpenCV and PyAV are imported on first use.
 """
 
-from visdeploy.video.opening import is_live, local_files, open_source
+from visdeploy.video.opening import is_live, is_repeatable, local_files, open_source
 from visdeploy.video.source import Frame, Source, SourceReport
 from visdeploy.video.verdict import Verdict
 from visdeploy.video.writer import VideoWriter, check_ending
@@ -16,6 +16,7 @@ __all__ = [
     "VideoWriter",
     "check_ending",
     "is_live",
+    "is_repeatable",
     "local_files",
     "open_source",
 ]

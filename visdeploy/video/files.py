@@ -50,6 +50,9 @@ class VideoSource(Source):
     ) -> None:
         self._location = str(path)
         self._remote = is_url(self._location)
+        if self._remote:  # FFmpeg knows the schemes in lower case only
+            scheme, _, rest = self._location.partition("://")
+            self._location = f"{scheme.lower()}://{rest}"
         self.kind = "url" if self._remote else "video"
         shown = without_secrets(self._location) if self._remote else self._location
         super().__init__(
@@ -72,7 +75,7 @@ class VideoSource(Source):
 
         if not self._remote:
             _check_file(Path(self._location))
-        options = {"rtsp_transport": "tcp"} if self._location.lower().startswith("rtsp") else {}
+        options = {"rtsp_transport": "tcp"} if self._location.startswith("rtsp") else {}
         timeout = (self._timeout, self._timeout) if self._remote else None
         try:
             # without the prefix, FFmpeg takes what precedes a colon for a protocol
@@ -99,7 +102,8 @@ class VideoSource(Source):
             else "The file is not a video, is damaged, or was cut off before its index was written; copy it again."
         )
         detail = (getattr(error, "strerror", None) or str(error)).replace(self._location, str(self.path))
-        raise SourceError(f"cannot open {self.path}", seen=detail, expected=_PLAYABLE, hint=hint) from error
+        cause = None if self._remote else error  # its text contains the whole address
+        raise SourceError(f"cannot open {self.path}", seen=detail, expected=_PLAYABLE, hint=hint) from cause
 
     def _read_header(self, container: av.container.InputContainer) -> av.VideoStream:
         from av.stream import Disposition
@@ -242,8 +246,14 @@ def _preference(stream: av.VideoStream) -> int:
 
 
 def without_secrets(url: str) -> str:
-    """Return a URL without user, password, query and fragment, any of which can be a credential."""
+    """Return a URL without user, password, query and fragment, any of which can be a credential.
+
+    A password with a `/`, `?` or `#` that is not escaped makes the address invalid, but must not be shown either.
+    """
     scheme, _, rest = url.partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    if not re.fullmatch(r"(\[.*\]|[^:]*)(:\d*)?", authority):  # the first half of a user and password
+        rest = rest.rpartition("@")[2]
     host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 

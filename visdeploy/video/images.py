@@ -6,7 +6,7 @@ import itertools
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SUFFIXES = ".jpg .jpeg .jpe .jfif .mpo .png .apng .bmp .dib .tif .tiff .webp .pbm .pgm .ppm .pnm .jp2 .j2k .jpx"
+_SUFFIXES = (
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .bmp .dib .tif .tiff .webp .avif .avifs .pbm .pgm .ppm .pnm .tga "
+    ".jp2 .j2k .j2c .jpc .jpf .jpx"
+)
 SUFFIXES = frozenset(_SUFFIXES.split())
+_ORIENTATION, _TIFF_WIDTH, _TIFF_HEIGHT = 0x0112, 256, 257
 
 
 class ImageSource(Source):
@@ -63,17 +67,42 @@ def count_pictures(path: Path) -> int | None:
 
     The further pictures of a multi-picture JPEG (MPO) are previews or gain maps, and do not count.
     """
-    from PIL import Image as pillow
-
-    try:
-        file = pillow.open(path)
-    except Exception:  # reported when it is read
-        return 1
-    with file:
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open_image(path))
+        except Exception:  # reported when it is read
+            return 1
         try:
             return _pictures_in(file)
         except Exception:
             return None
+
+
+@contextmanager
+def open_image(path: Path) -> Iterator[pillow.Image]:
+    """Open an image file with Pillow.
+
+    Pillow maps TIFF files that it opens by their path into memory, and mixes up the pixels of those with a turn by 90
+    degrees; therefore it gets the opened file.
+    """
+    from PIL import Image as pillow
+    from PIL import UnidentifiedImageError
+
+    with path.open("rb") as opened:
+        try:
+            file = pillow.open(opened)
+        except UnidentifiedImageError as error:
+            raise UnidentifiedImageError("no image, or of a format that Pillow does not know") from error
+        with file:
+            yield file
+
+
+def size_as_shown(path: Path) -> tuple[int, int]:
+    """Return height and width of an image file with its EXIF orientation applied; errors are those of Pillow."""
+    with open_image(path) as file:
+        tags = getattr(file, "tag_v2", {})  # some versions of Pillow apply the orientation to the size of TIFF files
+        width, height = tags.get(_TIFF_WIDTH, file.width), tags.get(_TIFF_HEIGHT, file.height)
+        return (width, height) if file.getexif().get(_ORIENTATION, 1) > 4 else (height, width)
 
 
 def _pictures_in(file: pillow.Image) -> int:
@@ -82,10 +111,8 @@ def _pictures_in(file: pillow.Image) -> int:
 
 def _read_pictures(path: Path, count: int | None, *, timed: bool) -> Iterator[RawFrame]:
     """Yield the pictures of an animation, with the times at which they are shown, or the pages of a document."""
-    from PIL import Image as pillow
-
     now: float | None = 0.0
-    with _reading(path), pillow.open(path) as file:
+    with _reading(path), open_image(path) as file:
         for number in itertools.count() if count is None else range(count):
             file.seek(number)
             file.load()  # the duration is known afterwards
@@ -101,9 +128,7 @@ def _shown(path: Path, file: pillow.Image) -> Image:
 
 def _read_only_picture(path: Path) -> Image:
     """See `read_image`; a file of several pictures is an error, because one frame of a video is one picture."""
-    from PIL import Image as pillow
-
-    with _reading(path), pillow.open(path) as file:
+    with _reading(path), open_image(path) as file:
         if (pictures := _pictures_in(file)) > 1:
             raise SourceError(
                 f"image {path} contains several pictures",
@@ -125,9 +150,7 @@ def read_image(path: Path) -> Image:
     Raises:
         SourceError: The file is missing, truncated or not an image, or has floating-point pixels.
     """
-    from PIL import Image as pillow
-
-    with _reading(path), pillow.open(path) as file:
+    with _reading(path), open_image(path) as file:
         return _upright(file)
 
 
@@ -138,6 +161,8 @@ def _upright(file: pillow.Image) -> Image:
     image = ImageOps.exif_transpose(file)
     if image.mode == "F":
         raise ValueError("floating-point pixels of unknown range; convert them to 8 or 16 bits")
+    if image.mode == "I" and file.format == "TIFF":
+        raise ValueError("32-bit pixels of unknown range; convert them to 8 or 16 bits")
     if image.mode.startswith("I"):
         image = pillow.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
     return np.array(image.convert("RGB"))

@@ -174,6 +174,11 @@ def is_live(source: Any) -> bool:
     return is_url(text) or (text.isdecimal() and not Path(text).exists())
 
 
+def is_repeatable(source: Any) -> bool:
+    """Return whether a source can be read again from its start: files, and videos behind http; no cameras."""
+    return not is_live(source) or (isinstance(source, str) and source.lower().startswith(("http:", "https:")))
+
+
 def _without_scheme(text: Any) -> Any:
     if not isinstance(text, str) or not text.lower().startswith("file://"):
         return text

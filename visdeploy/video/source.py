@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visdeploy.arguments import check_integer, check_type
-from visdeploy.brief import brief, counted, shorten
+from visdeploy.brief import brief, counted, printable, shorten
 from visdeploy.errors import ConfigError, SourceError
 from visdeploy.video.verdict import Verdict
 
@@ -127,7 +127,8 @@ class Source(ABC):
     def __init__(
         self, name: str, path: str | None, *, max_frames: int | None, step: int, on_error: OnError, start: int = 0
     ) -> None:
-        self.name, self.path = check_type(name, str, "name of a source"), path
+        self.name = printable(check_type(name, str, "name of a source"))
+        self.path = None if path is None else printable(path)
         self.start = check_integer(start, "start of a source")
         self.step = check_integer(step, "step of a source", minimum=1)
         self.max_frames = max_frames

@@ -247,3 +247,12 @@ def test_progress_that_cannot_be_written_does_not_end_the_run(predictor, folder,
 def test_what_cannot_be_resumed(folder, words, capsys):
     assert exit_code("predict", "no.vis", *words.split()) == 1
     assert "ConfigError: cannot resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a" * 250 + ".json", "é" * 125 + ".json"])
+def test_outputs_with_the_longest_names(predictor, folder, name):
+    with pytest.raises(StopError):
+        keeping(predictor, "in", out=folder / name, seconds=0, on_frame=stop_at(5))
+    (kept,) = folder.glob("*.partial")
+    assert len(os.fsencode(kept.name)) <= 255
+    assert PartialFolder(folder / name).path == kept != PartialFolder(folder / f"b{name[1:]}").path

@@ -319,6 +319,7 @@ def test_videos_that_share_a_folder(bundle, predictor, tmp_path):
         ("valid.json --out JPEGImages/alpha/00000.jpg --overwrite", "would replace the input"),
         ("valid.json --out valid.json --overwrite", "would replace the input"),
         ("valid.json --out o.json --zip o.json", "would replace each other"),
+        ("valid.json --out o.json --zip o.json.partial/a.zip", "would replace each other"),
         ("valid.json --out o.json --format davis", "expected: ytvis"),
         ("valid.json --out o.json --format nope", "expected: ytvis, davis, mots"),
         ("list.txt --out masks", "Pass --images"),

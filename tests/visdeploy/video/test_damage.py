@@ -142,3 +142,19 @@ def test_size_and_pixel_aspect_before_the_first_frame(tmp_path: Path, degrees: i
     assert [frame.image.shape for frame in source] == [(*size[::-1], 3)] * 3
     assert (source.width, source.height, source.pixel_aspect) == before
     assert float(before[2]) == pytest.approx(3 / 4 if degrees % 180 else 4 / 3)
+
+
+@pytest.mark.parametrize("filling", [0x00, 0xFF])
+def test_a_gif_that_lost_an_image_is_not_complete(tmp_path: Path, filling: int) -> None:
+    """Bytes of one image, its control block and the start of the next one are overwritten at all places."""
+    whole = GIF(tmp_path / "a.gif").read_bytes()
+    images = len(list(open_source(tmp_path / "a.gif")))
+    length, lost = len(whole) // images + 40, 0
+    for start in range(len(whole) // 4, len(whole) - length, length // 7):
+        holed = tmp_path / f"{start}.gif"
+        holed.write_bytes(whole[:start] + bytes([filling]) * length + whole[start + length :])
+        source = open_source(holed, on_error="skip")
+        if len(list(source)) < images:
+            lost += 1
+            assert source.verdict != "complete", start
+    assert lost > 3

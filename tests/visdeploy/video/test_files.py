@@ -2,6 +2,7 @@
 
 import gc
 import os
+import traceback
 from fractions import Fraction
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -319,9 +320,13 @@ def test_url(tmp_path: Path) -> None:
             f"http://me:secret@127.0.0.1:{server.server_port}/street.mp4?token=a.b/c.secret", timeout=20
         )
         assert [number_of(f.image) for f in source] == list(range(12))
-        with pytest.raises(SourceError, match="cannot open http"):
-            open_source(f"http://127.0.0.1:{server.server_port}/gone.mp4", timeout=20)
+        with pytest.raises(SourceError, match="cannot open http") as caught:
+            open_source(source.address.replace("http", "HTTP").replace("street", "gone"), timeout=20)
+        with open_source(f"HTTP://127.0.0.1:{server.server_port}/street.mp4", timeout=20) as loud:
+            assert loud.expected_frames == 12
         server.shutdown()
+    assert "404" in str(caught.value)
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
     assert (source.kind, source.name) == ("url", "street")
     assert source.path == f"http://127.0.0.1:{server.server_port}/street.mp4"
     assert source.address == f"http://me:secret@127.0.0.1:{server.server_port}/street.mp4?token=a.b/c.secret"
@@ -352,6 +357,10 @@ def test_a_name_with_special_characters_is_a_file(tmp_path: Path, monkeypatch: p
         ("https://u:p@ss@host:81/a/clip.mp4#t=1", "https://host:81/a/clip.mp4"),
         ("rtsp://user:secret@10.0.0.1", "rtsp://10.0.0.1"),
         ("http://host?token=a", "http://host"),
+        ("http://u:pass/secret@host/x.mp4", "http://host/x.mp4"),
+        ("http://u:secret#a@host/x.mp4", "http://host/x.mp4"),
+        ("http://[::1]:80/x@2.mp4", "http://[::1]:80/x@2.mp4"),
+        ("http://host:80/a@b.mp4", "http://host:80/a@b.mp4"),
     ],
 )
 def test_urls_are_shown_without_secrets(url: str, shown: str) -> None:

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 import visdeploy.video.camera as camera
 from visdeploy.errors import SourceError
 from visdeploy.video import Frame, open_source
+from visdeploy.video.images import size_as_shown
 from visdeploy.video.pixels import orient
 
 
@@ -262,9 +263,12 @@ def test_previews_in_a_photo_are_no_frames(tmp_path: Path) -> None:
     assert len(list(open_source(tmp_path))) == 1
 
 
-@pytest.mark.parametrize("ending", ["jfif", "jpe", "JPEG", "apng", "dib", "pnm"])
+@pytest.mark.parametrize("ending", ["jfif", "jpe", "JPEG", "apng", "dib", "pnm", "tga", "avif", "j2c", "jpf"])
 def test_all_endings_of_readable_formats(tmp_path: Path, ending: str) -> None:
-    formats = {"jfif": "JPEG", "jpe": "JPEG", "apng": "PNG", "dib": "BMP", "pnm": "PPM"}
+    formats = {"jfif": "JPEG", "jpe": "JPEG", "apng": "PNG", "dib": "BMP", "pnm": "PPM", "j2c": "JPEG2000"}
+    formats["jpf"] = "JPEG2000"
+    if ending == "avif" and not features.check("avif"):
+        pytest.skip("this build of Pillow has no AVIF")
     Image.new("RGB", (32, 24)).save(tmp_path / f"0.{ending}", format=formats.get(ending, ending))
     assert len(list(open_source(tmp_path))) == len(list(open_source(tmp_path / f"0.{ending}"))) == 1
 
@@ -284,3 +288,45 @@ def test_files_that_are_left_out_are_counted(tmp_path: Path, caplog: pytest.LogC
         (tmp_path / name).touch()
     assert len(list(open_source(tmp_path))) == 2
     assert "2 images are read, 2 other files are left out, such as clip.heic" in caplog.text
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("mode", ["L", "I;16", "CMYK", "RGB", "P"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_tiff_files_of_every_mode_are_turned(tmp_path: Path, mode: str, orientation: int, compression: Any) -> None:
+    stored = np.arange(6 * 10, dtype=np.uint8).reshape(6, 10) * 4
+    image = {
+        "L": lambda: Image.fromarray(stored),
+        "I;16": lambda: Image.fromarray(stored.astype(np.uint16) * 257),
+        "CMYK": lambda: Image.fromarray(np.repeat(stored[..., None], 3, 2)).convert("CMYK"),
+        "RGB": lambda: Image.fromarray(np.repeat(stored[..., None], 3, 2)),
+        "P": lambda: Image.fromarray(np.repeat(stored[..., None], 3, 2)).quantize(256),
+    }[mode]()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "a.tif", exif=exif, compression=compression)
+    shown = [stored, stored[:, ::-1], stored[::-1, ::-1], stored[::-1],
+             stored.T, np.rot90(stored, -1), stored[::-1, ::-1].T, np.rot90(stored)][orientation - 1]  # fmt: skip
+    (frame,) = open_source(tmp_path / "a.tif")
+    assert (frame.image == shown[..., None]).all()
+    assert size_as_shown(tmp_path / "a.tif") == shown.shape
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp"])
+def test_the_size_of_a_turned_image(tmp_path: Path, name: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    Image.fromarray(grey(5)).save(tmp_path / name, exif=exif)
+    assert size_as_shown(tmp_path / name) == (8, 6)
+
+
+def test_pixels_of_32_bits_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((6, 8), 300, np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(SourceError, match="32-bit pixels of unknown range"):
+        list(open_source(tmp_path / "a.tif"))
+
+
+def test_a_file_that_is_no_image_is_named_once(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(SourceError, match=r"cannot read image \S+a.png \(seen: no image, or of a format that"):
+        list(open_source(tmp_path / "a.png"))
