@@ -47,7 +47,8 @@ class Selection:
         for name, value in given.items():
             if name != REST:
                 _check_name(name, names, "threshold")
-            limits[name] = check_number(value, f"threshold of {shorten(name)}", minimum=0, maximum=1)
+            what = f"threshold of {shorten(name)}" if isinstance(threshold, Mapping) else "threshold"
+            limits[name] = check_number(value, what, minimum=0, maximum=1)
         kept = set(names) if classes is None else _checked(classes, names)
         rest = limits.get(REST, 0.0)
         return cls(tuple(limits.get(name, rest) if name in kept else None for name in names))

@@ -93,7 +93,7 @@ def evaluate(
         >>> report = evaluate("results.json", "valid.json", metrics=("ytvis", "hota"))  # doctest: +SKIP
         >>> report["AP"], report["hota"]["per_class"]  # doctest: +SKIP
     """
-    metrics = None if metrics is None else _check_metrics(metrics)
+    metrics = None if metrics is None else check_metrics(metrics)
     video_ids = check_video_ids(video_ids)
     strict = check_flag(strict, "strict")
     if not isinstance(ground_truth, Mapping | AnnotationSet):
@@ -124,7 +124,7 @@ def evaluate(
     return Report({name: scores[name] for name in METRICS if name in scores})
 
 
-def _check_metrics(metrics: Any) -> tuple[str, ...]:
+def check_metrics(metrics: Any) -> tuple[str, ...]:
     """Return the names of metrics, and raise a `ConfigError` for anything else."""
     names = None if isinstance(metrics, str) else as_tuple(metrics)
     for name in names or (None,):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
+from visdeploy.brief import shorten
 from visdeploy.errors import ConfigError
 from visdeploy.results import Track, VideoResult
 
@@ -54,6 +56,14 @@ def match_classes(
         logger.warning("%d of %d classes are no categories of %s and are left out: %s",
                        len(left), len(classes), source, _some(left))  # fmt: skip
     return found
+
+
+def check_class_map(value: Any) -> dict[str, str]:
+    """Return a map from class to category, both as str."""
+    good = isinstance(value, Mapping) and all(isinstance(each, str) for pair in value.items() for each in pair)
+    if not good:
+        raise ConfigError("class map of a benchmark", seen=shorten(value), expected="a map from class to category")
+    return dict(value)
 
 
 def with_categories(result: VideoResult, labels: Mapping[int, int], categories: Sequence[str]) -> VideoResult:
