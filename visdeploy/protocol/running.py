@@ -314,5 +314,5 @@ def _evaluate(dataset: Dataset, out: Path, metrics: Sequence[str] | None) -> Rep
     if dataset.kind == "ytvis":
         return evaluate(out, dataset.truth, metrics=metrics)
     names = [clip.name for clip in dataset.clips]
-    options = {"metrics": metrics, "numbering": dataset.numbering}
-    return evaluate(load(out, format=dataset.kind), dataset.truth, videos=names, **options)
+    results = load(out, format=dataset.kind)
+    return evaluate(results, dataset.truth, metrics=metrics, numbering=dataset.numbering, videos=names)

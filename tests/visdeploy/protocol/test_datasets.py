@@ -139,3 +139,19 @@ def test_a_damaged_image_can_be_replaced_before_resuming(bundle, predictor, tmp_
     damaged.write_bytes(whole)
     assert visdeploy.benchmark(bundle, valid, out, resume=True, **CPU).scores["AP"] == pytest.approx(1.0)
     assert len({entry["video_id"] for entry in json.loads(out.read_text())}) == 3
+
+
+def test_videos_without_tracks_are_counted_once(bundle, predictor, tmp_path, caplog):
+    for name in LENGTHS:
+        write_frames(tmp_path / "JPEGImages", name, ".jpg", 5)
+        for file in (tmp_path / "JPEGImages" / name).iterdir():
+            Image.fromarray(np.zeros((60, 90, 3), np.uint8)).save(file, format="PNG")
+    names = {name: [f"{name}/{t:05d}.jpg" for t in range(length)] for name, length in LENGTHS.items()}
+    videos = [{"id": i, "height": 60, "width": 90, "file_names": files} for i, files in enumerate(names.values(), 1)]
+    valid = {"categories": [{"id": 1, "name": "red"}], "videos": videos, "annotations": None}
+    (tmp_path / "valid.json").write_text(json.dumps(valid))
+    visdeploy.benchmark(bundle, tmp_path / "valid.json", tmp_path / "out.json", **CPU)
+    assert json.loads((tmp_path / "out.json").read_text()) == []
+    (message,) = [record.getMessage() for record in caplog.records if "no tracks" in record.getMessage()]
+    assert message.startswith("3 of 3 videos have no tracks, therefore no entry in")
+    assert message.endswith(": alpha, beta, gamma")
