@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import errno
+import inspect
 import math
 import operator
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -120,6 +121,16 @@ def as_tuple(value: Any) -> tuple[Any, ...] | None:
     except TypeError:
         return None
     return tuple(items)
+
+
+def check_options(options: Mapping[str, Any], function: Callable[..., Any], what: str) -> None:
+    """Raise a `ConfigError` that names an option which is no keyword of the function that will get it."""
+    parameters = inspect.signature(function).parameters.values()
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    unknown = next((name for name in options if name not in known), None)
+    if unknown is not None:
+        hint = suggest(unknown, known)
+        raise ConfigError(f"unknown option {unknown!r} of {what}", expected=", ".join(known), hint=hint)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

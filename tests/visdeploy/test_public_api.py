@@ -74,3 +74,10 @@ def test_commands_name_their_arguments_and_options_alike():
         found = [(opts, text) for command, opts, text in options[name] if (name, command) != ("classes", "predict")]
         assert all(each == found[0] for each in found), f"{name}: {found}"
     assert all("-o" in opts for _, opts, _ in options["out"])
+
+
+def test_an_unknown_option_of_an_export_is_named(tmp_path):
+    with pytest.raises(
+        visdeploy.ConfigError, match=r"unknown option 'certify_frame' .*Did you mean 'certify_frames'\?"
+    ):
+        visdeploy.export(tmp_path / "a.pth", certify_frame=3)

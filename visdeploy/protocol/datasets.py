@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.evaluation.annotations import AnnotationSet, Video, read_annotations
-from visdeploy.evaluation.folders import MOTS_CLASSES
+from visdeploy.evaluation.folders import MOTS_CLASSES, find_videos
 from visdeploy.formats import detect_format
 from visdeploy.formats.davis import frame_files, number_frames, video_folders
 from visdeploy.formats.mots_numbering import DEFAULT, NUMBERINGS, numbering_of
@@ -218,6 +218,8 @@ def _from_folders(path: Path, images: Path | None, names: Sequence[str] | None, 
     root = _root(images, found)
     if names is None and truth is None:
         found = _names_in(root)
+    if truth is not None and truth.is_dir():
+        find_videos(truth, found, suffix=".txt" if kind == "mots" else "")
     clips = tuple(_clip(root, name, kind, truth) for name in found)
     return Dataset(kind, root, clips, () if path.is_dir() else (path,), truth)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import glob
-import inspect
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-from visdeploy.arguments import check_number, check_path, check_type, suggest
+from visdeploy.arguments import check_number, check_options, check_path, check_type
 from visdeploy.brief import shorten
 from visdeploy.errors import ConfigError, SourceError
 from visdeploy.video.arrays import ArraySource, Channels, check_channels
@@ -30,11 +29,7 @@ def open_with(source: Any, options: Mapping[str, Any]) -> Source:
         ConfigError: An option is unknown or out of range.
         SourceError: See `open_source`.
     """
-    known = [p.name for p in inspect.signature(open_source).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    unknown = next((name for name in options if name not in known), None)
-    if unknown is not None:
-        hint = suggest(unknown, known)
-        raise ConfigError(f"unknown option {unknown!r} of a source", expected=", ".join(known), hint=hint)
+    check_options(options, open_source, "a source")
     return open_source(source, **options)
 
 

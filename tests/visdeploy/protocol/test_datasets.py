@@ -10,7 +10,7 @@ from PIL import Image
 
 import visdeploy
 from tests.support import edit_json, exit_code
-from tests.visdeploy.protocol.trees import LENGTHS, kitti_mots, write_frames, ytvis
+from tests.visdeploy.protocol.trees import LENGTHS, davis, kitti_mots, write_frames, ytvis
 from visdeploy import ConfigError, DataError, SourceError
 from visdeploy.evaluation import evaluate
 from visdeploy.protocol.datasets import open_dataset, read_names
@@ -155,3 +155,18 @@ def test_videos_without_tracks_are_counted_once(bundle, predictor, tmp_path, cap
     (message,) = [record.getMessage() for record in caplog.records if "no tracks" in record.getMessage()]
     assert message.startswith("3 of 3 videos have no tracks, therefore no entry in")
     assert message.endswith(": alpha, beta, gamma")
+
+
+@pytest.mark.parametrize("kind", ["davis", "mots"])
+def test_annotations_that_lack_a_listed_video_are_refused_first(predictor, tmp_path, kind):
+    if kind == "davis":
+        tree = davis(tmp_path, predictor)
+        truth = tree / "Annotations_unsupervised/480p"
+        shutil.rmtree(truth / "beta")
+    else:
+        tree = kitti_mots(tmp_path, predictor, MAP)
+        truth = tree / "instances_txt"
+        (truth / "beta.txt").unlink()
+    (tmp_path / "list.txt").write_text("alpha\nbeta\n")
+    with pytest.raises(DataError, match=r"lacks videos .*1 of 2 missing: beta"):
+        visdeploy.benchmark("no.vis", truth, tmp_path / "out", images=tree, videos=tmp_path / "list.txt")
