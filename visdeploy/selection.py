@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from visdeploy.arguments import as_tuple, check_number, suggest
+from visdeploy.arguments import as_tuple, check_number
 from visdeploy.brief import shorten
-from visdeploy.errors import ConfigError
+from visdeploy.errors import ConfigError, suggestion
 from visdeploy.results import FrameResult, Track
 
 Threshold = float | Mapping[str, float]
@@ -84,5 +84,5 @@ def _checked(classes: Any, names: Sequence[str]) -> set[str]:
 def _check_name(name: Any, names: Sequence[str], what: str) -> None:
     if not isinstance(name, str) or name not in names:
         shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-        hint = suggest(name, names) if isinstance(name, str) else ""
+        hint = suggestion(name, names) if isinstance(name, str) else ""
         raise ConfigError(f"{what}: unknown class {shorten(name)}", expected=f"one of {shown}", hint=hint)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from visdeploy.arguments import as_tuple, check_flag, check_names, check_path, check_video_ids, suggest
+from visdeploy.arguments import as_tuple, check_flag, check_names, check_path, check_video_ids
 from visdeploy.brief import shorten
-from visdeploy.errors import ConfigError
+from visdeploy.errors import ConfigError, suggestion
 from visdeploy.evaluation.annotations import Annotation, AnnotationSet, Category, Video, read_annotations
 from visdeploy.evaluation.clear import ClearMetric, IdentityMetric
 from visdeploy.evaluation.folders import is_folder_truth, read_folders, warn_of_missing
@@ -129,7 +129,7 @@ def check_metrics(metrics: Any) -> tuple[str, ...]:
     names = None if isinstance(metrics, str) else as_tuple(metrics)
     for name in names or (None,):
         if not isinstance(name, str) or name not in METRICS:
-            hint = suggest(name, METRICS) if isinstance(name, str) else ""
+            hint = suggestion(name, METRICS) if isinstance(name, str) else ""
             seen = f"metrics={shorten(metrics)}"
             raise ConfigError("cannot evaluate", seen=seen, expected=f"a list of some of {METRICS}", hint=hint)
     return names or ()

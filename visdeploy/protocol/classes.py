@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from visdeploy.arguments import suggest
 from visdeploy.brief import shorten
-from visdeploy.errors import ConfigError
+from visdeploy.errors import ConfigError, suggestion
 from visdeploy.results import Track, VideoResult
 
 logger = logging.getLogger(__name__)
@@ -87,7 +86,7 @@ def _check(names: object, known: Sequence[str], what: str, source: object) -> No
     unknown = [name for name in names if name not in known]  # type: ignore[attr-defined]
     if unknown:
         raise ConfigError(f"unknown {what} in the class map", seen=repr(unknown[0]),
-                          expected=f"one of {source}: {_some(known)}", hint=suggest(unknown[0], known))  # fmt: skip
+                          expected=f"one of {source}: {_some(known)}", hint=suggestion(unknown[0], known))  # fmt: skip
 
 
 def _folded(name: str) -> str:
