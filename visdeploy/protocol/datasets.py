@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -133,7 +134,9 @@ def open_dataset(
         raise ConfigError("format of the results", seen=format, expected="davis or mots without a YouTube-VIS file")
     else:
         found = _from_folders(annotations, images, names, format)
-    if numbering is not None and (found.kind != "mots" or numbering not in NUMBERINGS):
+    if numbering is not None and (
+        found.kind != "mots" or not isinstance(numbering, str) or numbering not in NUMBERINGS
+    ):
         expected = f"{' or '.join(NUMBERINGS)}, for results as mots"
         raise ConfigError("numbering of a benchmark", seen=f"{numbering!r:.60} for {found.kind}", expected=expected)
     found = replace(found, numbering=numbering, files=found.files if videos is None else (*found.files, videos))
@@ -211,17 +214,32 @@ def _from_folders(path: Path, images: Path | None, names: Sequence[str] | None, 
     if images is None:
         if path.is_file():
             raise ConfigError(f"the images of {path} are unknown", hint="Pass --images DIR.")
+        _check_no_annotations(path)
         images, truth = path, None
     if truth is not None and format not in (None, kind):
         raise ConfigError(f"format of the results for {path}", seen=str(format), expected=kind)
-    found = names if names is not None else _names_in(path if truth is not None else images)
+    found = names if names is not None else _names_in(path) if truth is not None else _folders_in(images)
     root = _root(images, found)
     if names is None and truth is None:
-        found = _names_in(root)
+        found = _folders_in(root)
     if truth is not None and truth.is_dir():
         find_videos(truth, found, suffix=".txt" if kind == "mots" else "")
     clips = tuple(_clip(root, name, kind, truth) for name in found)
     return Dataset(kind, root, clips, () if path.is_dir() else (path,), truth)
+
+
+def _check_no_annotations(path: Path) -> None:
+    """Check that a folder which is given without images does not contain annotations instead."""
+    from PIL import Image
+
+    first = next((png for folder in video_folders(path) for png in sorted(folder.glob("*.png"))), None)
+    mode = ""
+    if first is not None:
+        with suppress(OSError, SyntaxError, ValueError), Image.open(first) as image:  # damage is reported later
+            mode = image.mode
+    if first is not None and mode == "P":
+        seen = f"annotations, because {first.name} is indexed"
+        raise ConfigError(f"the images of {path} are unknown", seen=seen, hint="Pass --images DIR.")
 
 
 def _is_mots_text(path: Path) -> bool:
@@ -230,14 +248,16 @@ def _is_mots_text(path: Path) -> bool:
 
 
 def _names_in(folder: Path) -> list[str]:
-    """Return the names of the videos in a folder of annotations or of images."""
+    """Return the names of the videos in a folder of annotations, or that of a text file."""
     if folder.is_file():
         return [folder.stem]
     if texts := sorted(folder.glob("*.txt")):
         return [text.stem for text in texts]
-    return [each.name for each in video_folders(folder)] or sorted(
-        each.name for each in folder.iterdir() if each.is_dir() and each.name[0] != "."
-    )
+    return [each.name for each in video_folders(folder)] or _folders_in(folder)
+
+
+def _folders_in(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir() if each.is_dir() and each.name[0] != ".")
 
 
 def _root(images: Path, first: Sequence[str]) -> Path:

@@ -131,7 +131,7 @@ def benchmark(
             raise ConfigError("a benchmark without results", seen="resume, or zip", expected="out, a file or folder")
         with TemporaryDirectory() as folder:
             done = benchmark(
-                bundle, annotations, Path(folder) / "results.json", images=images, videos=videos, format=format,
+                bundle, annotations, Path(folder) / "results", images=images, videos=videos, format=format,
                 numbering=numbering, class_map=class_map, max_tracks=max_tracks, filter_tracks=filter_tracks,
                 metrics=metrics, device=device, threads=threads, tf32=tf32, progress=progress,
             )  # fmt: skip
@@ -152,6 +152,8 @@ def benchmark(
     )  # fmt: skip
     if filter_tracks and dataset.kind != "mots":
         raise ConfigError("filter_tracks of a benchmark", seen=f"results as {dataset.kind}", expected="results as mots")
+    if dataset.kind != "ytvis" and target.suffix.lower() in (".json", ".zip"):
+        raise ConfigError("out of a benchmark", seen=str(target), expected=f"a folder, for results as {dataset.kind}")
     with PartialFolder(target, resume=resume, overwrite=overwrite) as partial:
         _check_outputs(dataset, target, packed, bundle, annotations, partial, overwrite=overwrite)
         profiler = Profiler()

@@ -88,7 +88,7 @@ def test_numbers_of_mots_images(predictor, tmp_path):
     (tree / "train/beta/img1/000003.png").unlink()
     with pytest.raises(DataError, match=r"'beta' are not numbered.*5 images.*Add the missing images"):
         open_dataset(tree / "instances_txt", tree, numbering="motschallenge")
-    for numbering, format in (("coco", "mots"), ("motschallenge", "davis")):
+    for numbering, format in (("coco", "mots"), (["kitti"], "mots"), ("motschallenge", "davis")):
         with pytest.raises(ConfigError, match="kitti or motschallenge, for results as mots"):
             open_dataset(tree / "train", format=format, numbering=numbering)
     write_frames(tmp_path / "named", "gamma", ".png", 2)
@@ -170,3 +170,20 @@ def test_annotations_that_lack_a_listed_video_are_refused_first(predictor, tmp_p
     (tmp_path / "list.txt").write_text("alpha\nbeta\n")
     with pytest.raises(DataError, match=r"lacks videos .*1 of 2 missing: beta"):
         visdeploy.benchmark("no.vis", truth, tmp_path / "out", images=tree, videos=tmp_path / "list.txt")
+
+
+def test_annotations_are_not_taken_for_images(bundle, predictor, tmp_path):
+    tree = davis(tmp_path, predictor)
+    with pytest.raises(ConfigError, match=r"images of .*480p are unknown .*00000\.png is indexed.*--images"):
+        visdeploy.benchmark("no.vis", tree / "Annotations_unsupervised/480p", tmp_path / "masks")
+    for file in (tree / "JPEGImages/480p/alpha").iterdir():
+        file.rename(file.with_suffix(".png"))
+    (tree / "JPEGImages/480p/README.txt").write_text("Images of all videos, whatever their endings.")
+    assert visdeploy.benchmark(bundle, tree / "JPEGImages/480p", **CPU).videos == 3
+
+
+@pytest.mark.parametrize("name", ["masks.json", "masks.ZIP"])
+def test_a_folder_of_results_is_no_file(predictor, tmp_path, name):
+    tree = davis(tmp_path, predictor)
+    with pytest.raises(ConfigError, match="expected: a folder, for results as davis"):
+        visdeploy.benchmark("no.vis", tree / "JPEGImages/480p", tmp_path / name)
