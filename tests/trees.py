@@ -1,4 +1,4 @@
-"""Miniatures of the folder trees of YouTube-VIS, DAVIS and KITTI MOTS, with one object in one video."""
+"""Miniatures of the folder trees of YouTube-VIS, DAVIS, KITTI MOTS and MOTSChallenge, with one object in one video."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from visdeploy.video import open_source
 
 
 def write_trees(folder: Path, annotations: dict[str, Any]) -> None:
-    """Write the trees `ytvis`, `DAVIS` and `KITTI` for the video `street.mp4` of a folder.
+    """Write the trees `ytvis`, `DAVIS`, `KITTI` and `MOTS` for the video `street.mp4` of a folder.
 
     Args:
         folder: The folder.
@@ -24,15 +24,17 @@ def write_trees(folder: Path, annotations: dict[str, Any]) -> None:
         "KITTI/training/image_02": "{:06d}.png",
     }
     for tree, pattern in images.items():
-        (folder / tree / "VIDEO").mkdir(parents=True)
         for frame in open_source(folder / "street.mp4"):
             _write_image(folder / tree / "VIDEO" / pattern.format(frame.index), frame.image)
+    for frame in open_source(folder / "street.mp4"):
+        _write_image(folder / f"MOTS/train/VIDEO/img1/{frame.index + 1:06d}.png", frame.image)
     (folder / "ytvis/valid.json").write_text(json.dumps(annotations))
     masks = {t: Mask.from_coco(rle) for t, rle in enumerate(truth["segmentations"])}
     result = VideoResult("VIDEO", video["height"], video["width"], video["length"], ("car", "pedestrian"))
     result.tracks = [Track(0, 1, 1.0, masks)]
     save(result, folder / "DAVIS/Annotations_unsupervised/480p", format="davis")
     save(result, folder / "KITTI/instances_txt", format="mots")
+    save(result, folder / "MOTS/instances_txt", format="mots", numbering="motschallenge")
     for sidecar in folder.rglob("*tracks.json"):
         sidecar.unlink()
     (folder / "DAVIS/ImageSets/2017").mkdir(parents=True)
@@ -43,4 +45,5 @@ def write_trees(folder: Path, annotations: dict[str, Any]) -> None:
 def _write_image(path: Path, image: Any) -> None:
     from PIL import Image
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path)

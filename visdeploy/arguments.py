@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
+import inspect
 import math
 import operator
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from visdeploy.brief import shorten
-from visdeploy.errors import ConfigError, VisdeployError
+from visdeploy.errors import ConfigError, VisdeployError, suggestion
 
 _T = TypeVar("_T")
 
@@ -122,8 +122,11 @@ def as_tuple(value: Any) -> tuple[Any, ...] | None:
     return tuple(items)
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
-    """Return the hint that names the most similar of the known names; empty if there is none."""
-    by_key = {each.casefold(): each for each in known}
-    close = difflib.get_close_matches(name.casefold(), by_key, n=1)
-    return f"Did you mean {by_key[close[0]]!r}?" if close else ""
+def check_options(options: Mapping[str, Any], function: Callable[..., Any], what: str) -> None:
+    """Raise a `ConfigError` that names an option which is no keyword of the function that will get it."""
+    parameters = inspect.signature(function).parameters.values()
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    unknown = next((name for name in options if name not in known), None)
+    if unknown is not None:
+        hint = suggestion(unknown, known)
+        raise ConfigError(f"unknown option {unknown!r} of {what}", expected=", ".join(known), hint=hint)

@@ -11,9 +11,10 @@ from collections.abc import Iterable
 
 
 def suggestion(name: object, known: Iterable[str]) -> str:
-    """Return the question whether another of the `known` names was meant; empty if none is similar."""
-    close = difflib.get_close_matches(str(name)[:100], list(known), n=1)
-    return f"Did you mean {close[0]!r}?" if close else ""
+    """Return the question whether another of the `known` names was meant, in any case; empty if none is similar."""
+    folded = {each.casefold(): each for each in known}
+    close = difflib.get_close_matches(str(name)[:100].casefold(), folded, n=1)
+    return f"Did you mean {folded[close[0]]!r}?" if close else ""
 
 
 _LONGEST = 600

@@ -17,7 +17,8 @@ from visdeploy.results import FrameResult, VideoResult
 from visdeploy.selection import Selection, Threshold
 from visdeploy.streaming.pipeline import Pipeline
 from visdeploy.streaming.stream import Stream
-from visdeploy.video import Source, open_source
+from visdeploy.video import Source
+from visdeploy.video.opening import open_with
 
 
 class VISPredictor:
@@ -121,13 +122,13 @@ class VISPredictor:
             **options: Options of `open_source`, such as `start`, `step`, `max_frames`, `fps`, `on_error`.
 
         Raises:
-            ConfigError: A class name is unknown, or an option is out of range.
+            ConfigError: A class name or an option is unknown, or an option is out of range.
             SourceError: The source cannot be opened or decoded.
             EngineError: The graph failed.
         """
         stream = self.open_stream(threshold=threshold, classes=classes, keep_images=keep_images)
         # opened here, so that an error is raised by this call and not at the first frame
-        return self._results(open_source(source, **options), stream)
+        return self._results(open_with(source, options), stream)
 
     def _results(self, opened: Source, stream: Stream) -> Iterator[FrameResult]:
         with opened, stream:
@@ -157,7 +158,7 @@ class VISPredictor:
             **options: Options of `open_source`, such as `start`, `step`, `max_frames`, `fps`, `on_error`.
 
         Raises:
-            ConfigError: A class name is unknown, or an option is out of range.
+            ConfigError: A class name or an option is unknown, or an option is out of range.
             SourceError: The source cannot be opened or decoded, or contains no frame.
             EngineError: The graph failed.
         """
@@ -168,7 +169,7 @@ class VISPredictor:
         names = classes if classes is None or isinstance(classes, str) else (as_tuple(classes) or classes)
         choice: dict[str, Any] = {"threshold": threshold, "classes": names}
         Selection.of(self.classes, **choice)  # before the source is opened
-        with open_source(source, **options) as opened, self._collecting(opened, partial, choice) as stream:
+        with open_with(source, options) as opened, self._collecting(opened, partial, choice) as stream:
             positions: list[int] = []
             for frame in self.profiler.iterate(Stage.DECODE, opened):
                 stream.push(frame.image, frame.timestamp)

@@ -229,8 +229,8 @@ class VideoResult:
         num_frames: Number of frames decoded and processed.
         classes: Class names, indexed by `Track.label`.
         tracks: All tracks, in ascending order of id.
-        fps: Mean frame rate of the source; 0 if unknown.
-        expected_frames: Number of frames that the source announced; None if unknown.
+        fps: Mean frame rate of the processed frames; 0 if unknown.
+        expected_frames: Number of frames to be processed that the source announced; None if unknown.
         timestamps: Time of every processed frame, in seconds since the start of the source.
         source: Path or URL of the frames, from which `render` reads them again; None if there is none.
         positions: Position of every processed frame in its source, from 0; empty if they are 0, 1, 2, ...

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from visdeploy.arguments import as_tuple, check_number, suggest
+from visdeploy.arguments import as_tuple, check_number
 from visdeploy.brief import shorten
-from visdeploy.errors import ConfigError
+from visdeploy.errors import ConfigError, suggestion
 from visdeploy.results import FrameResult, Track
 
 Threshold = float | Mapping[str, float]
@@ -47,7 +47,8 @@ class Selection:
         for name, value in given.items():
             if name != REST:
                 _check_name(name, names, "threshold")
-            limits[name] = check_number(value, f"threshold of {shorten(name)}", minimum=0, maximum=1)
+            what = f"threshold of {shorten(name)}" if isinstance(threshold, Mapping) else "threshold"
+            limits[name] = check_number(value, what, minimum=0, maximum=1)
         kept = set(names) if classes is None else _checked(classes, names)
         rest = limits.get(REST, 0.0)
         return cls(tuple(limits.get(name, rest) if name in kept else None for name in names))
@@ -83,5 +84,5 @@ def _checked(classes: Any, names: Sequence[str]) -> set[str]:
 def _check_name(name: Any, names: Sequence[str], what: str) -> None:
     if not isinstance(name, str) or name not in names:
         shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-        hint = suggest(name, names) if isinstance(name, str) else ""
+        hint = suggestion(name, names) if isinstance(name, str) else ""
         raise ConfigError(f"{what}: unknown class {shorten(name)}", expected=f"one of {shown}", hint=hint)

@@ -56,6 +56,8 @@ def test_frames_are_chosen_by_position(entries):
     [
         (("--threshold", "high"), "--threshold .*'high'"),
         (("--threshold", "red=2"), "threshold of 'red'"),
+        (("--threshold", "0.4", "--threshold", "0.5"), "'0.5' after another one"),
+        (("--threshold", "red=0.4", "--threshold", "red =0.5"), "one for each class"),
         (("--threshold", "rde=0.5"), "unknown class 'rde'.*Did you mean 'red'"),
         (("--classes", "red,Green"), "unknown class 'Green'.*Did you mean 'green'"),
     ],

@@ -84,6 +84,8 @@ def test_json_text_takes_the_options_of_its_format():
     assert json.loads(walkers().to_json(video_ids={"street": 12}))[0]["video_id"] == 12
     with pytest.raises(ConfigError, match="'mots' is not JSON"):
         walkers().to_json(format="mots")
+    with pytest.raises(ConfigError, match="'ytvis' cannot save with option 'nope'"):
+        walkers().to_json(nope=1)
 
 
 def test_a_summary_names_the_classes():

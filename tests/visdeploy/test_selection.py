@@ -50,7 +50,7 @@ def test_limits_of_the_classes(threshold, classes, limits):
         (None, ["zebra"], r"unknown class 'zebra' .*owl\)$"),
         (None, [2], "unknown class 2"),
         (None, [], "classes to keep"),
-        (1.5, None, "threshold of .*seen: 1.5; expected: a finite number from 0 up to 1"),
+        (1.5, None, r"threshold \(seen: 1.5; expected: a finite number from 0 up to 1"),
         (float("nan"), None, "threshold"),
         ({"dog": "high"}, None, "threshold of 'dog'"),
         (True, None, "threshold"),
@@ -159,3 +159,11 @@ def test_a_start_behind_the_last_frame(predictor):
 def test_options_of_an_open_source_are_not_ignored(predictor):
     with open_source(FRAMES) as source, pytest.raises(ConfigError, match="an open source cannot be limited"):
         predictor(source, start=5)
+
+
+def test_unknown_options_are_named(predictor):
+    for call in (predictor, predictor.stream):
+        with pytest.raises(
+            ConfigError, match=r"unknown option 'max_frame' .*start, step.* Did you mean 'max_frames'\?"
+        ):
+            call(FRAMES, max_frame=3)

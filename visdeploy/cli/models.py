@@ -35,8 +35,10 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="Recipe: YAML file, or name of a shipped one.")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Recipe fields.")] = None,
+    config: Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe: YAML file, or name of a shipped one.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Fields of the recipe to change.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Train a method as described by a recipe. KEY=VALUE changes single fields (optim.lr=1e-4)."""
@@ -46,10 +48,10 @@ def train(
 
 
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint, official or own.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write (.safetensors).")] = None,
-    method: Annotated[str | None, typer.Option(help="Method; default: recognised from the layout.")] = None,
-    variant: Annotated[str | None, typer.Option(help="Variant; default: recognised from the layout.")] = None,
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint, own or official.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; default: NAME.safetensors.")] = None,
+    method: Annotated[str | None, typer.Option(help="Method; default: recognised.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Variant; default: recognised.")] = None,
     classes: Classes = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -77,7 +79,7 @@ def convert(
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint, own or official.")],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint, own or official.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Bundle folder; default: NAME.vis.")] = None,
     method: Annotated[str | None, typer.Option(help="Method; default: recognised.")] = None,
     variant: Annotated[str | None, typer.Option(help="Variant; default: recognised.")] = None,
@@ -87,7 +89,7 @@ def export(
     width: Annotated[int | None, typer.Option(help="Network input width; default: the variant's.")] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Setting of the method (window=60); may be given repeatedly."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Setting of the method (window=60); repeatable."),
     ] = None,
     certify_on: Annotated[str | None, typer.Option(help="Video for the certificate; default: synthetic clip.")] = None,
     certify_frames: Annotated[int, typer.Option(help="Number of frames for the certificate.", min=1)] = 30,

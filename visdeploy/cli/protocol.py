@@ -28,8 +28,9 @@ def benchmark(
     annotations: Annotated[
         Path,
         typer.Argument(
+            metavar="ANNOTATIONS",
             help="YouTube-VIS file (2019, 2021, OVIS); folder of DAVIS annotations or of MOTS text; list of names of "
-            "videos; folder of folders of images."
+            "videos; folder of folders of images.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="results.json, or folder for DAVIS and MOTS.")],
@@ -45,9 +46,13 @@ def benchmark(
         Path | None, typer.Option("--zip", help="Archive for the evaluation server: results.json, PNGs or texts.")
     ] = None,
     format: Annotated[str | None, typer.Option(help="davis or mots, where the annotations do not decide it.")] = None,
+    numbering: Annotated[
+        str | None,
+        typer.Option(help="kitti or motschallenge: numbers of the frames in MOTS images and text; default: kitti."),
+    ] = None,
     class_map: Annotated[
         list[str] | None,
-        typer.Option(metavar="CLASS=CATEGORY", help="Category of a class with another name; may be given repeatedly."),
+        typer.Option(metavar="CLASS=CATEGORY", help="Category of a class with another name; repeatable."),
     ] = None,
     max_tracks: Annotated[
         int | None, typer.Option(help="Keep so many tracks of a video; default: 20 for DAVIS, else all.", min=1)
@@ -86,6 +91,7 @@ def benchmark(
             videos=videos,
             zip=archive,
             format=cast("Kind | None", format),
+            numbering=numbering,
             class_map=pairs,
             max_tracks=max_tracks,
             filter_tracks=filter_tracks,

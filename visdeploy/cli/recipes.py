@@ -50,13 +50,14 @@ def fields(
     part: Annotated[
         str,
         typer.Argument(
-            metavar="[PART]", help="recipe, train, optim, optim.groups, optim.schedule, a transform, or a method."
+            metavar="[PART]",
+            help="recipe, train, val, optim, optim.groups, optim.schedule, a transform, or a method.",
         ),
     ] = "recipe",
 ) -> None:
     """Describe the fields of a recipe or of a part of it: types, defaults, meaning.
 
-    The fields of `model` are those of the method; those of `val` are those of `train`.
+    The fields of `model` are those of the method, those of `augment` are the transforms.
     """
     found = _training("description").describe(part)
     rows = [(each.name, each.type, each.default, each.meaning) for each in found]

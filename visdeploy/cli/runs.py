@@ -39,9 +39,7 @@ _ON_ERROR: dict[OnDamage, OnError] = {OnDamage.ERROR: "raise", OnDamage.SKIP: "s
 
 Metrics = Annotated[
     list[str] | None,
-    typer.Option(
-        "--metric", help="ytvis, jf, hota, clear, identity, trackmap; repeat for several; default: by data set."
-    ),
+    typer.Option("--metric", help="ytvis, jf, hota, clear, identity or trackmap; repeatable; default: by data set."),
 ]
 VideoList = Annotated[
     Path | None, typer.Option("--videos", help="List of the names of the videos to take, one a line (ImageSets).")
@@ -56,7 +54,9 @@ def register(app: typer.Typer) -> None:
 
 def predict(
     bundle: BundlePath,
-    source: Annotated[str, typer.Argument(help="Video file, folder of images, glob, URL, or camera index.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Video file, folder of images, glob, URL, or camera index.")
+    ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Result file or folder.")] = None,
     format: Annotated[
         str | None, typer.Option(help="ytvis, coco, davis, mots or parquet; default: by the ending of --out.")
@@ -76,11 +76,12 @@ def predict(
             "--threshold",
             "--min-score",
             metavar="[CLASS=]SCORE",
-            help="Omit tracks below this score, of one class or of all others; repeat it; default: keep all.",
+            help="Omit tracks below this score, of one class or of all others; repeatable; default: keep all.",
         ),
     ] = None,
     classes: Annotated[
-        list[str] | None, typer.Option(metavar="NAME,...", help="Keep the tracks of these classes; default: all.")
+        list[str] | None,
+        typer.Option(metavar="NAME,...", help="Keep the tracks of these classes; repeatable; default: all."),
     ] = None,
     start: Annotated[int, typer.Option(help="First frame to process, counted from 0.", min=0)] = 0,
     step: Annotated[int, typer.Option(help="Process every STEP-th frame.", min=1)] = 1,
@@ -147,8 +148,11 @@ def _thresholds(texts: Sequence[str] | None) -> dict[str, float] | None:
     found: dict[str, float] = {}
     for text in texts or ():
         name, equals, score = text.rpartition("=")
+        name = name.strip() if equals else REST
+        if name in found:
+            raise ConfigError("--threshold", seen=f"{text!r} after another one", expected="one for each class")
         try:
-            found[name if equals else REST] = float(score)
+            found[name] = float(score)
         except ValueError:
             raise ConfigError("--threshold", seen=repr(text), expected="a number, or CLASS=NUMBER") from None
     return found or None
@@ -265,14 +269,18 @@ def _save(video: VideoResult, out: Path, format: str | None, options: Mapping[st
 
 def evaluate(
     predictions: Annotated[
-        Path, typer.Argument(help="YouTube-VIS result file or folder of them; DAVIS folder; MOTS text.")
+        Path,
+        typer.Argument(metavar="RESULTS", help="YouTube-VIS result file or folder of them; DAVIS folder; MOTS text."),
     ],
     ground_truth: Annotated[
-        Path, typer.Argument(help="YouTube-VIS annotation file; folder of DAVIS annotations; MOTS text or folder.")
+        Path,
+        typer.Argument(
+            metavar="TRUTH", help="YouTube-VIS annotation file; folder of DAVIS annotations; MOTS text or folder."
+        ),
     ],
     metric: Metrics = None,
     numbering: Annotated[
-        str | None, typer.Option(help="kitti or motschallenge, for MOTS text of other tools; default: kitti.")
+        str | None, typer.Option(help="kitti or motschallenge: numbers of the frames in MOTS text; default: kitti.")
     ] = None,
     videos: VideoList = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse odd entries instead of counting them.")] = False,

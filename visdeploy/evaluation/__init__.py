@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from visdeploy.arguments import as_tuple, check_flag, check_names, check_path, check_video_ids, suggest
+from visdeploy.arguments import as_tuple, check_flag, check_names, check_path, check_video_ids
 from visdeploy.brief import shorten
-from visdeploy.errors import ConfigError
+from visdeploy.errors import ConfigError, suggestion
 from visdeploy.evaluation.annotations import Annotation, AnnotationSet, Category, Video, read_annotations
 from visdeploy.evaluation.clear import ClearMetric, IdentityMetric
 from visdeploy.evaluation.folders import is_folder_truth, read_folders, warn_of_missing
@@ -93,7 +93,7 @@ def evaluate(
         >>> report = evaluate("results.json", "valid.json", metrics=("ytvis", "hota"))  # doctest: +SKIP
         >>> report["AP"], report["hota"]["per_class"]  # doctest: +SKIP
     """
-    metrics = None if metrics is None else _check_metrics(metrics)
+    metrics = None if metrics is None else check_metrics(metrics)
     video_ids = check_video_ids(video_ids)
     strict = check_flag(strict, "strict")
     if not isinstance(ground_truth, Mapping | AnnotationSet):
@@ -124,12 +124,12 @@ def evaluate(
     return Report({name: scores[name] for name in METRICS if name in scores})
 
 
-def _check_metrics(metrics: Any) -> tuple[str, ...]:
+def check_metrics(metrics: Any) -> tuple[str, ...]:
     """Return the names of metrics, and raise a `ConfigError` for anything else."""
     names = None if isinstance(metrics, str) else as_tuple(metrics)
     for name in names or (None,):
         if not isinstance(name, str) or name not in METRICS:
-            hint = suggest(name, METRICS) if isinstance(name, str) else ""
+            hint = suggestion(name, METRICS) if isinstance(name, str) else ""
             seen = f"metrics={shorten(metrics)}"
             raise ConfigError("cannot evaluate", seen=seen, expected=f"a list of some of {METRICS}", hint=hint)
     return names or ()

@@ -37,7 +37,7 @@ class Video:
         id: Video id, from 0.
         height: Rows of a frame, in pixels.
         width: Columns of a frame, in pixels.
-        file_names: Image of each frame, relative to the image folder.
+        file_names: Image of each frame, relative to the image folder, with `/` between folders.
     """
 
     id: int
@@ -272,7 +272,7 @@ def _video(entry: Entry) -> Video:
         id=entry.integer("id"),
         height=entry.integer("height", minimum=1, maximum=MAX_SIDE),
         width=entry.integer("width", minimum=1, maximum=MAX_SIDE),
-        file_names=tuple(names),
+        file_names=tuple(name.replace("\\", "/") for name in names),  # written on Windows
     )
 
 

@@ -67,7 +67,7 @@ def read_folders(
         lengths = {v.name: v.num_frames for v in truth}
         results = [replace(r, num_frames=lengths.get(r.name, r.num_frames)) for r in results]
         return _mots(str(path), truth, classes), results
-    folders = _places(path, videos, suffix="")
+    folders = find_videos(path, videos, suffix="")
     truth = [video for folder in folders for video in load(folder, format="davis", keep_void=True)]
     annotated = {each.name: tuple(frame_files(each)) for folder in folders for each in video_folders(folder)}
     results = [_one_class(each) for each in _named(_results(predictions, None, truth), videos)]
@@ -75,8 +75,17 @@ def read_folders(
     return _davis(str(path), [_annotated_only(each, annotated[each.name]) for each in truth]), results
 
 
-def _places(path: Path, videos: Sequence[str] | None, *, suffix: str) -> list[Path]:
-    """Return the folders or files of the named videos, or the whole folder."""
+def find_videos(path: Path, videos: Sequence[str] | None, *, suffix: str) -> list[Path]:
+    """Return the folders or files of the named videos, or the whole folder.
+
+    Args:
+        path: Folder of a ground truth.
+        videos: Names of the videos; None for all.
+        suffix: `.txt` for MOTS, empty for DAVIS.
+
+    Raises:
+        DataError: It lacks some of the videos.
+    """
     if videos is None:
         return [path]
     places = [path / f"{name}{suffix}" for name in videos]
@@ -117,7 +126,7 @@ def _read_mots(
 ) -> tuple[list[VideoResult], Sequence[str]]:
     """Read ground truth of MOTS, and return it with the names of its classes."""
     names = (*_ten(classes)[: _IGNORE_CLASS - 1], _IGNORE)
-    files = _places(path, videos if path.is_dir() else None, suffix=".txt")
+    files = find_videos(path, videos if path.is_dir() else None, suffix=".txt")
     truth = [video for file in files for video in load(file, format="mots", classes=names, numbering=numbering)]
     found = sorted({video.classes for video in truth})
     if len(found) > 1:

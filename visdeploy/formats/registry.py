@@ -70,7 +70,8 @@ class Format:
         known = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
         unknown = sorted(set(options) - set(known))
         if unknown:
-            raise ConfigError(f"format {self.name!r} cannot {name} with option {unknown[0]!r}",
+            action = name if name in ("save", "load") else "save"
+            raise ConfigError(f"format {self.name!r} cannot {action} with option {unknown[0]!r}",
                               expected=", ".join(known) or "no options")  # fmt: skip
         return function
 
@@ -105,7 +106,8 @@ def detect_format(path: str | Path) -> str:
         return "davis"
     endings = ", ".join(f"{e} ({f.name})" for f in FORMATS.values() for e in f.endings)
     raise ConfigError(f"cannot tell the format of {path}", seen=f"ending {path.suffix!r}",
-                      expected=f"{endings}, or a folder (davis)", hint="Pass format=...")  # fmt: skip
+                      expected=f"{endings}, or a folder (davis)",
+                      hint="State the format: --format, in Python format=...")  # fmt: skip
 
 
 def save(

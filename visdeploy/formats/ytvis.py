@@ -50,9 +50,11 @@ def save(
     Raises:
         DataError: A result matches no video of the ground truth, or two results would get the same id.
     """
-    for result in results:
-        if not result.tracks:
-            logger.warning("%s: no tracks, therefore no entry in %s", result.name, path)
+    empty = [result.name for result in results if not result.tracks]
+    if empty:
+        shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
+        logger.warning("%d of %d videos have no tracks, therefore no entry in %s: %s",
+                       len(empty), len(results), path, shown)  # fmt: skip
     write_text(path, to_text(results, video_ids=video_ids, ground_truth=ground_truth, official=official))
 
 

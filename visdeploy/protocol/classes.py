@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from visdeploy.errors import ConfigError
+from visdeploy.brief import shorten
+from visdeploy.errors import ConfigError, suggestion
 from visdeploy.results import Track, VideoResult
 
 logger = logging.getLogger(__name__)
@@ -56,6 +58,14 @@ def match_classes(
     return found
 
 
+def check_class_map(value: Any) -> dict[str, str]:
+    """Return a map from class to category, both as str."""
+    good = isinstance(value, Mapping) and all(isinstance(each, str) for pair in value.items() for each in pair)
+    if not good:
+        raise ConfigError("class map of a benchmark", seen=shorten(value), expected="a map from class to category")
+    return dict(value)
+
+
 def with_categories(result: VideoResult, labels: Mapping[int, int], categories: Sequence[str]) -> VideoResult:
     """Return a result with the categories as classes, without the tracks of other classes."""
     tracks: list[Track] = [
@@ -76,7 +86,7 @@ def _check(names: object, known: Sequence[str], what: str, source: object) -> No
     unknown = [name for name in names if name not in known]  # type: ignore[attr-defined]
     if unknown:
         raise ConfigError(f"unknown {what} in the class map", seen=repr(unknown[0]),
-                          expected=f"one of {source}: {_some(known)}")  # fmt: skip
+                          expected=f"one of {source}: {_some(known)}", hint=suggestion(unknown[0], known))  # fmt: skip
 
 
 def _folded(name: str) -> str:

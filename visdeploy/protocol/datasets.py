@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -12,14 +13,26 @@ from typing import Literal, get_args
 
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.evaluation.annotations import AnnotationSet, Video, read_annotations
-from visdeploy.evaluation.folders import MOTS_CLASSES
+from visdeploy.evaluation.folders import MOTS_CLASSES, find_videos
 from visdeploy.formats import detect_format
 from visdeploy.formats.davis import frame_files, number_frames, video_folders
+from visdeploy.formats.mots_numbering import DEFAULT, NUMBERINGS, numbering_of
 from visdeploy.video.images import list_folder, size_as_shown
 
 Kind = Literal["ytvis", "davis", "mots"]
 
-_IMAGE_FOLDERS = ("", "JPEGImages", "JPEGImages/480p", "image_02", "training/image_02")
+_IMAGE_FOLDERS = (
+    "",
+    "JPEGImages",
+    "JPEGImages/480p",
+    "image_02",
+    "training/image_02",
+    "images",
+    "train/images",
+    "train",
+)
+_FRAMES = "img1"
+"""Folder of the frames inside that of a video, in the trees of MOTSChallenge."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,7 @@ class Dataset:
         files: Files that select the videos: annotation file, list of names.
         truth: Annotations, if there are any: a set with video ids, or the path of a folder or text file.
         listed: Categories and video ids of a YouTube-VIS file, with or without objects.
+        numbering: Numbers of the frames in MOTS text, see `visdeploy.formats.mots`; None is that of KITTI MOTS.
     """
 
     kind: Kind
@@ -60,6 +74,7 @@ class Dataset:
     files: tuple[Path, ...]
     truth: AnnotationSet | Path | None = None
     listed: AnnotationSet | None = field(default=None, repr=False)
+    numbering: str | None = None
 
     @property
     def categories(self) -> tuple[str, ...] | None:
@@ -83,17 +98,24 @@ class Dataset:
 
 
 def open_dataset(
-    annotations: Path, images: Path | None = None, *, videos: Path | None = None, format: Kind | None = None
+    annotations: Path,
+    images: Path | None = None,
+    *,
+    videos: Path | None = None,
+    format: Kind | None = None,
+    numbering: str | None = None,
 ) -> Dataset:
     """Find the videos of a data set and check that their images exist.
 
     Args:
         annotations: A YouTube-VIS file; a folder of DAVIS annotations or of MOTS text; a list of the names of videos;
             or, without `images`, a folder of folders of images.
-        images: Folder with the images, or one whose subfolder `JPEGImages`, `JPEGImages/480p`, `image_02` or
-            `training/image_02` contains them. By default the folder of the YouTube-VIS file.
+        images: Folder with the images, or one whose subfolder `JPEGImages`, `JPEGImages/480p`, `image_02`,
+            `training/image_02`, `images`, `train/images` or `train` contains them. By default the folder of the
+            YouTube-VIS file. The frames of a video may be in a subfolder `img1` of its folder.
         videos: List of the names of the videos to take, one a line (ImageSets, seqmap); by default all.
         format: Format of the results, `davis` or `mots`, where the annotations do not decide it.
+        numbering: `kitti` (by default) or `motschallenge`: numbers of the frames in images and text of MOTS.
 
     Raises:
         ConfigError: The arguments do not belong together.
@@ -112,11 +134,17 @@ def open_dataset(
         raise ConfigError("format of the results", seen=format, expected="davis or mots without a YouTube-VIS file")
     else:
         found = _from_folders(annotations, images, names, format)
-    if videos is not None:
-        found = replace(found, files=(*found.files, videos))
+    if numbering is not None and (
+        found.kind != "mots" or not isinstance(numbering, str) or numbering not in NUMBERINGS
+    ):
+        expected = f"{' or '.join(NUMBERINGS)}, for results as mots"
+        raise ConfigError("numbering of a benchmark", seen=f"{numbering!r:.60} for {found.kind}", expected=expected)
+    found = replace(found, numbering=numbering, files=found.files if videos is None else (*found.files, videos))
     if not found.clips:
         raise DataError(f"{annotations} contains no videos")
     _check_images(found, annotations)
+    if found.kind == "mots":
+        _check_numbers(found)
     return found
 
 
@@ -127,7 +155,7 @@ def read_names(path: Path) -> tuple[str, ...]:
         DataError: The file is not such a list.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the list of videos {path}", seen=str(error)[:120]) from error
     names = tuple(dict.fromkeys(line.split()[0] for line in lines if line.strip()))
@@ -186,15 +214,32 @@ def _from_folders(path: Path, images: Path | None, names: Sequence[str] | None, 
     if images is None:
         if path.is_file():
             raise ConfigError(f"the images of {path} are unknown", hint="Pass --images DIR.")
+        _check_no_annotations(path)
         images, truth = path, None
     if truth is not None and format not in (None, kind):
         raise ConfigError(f"format of the results for {path}", seen=str(format), expected=kind)
-    found = names if names is not None else _names_in(path if truth is not None else images)
+    found = names if names is not None else _names_in(path) if truth is not None else _folders_in(images)
     root = _root(images, found)
     if names is None and truth is None:
-        found = _names_in(root)
+        found = _folders_in(root)
+    if truth is not None and truth.is_dir():
+        find_videos(truth, found, suffix=".txt" if kind == "mots" else "")
     clips = tuple(_clip(root, name, kind, truth) for name in found)
     return Dataset(kind, root, clips, () if path.is_dir() else (path,), truth)
+
+
+def _check_no_annotations(path: Path) -> None:
+    """Check that a folder which is given without images does not contain annotations instead."""
+    from PIL import Image
+
+    first = next((png for folder in video_folders(path) for png in sorted(folder.glob("*.png"))), None)
+    mode = ""
+    if first is not None:
+        with suppress(OSError, SyntaxError, ValueError), Image.open(first) as image:  # damage is reported later
+            mode = image.mode
+    if first is not None and mode == "P":
+        seen = f"annotations, because {first.name} is indexed"
+        raise ConfigError(f"the images of {path} are unknown", seen=seen, hint="Pass --images DIR.")
 
 
 def _is_mots_text(path: Path) -> bool:
@@ -203,26 +248,31 @@ def _is_mots_text(path: Path) -> bool:
 
 
 def _names_in(folder: Path) -> list[str]:
-    """Return the names of the videos in a folder of annotations or of images."""
+    """Return the names of the videos in a folder of annotations, or that of a text file."""
     if folder.is_file():
         return [folder.stem]
     if texts := sorted(folder.glob("*.txt")):
         return [text.stem for text in texts]
-    return [each.name for each in video_folders(folder)] or sorted(
-        each.name for each in folder.iterdir() if each.is_dir() and each.name[0] != "."
-    )
+    return [each.name for each in video_folders(folder)] or _folders_in(folder)
+
+
+def _folders_in(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir() if each.is_dir() and each.name[0] != ".")
 
 
 def _root(images: Path, first: Sequence[str]) -> Path:
     """Return the folder, or that of its known subfolders, which contains one of the given files or folders."""
     places = [images / name if name else images for name in _IMAGE_FOLDERS]
-    if set(first) & {"JPEGImages", "image_02"}:  # the names of a whole tree, not those of videos
+    if images.name and all(name.split("/")[0] == images.name for name in first):
+        places.append(images.parent)
+    if set(first) & {"JPEGImages", "image_02", "images"}:  # the names of a whole tree, not those of videos
         return next((place for place in reversed(places) if place.is_dir()), images)
     return next((place for place in places if any((place / name).exists() for name in first)), images)
 
 
 def _clip(root: Path, name: str, kind: Kind, truth: Path | None) -> Clip:
-    files = tuple(list_folder(root / name)) if (root / name).is_dir() else ()
+    folder = root / name / _FRAMES if (root / name / _FRAMES).is_dir() else root / name
+    files = tuple(list_folder(folder)) if folder.is_dir() else ()
     if kind != "davis":
         return Clip(name, files)
     numbers = tuple(number_frames(files))
@@ -256,6 +306,23 @@ def _check_images(dataset: Dataset, annotations: Path) -> None:
                 expected="{}x{}".format(*clip.size),
                 hint="Use the images for which the annotations were made.",
             )
+
+
+def _check_numbers(dataset: Dataset) -> None:
+    """Check that the images of MOTS are numbered without gaps, because its text refers to frames by their number."""
+    first = numbering_of(dataset.numbering or DEFAULT).first_frame
+    for clip in dataset.clips:
+        numbers = list(number_frames(clip.files))
+        in_order = numbers == list(range(len(numbers)))  # also images without numbers
+        if numbers == list(range(first, first + len(numbers))) or (in_order and not clip.files[0].stem.isdecimal()):
+            continue
+        other = next((name for name, each in NUMBERINGS.items() if each.first_frame == numbers[0] != first), None)
+        raise DataError(
+            f"the images of {clip.name!r} are not numbered as in {dataset.numbering or DEFAULT} MOTS",
+            seen=f"{len(numbers)} images, {clip.files[0].name} to {clip.files[-1].name}",
+            expected=f"numbers without gaps from {first} on",
+            hint=f"Pass --numbering {other}." if other else "Add the missing images.",
+        )
 
 
 def _size(file: Path) -> tuple[int, int] | None:

@@ -9,11 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+from visdeploy.arguments import check_flag, check_integer, check_path
 from visdeploy.atomic import write_text
+from visdeploy.brief import shorten
 from visdeploy.bundle import Bundle
-from visdeploy.errors import ConfigError, DataError, VisdeployError
-from visdeploy.evaluation import evaluate
+from visdeploy.errors import ConfigError, DataError, SourceError, VisdeployError
+from visdeploy.evaluation import check_metrics, evaluate
 from visdeploy.evaluation.jf import MAX_PROPOSALS
 from visdeploy.evaluation.report import Report
 from visdeploy.formats import load, save
@@ -22,7 +25,7 @@ from visdeploy.outputs import check_distinct, check_inputs_kept, check_new, chec
 from visdeploy.partial import PartialFolder, fingerprint
 from visdeploy.predictor import VISPredictor
 from visdeploy.profiling import Profiler, Stage
-from visdeploy.protocol.classes import best_tracks, match_classes, with_categories
+from visdeploy.protocol.classes import best_tracks, check_class_map, match_classes, with_categories
 from visdeploy.protocol.datasets import Clip, Dataset, Kind, open_dataset
 from visdeploy.protocol.submission import outputs_of, write_archive, write_results
 from visdeploy.results import VideoResult
@@ -78,10 +81,11 @@ def benchmark(
     videos: str | os.PathLike[str] | None = None,
     zip: str | os.PathLike[str] | None = None,
     format: Kind | None = None,
+    numbering: str | None = None,
     class_map: Mapping[str, str] | None = None,
     max_tracks: int | None = None,
     filter_tracks: bool = False,
-    metrics: tuple[str, ...] | None = None,
+    metrics: Sequence[str] | None = None,
     device: str = "auto",
     threads: int | None = None,
     tf32: bool = False,
@@ -104,6 +108,7 @@ def benchmark(
         videos: List of the names of the videos to take, one a line; by default all.
         zip: Archive to write, with `results.json`, or with the folders of PNGs or the text files.
         format: `davis` or `mots`, where the annotations do not decide it.
+        numbering: `kitti` (by default) or `motschallenge`: numbers of the frames in images and text of MOTS.
         class_map: Map from class of the bundle to category, for classes whose names differ. Classes without a category
             are left out. Classes do not count for DAVIS.
         max_tracks: Keep so many tracks of a video, those with the highest scores; by default 20 for DAVIS, else all.
@@ -128,25 +133,36 @@ def benchmark(
             raise ConfigError("a benchmark without results", seen="resume, or zip", expected="out, a file or folder")
         with TemporaryDirectory() as folder:
             done = benchmark(
-                bundle, annotations, Path(folder) / "results.json", images=images, videos=videos, format=format,
-                class_map=class_map, max_tracks=max_tracks, filter_tracks=filter_tracks, metrics=metrics, device=device,
-                threads=threads, tf32=tf32, key=key, progress=progress,
+                bundle, annotations, Path(folder) / "results", images=images, videos=videos, format=format,
+                numbering=numbering, class_map=class_map, max_tracks=max_tracks, filter_tracks=filter_tracks,
+                metrics=metrics, device=device, threads=threads, tf32=tf32, key=key, progress=progress,
             )  # fmt: skip
             return replace(done, out=None)
-    if max_tracks is not None and max_tracks < 1:
-        raise ConfigError("max_tracks of a benchmark", seen=str(max_tracks), expected="at least 1, or None")
-    target, packed = Path(out), None if zip is None else Path(zip)
-    listed = None if videos is None else Path(videos)
-    dataset = open_dataset(Path(annotations), None if images is None else Path(images), videos=listed, format=format)
+    names = {} if class_map is None else check_class_map(class_map)
+    metrics = None if metrics is None else check_metrics(metrics)
+    if max_tracks is not None:
+        max_tracks = check_integer(max_tracks, "max_tracks of a benchmark", minimum=1)
+    if progress is not None and not callable(progress):
+        raise ConfigError("progress of a benchmark", seen=shorten(progress), expected="a function, or None")
+    flags = {"filter_tracks": filter_tracks, "tf32": tf32, "resume": resume, "overwrite": overwrite}
+    for flag, value in flags.items():
+        check_flag(value, f"{flag} of a benchmark")
+    target, packed = check_path(out, "out of a benchmark"), _path(zip, "zip")
+    dataset = open_dataset(
+        check_path(annotations, "annotations of a benchmark"), _path(images, "images"), videos=_path(videos, "videos"),
+        format=format, numbering=numbering,
+    )  # fmt: skip
     if filter_tracks and dataset.kind != "mots":
         raise ConfigError("filter_tracks of a benchmark", seen=f"results as {dataset.kind}", expected="results as mots")
+    if dataset.kind != "ytvis" and target.suffix.lower() in (".json", ".zip"):
+        raise ConfigError("out of a benchmark", seen=str(target), expected=f"a folder, for results as {dataset.kind}")
     with PartialFolder(target, resume=resume, overwrite=overwrite) as partial:
         opened = bundle.path if isinstance(bundle, Bundle) else bundle
         inputs = [Path(each) for each in (opened, annotations, key) if each is not None]
         _check_outputs(dataset, target, packed, inputs, partial, overwrite=overwrite)
         profiler = Profiler()
         predictor = VISPredictor(bundle, device, threads, tf32=tf32, profiler=profiler, key=key)
-        run = _Run(dataset, predictor, class_map or {}, max_tracks, str(annotations))
+        run = _Run(dataset, predictor, names, max_tracks, str(annotations))
         partial.open(run.about(tf32=tf32))
         run.process(partial, progress)
         results, times = run.results(partial)
@@ -159,6 +175,10 @@ def benchmark(
         target, packed, dataset.images, len(dataset.clips), dataset.num_frames, sum(t[0] for t in times),
         sum(t[1] for t in times), predictor.device, scores,
     )  # fmt: skip
+
+
+def _path(value: Any, what: str) -> Path | None:
+    return None if value is None else check_path(value, f"{what} of a benchmark")
 
 
 def _check_outputs(
@@ -229,7 +249,11 @@ class _Run:
 
         reading = self._reading()
         started = time.perf_counter()
-        video = self._predictor(list(clip.files), name=clip.name, on_frame=advance)
+        try:
+            video = self._predictor(list(clip.files), name=clip.name, on_frame=advance)
+        except SourceError as error:
+            hint = "Replace the image. --resume continues the run."
+            raise SourceError(error.what, seen=error.seen, expected=error.expected, hint=hint) from error
         seconds, reading = time.perf_counter() - started, self._reading() - reading
         if clip.size is not None and clip.size != (video.height, video.width):
             raise DataError(
@@ -287,11 +311,12 @@ def _entry(partial: PartialFolder, number: int) -> Entry:
         raise partial.damaged(error) from error
 
 
-def _evaluate(dataset: Dataset, out: Path, metrics: tuple[str, ...] | None) -> Report | None:
+def _evaluate(dataset: Dataset, out: Path, metrics: Sequence[str] | None) -> Report | None:
     """Evaluate the written files, so that the scores are those that a server would compute."""
     if dataset.truth is None:
         return None
     if dataset.kind == "ytvis":
         return evaluate(out, dataset.truth, metrics=metrics)
     names = [clip.name for clip in dataset.clips]
-    return evaluate(load(out, format=dataset.kind), dataset.truth, metrics=metrics, videos=names)
+    results = load(out, format=dataset.kind)
+    return evaluate(results, dataset.truth, metrics=metrics, numbering=dataset.numbering, videos=names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from visdeploy.atomic import replacing_file
 from visdeploy.formats import planned_outputs, save
@@ -44,7 +45,10 @@ def write_results(dataset: Dataset, results: Sequence[VideoResult], out: Path, *
         ids = {clip.name: clip.id for clip in dataset.clips}
         save(results, out, format="ytvis", ground_truth=dataset.listed, video_ids=ids, official=True)
     else:
-        save(results, out, format=dataset.kind, **({"filter_tracks": True} if filter_tracks else {}))
+        options: dict[str, Any] = {"filter_tracks": True} if filter_tracks else {}
+        if dataset.numbering is not None:
+            options["numbering"] = dataset.numbering
+        save(results, out, format=dataset.kind, **options)
 
 
 def write_archive(dataset: Dataset, out: Path, archive: Path) -> None:

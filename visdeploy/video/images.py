@@ -179,7 +179,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise SourceError(
             f"cannot read image {path}",
             seen=str(error) or type(error).__name__,
-            hint="Remove or replace the file, or pass on_error='skip' to continue without it.",
+            hint="Replace the file, or continue without it: --on-damage skip, in Python on_error='skip'.",
         ) from error
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-from visdeploy.arguments import check_number, check_path, check_type
+from visdeploy.arguments import check_number, check_options, check_path, check_type
 from visdeploy.brief import shorten
 from visdeploy.errors import ConfigError, SourceError
 from visdeploy.video.arrays import ArraySource, Channels, check_channels
@@ -20,6 +20,17 @@ from visdeploy.video.source import OnError, Source
 
 _LONGEST_TIMEOUT = 1e6
 _KINDS = "a video file, a folder of images, a glob, a URL, a camera index, an array or an iterable of RGB arrays"
+
+
+def open_with(source: Any, options: Mapping[str, Any]) -> Source:
+    """Open a source with options that a caller passes on, see `open_source`.
+
+    Raises:
+        ConfigError: An option is unknown or out of range.
+        SourceError: See `open_source`.
+    """
+    check_options(options, open_source, "a source")
+    return open_source(source, **options)
 
 
 def open_source(

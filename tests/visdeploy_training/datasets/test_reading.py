@@ -30,6 +30,22 @@ def test_images_from_polygons_and_run_lengths(tmp_path):
     np.testing.assert_array_equal(record.instances[1].masks[0].decode(), mask_at(40, 20))
 
 
+@pytest.mark.parametrize("layout", ["ytvis", "coco"])
+def test_names_with_backslashes(tmp_path, layout):
+    """Windows writes them; they separate folders as `/` does."""
+    path, images = {"ytvis": ytvis_set, "coco": coco_set}[layout](tmp_path)
+    before = read((path, images), layout)
+
+    def change(content):
+        for entry in content.get("videos", []):
+            entry["file_names"] = [f".\\{name}".replace("/", "\\") for name in entry["file_names"]]
+        for entry in content.get("images", []):
+            entry["file_name"] = f".\\{entry['file_name']}".replace("/", "\\")
+
+    edit_json(path, change)
+    assert [r.files for r in read((path, images), layout)] == [r.files for r in before]
+
+
 def test_licences_and_crowds_are_left_out(tmp_path):
     path, images = coco_set(tmp_path)
     edit_json(path, lambda d: d["annotations"][2].update(iscrowd=1))

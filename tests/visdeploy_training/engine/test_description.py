@@ -56,7 +56,23 @@ def test_every_field_has_a_type_and_a_meaning(part):
     for field in describe(part):
         assert field.type
         assert field.default
-        assert field.meaning or field.name == "kind", f"{part}.{field.name} is not described"
+        assert field.meaning, f"{part}.{field.name} is not described"
+
+
+def test_parts_are_named_as_in_a_recipe():
+    assert describe("val") == describe("train")
+    kinds = [n for n, field in enumerate(describe("optim.schedule")) if field.name == "kind"]
+    schedules = [describe("optim.schedule")[a:b] for a, b in zip(kinds, [*kinds[1:], None], strict=True)]
+    assert {part[0].default: [f.name for f in part[1:]] for part in schedules} == {
+        "constant": [],
+        "steps": ["milestones", "gamma"],
+        "polynomial": ["start", "end", "power"],
+        "exponential": ["gamma", "every", "staircase", "start"],
+        "cosine": ["start", "end"],
+    }
+    for part, hint in (("model", "those of a method: .*visolo"), ("augment", "those of a transform: .*flip")):
+        with pytest.raises(ConfigError, match=hint):
+            describe(part)
 
 
 @pytest.mark.parametrize(

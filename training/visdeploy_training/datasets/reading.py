@@ -155,7 +155,7 @@ def _read_coco(
                 str(number),
                 entry.integer("height", minimum=1),
                 entry.integer("width", minimum=1),
-                (folder / entry.text("file_name"),),
+                (folder / entry.text("file_name").replace("\\", "/"),),
                 tuple(objects[number]),
             )
         )

@@ -20,7 +20,8 @@ from visdeploy_training.engine.recipe import Recipe
 from visdeploy_training.registry import get_method, method_names
 
 REQUIRED = "required"
-_PARTS = ("train", "optim", "optim.groups", "optim.schedule")
+_PARTS = ("train", "val", "optim", "optim.groups", "optim.schedule")
+_KIND = "Name of the schedule; its parameters follow."
 _NAMES = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "null"}
 
 
@@ -58,9 +59,11 @@ def describe(section: str = "recipe") -> list[FieldDescription]:
     """
     known = sections()
     if section not in known:
-        raise ConfigError(
-            "no such part of a recipe", seen=section, expected=", ".join(known), hint=suggestion(section, known)
-        )
+        hint = suggestion(section, known)
+        if section in ("model", "augment"):
+            kind, names = ("method", method_names()) if section == "model" else ("transform", transform_names())
+            hint = f"The fields in `{section}` are those of a {kind}: {', '.join(names)}."
+        raise ConfigError("no such part of a recipe", seen=section, expected=", ".join(known), hint=hint)
     return [field for model in _classes(section) for field in _fields(model)]
 
 
@@ -103,10 +106,11 @@ def _fields(model: type[Any]) -> Iterator[FieldDescription]:
     for base in reversed(model.__mro__):
         meanings |= _meanings(inspect.cleandoc(base.__doc__ or ""))
     if issubclass(model, BaseModel):
-        for name, field in model.model_fields.items():
+        for name, field in sorted(model.model_fields.items(), key=lambda item: item[0] != "kind"):
             default = field.get_default(call_default_factory=True)
             shown = REQUIRED if default is PydanticUndefined else _shown(default)
-            yield FieldDescription(name, _spelled(field.annotation), shown, meanings.get(name, ""))
+            meaning = meanings.get(name, _KIND if name == "kind" else "")
+            yield FieldDescription(name, _spelled(field.annotation), shown, meaning)
         return
     hints = get_type_hints(model)
     for each in dataclasses.fields(model):
