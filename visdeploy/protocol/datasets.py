@@ -15,6 +15,7 @@ from visdeploy.evaluation.annotations import AnnotationSet, Video, read_annotati
 from visdeploy.evaluation.folders import MOTS_CLASSES
 from visdeploy.formats import detect_format
 from visdeploy.formats.davis import frame_files, number_frames, video_folders
+from visdeploy.formats.mots import is_text, text_files
 from visdeploy.video.images import list_folder
 
 Kind = Literal["ytvis", "davis", "mots"]
@@ -177,7 +178,7 @@ def _unique_names(videos: Sequence[Video]) -> Iterator[str]:
 def _from_folders(path: Path, images: Path | None, names: Sequence[str] | None, format: Kind | None) -> Dataset:
     truth: Path | None = path
     kind: Kind = format or "davis"
-    if path.is_file() and not _is_mots_text(path):
+    if path.is_file() and not is_text(path):
         listed = read_names(path)
         names = listed if names is None else [name for name in names if name in listed]
         truth = None
@@ -197,16 +198,11 @@ def _from_folders(path: Path, images: Path | None, names: Sequence[str] | None, 
     return Dataset(kind, root, clips, () if path.is_dir() else (path,), truth)
 
 
-def _is_mots_text(path: Path) -> bool:
-    with path.open("rb") as file:
-        return re.match(rb"\s*(\d+\s+){5}\S", file.read(256)) is not None
-
-
 def _names_in(folder: Path) -> list[str]:
     """Return the names of the videos in a folder of annotations or of images."""
     if folder.is_file():
         return [folder.stem]
-    if texts := sorted(folder.glob("*.txt")):
+    if texts := text_files(folder):
         return [text.stem for text in texts]
     return [each.name for each in video_folders(folder)] or sorted(
         each.name for each in folder.iterdir() if each.is_dir() and each.name[0] != "."
