@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +14,7 @@ from typing import Any, TypeAlias, TypeVar, overload
 
 import numpy as np
 
+from visdeploy.brief import shorten
 from visdeploy.errors import DataError
 from visdeploy.masks import Mask
 from visdeploy.masks.run_length import read_fast
@@ -34,7 +37,7 @@ def read_json(path: Path) -> Any:
         DataError: The file is missing, unreadable or not JSON.
     """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_regular(path))
     except OSError as error:
         raise DataError(
             f"cannot read {path}", seen=error.strerror or str(error), hint="Check the path and its permissions."
@@ -45,6 +48,18 @@ def read_json(path: Path) -> Any:
             seen=str(error)[:120],
             hint="The file is damaged or has another format; write it again.",
         ) from error
+
+
+def read_regular(path: Path) -> bytes:
+    """Return the content of a file. Pipes and devices are refused: reading them could block, or never end.
+
+    Raises:
+        OSError: The path is no file, or cannot be read.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "a pipe or a device")
+    return path.read_bytes()
 
 
 def plain(value: Any) -> Any:
@@ -65,6 +80,12 @@ def finite(value: Any) -> float | None:
 def is_absent(item: Any) -> bool:
     """Return whether an item of a list of masks marks a frame without the object: null, `[]` or `{}`."""
     return item is None or (isinstance(item, list | tuple | Mapping | np.ndarray) and len(item) == 0)
+
+
+def has_no_runs(item: Any) -> bool:
+    """Return whether an item is a run-length encoding without any run, which COCO reads as a mask without pixels."""
+    counts = plain(item.get("counts")) if isinstance(item, Mapping) else None
+    return isinstance(counts, str | bytes | bytearray | list | tuple) and not counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +145,7 @@ class Entry:
             return value
         whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         if not whole or isinstance(value, bool) or not minimum <= value <= maximum:
-            raise self.fail(field, seen=repr(value), expected=expected, hint=hint)
+            raise self.fail(field, seen=shorten(value), expected=expected, hint=hint)
         return int(value)
 
     @overload
@@ -138,14 +159,14 @@ class Entry:
             return value
         found = finite(value)
         if found is None:
-            raise self.fail(field, seen=repr(value), expected="a finite number")
+            raise self.fail(field, seen=shorten(value), expected="a finite number")
         return found
 
     def flag(self, field: str, *, default: bool = False) -> bool:
         """Return a truth value, written as 0 or 1, false or true."""
         value = self.get(field, default)
         if not isinstance(value, int | float) or value not in (0, 1):
-            raise self.fail(field, seen=repr(value), expected="0 or 1")
+            raise self.fail(field, seen=shorten(value), expected="0 or 1")
         return bool(value)
 
     @overload
@@ -156,7 +177,7 @@ class Entry:
         """Return a string."""
         value = self.get(field, default, expected="a string")
         if value is not default and not isinstance(value, str):
-            raise self.fail(field, seen=repr(value), expected="a string")
+            raise self.fail(field, seen=shorten(value), expected="a string")
         return value
 
     def sequence(
@@ -179,7 +200,7 @@ class Entry:
         value = [plain(v) for v in self.sequence(field, default=())]
         found = [finite(v) for v in value] if kind is float else value
         if any(not isinstance(v, kind) or isinstance(v, bool) for v in found):
-            raise self.fail(field, seen=repr(value), expected=f"a list of {kind.__name__}")
+            raise self.fail(field, seen=shorten(value), expected=f"a list of {kind.__name__}")
         return tuple(found)
 
     def entry(self, field: str) -> Entry:
@@ -210,9 +231,7 @@ class Entry:
             hint: Advice for the error about a damaged mask.
         """
         if not isinstance(item, Mapping):
-            raise self.fail(
-                field, seen=repr(item)[:60], expected="a run-length encoding with size and counts", hint=hint
-            )
+            raise self.fail(field, seen=shorten(item), expected="a run-length encoding with size and counts", hint=hint)
         try:
             mask = Mask.from_coco(item)
         except DataError as error:

@@ -22,6 +22,7 @@ class Oddities:
     source: str
     strict: bool = False
     _first: dict[str, str] = field(default_factory=dict)
+    _errors: dict[str, DataError] = field(default_factory=dict)
     _counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, kind: str, where: str, error: DataError) -> None:
@@ -38,7 +39,17 @@ class Oddities:
         if self.strict:
             raise error
         self._first.setdefault(kind, where)
+        self._errors.setdefault(kind, error)
         self._counts[kind] = self._counts.get(kind, 0) + 1
+
+    def refuse_all(self, total: int, *kinds: str) -> None:
+        """Raise the first error of some kinds if all of `total` entries are of these kinds: the file is wrong, not odd.
+
+        Raises:
+            DataError: The error given to `add` for the first entry of these kinds.
+        """
+        if total and sum(self._counts.get(kind, 0) for kind in kinds) == total:
+            raise next(self._errors[kind] for kind in kinds if kind in self._errors)
 
     def report(self, of: int | None = None) -> None:
         """Log one warning with the number of entries of each kind, and the first one.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from visdeploy.brief import shorten
 from visdeploy.errors import DataError
-from visdeploy.json_fields import Entry, is_absent, plain
+from visdeploy.json_fields import Entry, has_no_runs, is_absent, plain
 from visdeploy.masks import Mask
 from visdeploy.masks.polygons import rasterize
 from visdeploy.oddities import Oddities
@@ -32,14 +33,13 @@ def read_segmentation(
     if is_absent(item):
         return None
     if isinstance(item, Mapping):
-        counts = plain(item.get("counts"))
-        if isinstance(counts, str | bytes | list) and not counts:  # no runs: COCO reads a mask without pixels
+        if has_no_runs(item):
             return None
         mask = entry.mask(field, item, height, width, hint=hint)
         return mask if mask.area else None
     polygons = plain(item)
     if not isinstance(polygons, list | tuple):
-        raise entry.fail(field, seen=repr(item)[:60], expected="a run-length encoding or polygons", hint=hint)
+        raise entry.fail(field, seen=shorten(item), expected="a run-length encoding or polygons", hint=hint)
     if len(polygons) == height and all(isinstance(row, list) and len(row) == width for row in polygons):
         dense = f"an array of {height}x{width}"
         raise entry.fail(field, seen=dense, expected="a run-length encoding or polygons", hint=hint)

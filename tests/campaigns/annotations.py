@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tests.campaigns.damage import Rng, change_json, damage_file, deep_json, write_json
 from tests.campaigns.trials import Trial
 from tests.visdeploy.evaluation.builders import ground_truth, perfect
@@ -17,6 +19,7 @@ from tests.visdeploy.formats.results import walkers
 from tests.visdeploy_training.material import CLASSES, coco_set, stemseg_videos, ytvis_set
 from visdeploy import formats
 from visdeploy.evaluation import Report, evaluate
+from visdeploy.masks import Mask
 from visdeploy_training.datasets import read_records
 
 SAME = "under another name"  # fields of other tools must not matter
@@ -224,8 +227,38 @@ def runs(kind: Annotations, rng: Rng, folder: Path, number: int) -> Trial:
     return Trial(f"runs {number % 10}", lambda: evaluate(changed, kind.truth), kind.in_range)
 
 
+def spellings(kind: Annotations, rng: Rng, folder: Path, number: int) -> Trial:
+    """The same ground truth and results as other tools write them, with entries of something that no list has."""
+    changed, results = copy.deepcopy(kind.truth), copy.deepcopy(kind.results)
+    for entry in (*changed["annotations"], *results):
+        entry["segmentations"] = [_respelt(item, int(rng.integers(7))) for item in entry["segmentations"]]
+    for field in ("video_id", "category_id"):
+        changed["annotations"].insert(0, changed["annotations"][0] | {"id": int(rng.integers(900, 10**6)), field: 999})
+    results.append(results[0] | {"category_id": 999, "score": 0.99})
+    results[-1].pop("category_name", None)
+
+    def right(report: Report) -> str:
+        return kind.in_range(report) or ("" if report["ytvis"]["AP"] == kind.score else "another score")
+
+    source = (lambda: results, lambda: iter(results), lambda: tuple(results))[int(rng.integers(3))]
+    return Trial("other spellings", lambda: evaluate(source(), changed), right, good=True)
+
+
+def _respelt(item: Any, way: int) -> Any:
+    """Return a mask in another spelling."""
+    if item is None:
+        return (None, [], {}, None, [], {}, None)[way]
+    mask = Mask.from_coco(item)
+    flat = mask.decode().ravel(order="F")
+    ends = np.flatnonzero(np.diff(flat, append=not flat[-1])) + 1
+    runs = ([0] if flat[0] else []) + [int(v) for v in np.diff(ends, prepend=0)]
+    counts = (item["counts"], mask.counts, bytearray(mask.counts), runs, [float(v) for v in runs], np.array(runs),
+              tuple(runs))[way]  # fmt: skip
+    return {"size": (item["size"], np.array(item["size"]), tuple(item["size"]))[way % 3], "counts": counts}
+
+
 MAKERS = (
-    truth, predictions, every_metric, result_files, training, mots, mots_truth, sidecars, images, tables, texts, runs,
-    training,
+    spellings, truth, predictions, every_metric, result_files, training, mots, mots_truth, sidecars, images, tables,
+    texts, runs, training,
 )  # fmt: skip
 KIND = Annotations()

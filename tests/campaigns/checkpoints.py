@@ -102,9 +102,11 @@ def _damages(kind: Checkpoints) -> tuple[Callable[[Rng, Path], Made], ...]:
     return tuple(damaged(write, n) for write in (ours, zipped, lightning) for n in range(10))
 
 
-def _torch(folder: Path, data: Any, label: str, *, good: bool, tolerance: float = 0.0, zipped: bool = True) -> Made:
+def _torch(
+    folder: Path, data: Any, label: str, *, good: bool, tolerance: float = 0.0, zipped: bool = True, protocol: int = 2
+) -> Made:
     path = folder / "a.pth"
-    torch.save(data, path, _use_new_zipfile_serialization=zipped)
+    torch.save(data, path, _use_new_zipfile_serialization=zipped, pickle_protocol=protocol)
     return path, label, good, tolerance
 
 
@@ -115,20 +117,27 @@ def _pick(state: Mapping[str, Tensor], rng: Rng, *, real: bool = True) -> str:
 
 def prefixes(kind: Checkpoints, rng: Rng, folder: Path) -> Made:
     """Names of wrappers, as DistributedDataParallel, `torch.compile` and their like write them."""
-    prefix = ("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module.")[int(rng.integers(5))]
+    prefix = (
+        *("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module."),
+        *("model.", "model.module.", "_forward_module.model.", "ema_model.", "net."),
+    )[int(rng.integers(10))]
     return _torch(folder, {prefix + k: v for k, v in kind.state.items()}, f"names with {prefix}", good=True)
 
 
 def containers(kind: Checkpoints, rng: Rng, folder: Path) -> Made:
     """The weights inside a dictionary, with what trainers keep beside them."""
-    key = ("model", "state_dict", "model_state_dict", "module", "weights", "model_ema")[int(rng.integers(6))]
+    keys = ("model", "state_dict", "model_state_dict", "module", "weights", "model_ema", "params", "checkpoint")
+    key = keys[int(rng.integers(len(keys)))]
     beside = (
         argparse.Namespace(lr=1e-4, name="r50", nested=argparse.Namespace(a=[1, 2])),
         np.float64(0.5), collections.defaultdict(list, a=[1]), {"optimizer": {"state": {0: torch.zeros(3)}}},
         np.arange(5), None, [], {"a": (1, {2})}, collections.Counter("ab"), collections.OrderedDict(a=1),
     )[int(rng.integers(10))]  # fmt: skip
-    data = {key: kind.state, "beside": beside, "epoch": int(rng.integers(100))}
-    return _torch(folder, data, f"weights in {key!r}", good=True, zipped=bool(rng.integers(2)))
+    weights = {"module": kind.state, "updates": 3} if rng.integers(4) == 0 else kind.state
+    data = {key: weights, "beside": beside, "epoch": int(rng.integers(100))}
+    protocol = int(rng.integers(2, 6))
+    label = f"weights in {key!r}, protocol {protocol}"
+    return _torch(folder, data, label, good=True, zipped=bool(rng.integers(2)), protocol=protocol)
 
 
 def precisions(kind: Checkpoints, rng: Rng, folder: Path) -> Made:
@@ -145,7 +154,7 @@ def arrays(kind: Checkpoints, rng: Rng, folder: Path) -> Made:
     """NumPy arrays in a pickle, as detectron2 writes them."""
     path = folder / "a.pkl"
     data = {"model": {k: v.numpy() for k, v in kind.state.items()}, "__author__": "someone"}
-    path.write_bytes(pickle.dumps(data, protocol=int(rng.integers(2, 5))))
+    path.write_bytes(pickle.dumps(data, protocol=int(rng.integers(2, 6))))
     return path, "arrays in a pickle", True, 0.0
 
 
@@ -159,7 +168,8 @@ def code(kind: Checkpoints, rng: Rng, folder: Path) -> Made:
         path = folder / "a.pkl"
         path.write_bytes(pickle.dumps({"model": {"a": np.zeros(2)}, "x": data["args"]}))
         return path, f"a pickle that calls {call[0].__name__}", False, 0.0
-    return _torch(folder, data, f"calls {call[0].__name__}", good=False, zipped=bool(rng.integers(2)))
+    protocol, zipped = int(rng.integers(2, 6)), bool(rng.integers(2))
+    return _torch(folder, data, f"calls {call[0].__name__}", good=False, zipped=zipped, protocol=protocol)
 
 
 def other_tensors(kind: Checkpoints, rng: Rng, folder: Path) -> Made:
@@ -186,6 +196,33 @@ def other_values(kind: Checkpoints, rng: Rng, folder: Path) -> Made:
     state = {**kind.state, name: kind.state[name].clone()}
     state[name].view(-1)[int(rng.integers(state[name].numel()))] = (float("nan"), float("inf"))[int(rng.integers(2))]
     return _torch(folder, {"model": state}, f"NaN or infinity in {name}", good=False)
+
+
+def exponents(kind: Checkpoints, rng: Rng, folder: Path) -> Made:
+    """One flipped bit, in files without checksums, that makes a weight larger by orders of magnitude."""
+    name = _pick(kind.state, rng)
+    state = {**kind.state, name: kind.state[name].clone()}
+    flat = state[name].view(-1)
+    place = int(rng.integers(flat.numel()))
+    flat[place] = 0.5
+    flat.view(torch.int32)[place] ^= 1 << 30
+    if rng.integers(2):
+        return _torch(folder, {"model": state}, f"a flipped bit in {name}", good=False, zipped=False)
+    save_file(state, folder / "a.safetensors", {"visdeploy": kind.text})
+    return folder / "a.safetensors", f"a flipped bit in {name}", False, 0.0
+
+
+def views(kind: Checkpoints, rng: Rng, folder: Path) -> Made:
+    """Views: of one storage for all weights, transposed, or repeated without end."""
+    choice, zipped = int(rng.integers(3)), bool(rng.integers(2))
+    state: State = dict(kind.state)
+    if choice == 0:
+        state = {k: v.reshape(-1).repeat(2)[: v.numel()].view(v.shape) for k, v in state.items()}
+    elif choice == 1:
+        state = {k: v.transpose(0, -1).contiguous().transpose(0, -1) if v.dim() > 1 else v for k, v in state.items()}
+    else:
+        state[("more", _pick(state, rng))[int(rng.integers(2))]] = torch.zeros(1).expand(10 ** int(rng.integers(9, 15)))
+    return _torch(folder, {"model": state}, f"views ({choice})", good=choice < 2, zipped=zipped)
 
 
 def other_keys(kind: Checkpoints, rng: Rng, folder: Path) -> Made:
@@ -312,7 +349,7 @@ def not_files(kind: Checkpoints, rng: Rng, folder: Path) -> Made:
 
 
 MAKERS = (
-    prefixes, containers, precisions, arrays, code, other_tensors, other_values, other_keys, other_metadata,
-    other_overrides, nested, headers, names_of_files, archives, not_files,
+    prefixes, containers, precisions, arrays, code, other_tensors, other_values, exponents, views, other_keys,
+    other_metadata, other_overrides, nested, headers, names_of_files, archives, not_files,
 )  # fmt: skip
 KIND = Checkpoints()

@@ -3,7 +3,9 @@
 import argparse
 import collections
 import datetime
+import decimal
 import enum
+import fractions
 import os
 import pathlib
 import pickle
@@ -20,6 +22,7 @@ from safetensors.torch import save_file
 from visdeploy.errors import CheckpointError
 from visdeploy_training import convert_checkpoint, create_model, save_checkpoint
 from visdeploy_training.checkpoint_file import from_object, read_tensors
+from visdeploy_training.stand_ins import ALLOWED
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.count": torch.tensor(3)}
 
@@ -46,6 +49,8 @@ BESIDE = {
     "time": [datetime.datetime(2024, 5, 6, 7), datetime.timedelta(days=1), datetime.date(2024, 5, 6)],
     "range, slice and sets": [range(3), slice(1, 2), {1}, frozenset({2})],
     "version": torch.torch_version.TorchVersion("2.1.0"),
+    "numbers of other kinds": [decimal.Decimal("0.1"), fractions.Fraction(1, 3), 1j, bytearray(b"x"), b"y"],
+    "state of a generator": np.random.RandomState(1),
 }
 
 
@@ -55,6 +60,71 @@ def test_harmless_objects_beside_the_weights(tmp_path, name):
     assert same(read_tensors(tmp_path / "a.pth").tensors)
     torch.save({"model": STATE, "beside": BESIDE[name]}, tmp_path / "b.pth", _use_new_zipfile_serialization=False)
     assert same(read_tensors(tmp_path / "b.pth").tensors)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_pickles_of_every_protocol(tmp_path, protocol, zipped):
+    """PyTorch's own safe reader knows protocol 2 only."""
+    options = {"pickle_protocol": protocol, "_use_new_zipfile_serialization": zipped}
+    parameters = {k: torch.nn.Parameter(v, requires_grad=v.is_floating_point()) for k, v in STATE.items()}
+    torch.save({"model": parameters, "beside": list(BESIDE.values())}, tmp_path / "a.pth", **options)
+    assert same(read_tensors(tmp_path / "a.pth").tensors)
+    (tmp_path / "b.pkl").write_bytes(pickle.dumps({"model": {k: v.numpy() for k, v in STATE.items()}}, protocol))
+    assert same(read_tensors(tmp_path / "b.pkl").tensors)
+    weight = np.asfortranarray(STATE["a.weight"].numpy()).astype(">f4")
+    turned = {"a.weight": weight, "a.count": np.array(3)}
+    (tmp_path / "c.pkl").write_bytes(pickle.dumps(turned, protocol))
+    assert same(read_tensors(tmp_path / "c.pkl").tensors)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_no_protocol_runs_code(tmp_path, monkeypatch, protocol, zipped):
+    class Code:
+        def __reduce__(self):
+            return os.mkdir, ("executed",)
+
+    monkeypatch.chdir(tmp_path)
+    options = {"pickle_protocol": protocol, "_use_new_zipfile_serialization": zipped}
+    torch.save({"model": STATE, "args": Code()}, "a.pth", **options)
+    with pytest.raises(CheckpointError, match="more than tensors and plain data"):
+        read_tensors("a.pth")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_pickle_changes_no_class(tmp_path):
+    """The opcode for attributes would otherwise change a stand-in for all files that follow."""
+    opcodes = b"\x80\x02cbuiltins\nlist\nN}X\x05\x00\x00\x00extraK\x01s\x86b."
+    (tmp_path / "a.pkl").write_bytes(opcodes)
+    with pytest.raises(CheckpointError, match="attributes"):
+        read_tensors(tmp_path / "a.pkl")
+    assert not hasattr(ALLOWED["builtins.list"], "extra")
+
+
+@pytest.mark.parametrize("stored", [1, 1000])
+def test_views_that_repeat_their_storage_without_end(tmp_path, stored):
+    torch.save({"model": STATE | {"a.more": torch.zeros(stored, 1).expand(-1, 10**12)}}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"'a\.more'.*repeated"):
+        read_tensors(tmp_path / "a.pth")
+    torch.save({"model": STATE | {"a.more": torch.zeros(stored, 1).expand(-1, 8)}}, tmp_path / "b.pth")
+    assert read_tensors(tmp_path / "b.pth").tensors["a.more"].shape == (stored, 8)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{"ema": {"module": STATE, "updates": 10}}, {"model": None, "ema": {"module": STATE}}, {"params": STATE},
+     {"state_dict": {"model": STATE}}, {"checkpoint": {"state_dict": STATE}}, {"net": STATE, "acc": 93.2, "epoch": 4}],
+)  # fmt: skip
+def test_dictionaries_around_the_weights(data):
+    assert same(from_object(data).tensors)
+
+
+@pytest.mark.parametrize("path", [5, None, ["a.pth"], b"a.pth", "", "a\0b", "a" * 5000, torch.nn.Identity()])
+def test_what_is_no_path(path):
+    for read in (read_tensors, convert_checkpoint):
+        with pytest.raises(CheckpointError, match=r"path of a checkpoint|no such checkpoint"):
+            read(path)
 
 
 def test_the_names_of_older_numpy_versions(tmp_path):

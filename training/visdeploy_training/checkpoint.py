@@ -23,6 +23,7 @@ from visdeploy_training.model import ModelInfo, VISModel
 from visdeploy_training.registry import create_model, get_method
 
 logger = logging.getLogger(__name__)
+_LARGEST = 1e15
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,9 @@ class Checkpoint:
 
 
 def check_finite(state: Mapping[str, Tensor], where: str) -> None:
-    """Raise an error if weights have NaN or infinite values.
+    """Raise an error if weights have NaN, infinite or absurd values.
+
+    A file without checksums, such as safetensors of other tools, shows a flipped bit of an exponent in no other way.
 
     Raises:
         CheckpointError: A tensor has such values; the message names the first.
@@ -118,6 +121,14 @@ def check_finite(state: Mapping[str, Tensor], where: str) -> None:
             f"{where} contains NaN or infinite values",
             seen=f"in {len(bad)} of {len(state)} tensors, first {bad[0]}",
             hint="The training diverged, or the file is damaged; use an earlier checkpoint.",
+        )
+    huge = [k for k, v in state.items() if v.is_floating_point() and v.numel() and float(v.abs().max()) > _LARGEST]
+    if huge:
+        raise CheckpointError(
+            f"{where} contains values that no trained network has",
+            seen=f"up to {float(state[huge[0]].abs().max()):.0e} in {huge[0]}, one of {len(huge)} such tensors",
+            expected=f"at most {_LARGEST:.0e}",
+            hint="The file is damaged; copy or download it again.",
         )
 
 

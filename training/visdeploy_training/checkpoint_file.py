@@ -18,14 +18,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from visdeploy.arguments import check_path
 from visdeploy.errors import CheckpointError
 from visdeploy_training.checkpoint_digest import check_digest
 from visdeploy_training.stand_ins import ALLOWED, NumberArray, read_pickle
 from visdeploy_training.tensor_names import plain_names
+from visdeploy_training.torch_pickles import MAGIC, is_newer, load_newer
 
 logger = logging.getLogger(__name__)
 METADATA_KEY = "visdeploy"
-CONTAINERS = ("model", "state_dict", "model_state_dict", "module", "weights")
+CONTAINERS = (
+    *("model", "state_dict", "model_state_dict", "module", "weights", "checkpoint"),
+    *("model_state", "network", "net", "params"),
+)
 NOTES = ("args", "meta")
 """Entries beside the weights that describe their training: arguments of the program, and mmcv's description."""
 AVERAGED = ("model_ema", "state_dict_ema", "ema_state_dict", "ema_model", "ema")
@@ -34,7 +39,10 @@ DTYPES = frozenset(
     for name in ("float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
 )
 _EXPANSION = 100
-_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+_DEPTH = 3
+"""Dictionaries inside each other around a state dict, such as `{"ema": {"module": ...}}`."""
+_VIEWS = 1 << 28
+"""Bytes that the tensors of a file may have in addition to those that are stored, because views repeat them."""
 _lock = threading.Lock()
 
 
@@ -59,11 +67,15 @@ def read_tensors(path: str | Path) -> TensorFile:
     Raises:
         CheckpointError: The file is missing or damaged, contains code, or contains no tensors.
     """
-    path = Path(path)
+    path = check_path(path, "path of a checkpoint", error=CheckpointError)
     if not path.is_file():
-        raise CheckpointError(f"no such checkpoint: {path}", hint="Check the path.")
-    with path.open("rb") as file:
-        head = file.read(16)
+        seen = "not a file" if path.exists() else ""
+        raise CheckpointError(f"no such checkpoint: {path}", seen=seen, hint="Check the path.")
+    try:
+        with path.open("rb") as file:
+            head = file.read(32)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}", seen=error.strerror or str(error)) from error
     # A safetensors file starts with the length of its JSON, whose bytes can equal the start of a pickle.
     if head[8:9] != b"{" and (head[:2] == b"PK" or head[:1] == b"\x80"):
         if path.suffix.lower() == ".safetensors":
@@ -100,8 +112,12 @@ def _load_pickle(path: Path, head: bytes) -> Any:
     try:
         if head[:2] == b"PK":
             _check_archive(path)
-        elif not head.startswith(_LEGACY):
+        elif MAGIC not in head:
             return read_pickle(path)
+        if is_newer(path, head):
+            with _lock, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return load_newer(path)
         allowed: list[Any] = [(stand_in, name) for name, stand_in in ALLOWED.items()]
         with _lock, warnings.catch_warnings(), torch.serialization.safe_globals(allowed), path.open("rb") as file:
             warnings.simplefilter("ignore")  # about pickle protocols; the error below is more specific
@@ -171,14 +187,14 @@ def from_object(data: Any, *, where: str = "the state dict") -> TensorFile:
     """
     if isinstance(data, Mapping):
         metadata = parse_metadata(data.get(METADATA_KEY), where=where)
-        for key in (*CONTAINERS, *AVERAGED):
-            if isinstance(data.get(key), Mapping):
-                inner = data[key]
-                if key in AVERAGED:
-                    logger.info("%s: the averaged weights under %r are read", where, key)
+        inner = {k: v for k, v in data.items() if k != METADATA_KEY}
+        for _ in range(_DEPTH):
+            key = next((key for key in (*CONTAINERS, *AVERAGED) if isinstance(inner.get(key), Mapping)), None)
+            if key is None:
                 break
-        else:
-            inner = {k: v for k, v in data.items() if k != METADATA_KEY}
+            if key in AVERAGED:
+                logger.info("%s: the averaged weights under %r are read", where, key)
+            inner = inner[key]
         tensors = {str(k): _tensor(v) for k, v in inner.items() if isinstance(k, str | int)}
         if tensors and len(tensors) == len(inner) and all(v is not None for v in tensors.values()):
             notes = {k: data[k] for k in NOTES if k in data}
@@ -208,6 +224,7 @@ def _tensor(value: Any) -> Tensor | None:
 
 def _checked(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """Return the tensors by their plain names, after a check that each is an ordinary array of real numbers."""
+    repeated = 0
     for name, tensor in tensors.items():
         kind = str(tensor.dtype).removeprefix("torch.")
         if tensor.layout != torch.strided or tensor.is_nested:
@@ -215,7 +232,10 @@ def _checked(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
         elif tensor.is_meta:
             kind = f"{kind} without values (meta)"
         elif tensor.dtype in DTYPES:
-            continue
+            repeated += max(0, tensor.numel() * tensor.itemsize - tensor.untyped_storage().nbytes())
+            if repeated <= _VIEWS:
+                continue
+            kind = f"{kind} {tuple(tensor.shape)} of {tensor.untyped_storage().nbytes()} stored bytes, repeated"
         raise CheckpointError(
             f"{where}: tensor {name[:200]!r} is of a kind that no network here has",
             seen=kind,

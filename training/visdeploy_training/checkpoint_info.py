@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from visdeploy.brief import shorten
 from visdeploy.errors import CheckpointError
 from visdeploy_training.model import ModelInfo
 
@@ -30,11 +31,11 @@ def read_info(data: Mapping[str, Any], where: str) -> ModelInfo:
     Raises:
         CheckpointError: A field is missing or has a wrong type, or the format is newer than this version's.
     """
-    version = _field(data, "format", where, "a whole number", lambda v: type(v) is int)
+    version = _field(data, "format", where, "a whole number from 1", lambda v: type(v) is int and v > 0)
     if version > FORMAT:
         raise CheckpointError(
             f"{where} has a newer format",
-            seen=f"format {version}"[:60],
+            seen=f"format {shorten(version)}",
             expected=f"at most {FORMAT}",
             hint="Install a newer version of visdeploy.",
         )
@@ -81,4 +82,4 @@ def _is_value(value: object) -> bool:
 
 def _describe(value: object) -> str:
     """Return a value for a message; of lists and mappings, which may be nested without end, the type alone."""
-    return repr(value)[:100] if _is_scalar(value) else type(value).__name__
+    return shorten(value) if _is_scalar(value) else type(value).__name__

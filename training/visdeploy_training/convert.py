@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from visdeploy.arguments import check_path, check_type
 from visdeploy.errors import CheckpointError
 from visdeploy_training.checkpoint import Checkpoint, check_finite, match_keys, shapes
 from visdeploy_training.checkpoint_file import TensorFile, from_object, read_tensors
@@ -18,10 +19,9 @@ from visdeploy_training.checkpoint_info import read_info
 from visdeploy_training.method import Method, OfficialLayout
 from visdeploy_training.model import ModelInfo, VISModel
 from visdeploy_training.registry import get_method, method_names
+from visdeploy_training.tensor_names import without_common
 
 logger = logging.getLogger(__name__)
-
-LIGHTNING_PREFIX = "model."
 
 
 def convert_checkpoint(
@@ -48,8 +48,14 @@ def convert_checkpoint(
             classes than `classes`, or contains NaN or infinite values or tensors of another kind than weights.
         ConfigError: `method` or `variant` is unknown.
     """
-    where = "the state dict" if isinstance(source, Mapping) else str(source)
-    file = from_object(source, where=where) if isinstance(source, Mapping) else read_tensors(source)
+    for name, given in (("method", method), ("variant", variant)):
+        if given is not None:
+            check_type(given, str, f"{name} of a checkpoint")
+    if isinstance(source, Mapping):
+        where, file = "the state dict", from_object(source)
+    else:
+        path = check_path(source, "path of a checkpoint", error=CheckpointError)
+        where, file = str(path), read_tensors(path)
     if file.metadata:
         info, state, layout = *_own(file, method, variant, where), "visdeploy"
     else:
@@ -62,10 +68,10 @@ def convert_checkpoint(
             )  # fmt: skip
     info = _with_classes(info, classes, where)
     check_finite(state, where)
-    fitting, report = match_keys(shapes(info), state)
-    check_finite(
-        {k: v for k, v in fitting.items() if v.dtype != state[k].dtype}, f"{where}, in the network's precision,"
-    )
+    expected = shapes(info)
+    if not expected.keys() & state.keys():
+        state = next((each for each in without_common(state) if expected.keys() & each.keys()), state)
+    fitting, report = match_keys(expected, state)
     return Checkpoint(fitting, info, report, layout)
 
 
@@ -74,21 +80,31 @@ def _own(file: TensorFile, method: str | None, variant: str | None, where: str) 
     for name, wanted, seen in (("method", method, info.method), ("variant", variant, info.variant)):
         if wanted is not None and wanted != seen:
             raise CheckpointError(f"{where} has another {name}", seen=seen, expected=wanted)
-    return info, _strip(file.tensors, LIGHTNING_PREFIX)
-
-
-def _strip(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    if all(k.startswith(prefix) for k in tensors):
-        return {k.removeprefix(prefix): v for k, v in tensors.items()}
-    return dict(tensors)
+    return info, file.tensors
 
 
 def _foreign(
     file: TensorFile, method: str | None, variant: str | None, where: str
 ) -> tuple[ModelInfo, dict[str, Tensor], str]:
     """Return the info and the renamed tensors of a checkpoint without metadata of visdeploy, and its layout."""
+    methods = [get_method(name) for name in ([method] if method is not None else method_names())]
+    for tensors in (file.tensors, *without_common(file.tensors)):
+        if result := _recognised(replace(file, tensors=tensors), methods, method, variant, where):
+            return result
+    raise CheckpointError(
+        f"{where} has an unknown layout" if method is None else f"{where} is not a checkpoint of {method}",
+        seen=f"{len(file.tensors)} tensors, first {[name[:60] for name in sorted(file.tensors)[:3]]}",
+        expected=f"an official checkpoint of {method or ', '.join(method_names())}, or a checkpoint of visdeploy",
+        hint="For a state dict of visdeploy without metadata, pass method and variant.",
+    )
+
+
+def _recognised(
+    file: TensorFile, methods: Sequence[Method], method: str | None, variant: str | None, where: str
+) -> tuple[ModelInfo, dict[str, Tensor], str] | None:
+    """Return what `_foreign` does; None if the names of the tensors belong to none of the methods."""
     tensors = file.tensors
-    for found in [get_method(method)] if method is not None else map(get_method, method_names()):
+    for found in methods:
         official = found.official
         if official is None:
             continue
@@ -103,12 +119,7 @@ def _foreign(
         if counted is not None and method is not None and variant is not None:
             count = int(counted.shape[0]) - official.spare_rows
             return _placeholder(found, variant, count), dict(tensors), "bare"
-    raise CheckpointError(
-        f"{where} has an unknown layout" if method is None else f"{where} is not a checkpoint of {method}",
-        seen=f"{len(tensors)} tensors, first {sorted(tensors)[:3]}",
-        expected=f"an official checkpoint of {method or ', '.join(method_names())}, or a checkpoint of visdeploy",
-        hint="For a state dict of visdeploy without metadata, pass method and variant.",
-    )
+    return None
 
 
 def _stated(

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from visdeploy import entry_points
+from visdeploy.arguments import check_names, check_type
+from visdeploy.brief import shorten
 from visdeploy.errors import ConfigError, suggestion
 from visdeploy.manifest import ModelSpec
 from visdeploy_training.method import Method
@@ -27,7 +29,7 @@ def get_method(name: str) -> Method:
         ConfigError: There is no such method.
         DependencyError: The entry point of another package cannot be loaded, or is not a method of this name.
     """
-    if name in METHODS:
+    if check_type(name, str, "method") in METHODS:
         return METHODS[name]()
     found: Method | None = entry_points.load(
         entry_points.TRAINING_METHODS,
@@ -37,7 +39,9 @@ def get_method(name: str) -> Method:
     )
     if found is None:
         known = method_names()
-        raise ConfigError("unknown method", seen=repr(name), expected=" or ".join(known), hint=suggestion(name, known))
+        raise ConfigError(
+            "unknown method", seen=shorten(name), expected=" or ".join(known), hint=suggestion(name, known)
+        )
     return found
 
 
@@ -69,10 +73,10 @@ def create_model(
         ConfigError: A name is unknown, or a value is invalid.
     """
     found = get_method(method)
-    if variant not in found.variants:
+    if check_type(variant, str, f"{method}: variant") not in found.variants:
         raise ConfigError(
             f"{method}: unknown variant",
-            seen=repr(variant),
+            seen=shorten(variant),
             expected=" or ".join(found.variants),
             hint=suggestion(variant, found.variants),
         )
@@ -118,7 +122,7 @@ def _class_names(classes: Sequence[str] | None, num_classes: int | None, default
         if count < 1:
             raise ConfigError("wrong number of classes", seen=str(count), expected="at least 1")
         return tuple(f"class_{i}" for i in range(count))
-    names = tuple(classes)
+    names = check_names(classes, "classes")
     if not names or len(set(names)) != len(names):
         raise ConfigError("there are no class names, or they are not distinct", seen=repr(names)[:200])
     if num_classes is not None and num_classes != len(names):

@@ -10,7 +10,7 @@ import pickle
 from argparse import Namespace
 from collections import Counter, OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -105,7 +105,7 @@ _DICTIONARIES = (
 )
 _BUILTINS = (
     *("list", "dict", "tuple", "frozenset", "int", "float", "bool", "str", "slice", "range", "xrange"),
-    *("long", "unicode", "bytes", "object"),
+    *("long", "unicode", "bytes", "object", "set", "bytearray", "complex"),
 )
 _IGNORED = (
     *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _BUILTINS),
@@ -115,6 +115,9 @@ _IGNORED = (
     *(f"numpy.dtypes.{name}DType" for name in _NUMPY_TYPES),
     *(f"numpy.{name.lower()}" for name in _NUMPY_TYPES),
     *("collections.deque", "types.SimpleNamespace", "numpy.bool_", "numpy.str_", "numpy.random.__RandomState_ctor"),
+    *("decimal.Decimal", "fractions.Fraction", "uuid.UUID", "collections.UserDict", "collections.UserList"),
+    *(f"numpy.random._pickle.__{name}_ctor" for name in ("randomstate", "generator", "bit_generator")),
+    *("numpy.random._mt19937.MT19937", "numpy.random._pcg64.PCG64"),
     *("mmengine.logging.history_buffer.HistoryBuffer", "torch.torch_version.TorchVersion"),
 )
 ALLOWED: dict[str, Any] = {
@@ -129,16 +132,30 @@ ALLOWED: dict[str, Any] = {
 """Map from the names of the allow-list to their stand-ins."""
 
 
+def _frombuffer(data: Any, kind: Any, shape: Any, order: Any = "C") -> NumberArray:
+    """Stand in for the constructor of NumPy arrays in protocol 5."""
+    found = NumberArray()
+    if isinstance(data, bytes | bytearray):
+        found.__setstate__((1, shape, kind, order == "F", bytes(data)))
+    return found
+
+
 def _bytes(text: Any = "", encoding: Any = "") -> bytes:
     """Stand in for `_codecs.encode`, with which old pickles store bytes."""
     return text.encode("latin-1") if isinstance(text, str) else b""
 
 
-class _Reader(pickle.Unpickler):
-    """Unpickler that knows only the allow-list."""
+class Reader(pickle._Unpickler):
+    """Unpickler that knows only the allow-list.
 
-    _own = ALLOWED | {
+    It is Python's own implementation in Python, so that attributes can be refused for anything but the stand-ins: with
+    them, a file could change functions and classes for all that follows.
+    """
+
+    names = ALLOWED | {
         "_codecs.encode": _bytes,
+        "numpy.core.numeric._frombuffer": _frombuffer,
+        "numpy._core.numeric._frombuffer": _frombuffer,
         "collections.OrderedDict": OrderedDict,
         "collections.Counter": Counter,
     }
@@ -146,9 +163,17 @@ class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Return the stand-in for a name; nothing is imported."""
         try:
-            return self._own[f"{module}.{name}"]
+            return self.names[f"{module}.{name}"]
         except KeyError:
             raise pickle.UnpicklingError(f"Unsupported global: GLOBAL {module}.{name}") from None
+
+    def _build(self) -> None:
+        target = self.stack[-2]  # type: ignore[attr-defined]
+        if not isinstance(target, Ignored | NumberType | NumberArray | Namespace | OrderedDict | Counter):
+            raise pickle.UnpicklingError(f"Unsupported attributes: GLOBAL {type(target).__name__}")
+        self.load_build()  # type: ignore[attr-defined]
+
+    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: _build}
 
 
 def read_pickle(path: Path) -> Any:
@@ -158,4 +183,4 @@ def read_pickle(path: Path) -> Any:
         UnpicklingError: It names something that is not on the allow-list. Damaged files raise other exceptions, too.
     """
     with path.open("rb") as file:
-        return _Reader(file, encoding="latin-1").load()
+        return Reader(file, encoding="latin-1").load()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 from visdeploy.errors import CheckpointError
@@ -11,6 +11,17 @@ WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """Modules that PyTorch inserts anywhere in a network without changing its weights."""
 _PARALLEL, _COUNTER = "module.", "n_averaged"
 _Value = TypeVar("_Value")
+
+
+def without_common(tensors: Mapping[str, _Value]) -> Iterator[dict[str, _Value]]:
+    """Yield the tensors without the first part of their names, such as Lightning's `model.`, while all have the same.
+
+    This is for names that mean nothing otherwise: weights of a single module have a common part, too.
+    """
+    named = dict(tensors)
+    while named and len({name.partition(".")[0] for name in named}) == 1 and all("." in name for name in named):
+        named = {name.partition(".")[2]: value for name, value in named.items()}
+        yield named
 
 
 def plain_names(tensors: Mapping[str, _Value], where: str) -> dict[str, _Value]:

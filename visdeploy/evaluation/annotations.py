@@ -16,6 +16,9 @@ from visdeploy.masks import Mask
 from visdeploy.oddities import Oddities
 from visdeploy.segmentations import read_segmentation
 
+UNKNOWN_VIDEO = "objects of videos that the file lacks, left out"
+UNKNOWN_CATEGORY = "objects of categories that the file lacks, left out"
+
 
 @dataclass(frozen=True, slots=True)
 class Category:
@@ -187,13 +190,15 @@ def read_annotations(
     """Read YouTube-VIS ground truth.
 
     Masks may be compressed or uncompressed run-length encodings, or lists of polygons. Null or an empty list marks a
-    frame without the object, and so does a mask without pixels; a warning gives the number of these.
+    frame without the object, and so does a mask without pixels; a warning gives the number of these. Objects of videos
+    and categories that the file does not list are left out, with a warning.
 
     Args:
         source: Path of the JSON file, or its content.
         require_annotations: Whether a file without objects is an error. In the published validation and test lists
             the field `annotations` is `null` or missing.
-        strict: Refuse masks without pixels, and polygons of fewer than three points.
+        strict: Refuse masks without pixels, polygons of fewer than three points, and objects of videos or categories
+            that the file lacks.
         first_id: Smallest id of an object. The reference evaluator never matches an object with id 0.
 
     Raises:
@@ -220,7 +225,9 @@ def read_annotations(
         by_id = {video.id: video for video in videos}
         known = {category.id for category in categories}
         odd = Oddities(root.where, strict)
-        annotations = [_annotation(entry, by_id, known, odd, first_id) for entry in root.entries("annotations")]
+        entries = [_annotation(entry, by_id, known, odd, first_id) for entry in root.entries("annotations")]
+        odd.refuse_all(len(entries), UNKNOWN_VIDEO, UNKNOWN_CATEGORY)
+        annotations = [each for each in entries if each is not None]
         odd.report()
     return AnnotationSet(
         source=root.where,
@@ -278,19 +285,26 @@ def _video(entry: Entry) -> Video:
 
 def _annotation(
     entry: Entry, videos: Mapping[int, Video], categories: set[int], odd: Oddities, first_id: int
-) -> Annotation:
+) -> Annotation | None:
+    """Return an object, or None for one of an unknown video or class, which the reference evaluator never looks up."""
     hint = "The reference evaluator reads id 0 as 'not matched'; number from 1."
     number = entry.integer("id", minimum=first_id, hint=hint)
     video_id = entry.integer("video_id")
     if video_id not in videos:
-        raise entry.fail("video_id", seen=video_id, expected="the id of an entry in videos")
+        error = entry.fail("video_id", seen=video_id, expected="the id of an entry in videos")
+        odd.add(UNKNOWN_VIDEO, entry.where, error)
+        return None
     category_id = entry.integer("category_id")
     if category_id not in categories:
-        raise entry.fail(
-            "category_id", seen=f"{category_id}, an unknown category", expected=f"one of {sorted(categories)}"
-        )
+        odd.add(UNKNOWN_CATEGORY, entry.where, unknown_category(entry, category_id, categories))
+        return None
     masks = _masks(entry, videos[video_id], odd)
     return Annotation(number, video_id, category_id, masks, _areas(entry, masks), entry.flag("iscrowd"))
+
+
+def unknown_category(entry: Entry, category_id: int, known: set[int]) -> DataError:
+    """Return the error about an object whose category the file does not list."""
+    return entry.fail("category_id", seen=f"{category_id}, an unknown category", expected=f"one of {sorted(known)}")
 
 
 def _masks(entry: Entry, video: Video, odd: Oddities) -> tuple[Mask | None, ...]:
@@ -320,6 +334,6 @@ def _areas(entry: Entry, masks: tuple[Mask | None, ...]) -> tuple[float, ...]:
     for frame, area in enumerate(entry.sequence("areas", length=len(masks))):
         found = 0.0 if area is None else finite(plain(area))
         if found is None or found < 0:
-            raise entry.fail(f"areas[{frame}]", seen=repr(area), expected="null or a non-negative number")
+            raise entry.fail(f"areas[{frame}]", seen=shorten(area), expected="null or a non-negative number")
         areas.append(found)
     return tuple(areas)

@@ -12,13 +12,14 @@ from visdeploy.brief import brief, counted, shorten
 from visdeploy.errors import DataError
 from visdeploy.evaluation.annotations import AnnotationSet, Video
 from visdeploy.evaluation.matching import Matcher, UnknownCategoryError, result_entries
-from visdeploy.json_fields import Entry, read_json
+from visdeploy.json_fields import Entry, has_no_runs, read_json
 from visdeploy.masks import Mask
 from visdeploy.oddities import Oddities
 from visdeploy.results import Track, VideoResult
 
 PredictionSource = str | Path | Iterable[Mapping[str, Any]] | Iterable[VideoResult] | VideoResult
 
+_NO_RUNS = "masks without runs, read as absent"
 _UNKNOWN = "results of classes that the ground truth lacks, left out"
 
 
@@ -64,7 +65,7 @@ def read_predictions(
             result entries, or `VideoResult`s.
         truth: The ground truth; videos, classes, frame counts and sizes must agree with it.
         video_ids: Map from the name of a result to the video id, for results not named after the frame folder.
-        strict: Refuse results of classes that the ground truth lacks.
+        strict: Refuse results of classes that the ground truth lacks, and masks without runs.
 
     Raises:
         DataError: A file cannot be read, or an entry is malformed or does not match the ground truth.
@@ -96,7 +97,7 @@ def _read(source: PredictionSource, matcher: Matcher, odd: Oddities) -> list[Pre
 def _from_path(path: Path, matcher: Matcher, odd: Oddities) -> list[Prediction | None]:
     if not path.is_dir():
         return _from_entries(str(path), read_json(path), matcher, odd)
-    files = sorted(path.glob("*.json"))
+    files = sorted(p for p in path.glob("*.json") if not p.name.startswith("."))
     if not files:
         raise DataError(f"no results in {path}", seen="no *.json", hint="Give a folder of YouTube-VIS result files.")
     return [found for file in files for found in _from_entries(str(file), read_json(file), matcher, odd)]
@@ -113,7 +114,14 @@ def _from_entry(entry: Entry, matcher: Matcher, odd: Oddities) -> Prediction | N
     except UnknownCategoryError as error:
         odd.add(_UNKNOWN, entry.where, error)
         return None
-    masks = entry.masks("segmentations", length=video.length, height=video.height, width=video.width)
+
+    def read(field: str, item: Any) -> Mask | None:
+        if has_no_runs(item):
+            odd.add(_NO_RUNS, entry.where, entry.fail(field, seen="no runs", expected="runs of the frame, or null"))
+            return None
+        return entry.mask(field, item, video.height, video.width, hint="Write null where the object is absent.")
+
+    masks = entry.masks("segmentations", length=video.length, height=video.height, width=video.width, read=read)
     return Prediction(video.id, category_id, entry.number("score"), masks)
 
 

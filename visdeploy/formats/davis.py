@@ -152,26 +152,32 @@ def video_folders(path: Path) -> list[Path]:
 
 
 def _is_video(folder: Path) -> bool:
-    return (folder / _SIDECAR).is_file() or any(folder.glob("*.png"))
+    return not folder.name.startswith(".") and ((folder / _SIDECAR).is_file() or bool(_images(folder)))
+
+
+def _images(folder: Path) -> list[Path]:
+    """Return the PNGs in a folder, without hidden files such as macOS's `._00000.png`."""
+    return [p for p in folder.iterdir() if p.suffix.lower() == ".png" and not p.name.startswith(".") and p.is_file()]
 
 
 def frame_files(folder: Path) -> dict[int, Path]:
     """Return a map from frame number to PNG, in ascending order, see `number_frames`."""
-    return number_frames(sorted(folder.glob("*.png"), key=lambda p: (len(p.stem), p.stem)))
+    return number_frames(sorted(_images(folder), key=lambda p: (len(p.stem), p.stem)))
 
 
 def number_frames(files: Sequence[Path]) -> dict[int, Path]:
     """Return a map from frame number to file, in ascending order.
 
-    The number is the one at the end of the file name. If a name has none, or a text before the number that differs from
-    that of the other names, or a number too large for a frame (such as a time), the frames are numbered in order.
+    The number is the last one in the file name. If a name has none, or a text before or after the number that differs
+    from that of the other names, or a number too large for a frame (such as a time), the frames are numbered in order.
 
     Raises:
         DataError: Two files have the same number.
     """
-    parts = [part for part in (re.fullmatch(r"(.*?)([0-9]+)", file.stem) for file in files) if part]
-    numbers = [int(part[2]) for part in parts]
-    if len(parts) < len(files) or len({part[1] for part in parts}) > 1 or max(numbers, default=0) > _LAST_FRAME:
+    parts = [part for part in (re.fullmatch(r"(.*?)([0-9]+)([^0-9]*)", file.stem) for file in files) if part]
+    numbers = [int(part[2]) if len(part[2]) < 20 else _LAST_FRAME + 1 for part in parts]
+    around = {(part[1], part[3]) for part in parts}
+    if len(parts) < len(files) or len(around) > 1 or max(numbers, default=0) > _LAST_FRAME:
         return dict(enumerate(files))
     found: dict[int, Path] = {}
     for number, file in sorted(zip(numbers, files, strict=True)):

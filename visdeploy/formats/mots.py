@@ -9,6 +9,8 @@ where masks overlap, it goes to the higher score, and the number of reassigned p
 
 from __future__ import annotations
 
+import codecs
+import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -31,7 +33,7 @@ from visdeploy.formats.mots_numbering import (
 )
 from visdeploy.formats.overlaps import without_overlaps
 from visdeploy.formats.sidecar import paths_by_name, read_sidecar, sidecar_text
-from visdeploy.json_fields import Entry
+from visdeploy.json_fields import Entry, read_regular
 from visdeploy.masks.combining import union
 from visdeploy.outputs import Output
 from visdeploy.results import Track, VideoResult
@@ -157,7 +159,7 @@ def load(
         classes = CHALLENGE_CLASSES
     classes = None if classes is None else check_names(classes, "classes of MOTS")
     sizes = _check_videos(videos)
-    files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
+    files = text_files(path) if path.is_dir() else [path]
     if not files:
         raise DataError(f"{path} contains no MOTS results", expected=".txt files")
     starts: list[int] = []
@@ -165,6 +167,17 @@ def load(
     if chosen is None:
         announce_start(str(path), starts)
     return found
+
+
+def text_files(folder: Path) -> list[Path]:
+    """Return the text files in a folder in order of their names, without hidden ones such as macOS's `._0002.txt`."""
+    return sorted(p for p in folder.glob("*.txt") if not p.name.startswith(".") and p.is_file())
+
+
+def is_text(file: Path) -> bool:
+    """Return whether a file starts like MOTS text."""
+    with file.open("rb") as content:
+        return re.match(rb"(\xef\xbb\xbf)?\s*(\d+\s+){5}\S", content.read(256)) is not None
 
 
 def _check_videos(videos: Any) -> dict[str, tuple[int, int, int]]:
@@ -217,7 +230,7 @@ def _read(
 
 def _read_text(file: Path) -> list[str]:
     try:
-        return file.read_text(encoding="ascii").splitlines()
+        return read_regular(file).removeprefix(codecs.BOM_UTF8).decode("ascii").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} is not a MOTS text file", seen=str(error)[:120], expected="ASCII lines") from error
 
@@ -277,5 +290,7 @@ def _foreign(file: Path, lines: Sequence[Entry], classes: Sequence[str] | None, 
         if number not in objects:
             objects[number] = len(result.tracks)
             result.tracks.append(Track(number, kind - 1, 1.0))
+        elif (label := result.tracks[objects[number]].label) != kind - 1:
+            raise line.fail("class", seen=f"{kind} of object {number}", expected=f"{label + 1}, as in earlier lines")
     _add_masks(result, objects, lines, start, repeated=IGNORE_CLASS * _PER_CLASS)
     return result

@@ -24,12 +24,14 @@ from visdeploy.formats.common import (
     track_head,
     video_head,
 )
-from visdeploy.json_fields import Entry
+from visdeploy.json_fields import Entry, read_regular
 from visdeploy.optional import require
 from visdeploy.outputs import Output
 from visdeploy.results import Track, VideoResult
 
 _KEY = b"visdeploy"
+_ALWAYS, _RATIO = 1 << 28, 100
+"""Bytes that the columns may take: so many in any case, or a multiple of the size of the file."""
 _NEEDED = ("video", "frame", "track_id", "label", "score", "height", "width", "counts")
 
 
@@ -64,9 +66,10 @@ def load(path: Path) -> list[VideoResult]:
     """Read a table. In tables of other tools, only the columns for times, names and boxes may be missing."""
     arrow = _pyarrow()
     try:
-        with path.open("rb") as file:
-            table = arrow.parquet.read_table(file)
-    except (OSError, arrow.ArrowException) as error:
+        content = arrow.BufferReader(read_regular(path))
+        _check_size(arrow.parquet.read_metadata(content), content.size())
+        table = arrow.parquet.read_table(content)
+    except (OSError, ValueError, arrow.ArrowException) as error:
         raise DataError(f"{path} is not a readable Parquet file", seen=str(error)[:120]) from error
     missing = [c for c in _NEEDED if c not in table.column_names]
     if missing:
@@ -80,6 +83,17 @@ def load(path: Path) -> list[VideoResult]:
     for video in videos.values():
         video.tracks = sorted_tracks(video.tracks)
     return list(videos.values())
+
+
+def _check_size(metadata: Any, size: int) -> None:
+    """Raise a `ValueError` for a table that takes far more memory than its file, because equal values are stored once.
+
+    Each mask takes a byte at least, and no two are equal for long.
+    """
+    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+    expanded = sum(group.total_byte_size for group in groups)
+    if metadata.num_rows > size or expanded > max(_ALWAYS, _RATIO * size):
+        raise ValueError(f"{metadata.num_rows} rows, {expanded} B of columns in a file of {size} B")
 
 
 def _heads(text: bytes, path: Path) -> dict[str, VideoResult]:

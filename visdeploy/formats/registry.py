@@ -96,7 +96,7 @@ def detect_format(path: str | Path) -> str:
     """
     path = check_path(path, "path of a result")
     if path.is_dir():
-        return "mots" if any(path.glob("*.txt")) and not any(path.glob("*.png")) else "davis"
+        return "mots" if _holds_mots(path) else "davis"
     name = path.name.lower()
     for entry in FORMATS.values():
         if name.endswith(entry.endings) and entry.endings:
@@ -108,6 +108,15 @@ def detect_format(path: str | Path) -> str:
     raise ConfigError(f"cannot tell the format of {path}", seen=f"ending {path.suffix!r}",
                       expected=f"{endings}, or a folder (davis)",
                       hint="State the format: --format, in Python format=...")  # fmt: skip
+
+
+def _holds_mots(folder: Path) -> bool:
+    """Return whether a folder holds MOTS text, rather than PNGs with a list of names beside them."""
+    from visdeploy.formats.davis import video_folders
+    from visdeploy.formats.mots import is_text, text_files
+
+    texts = text_files(folder)
+    return bool(texts) and (not (videos := video_folders(folder)) or (videos != [folder] and any(map(is_text, texts))))
 
 
 def save(

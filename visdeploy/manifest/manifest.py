@@ -128,6 +128,8 @@ class GraphSpec(Strict):
     @model_validator(mode="after")
     def _bounded(self) -> GraphSpec:
         made, sides = self.preprocessing, self.frames.shape[2:]
+        if unknown := [side for side in sides if isinstance(side, str) and side not in self.dims]:
+            raise ValueError(f"dims: no range of {unknown[0]!r}, a size of {self.frames.name!r}")
         ranges = [Dim(minimum=s, typical=s, maximum=s) if isinstance(s, int) else self.dims[s] for s in sides]
         if made.resize == "exact":
             given = [made.padded(made.height), made.padded(made.width)]

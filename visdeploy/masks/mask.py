@@ -112,7 +112,7 @@ class Mask:
     def from_coco(cls, rle: Mapping[str, Any]) -> Mask:
         """Read a COCO encoding `{"size": [h, w], "counts": str | bytes | list[int]}` and check it.
 
-        NumPy arrays and numbers are accepted in place of lists and integers.
+        NumPy arrays and numbers are accepted in place of lists and integers, and so are whole floats.
 
         Raises:
             DataError: The entry is malformed, or its runs do not cover exactly `h * w` pixels.
@@ -129,8 +129,11 @@ class Mask:
             ) from error
         if height < 1 or width < 1:
             raise DataError("malformed run-length mask", seen=f"size {height}x{width}", expected="at least 1x1")
-        if isinstance(counts, Sequence | np.ndarray) and not isinstance(counts, str | bytes):
+        if isinstance(counts, bytes | bytearray):  # also NumPy's
+            counts = bytes(counts)
+        elif isinstance(counts, Sequence | np.ndarray) and not isinstance(counts, str):
             counts = [c.item() if isinstance(c, np.generic) else c for c in as_tuple(counts) or (None,)]
+            counts = [int(c) if isinstance(c, float) and c.is_integer() else c for c in counts]
             counts = cls._compress(counts, height, width, coco)
         elif isinstance(counts, str):
             counts = counts.encode("ascii", errors="replace")

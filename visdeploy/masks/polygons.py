@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visdeploy.arguments import check_number
+from visdeploy.brief import shorten
 from visdeploy.errors import DataError
 from visdeploy.masks.mask import Mask
 
@@ -33,9 +34,9 @@ def rasterize(polygons: Sequence[Any], height: int, width: int) -> tuple[Mask | 
     """
     from pycocotools import mask as coco
 
-    parts = [part.tolist() if hasattr(part, "tolist") else part for part in polygons]
+    parts = [part.tolist() if isinstance(part, np.ndarray) else part for part in polygons]
     if not all(isinstance(part, list | tuple) and all(map(_is_coordinate, part)) for part in parts):
-        raise DataError("malformed polygons", seen=repr(polygons)[:60], expected="polygons of x, y, in pixels")
+        raise DataError("malformed polygons", seen=shorten(polygons), expected="polygons of x, y, in pixels")
     good = [[float(v) for v in part] for part in parts if len(part) >= 6 and len(part) % 2 == 0]
     if not good:
         return None, len(parts)
@@ -44,7 +45,8 @@ def rasterize(polygons: Sequence[Any], height: int, width: int) -> tuple[Mask | 
 
 
 def _is_coordinate(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _FARTHEST
+    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    return number and bool(abs(value) <= _FARTHEST)
 
 
 def outlines(mask: Mask, tolerance: float = 0.0) -> list[npt.NDArray[np.int32]]:

@@ -57,11 +57,13 @@ def _is_size(size: Any, height: int, width: int) -> bool:
 def _compressed(counts: list[Any], height: int, width: int) -> Mask | None:
     from pycocotools import mask as coco
 
-    try:
-        runs = np.array(counts)
-    except (ValueError, OverflowError):
+    if set(map(type, counts)) != {int}:  # NumPy would descend into lists of lists
         return None
-    if runs.dtype != np.int64 or runs.ndim != 1 or runs.min() < 0 or runs.sum() != height * width:
+    try:
+        runs = np.array(counts, np.int64)
+    except OverflowError:
+        return None
+    if runs.min() < 0 or runs.sum() != height * width:
         return None
     rle = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     return Mask(height, width, bytes(rle["counts"]))

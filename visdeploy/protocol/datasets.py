@@ -16,6 +16,7 @@ from visdeploy.evaluation.annotations import AnnotationSet, Video, read_annotati
 from visdeploy.evaluation.folders import MOTS_CLASSES, find_videos
 from visdeploy.formats import detect_format
 from visdeploy.formats.davis import frame_files, number_frames, video_folders
+from visdeploy.formats.mots import is_text, text_files
 from visdeploy.formats.mots_numbering import DEFAULT, NUMBERINGS, numbering_of
 from visdeploy.video.images import list_folder, size_as_shown
 
@@ -205,7 +206,7 @@ def _unique_names(videos: Sequence[Video]) -> Iterator[str]:
 def _from_folders(path: Path, images: Path | None, names: Sequence[str] | None, format: Kind | None) -> Dataset:
     truth: Path | None = path
     kind: Kind = format or "davis"
-    if path.is_file() and not _is_mots_text(path):
+    if path.is_file() and not is_text(path):
         listed = read_names(path)
         names = listed if names is None else [name for name in names if name in listed]
         truth = None
@@ -242,16 +243,11 @@ def _check_no_annotations(path: Path) -> None:
         raise ConfigError(f"the images of {path} are unknown", seen=seen, hint="Pass --images DIR.")
 
 
-def _is_mots_text(path: Path) -> bool:
-    with path.open("rb") as file:
-        return re.match(rb"\s*(\d+\s+){5}\S", file.read(256)) is not None
-
-
 def _names_in(folder: Path) -> list[str]:
     """Return the names of the videos in a folder of annotations, or that of a text file."""
     if folder.is_file():
         return [folder.stem]
-    if texts := sorted(folder.glob("*.txt")):
+    if texts := text_files(folder):
         return [text.stem for text in texts]
     return [each.name for each in video_folders(folder)] or _folders_in(folder)
 

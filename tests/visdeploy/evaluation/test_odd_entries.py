@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 
 import numpy as np
 import pytest
@@ -31,6 +32,14 @@ def found(**more):
     return prediction(1, 1, 0.9, [BOX] * 4 + [None]) | more
 
 
+RUNS = [205, 15] + [25, 15] * 14 + [1620]  # BOX
+
+
+def crowded(**change):
+    """Return the cat, after an object of something that the file does not list."""
+    return truth() | {"annotations": [annotation(2, 1, 1, [BOX] * 5) | change, *truth()["annotations"]]}
+
+
 VARIANTS = {
     "null": (truth(None), 0),
     "empty list": (truth([]), 0),
@@ -48,6 +57,12 @@ VARIANTS = {
     "no crowd": (truth(iscrowd=False), 0),
     "crowd is null": (truth(iscrowd=None), 0),
     "areas of absent frames": (truth(areas=[225.0, np.float32(225), 225, None, 0]), 0),
+    "whole floats as runs": (truth({"size": [HEIGHT, WIDTH], "counts": [float(run) for run in RUNS]}, None), 0),
+    "bytes of NumPy": (truth(BOX | {"counts": np.bytes_(BOX["counts"].encode())}, None), 0),
+    "bytearray": (truth(BOX | {"counts": bytearray(BOX["counts"].encode())}, None), 0),
+    "polygons of NumPy numbers": (truth([[np.float32(v) for v in POLYGON[0]]], None), 0),
+    "object of an unknown video": (crowded(video_id=9), 1),
+    "object of an unknown category": (crowded(category_id=2), 1),
     "NumPy ids": (truth(id=np.int64(1), video_id=np.int32(1), category_id=np.uint8(1), iscrowd=np.int64(0)), 0),
 }
 
@@ -62,10 +77,47 @@ def test_the_same_object_in_other_spellings(data, odd, caplog):
     assert evaluate([found()], truth(), metrics=ALL) == report
     if odd:
         assert "annotations[0]" in caplog.text
-        with pytest.raises(DataError, match=r"annotations\[0\].*segmentations\[\d\]"):
+        with pytest.raises(DataError, match=r"annotations\[0\].*(segmentations\[\d\]|_id')"):
             evaluate([found()], data, strict=True)
     else:
         assert evaluate([found()], data, metrics=ALL, strict=True) == report
+
+
+@pytest.mark.parametrize("change", [{"video_id": 9}, {"category_id": 9}])
+def test_a_file_without_any_object_of_its_lists_is_refused(change):
+    with pytest.raises(DataError, match=r"annotations\[0\].*_id'.*9"):
+        read_annotations(truth(**change))
+
+
+@pytest.mark.parametrize("counts", ["", [], b""])
+def test_results_without_runs_are_absent(caplog, counts):
+    entry = found()
+    entry["segmentations"][4] = BOX | {"counts": counts}
+    assert evaluate([entry], truth())["AP"] == pytest.approx(1)
+    assert "masks without runs, read as absent: 1" in caplog.text
+    with pytest.raises(DataError, match=r"segmentations\[4\]"):
+        evaluate([entry], truth(), strict=True)
+
+
+def test_errors_about_endless_lists_take_bounded_time():
+    endless: list = []
+    for _ in range(60):
+        endless = [endless, endless]
+    for data in (truth(endless), truth(id=endless), truth(iscrowd=endless), truth(areas=[endless] * 5),
+                 truth(BOX | {"counts": endless})):  # fmt: skip
+        with pytest.raises(DataError):
+            evaluate([found()], data)
+    for change in ({"score": endless}, {"category_name": endless}, {"video_id": endless}):
+        with pytest.raises(DataError):
+            evaluate([found(**change)], truth())
+
+
+@pytest.mark.parametrize("name", ["truth.json", "truth.txt"])
+def test_pipes_are_refused(tmp_path, name):
+    """Reading one would wait for a writer."""
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match="pipe"):
+        evaluate([found()], tmp_path / name)
 
 
 def test_odd_entries_are_reported_once_with_their_number(caplog):

@@ -54,6 +54,7 @@ def test_the_tensors_by_their_roles():
         (changed("inputs", shape=[2, 3, "height", "width"]), r"contradicts the window: expected \[1 or a symbol"),
         (changed("inputs", shape=[1, 3, "height"]), "contradicts the window"),
         (changed("outputs", shape=["unheard"]), "dims: no range of 'unheard', a size of 'scores'"),
+        (changed("inputs", shape=[1, 3, "unheard", "width"]), "dims: no range of 'unheard', a size of 'frame'"),
         (changed("state", shape=["slots", 3, 24]), "dims: no range of 'slots', a size of 'mem'"),
         (
             {"dims": fields()["dims"] | {"z": {"minimum": 1, "typical": 1, "maximum": 1}}},

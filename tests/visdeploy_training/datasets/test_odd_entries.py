@@ -47,6 +47,22 @@ def test_images(tmp_path, caplog, change, objects, odd):
         assert len(read_records(path, images, **options, strict=True)[0].instances) == objects
 
 
+@pytest.mark.parametrize("layout", ["coco", "ytvis"])
+@pytest.mark.parametrize("change", [{"image_id": 99, "video_id": 99}, {"category_id": 99}], ids=["image", "category"])
+def test_objects_of_something_that_the_file_lacks(tmp_path, caplog, layout, change):
+    path, images = (coco_set if layout == "coco" else ytvis_set)(tmp_path)
+    options = {"layout": layout, "classes": CLASSES}
+    before = sum(len(record.instances) for record in read_records(path, images, **options))
+    edit_json(path, lambda d: d["annotations"].append(d["annotations"][0] | {"id": 77} | change))
+    assert sum(len(record.instances) for record in read_records(path, images, **options)) == before
+    assert "that the file lacks, left out: 1" in caplog.text
+    with pytest.raises(DataError, match=r"annotations\[\d+\].*_id'"):
+        read_records(path, images, **options, strict=True)
+    edit_json(path, lambda d: [entry.update(change) for entry in d["annotations"]])
+    with pytest.raises(DataError, match=r"annotations\[0\].*_id'"):
+        read_records(path, images, **options)
+
+
 def test_images_are_reported_once(tmp_path, caplog):
     path, images = coco_set(tmp_path)
     edit_json(path, lambda d: [entry.update(segmentation=[]) for entry in d["annotations"][1:]])

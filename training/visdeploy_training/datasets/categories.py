@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+from visdeploy.arguments import check_names
+from visdeploy.brief import shorten
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.evaluation import Category
 from visdeploy_training.datasets.category_names import COCO, check_own_map, check_public_map
@@ -75,9 +77,11 @@ def class_list(classes: str | Sequence[str]) -> tuple[str, ...]:
         ConfigError: The name is unknown.
     """
     if not isinstance(classes, str):
-        return tuple(classes)
+        return check_names(classes, "classes")
     if classes not in CLASS_LISTS:
-        raise ConfigError("unknown class list", seen=repr(classes), expected=f"a list, or one of {sorted(CLASS_LISTS)}")
+        raise ConfigError(
+            "unknown class list", seen=shorten(classes), expected=f"a list, or one of {sorted(CLASS_LISTS)}"
+        )
     return CLASS_LISTS[classes]
 
 

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 
 from visdeploy.errors import ConfigError, DataError
 from visdeploy.evaluation import Category, read_annotations
+from visdeploy.evaluation.annotations import UNKNOWN_CATEGORY, unknown_category
 from visdeploy.json_fields import Entry, read_json
 from visdeploy.oddities import Oddities
 from visdeploy.segmentations import read_segmentation
@@ -20,6 +21,7 @@ from visdeploy_training.datasets.records import ClipRecord, InstanceRecord
 from visdeploy_training.datasets.stemseg import read_stemseg
 
 Layout: TypeAlias = Literal["ytvis", "coco", "stemseg"]
+_UNKNOWN_IMAGE = "objects of images that the file lacks, left out"
 _EMPTY = "objects without pixels, left out"
 
 
@@ -46,8 +48,8 @@ def read_records(
         licenses: Keep only images with these licence ids (COCO).
         only: Keep only videos with these folder names, or images with these ids (`stemseg`: sequence ids, image paths).
         sizes: Table of image sizes, see `read_stemseg`.
-        strict: Refuse objects and masks without pixels, and polygons of fewer than three points. Otherwise they are
-            left out, and a warning gives their number.
+        strict: Refuse objects and masks without pixels, polygons of fewer than three points, and objects of images,
+            videos or categories that the file lacks. Otherwise they are left out, and a warning gives their number.
 
     Returns:
         One record for each video or image, including those without objects, in the order of the file.
@@ -145,10 +147,13 @@ def _read_coco(
     for entry in root.entries("annotations"):
         number = entry.integer("image_id")
         if number not in images:
-            raise entry.fail("image_id", seen=number, expected="the id of an entry in images")
+            error = entry.fail("image_id", seen=number, expected="the id of an entry in images")
+            odd.add(_UNKNOWN_IMAGE, entry.where, error)
+            continue
         found = _coco_instance(entry, images[number], labels, known, odd)
         if found is not None:
             objects[number].append(found)
+    odd.refuse_all(len(root.sequence("annotations")), _UNKNOWN_IMAGE, UNKNOWN_CATEGORY)
     return [
         hide_ignored(
             ClipRecord(
@@ -170,7 +175,8 @@ def _coco_instance(
     """Return one object, or None for a crowd, a category without a label, or an object without pixels."""
     category = entry.integer("category_id")
     if category not in known:
-        raise entry.fail("category_id", seen=f"{category}, an unknown category", expected=f"one of {sorted(known)}")
+        odd.add(UNKNOWN_CATEGORY, entry.where, unknown_category(entry, category, known))
+        return None
     height, width = image.integer("height", minimum=1), image.integer("width", minimum=1)
     if entry.flag("iscrowd") or category not in labels:
         return None
