@@ -283,7 +283,8 @@ class VideoResult:
         if source is not None:
             check_type(source, str, f"source {where}", expected="a path or URL as str", error=DataError)
             self.source = printable(source)
-            self.address = self.address or (None if self.source == source else source)
+            if self.source != source and self.address is None:
+                self.address = source
         self.name = printable(self.name)
 
     def check(self) -> None:
