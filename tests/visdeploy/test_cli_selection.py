@@ -69,13 +69,14 @@ def test_wrong_choices_are_one_line(bundle, folder, options, message, capsys):
 
 
 def test_an_overlay_shows_the_processed_frames_although_masks_match_the_pattern_too(bundle, folder, tmp_path):
-    pattern, out, overlay = folder.parent / "**" / "*.png", folder.parent / "a" / "new", tmp_path / "o.mp4"
+    base, overlay = tmp_path / "base", tmp_path / "o.mp4"
+    shutil.copytree(folder, base / "frames")
+    pattern, out = base / "**" / "*.png", base / "a" / "new"
     assert exit_code("predict", bundle.path, pattern, "--out", out, "--overlay", overlay) == 0
     assert exit_code("predict", bundle.path, folder, "--overlay", tmp_path / "wanted.mp4") == 0
     assert len(list(out.rglob("*.png"))) == 6
     for frame, wanted in zip(open_source(overlay), open_source(tmp_path / "wanted.mp4"), strict=True):
         assert (frame.image == wanted.image).all()
-    shutil.rmtree(out.parent)
 
 
 def test_names_are_printed_as_they_are(bundle, folder, tmp_path, capsys):
