@@ -158,3 +158,15 @@ def test_a_gif_that_lost_an_image_is_not_complete(tmp_path: Path, filling: int) 
             lost += 1
             assert source.verdict != "complete", start
     assert lost > 3
+
+
+def test_an_unreadable_length_within_an_mkv_file_is_damage(tmp_path: Path) -> None:
+    """The last frame is there and reaches the duration of the track; those before it are lost."""
+    whole = h264(tmp_path / "a.mkv").read_bytes()
+    places = [match.start() for match in re.finditer(rb"\xa3[\x40-\x7f]", whole)]
+    holed = tmp_path / "b.mkv"
+    holed.write_bytes(whole[: places[len(places) // 2] + 1] + b"\0" + whole[places[len(places) // 2] + 2 :])
+    source = open_source(holed, on_error="skip")
+    assert len(list(source)) < 24
+    assert source.verdict == "damaged"
+    assert examine(holed, "matroska", index=0, identity=0).ending is Ending.BROKEN

@@ -11,6 +11,7 @@ from visdeploy.video.integrity.structure import Ending, Structure, missing, unre
 _EBML, _SEGMENT, _SEEK_HEAD, _TRACKS, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x114D9B74, 0x1654AE6B, 0x1F43B675
 _SIMPLE_BLOCK, _BLOCK_GROUP, _BLOCK, _TRACK_ENTRY, _TRACK_NUMBER = 0xA3, 0xA0, 0xA1, 0xAE, 0xD7
 _VOID, _CRC = 0xEC, 0xBF
+_LONGEST_HEAD = 12  # bytes of an id and a length
 _TOP = {_SEEK_HEAD, 0x1549A966, _TRACKS, 0x1C53BB6B, _CLUSTER, 0x1254C367, 0x1941A469, 0x1043A770, _VOID, _CRC}
 _IN_CLUSTER = {0xE7, 0xA7, 0xAB, _SIMPLE_BLOCK, _BLOCK_GROUP, 0xAF, 0x5854, _VOID, _CRC}
 _CUES_POSITION = re.compile(rb"\x53\xab\x84\x1c\x53\xbb\x6b\x53\xac[\x81-\x88]")
@@ -40,7 +41,7 @@ class _Segment:
         while position < min(self._size, self._end or self._size):
             element = _element(self._file, position)
             if element is None:
-                return self._cut(position, 1)
+                return self._without_head(position)
             kind, data, length = element
             if kind not in _TOP:
                 if kind == _EBML and self._end is None:  # a second file behind a live recording
@@ -74,7 +75,7 @@ class _Segment:
         while position < min(self._size, end or self._size):
             element = _element(self._file, position)
             if element is None:
-                return position, self._cut(position, 1)
+                return position, self._without_head(position)
             kind, data, size = element
             if end is None and (kind in _TOP - _IN_CLUSTER or kind == _EBML):
                 return position, None
@@ -94,6 +95,12 @@ class _Segment:
             track, _ = _number(self._file)
             if track is not None:
                 self._blocks[track] += 1
+
+    def _without_head(self, position: int) -> Structure:
+        """Return the verdict on a file without a readable id and length of an element at `position`."""
+        if self._size - position >= _LONGEST_HEAD:
+            return self._found(Ending.BROKEN, unreadable(position, "element"))
+        return self._cut(position, 1)
 
     def _cut(self, position: int, lost: int) -> Structure:
         """Return the verdict on a file that ends in or before the element at `position`; cues follow all clusters."""
