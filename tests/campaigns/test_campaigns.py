@@ -34,7 +34,7 @@ def test_outcomes(tmp_path):
         Outcome.CHANGED: Trial("", lambda: file.write_text("y"), lambda _: "", (file,)),
     }
     assert {expected: judge(trial).outcome for expected, trial in cases.items()} == {o: o for o in cases}
-    assert judge(Trial("", raising(DataError("")), lambda _: "")).outcome == Outcome.RAW
+    assert judge(Trial("", raising(DataError("")), lambda _: "")).outcome == Outcome.RAW  # a message that says nothing
 
 
 @pytest.mark.parametrize(("number", "outcome"), [(0, Outcome.HANG), (1, Outcome.CRASH), (2, Outcome.MEMORY)])

@@ -7,6 +7,7 @@ import pytest
 from tests.support import exit_code, square_video
 from visdeploy import __version__, exporting
 from visdeploy.bundle import Bundle
+from visdeploy.cli import models
 from visdeploy.video import open_source
 
 
@@ -142,3 +143,15 @@ def test_missing_video_leaves_no_output(tiny_bundle, tmp_path, capsys):
     # the progress bar that never came to move leaves an empty line
     assert capsys.readouterr().err.lstrip().startswith("SourceError: ")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "names"), [("person,", ["person"]), ("a, b", ["a", "b"]), ("ytvis2019", "ytvis2019"), (None, None)]
+)
+def test_names_of_classes(text, names):
+    assert models._names(text) == names
+
+
+def test_names_that_are_made_up_are_said():
+    assert "made up" in models._made_up(["class_0", "class_1"])
+    assert not models._made_up(["class_0", "cat"])

@@ -85,6 +85,12 @@ def test_class_names_that_are_made_up_are_announced(official_state: StateDict, c
     assert not caplog.records
 
 
+def test_class_names_remain_made_up_in_our_own_files(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    save_checkpoint(create_model("visolo", "tiny", num_classes=2, **SMALL), tmp_path / "a.safetensors")
+    assert convert_checkpoint(tmp_path / "a.safetensors").classes == ("class_0", "class_1")
+    assert "no class names: its 2 classes are called class_0 to class_1" in caplog.text
+
+
 def test_every_wrong_key_is_reported(official_state: StateDict):
     state = dict(official_state)
     del state["model.Memory_module.conv1.bias"]

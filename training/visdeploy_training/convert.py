@@ -60,12 +60,12 @@ def convert_checkpoint(
         info, state, layout = *_own(file, method, variant, where), "visdeploy"
     else:
         info, state, layout = _foreign(file, method, variant, where)
-        if classes is None:
-            logger.warning(
-                "%s has no class names: its %d classes are called class_0 to class_%d; pass classes (--classes), "
-                "such as ytvis2019, for their names",
-                where, len(info.classes), len(info.classes) - 1,
-            )  # fmt: skip
+    if classes is None and info.classes == _made_up(len(info.classes)):
+        logger.warning(
+            "%s has no class names: its %d classes are called class_0 to class_%d; pass classes (--classes), "
+            "such as ytvis2019, for their names",
+            where, len(info.classes), len(info.classes) - 1,
+        )  # fmt: skip
     info = _with_classes(info, classes, where)
     check_finite(state, where)
     expected = shapes(info)
@@ -148,7 +148,12 @@ def _stated(
 
 
 def _placeholder(method: Method, variant: str, count: int) -> ModelInfo:
-    return ModelInfo(method.name, variant, tuple(f"class_{i}" for i in range(count)))
+    return ModelInfo(method.name, variant, _made_up(count))
+
+
+def _made_up(count: int) -> tuple[str, ...]:
+    """Return names of classes that have none, as `create_model` also gives."""
+    return tuple(f"class_{i}" for i in range(count))
 
 
 def _with_classes(info: ModelInfo, names: str | Sequence[str] | None, where: str) -> ModelInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -149,7 +150,7 @@ def info(bundle: BundlePath, key: Key = None) -> None:
             opened.path.name,
             {
                 "method": f"{manifest.method} {manifest.variant}, {manifest.precision}, opset {manifest.opset}",
-                "classes": f"{len(manifest.classes)}: {', '.join(manifest.classes)}",
+                "classes": f"{len(manifest.classes)}: {', '.join(manifest.classes)}" + _made_up(manifest.classes),
                 "window": clips if window.mode == "clip" else window.mode,
                 "input size": f"{size.height}x{size.width} ({size.resize})",
                 "sizes": "; ".join(f"{name} {dim}" for name, dim in manifest.dims.items()),
@@ -168,9 +169,15 @@ def info(bundle: BundlePath, key: Key = None) -> None:
     _print_certificate(opened.certificate(), title="parity certificate")
 
 
+def _made_up(classes: Sequence[str]) -> str:
+    """Return a remark if the names of the classes are those of a checkpoint that has none."""
+    made_up = list(classes) == [f"class_{i}" for i in range(len(classes))]
+    return " (made up, because the checkpoint had no class names)" if made_up else ""
+
+
 def _names(classes: str | None) -> str | list[str] | None:
-    """Parse `--classes`: names separated by commas, or the name of a public list."""
-    return [name.strip() for name in classes.split(",")] if classes and "," in classes else classes
+    """Parse `--classes`: names separated by commas (a comma after a single one), or the name of a public list."""
+    return [name.strip() for name in classes.rstrip(",").split(",")] if classes and "," in classes else classes
 
 
 def _settings(texts: list[str] | None) -> dict[str, Any]:

@@ -80,7 +80,10 @@ def class_list(classes: str | Sequence[str]) -> tuple[str, ...]:
         return check_names(classes, "classes")
     if classes not in CLASS_LISTS:
         raise ConfigError(
-            "unknown class list", seen=shorten(classes), expected=f"a list, or one of {sorted(CLASS_LISTS)}"
+            "unknown class list",
+            seen=shorten(classes),
+            expected=f"a list, or one of {sorted(CLASS_LISTS)}",
+            hint="On the command line, write a comma after the name of a single class.",
         )
     return CLASS_LISTS[classes]
 
