@@ -41,8 +41,8 @@ DTYPES = frozenset(
 _EXPANSION = 100
 _DEPTH = 3
 """Dictionaries inside each other around a state dict, such as `{"ema": {"module": ...}}`."""
-_VIEWS = 1 << 28
-"""Bytes that the tensors of a file may have in addition to those that are stored, because views repeat them."""
+_VIEWS = {True: 1 << 28, False: 1 << 34}
+"""Bytes that tensors may have in addition to those that are stored, because views repeat them: in files, in memory."""
 _lock = threading.Lock()
 
 
@@ -85,7 +85,7 @@ def read_tensors(path: str | Path) -> TensorFile:
                 expected="the content that the name states",
                 hint="Rename it to .pth if you trust its origin; it is then read without running code.",
             )
-        return from_object(_load_pickle(path, head), where=str(path))
+        return from_object(_load_pickle(path, head), where=str(path), from_file=True)
     return _load_safetensors(path)
 
 
@@ -179,8 +179,13 @@ def _detail(error: Exception) -> str:
     return wanted[0][:200]
 
 
-def from_object(data: Any, *, where: str = "the state dict") -> TensorFile:
+def from_object(data: Any, *, where: str = "the state dict", from_file: bool = False) -> TensorFile:
     """Find the tensors in the content of a torch file: a state dict, or a dictionary that contains one.
+
+    Args:
+        data: The content.
+        where: Its origin, for errors.
+        from_file: It was read from a file, in which views do not repeat much.
 
     Raises:
         CheckpointError: The content has no state dict.
@@ -198,7 +203,8 @@ def from_object(data: Any, *, where: str = "the state dict") -> TensorFile:
         tensors = {str(k): _tensor(v) for k, v in inner.items() if isinstance(k, str | int)}
         if tensors and len(tensors) == len(inner) and all(v is not None for v in tensors.values()):
             notes = {k: data[k] for k in NOTES if k in data}
-            return TensorFile(_checked({k: v for k, v in tensors.items() if v is not None}, where), metadata, notes)
+            found = {k: v for k, v in tensors.items() if v is not None}
+            return TensorFile(_checked(found, where, from_file=from_file), metadata, notes)
     raise CheckpointError(
         f"{where} contains no state dict",
         seen=type(data).__name__ + (f" with {_keys(data)}" if isinstance(data, Mapping) else ""),
@@ -222,7 +228,7 @@ def _tensor(value: Any) -> Tensor | None:
     return value.tensor() if isinstance(value, NumberArray) else None
 
 
-def _checked(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+def _checked(tensors: Mapping[str, Tensor], where: str, *, from_file: bool = True) -> dict[str, Tensor]:
     """Return the tensors by their plain names, after a check that each is an ordinary array of real numbers."""
     repeated = 0
     for name, tensor in tensors.items():
@@ -233,7 +239,7 @@ def _checked(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
             kind = f"{kind} without values (meta)"
         elif tensor.dtype in DTYPES:
             repeated += max(0, tensor.numel() * tensor.itemsize - tensor.untyped_storage().nbytes())
-            if repeated <= _VIEWS:
+            if repeated <= _VIEWS[from_file]:
                 continue
             kind = f"{kind} {tuple(tensor.shape)} of {tensor.untyped_storage().nbytes()} stored bytes, repeated"
         raise CheckpointError(

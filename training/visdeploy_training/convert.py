@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,10 @@ def _foreign(
     file: TensorFile, method: str | None, variant: str | None, where: str
 ) -> tuple[ModelInfo, dict[str, Tensor], str]:
     """Return the info and the renamed tensors of a checkpoint without metadata of visdeploy, and its layout."""
-    methods = [get_method(name) for name in ([method] if method is not None else method_names())]
+    names = [method] if method is not None else method_names()
     for tensors in (file.tensors, *without_common(file.tensors)):
+        # in turn: a broken package of another method must not hide those of visdeploy
+        methods = map(get_method, names)
         if result := _recognised(replace(file, tensors=tensors), methods, method, variant, where):
             return result
     raise CheckpointError(
@@ -100,7 +102,7 @@ def _foreign(
 
 
 def _recognised(
-    file: TensorFile, methods: Sequence[Method], method: str | None, variant: str | None, where: str
+    file: TensorFile, methods: Iterable[Method], method: str | None, variant: str | None, where: str
 ) -> tuple[ModelInfo, dict[str, Tensor], str] | None:
     """Return what `_foreign` does; None if the names of the tensors belong to none of the methods."""
     tensors = file.tensors
