@@ -44,6 +44,7 @@ class Decoding:
         corrupt: Number of packets which the demuxer found to be incomplete.
         faults: Number of faults.
         end: Latest end of a packet, in the unit of the stream; None without times.
+        recent: Times of display of the last packets, in the unit of the stream.
         times: Times of the frames.
     """
 
@@ -52,6 +53,7 @@ class Decoding:
         self.packets = self.empty = self.headless = self.decoded = self.corrupt = self.faults = 0
         self.stream, self._keyed = stream, False
         self.end: int | None = None
+        self.recent: deque[int] = deque(maxlen=64)
         self.times = DisplayTimes(stream)
         self._tolerant, self._passed = not _starts_with_key_frame(container, stream), 0
         self._ahead: deque[av.VideoFrame | Fault] = deque()
@@ -135,6 +137,7 @@ class Decoding:
         self.headless += not self._keyed
         self.times.add(packet)
         if packet.pts is not None:
+            self.recent.append(packet.pts)
             end = packet.pts + (packet.duration or 0)
             self.end = end if self.end is None else max(self.end, end)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -59,7 +59,14 @@ def _reaches_duration(decoding: Decoding) -> bool:
     if stated is None or decoding.end is None:
         return False
     hours, minutes, seconds = (float(part) for part in stated.groups())
-    return float(decoding.end * decoding.stream.time_base) + _ROUNDING > 3600 * hours + 60 * minutes + seconds
+    late = float(decoding.end * decoding.stream.time_base) + _ROUNDING > 3600 * hours + 60 * minutes + seconds
+    return late and not _has_gap(decoding.recent)
+
+
+def _has_gap(times: Iterable[int]) -> bool:
+    """Return whether a frame is missing between the last ones: B-frames are stored behind later frames."""
+    steps = sorted(b - a for a, b in pairwise(sorted(times)))
+    return bool(steps) and steps[-1] > 1.5 * steps[len(steps) // 2]
 
 
 def _indexed(stream: av.VideoStream) -> int:

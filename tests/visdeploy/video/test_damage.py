@@ -170,3 +170,14 @@ def test_an_unreadable_length_within_an_mkv_file_is_damage(tmp_path: Path) -> No
     assert len(list(source)) < 24
     assert source.verdict == "damaged"
     assert examine(holed, "matroska", index=0, identity=0).ending is Ending.BROKEN
+
+
+def test_a_lost_b_frame_at_the_end_of_an_mkv_file_is_noticed(tmp_path: Path) -> None:
+    """It is stored last but shown before the frame that ends with the track."""
+    whole = video(tmp_path / "whole.mkv", frames=12).read_bytes()
+    last = max(found.start() for found in re.finditer(rb"\xa3([\x80-\xff]|[\x40-\x7f].)\x81", whole))
+    path = tmp_path / "cut.mkv"
+    path.write_bytes(whole[: last + 12])
+    source = open_source(path, on_error="stop")
+    assert len(list(source)) == 11
+    assert source.verdict == "damaged"
