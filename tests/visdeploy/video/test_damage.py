@@ -22,6 +22,7 @@ from tests.campaigns.media_cases import (
 )
 from tests.campaigns.media_files import Case, append, cut, hole, patched, video
 from tests.campaigns.media_images import ANIMATION_CASES, several
+from tests.visdeploy.video.clips import make_clip
 from visdeploy.errors import SourceError
 from visdeploy.video import open_source
 from visdeploy.video.integrity import Ending, examine
@@ -174,7 +175,7 @@ def test_an_unreadable_length_within_an_mkv_file_is_damage(tmp_path: Path) -> No
 
 def test_a_lost_b_frame_at_the_end_of_an_mkv_file_is_noticed(tmp_path: Path) -> None:
     """It is stored last but shown before the frame that ends with the track."""
-    whole = video(tmp_path / "whole.mkv", frames=12).read_bytes()
+    whole = make_clip(tmp_path / "whole.mkv").read_bytes()
     last = max(found.start() for found in re.finditer(rb"\xa3([\x80-\xff]|[\x40-\x7f].)\x81", whole))
     path = tmp_path / "cut.mkv"
     path.write_bytes(whole[: last + 12])
