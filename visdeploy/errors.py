@@ -9,15 +9,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 600
+
 
 def suggestion(name: object, known: Iterable[str]) -> str:
     """Return the question whether another of the `known` names was meant, in any case; empty if none is similar."""
     folded = {each.casefold(): each for each in known}
     close = difflib.get_close_matches(str(name)[:100].casefold(), folded, n=1)
     return f"Did you mean {folded[close[0]]!r}?" if close else ""
-
-
-_LONGEST = 600
 
 
 class VisdeployError(Exception):
@@ -35,10 +34,10 @@ class VisdeployError(Exception):
         super().__init__(self._text())
 
     def _text(self) -> str:
-        what, seen, expected = map(_line, (self.what, self.seen, self.expected))
+        what, seen, expected, hint = map(_line, (self.what, self.seen, self.expected, self.hint))
         facts = [f"seen: {seen}"] * bool(seen) + [f"expected: {expected}"] * bool(expected)
         text = what + (f" ({'; '.join(facts)})" if facts else "")
-        return f"{text}. {self.hint}" if self.hint else text
+        return f"{text}. {hint}" if hint else text
 
 
 def _line(text: str) -> str:
